@@ -1,0 +1,179 @@
+//! How an edge talks to the signalling core: plain data that crosses one mesh link, in process or between nodes.
+//!
+//! The edge owns sockets and flows; the core owns transactions and dialogs.
+//! Together they are one logical SIP proxy: the core writes the Via, Record-Route and Path of the edge's public
+//! address, and names the edge's flow by a [`FlowToken`] that only an edge of the site can make (RFC 5626 section 5).
+
+use std::net::SocketAddr;
+
+use belfry_signal::{Pii, Region};
+use serde::{Deserialize, Serialize};
+
+/// The SIP transport of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Transport {
+    /// RFC 3261 over UDP.
+    Udp,
+    /// RFC 3261 over TCP.
+    Tcp,
+    /// RFC 3261 over TLS.
+    Tls,
+    /// RFC 7118 over WebSocket without TLS.
+    Ws,
+    /// RFC 7118 over WebSocket with TLS.
+    Wss,
+}
+
+impl Transport {
+    /// The Via transport token (RFC 3261 section 20.42, RFC 7118 section 5.2).
+    #[must_use]
+    pub fn via_token(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Ws => "WS",
+            Self::Wss => "WSS",
+        }
+    }
+
+    /// The `transport` URI parameter.
+    #[must_use]
+    pub fn uri_token(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+
+    /// Whether lower layers deliver in order and without loss, so that nothing is retransmitted here.
+    #[must_use]
+    pub fn is_reliable(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
+}
+
+/// Names one flow of one edge: opaque to the core, signed by the edge, safe as the user part of a SIP URI.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FlowToken(pub String);
+
+/// A place where an edge listens, as customers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicAddress {
+    /// What is spoken there.
+    pub transport: Transport,
+    /// Host name or address literal for Via, Record-Route and Path.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// What an edge tells its core.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum FromEdge {
+    /// The first message on a link: who the edge is and where it listens.
+    Hello {
+        /// The edge's node name.
+        node: String,
+        /// Its public SIP addresses, at most one per transport.
+        addresses: Vec<PublicAddress>,
+    },
+    /// One whole SIP message came in (framed, not yet parsed).
+    Message(Inbound),
+    /// A connection-oriented flow is gone: its bindings are dead (RFC 5626 section 5.3).
+    FlowClosed {
+        /// The flow.
+        flow: FlowToken,
+    },
+    /// A message could not be sent.
+    SendFailed {
+        /// The id given with [`ToEdge::Send`].
+        id: u64,
+        /// Why.
+        failure: SendFailure,
+    },
+}
+
+/// A SIP message with what the edge knows about its sender.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Inbound {
+    /// The flow it came on; answers and later requests to this peer go there.
+    pub flow: FlowToken,
+    /// The flow's transport.
+    pub transport: Transport,
+    /// The peer's address as seen (for `received` and `rport`, RFC 3581).
+    pub source: Pii<SocketAddr>,
+    /// The region that GeoIP and overrides give the peer.
+    pub region: Region,
+    /// ISO 3166-1 alpha-2 country of the peer, when known.
+    pub country: Option<String>,
+    /// Nanoseconds since the Unix epoch when the edge had the whole message.
+    pub received_unix_nanos: u64,
+    /// The message.
+    pub bytes: Vec<u8>,
+}
+
+/// What the core tells an edge.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ToEdge {
+    /// Send one SIP message.
+    Send {
+        /// Comes back in [`FromEdge::SendFailed`].
+        id: u64,
+        /// Where to.
+        target: Target,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// Close a connection-oriented flow (protocol abuse, drain).
+    Close {
+        /// The flow.
+        flow: FlowToken,
+    },
+}
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// Along a flow that a customer opened.
+    Flow(FlowToken),
+    /// To an address; the edge opens a flow if it has none.
+    Address {
+        /// How.
+        transport: Transport,
+        /// Where.
+        address: SocketAddr,
+    },
+}
+
+/// Why an edge could not send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SendFailure {
+    /// The token names a flow that is gone: answer 430 (RFC 5626 section 11.6).
+    FlowGone,
+    /// The token is not one of ours.
+    BadToken,
+    /// The peer could not be reached.
+    Unreachable,
+    /// The flow's send queue is full.
+    QueueFull,
+    /// The edge does not speak this transport outwards.
+    UnsupportedTransport,
+}
+
+impl SendFailure {
+    /// A bounded name for labels.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::FlowGone => "flow_gone",
+            Self::BadToken => "bad_token",
+            Self::Unreachable => "unreachable",
+            Self::QueueFull => "queue_full",
+            Self::UnsupportedTransport => "unsupported_transport",
+        }
+    }
+}

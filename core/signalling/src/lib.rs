@@ -1,0 +1,3 @@
+//! The signalling core's shell: registrar, stateful proxy, call records.
+
+pub mod handle;

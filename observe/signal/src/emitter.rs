@@ -1,0 +1,175 @@
+//! The way out for records: bounded, never waiting, counting what it drops.
+
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::label::Region;
+use crate::metric::{Counter, CounterHandle};
+use crate::now_unix_nanos;
+use crate::pii::Pii;
+use crate::record::{Attributes, Body, Call, Log, Name, Quality, Record, Severity, SipMessage, Span};
+use crate::registry::Component;
+use crate::trace::SpanContext;
+
+/// What all records of a process have in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resource {
+    /// The node's name from the configuration.
+    pub node: String,
+    /// The site's name from the configuration.
+    pub site: String,
+    /// The region in which the site stands.
+    pub region: Region,
+    /// The version of Belfry.
+    pub version: String,
+}
+
+impl Resource {
+    /// A resource for tests.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a literal")]
+    pub fn for_test() -> Self {
+        let region = Region::configured("test").expect("a plain name");
+        Self { node: "node-1".into(), site: "site-1".into(), region, version: "test".into() }
+    }
+}
+
+crate::label_enum! {
+    /// The kinds of record that are counted.
+    enum RecordKind("kind") {
+        Log = "log",
+        Span = "span",
+        Sip = "sip",
+        Quality = "quality",
+        Call = "call",
+    }
+}
+
+/// Where the pipeline takes records from.
+pub type RecordReceiver = mpsc::Receiver<Record>;
+
+/// Takes records from components. Cheap to clone; never blocks; full means dropped and counted.
+#[derive(Clone, Debug)]
+pub struct Emitter {
+    sender: mpsc::Sender<Record>,
+    resource: Arc<Resource>,
+    counts: Arc<OnceLock<Counts>>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    emitted: [CounterHandle; RecordKind::ALL.len()],
+    dropped: [CounterHandle; RecordKind::ALL.len()],
+}
+
+impl Emitter {
+    pub(crate) fn new(resource: Resource, records_max: usize) -> (Self, RecordReceiver) {
+        let (sender, receiver) = mpsc::channel(records_max);
+        (Self { sender, resource: Arc::new(resource), counts: Arc::default() }, receiver)
+    }
+
+    pub(crate) fn register(&self, component: &Component) {
+        let emitted: Counter<(RecordKind,)> =
+            component.counter("records_emitted_total", "Records that components handed to telemetry.");
+        let dropped: Counter<(RecordKind,)> = component
+            .counter("records_dropped_total", "Records dropped because the telemetry queue was full.");
+        let handles =
+            |family: &Counter<(RecordKind,)>| std::array::from_fn(|i| family.handle((RecordKind::ALL[i],)));
+        let counts = Counts { emitted: handles(&emitted), dropped: handles(&dropped) };
+        if self.counts.set(counts).is_err() {
+            debug_assert!(false, "an emitter is registered once");
+        }
+    }
+
+    /// What this process is called.
+    #[must_use]
+    pub fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    /// Hands over a record of now.
+    pub fn emit(&self, component: &'static str, body: Body) {
+        self.emit_at(now_unix_nanos(), component, body);
+    }
+
+    /// Hands over a record of the given time.
+    pub fn emit_at(&self, unix_nanos: u64, component: &'static str, body: Body) {
+        let kind = match &body {
+            Body::Log(_) => RecordKind::Log,
+            Body::Span(_) => RecordKind::Span,
+            Body::Sip(_) => RecordKind::Sip,
+            Body::Quality(_) => RecordKind::Quality,
+            Body::Call(_) => RecordKind::Call,
+        } as usize;
+        let record = Record { unix_nanos, component: Name::Borrowed(component), body };
+        let is_taken = self.sender.try_send(record).is_ok();
+        if let Some(counts) = self.counts.get() {
+            counts.emitted[kind].inc();
+            if !is_taken {
+                counts.dropped[kind].inc();
+            }
+        }
+    }
+
+    /// A log line. Info and above also go to the operator's terminal, with private values redacted.
+    pub fn log(
+        &self,
+        component: &'static str,
+        severity: Severity,
+        message: &'static str,
+        attributes: Attributes,
+        context: Option<SpanContext>,
+        call_id: Option<Pii<String>>,
+    ) {
+        // The facade wants the level at compile time; the particulars go along as one redacted field.
+        match severity {
+            Severity::Error => tracing::error!(target: "belfry", component, ?attributes, "{message}"),
+            Severity::Warn => tracing::warn!(target: "belfry", component, ?attributes, "{message}"),
+            Severity::Info => tracing::info!(target: "belfry", component, ?attributes, "{message}"),
+            Severity::Debug => tracing::debug!(target: "belfry", component, ?attributes, "{message}"),
+        }
+        let message = Name::Borrowed(message);
+        self.emit(component, Body::Log(Log { severity, message, attributes, context, call_id }));
+    }
+
+    /// A finished span.
+    pub fn span(&self, component: &'static str, span: Span) {
+        self.emit(component, Body::Span(span));
+    }
+
+    /// A SIP message received or sent.
+    pub fn sip(&self, component: &'static str, message: SipMessage) {
+        self.emit(component, Body::Sip(message));
+    }
+
+    /// A window of media quality.
+    pub fn quality(&self, component: &'static str, quality: Quality) {
+        self.emit(component, Body::Quality(quality));
+    }
+
+    /// A call that ended.
+    pub fn call(&self, component: &'static str, call: Call) {
+        self.emit(component, Body::Call(Box::new(call)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Registry;
+
+    #[test]
+    fn a_full_queue_drops_and_counts_and_never_waits() {
+        let (registry, mut receiver) = Registry::new(Resource::for_test(), 2);
+        for _ in 0..5 {
+            registry.emitter().log("test", Severity::Debug, "something happened", vec![], None, None);
+        }
+        let text = registry.encode_text();
+        assert!(text.contains("signal_records_emitted_total{kind=\"log\"} 5"), "{text}");
+        assert!(text.contains("signal_records_dropped_total{kind=\"log\"} 3"), "{text}");
+        let record = receiver.try_recv().expect("the first record was kept");
+        assert_eq!(record.body.kind(), "log");
+    }
+}

@@ -1,0 +1,36 @@
+//! Emission: what every component of Belfry uses to tell the world what happened.
+//!
+//! A component gets a [`Component`] from the [`Registry`], registers its metric families in its own `signals.rs`,
+//! and keeps one method per thing that can happen; each method moves the counters and hands a typed record
+//! to the [`Emitter`]. Nothing here does I/O and nothing here waits: a record that finds the queue full is
+//! dropped and counted, so telemetry can never cost a call its timing.
+//!
+//! Not here: queues to disk, stores, exporters (the pipeline), queries (the query crate).
+
+mod emitter;
+pub mod journey;
+pub mod label;
+mod metric;
+mod pii;
+pub mod record;
+mod registry;
+mod trace;
+
+pub use emitter::{Emitter, RecordReceiver, Resource};
+pub use journey::{Cause, FailedEvent, Journey, JourneyCount, Journeys, Room};
+pub use label::{Bound, Label, Labels, Region};
+pub use metric::{
+    Counter, CounterHandle, Gauge, GaugeGuard, Histogram, HistogramHandle, SECONDS, SECONDS_FAST,
+};
+pub use pii::Pii;
+pub use record::{Record, Severity, Value};
+pub use registry::{Component, Descriptor, Kind, Registry, Sample};
+pub use trace::{SpanContext, SpanId, TraceId, TraceKey};
+
+/// Nanoseconds since the Unix epoch, now. Shells stamp records with it; sans-IO crates get time as an argument.
+#[must_use]
+pub fn now_unix_nanos() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+}
