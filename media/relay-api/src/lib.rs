@@ -110,9 +110,9 @@ pub enum Reply {
         sdp: Vec<u8>,
     },
     /// The session is gone; this is what it was.
-    Deleted(SessionReport),
+    Deleted(Box<SessionReport>),
     /// The session as it stands.
-    State(SessionReport),
+    State(Box<SessionReport>),
     /// It could not be done.
     Refused(Refusal),
 }

@@ -9,6 +9,8 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricType;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
+use serde::{Deserialize, Serialize};
+
 use crate::emitter::{Emitter, RecordReceiver, Resource};
 use crate::journey::Journeys;
 use crate::label::{Bound, Labels};
@@ -61,7 +63,7 @@ impl Descriptor {
 }
 
 /// One sample of one series, read from the registry.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Metric name (`x_bucket`, `x_sum`, `x_count` for histograms).
     pub name: String,
