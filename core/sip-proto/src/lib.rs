@@ -1,1 +1,4 @@
 //! Built next.
+
+pub mod timer;
+pub mod transaction;
