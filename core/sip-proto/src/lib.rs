@@ -18,6 +18,8 @@ mod name_addr;
 mod params;
 mod scan;
 mod text;
+pub mod timer;
+pub mod transaction;
 mod uri;
 mod verdict;
 mod via;
