@@ -14,6 +14,8 @@ mod duration;
 mod history;
 mod rules;
 mod series;
+#[cfg(test)]
+mod shipped_rules;
 
 pub use alert::{Alert, Condition, State, Transition};
 pub use binomial::lower_bound_exceeds;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use belfry_slo::{GAP_SECONDS_MAX, Series, Slo, Transition, parse_rules, parse_seconds};
+use crate::{GAP_SECONDS_MAX, Series, Slo, Transition, parse_rules, parse_seconds};
 use serde::Deserialize;
 
 const RULES: &str = include_str!("../../rules/slos.toml");
