@@ -15,6 +15,7 @@
 
 pub(crate) mod compile;
 pub(crate) mod evaluate;
+mod excluded;
 mod lex;
 mod parse;
 

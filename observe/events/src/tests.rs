@@ -201,7 +201,7 @@ fn records_are_found_at_once_and_after_every_move() {
     writer.flush().expect("flushed");
     assert_eq!(writer.checkpoint(), 7);
     check_world(&reader);
-    drop(writer);
+    drop((writer, reader));
     let (mut writer, reader) = open(directory.path());
     assert_eq!(writer.checkpoint(), 7);
     check_world(&reader);
@@ -310,7 +310,7 @@ fn merging_keeps_everything_and_retention_drops_what_is_old() {
     writer.keep(i64::try_from(START / 1_000_000).expect("fits") + 2_000_000);
     assert_eq!(splits(), 1);
     assert_eq!(seconds(&reader, ""), [2000]);
-    drop(writer);
+    drop((writer, reader));
     assert_eq!(seconds(&open(directory.path()).1, ""), [2000]);
 }
 
@@ -344,11 +344,12 @@ fn damage(directory: &Path, extension: &str, change: impl Fn(&mut Vec<u8>)) {
 
 #[test]
 fn damaged_splits_are_reported_and_the_others_answer() {
-    let changes: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [
-        ("store", &|bytes| bytes.truncate(bytes.len() / 2)),
-        ("term", &|bytes| bytes.clear()),
-        ("idx", &|bytes| bytes[0] ^= 0xff),
-        ("fast", &|bytes| bytes.iter_mut().for_each(|byte| *byte ^= 0x55)),
+    type Change = fn(&mut Vec<u8>);
+    let changes: [(&str, Change); 4] = [
+        ("store", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("term", Vec::clear),
+        ("idx", |bytes| bytes[0] ^= 0xff),
+        ("fast", |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 0x55)),
     ];
     for (extension, change) in changes {
         let directory = tempfile::tempdir().expect("temporary directory");
@@ -600,6 +601,7 @@ proptest! {
 
 /// Prints how long things take with 100,000 records; asserts only that the answers are there.
 #[test]
+#[expect(clippy::print_stderr, reason = "the figures are for whoever runs it with --no-capture")]
 fn a_hundred_thousand_records_are_searched() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let (mut writer, reader) = open(directory.path());

@@ -9,6 +9,7 @@ use tantivy::query::{
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::Term;
 
+use super::excluded::Excluded;
 use super::{Comparison, Expr, Keyword, Word};
 use crate::schema::Fields;
 use crate::words::Phrase;
@@ -40,7 +41,7 @@ pub(crate) fn compile(expr: &Expr, fields: &Fields) -> Box<dyn Query> {
             term
         }),
         Expr::Compare(name, comparison, bound) => compare_query(fields.numbers, name, *comparison, *bound),
-        Expr::Not(inner) => but_not(vec![(Occur::MustNot, compile(inner, fields))]),
+        Expr::Not(inner) => but_not(vec![excluded(inner, fields)]),
         Expr::And(parts) => and_query(parts, fields),
         Expr::Or(parts) => any(parts.iter().map(|part| compile(part, fields))),
     }
@@ -51,7 +52,7 @@ fn and_query(parts: &[Expr], fields: &Fields) -> Box<dyn Query> {
     let clauses: Vec<(Occur, Box<dyn Query>)> = parts
         .iter()
         .map(|part| match part {
-            Expr::Not(inner) => (Occur::MustNot, compile(inner, fields)),
+            Expr::Not(inner) => excluded(inner, fields),
             part => (Occur::Must, compile(part, fields)),
         })
         .collect();
@@ -60,6 +61,10 @@ fn and_query(parts: &[Expr], fields: &Fields) -> Box<dyn Query> {
     } else {
         but_not(clauses)
     }
+}
+
+fn excluded(expr: &Expr, fields: &Fields) -> (Occur, Box<dyn Query>) {
+    (Occur::MustNot, Box::new(Excluded(compile(expr, fields))))
 }
 
 fn but_not(mut clauses: Vec<(Occur, Box<dyn Query>)>) -> Box<dyn Query> {
