@@ -23,7 +23,7 @@ use crate::facts::{CallKey, Facts, trace_id};
 use crate::filter::{Filter, trace_key};
 use crate::live::Entry;
 use crate::query::Expr;
-use crate::query::compile::compile;
+use crate::query::compile::{PHRASE_BEGINNINGS_MAX, compile, phrase_beginnings};
 use crate::query::evaluate::matches;
 use crate::schema::{Fields, SEQUENCE, TIME, settings, tokenizers};
 
@@ -214,7 +214,8 @@ impl Split {
         // Tantivy trusts its files and may panic on damaged ones; one bad split must not end a search.
         let searched = catch_unwind(AssertUnwindSafe(|| {
             let opened = open.get(self)?;
-            let is_indexed = !(self.row.has_unindexed_names && expr.names_an_attribute());
+            let is_indexed = !(self.row.has_unindexed_names && expr.names_an_attribute())
+                && opened.can_expand(expr, fields)?;
             let index_expr = if is_indexed { expr } else { &Expr::All };
             let check = (!is_indexed).then_some((expr, text_bytes_max));
             opened.search(self.row.id, fields, index_expr, check, range, limit)
@@ -292,6 +293,24 @@ impl OpenSplit {
             document = documents.advance();
         }
         Ok(hits)
+    }
+
+    /// Whether the beginnings in the condition stand for few enough words here.
+    fn can_expand(&self, expr: &Expr, fields: &Fields) -> Result<bool, Error> {
+        for term in phrase_beginnings(expr, fields) {
+            let dictionary = self.segment.inverted_index(term.field())?;
+            let failed = |source| Error::disk("read", "term dictionary", source);
+            let beginning = term.serialized_value_bytes();
+            let mut words = dictionary.terms().range().ge(beginning).into_stream().map_err(failed)?;
+            let mut left = PHRASE_BEGINNINGS_MAX;
+            while words.advance() && words.key().starts_with(beginning) {
+                if left == 0 {
+                    return Ok(false);
+                }
+                left -= 1;
+            }
+        }
+        Ok(true)
     }
 
     /// The first document that is not too new.

@@ -448,6 +448,30 @@ fn attribute_names_beyond_the_bound_are_found_by_scanning() {
 }
 
 #[test]
+fn a_beginning_that_stands_for_very_many_words_loses_none() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (mut writer, reader) = open(directory.path());
+    let records: Vec<Record> = (0..3000)
+        .map(|i| {
+            let mut record = log(i, "tick");
+            if let Body::Log(log) = &mut record.body {
+                log.message = Cow::Owned(format!("ticket x{i:04}"));
+            }
+            record
+        })
+        .collect();
+    writer.apply(1, &records).expect("applied");
+    for _ in 0..2 {
+        let query = LogQuery { text: "\"ticket x2\"* -x2999".into(), limit: 1000, ..LogQuery::default() };
+        assert_eq!(reader.search(&query).expect("read").rows.len(), 999);
+        let query = LogQuery { text: "\"ticket x\"*".into(), limit: 1000, ..LogQuery::default() };
+        let found = reader.search(&LogQuery { to_nanos: Some(START + 500 * SECOND), ..query }).expect("read");
+        assert_eq!((found.rows.len(), found.has_more), (500, false));
+        writer.flush().expect("flushed");
+    }
+}
+
+#[test]
 fn bad_searches_are_errors_with_a_place() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let (_writer, reader) = open(directory.path());

@@ -14,6 +14,28 @@ use super::{Comparison, Expr, Keyword, Word};
 use crate::schema::Fields;
 use crate::words::Phrase;
 
+/// So many different words may stand for the beginning that ends a phrase; with more of them in a split, the split
+/// is scanned instead.
+pub(crate) const PHRASE_BEGINNINGS_MAX: u32 = 1000;
+
+/// The beginnings that end phrases of several words: the caller counts how many words in the split begin so.
+pub(crate) fn phrase_beginnings(expr: &Expr, fields: &Fields) -> Vec<Term> {
+    match expr {
+        Expr::Text(phrase) => beginning(phrase, |word| Term::from_field_text(fields.text, word)),
+        Expr::Attribute(name, phrase) => beginning(phrase, |word| attribute_term(fields, name, word)),
+        Expr::Not(inner) => phrase_beginnings(inner, fields),
+        Expr::And(parts) | Expr::Or(parts) => {
+            parts.iter().flat_map(|part| phrase_beginnings(part, fields)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn beginning(phrase: &Phrase, term: impl Fn(&str) -> Term) -> Vec<Term> {
+    let last = phrase.words.last().filter(|_| phrase.is_prefix && phrase.words.len() > 1);
+    last.map(|word| term(word)).into_iter().collect()
+}
+
 /// The query for the condition.
 pub(crate) fn compile(expr: &Expr, fields: &Fields) -> Box<dyn Query> {
     match expr {
@@ -35,16 +57,18 @@ pub(crate) fn compile(expr: &Expr, fields: &Fields) -> Box<dyn Query> {
         }
         Expr::Trace(trace_id) => term_query(Term::from_field_bytes(fields.trace_id, &trace_id.0)),
         Expr::Call(call_key) => term_query(Term::from_field_u64(fields.call_key, call_key.0)),
-        Expr::Attribute(name, phrase) => phrase_query(phrase, |word| {
-            let mut term = Term::from_field_json_path(fields.attributes, name, true);
-            term.append_type_and_str(word);
-            term
-        }),
+        Expr::Attribute(name, phrase) => phrase_query(phrase, |word| attribute_term(fields, name, word)),
         Expr::Compare(name, comparison, bound) => compare_query(fields.numbers, name, *comparison, *bound),
         Expr::Not(inner) => but_not(vec![excluded(inner, fields)]),
         Expr::And(parts) => and_query(parts, fields),
         Expr::Or(parts) => any(parts.iter().map(|part| compile(part, fields))),
     }
+}
+
+fn attribute_term(fields: &Fields, name: &str, word: &str) -> Term {
+    let mut term = Term::from_field_json_path(fields.attributes, name, true);
+    term.append_type_and_str(word);
+    term
 }
 
 /// All of the parts; negations become exclusions, which the index answers without visiting everything.
@@ -100,9 +124,11 @@ fn phrase_query(phrase: &Phrase, term: impl Fn(&str) -> Term) -> Box<dyn Query> 
 }
 
 fn prefix_query(terms: Vec<Term>) -> Box<dyn Query> {
+    // Its own default stops after 50 words that begin so, which would silently lose answers. A lone beginning is a
+    // walk over the dictionary and needs no bound; in a phrase each word costs memory, see [`phrase_beginnings`].
+    let words_max = if terms.len() == 1 { u32::MAX } else { PHRASE_BEGINNINGS_MAX };
     let mut query = PhrasePrefixQuery::new(terms);
-    // Its own default stops after 50 words that begin so, which would silently lose answers.
-    query.set_max_expansions(u32::MAX);
+    query.set_max_expansions(words_max);
     Box::new(query)
 }
 
