@@ -16,7 +16,7 @@ const WAYS: [path: string, title: string][] = [
 
 export function Shell({ children, wall = false }: { children: ComponentChildren; wall?: boolean }) {
   return (
-    <div class={wall ? "frame is-wall" : "frame"}>
+    <div class={`frame ${wall ? "is-wall" : ""} ${link.value === "stale" ? "is-unheard" : ""}`}>
       <a class="skip" href="#main" data-reload>
         Skip to the content
       </a>

@@ -3,7 +3,7 @@
 import { words } from "./format";
 import type { Cell, State } from "./wire";
 
-export const LETTER: Record<State, string> = { ok: "O", warning: "W", critical: "C", stale: "S", not_deployed: "" };
+export const LETTER: Record<State, string> = { ok: "OK", warning: "W", critical: "C", stale: "S", not_deployed: "" };
 
 const WORST_FIRST: State[] = ["critical", "warning", "stale", "ok", "not_deployed"];
 
@@ -19,7 +19,7 @@ export function worst(cells: Cell[]): { state: State; cells: Cell[] } {
 export function Glyph({ state }: { state: State }) {
   return (
     <svg class="glyph" viewBox="0 0 20 20" aria-hidden="true">
-      {state === "ok" && <circle cx="10" cy="10" r="5.5" fill="none" stroke="currentColor" stroke-width="2" />}
+      {state === "ok" && <path d="M3.500 10.500 8 15 16.500 5" fill="none" stroke="currentColor" stroke-width="2.2" />}
       {state === "warning" && <path d="M10 2 19 18H1z" fill="currentColor" />}
       {state === "critical" && <path d="M2 2h16v16H2z" fill="currentColor" />}
       {state === "stale" && (

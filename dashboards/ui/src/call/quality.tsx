@@ -13,11 +13,12 @@ interface Measure {
   read: (window: Quality) => number | null;
   range: [low: number, high: number | null];
   /** The value that the abnormal starts at; drawn as a line. */
-  limit?: number;
+  limit: number;
+  low_is_bad?: boolean;
 }
 
 const MEASURES: Measure[] = [
-  { title: "MOS", unit: "", read: (w) => w.mos, range: [1, 4.6], limit: MOS_GOOD },
+  { title: "MOS", unit: "", read: (w) => w.mos, range: [1, 4.6], limit: MOS_GOOD, low_is_bad: true },
   { title: "Loss", unit: "%", read: (w) => lossPercent(w), range: [0, null], limit: 3 },
   { title: "Jitter", unit: "ms", read: (w) => w.jitter_ms, range: [0, null], limit: 30 },
 ];
@@ -112,23 +113,27 @@ function draw(element: HTMLElement, measure: Measure, windows: Quality[], legs: 
           spanGaps: false,
         })),
       ],
-      hooks: { drawClear: [(plot) => drawLimit(plot, measure, colour("--warning"), colour("--warning-soft"))] },
+      hooks: { drawClear: [(plot) => drawLimit(plot, measure, colour("--rule-strong"), colour("--warning"), colour("--warning-soft"))] },
     },
     table(measure, windows, legs),
     element,
   );
 }
 
-/** Shades the abnormal side of the limit. */
-function drawLimit(plot: uPlot, measure: Measure, stroke: string, fill: string): void {
-  if (measure.limit === undefined) return;
+/** Draws the limit, and shades its abnormal side when a value is there. */
+function drawLimit(plot: uPlot, measure: Measure, plain: string, stroke: string, fill: string): void {
   const { ctx, bbox } = plot;
   const y = plot.valToPos(measure.limit, "y", true);
-  const low = measure.title === "MOS";
+  const { limit, low_is_bad } = measure;
+  const crossed = plot.data.slice(1).some((column) => column.some((value) => value != null && (low_is_bad ? value < limit : value > limit)));
   ctx.save();
-  ctx.fillStyle = fill;
-  ctx.fillRect(bbox.left, low ? y : bbox.top, bbox.width, low ? bbox.top + bbox.height - y : y - bbox.top);
-  ctx.strokeStyle = stroke;
+  if (crossed) {
+    const height = low_is_bad ? bbox.top + bbox.height - y : y - bbox.top;
+    ctx.fillStyle = fill;
+    ctx.fillRect(bbox.left, low_is_bad ? y : bbox.top, bbox.width, height);
+  }
+  ctx.strokeStyle = crossed ? stroke : plain;
+  ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
   ctx.lineWidth = devicePixelRatio;
   ctx.beginPath();
   ctx.moveTo(bbox.left, y);
@@ -186,6 +191,6 @@ function lossPercent(window: Quality): number {
   return expected === 0 ? 0 : (window.lost / expected) * 100;
 }
 
-function top(high: number | null, limit = 1): number {
+function top(high: number | null, limit: number): number {
   return Math.max((high ?? 0) * 1.15, limit * 1.5);
 }

@@ -12,7 +12,9 @@ export function Changes({ changes, peers }: { changes: Change[]; peers: Peer[] }
   const down = peers.filter((peer) => !peer.up);
   return (
     <section class="panel changes" aria-labelledby="changes-title">
-      <h2 id="changes-title">Changes and faults</h2>
+      <header>
+        <h2 id="changes-title">Changes and faults</h2>
+      </header>
       <div class="scroll" tabIndex={0} role="region" aria-labelledby="changes-title">
         {down.map((peer) => (
           <p class="peer-down" key={peer.name + peer.service}>

@@ -54,15 +54,13 @@ function GridCell({ cell }: { cell: Cell | undefined }) {
         <div class="cell-state">
           <StateMark state={cell.state} silent />
         </div>
-        <div class="cell-main">
-          <p class="cell-ratio">
-            <strong class="number">{ratio(cell.good_ratio_5m)}</strong>
-            <span class="sr"> good in the last five minutes</span>
-          </p>
-          <p class="cell-word">
-            <span>{words(cell.state)}</span> <span class="since">{since(cell)}</span>
-          </p>
-        </div>
+        <p class="cell-ratio">
+          <strong class="number">{ratio(cell.good_ratio_5m)}</strong>
+          <span class="sr"> good in the last five minutes</span>
+        </p>
+        <p class="cell-word">
+          <span class={cell.state === "ok" ? "sr" : ""}>{words(cell.state)}</span> <span class="since">{since(cell)}</span>
+        </p>
         <p class="cell-rate">
           <span class="number">{rate(cell.events_per_second)}</span>
           <small>/s</small>

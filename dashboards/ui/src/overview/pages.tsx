@@ -16,7 +16,10 @@ export function Pages({ pages }: { pages: Page[] }) {
     .slice(0, RECENT_MAX);
   return (
     <section class="panel pages" aria-labelledby="pages-title">
-      <h2 id="pages-title">Pages</h2>
+      <header>
+        <h2 id="pages-title">Pages</h2>
+        <p>{open.length} open</p>
+      </header>
       <div class="scroll" tabIndex={0} role="region" aria-labelledby="pages-title">
         {open.length === 0 && <p class="quiet">No page is open.</p>}
         {open.map((page) => (

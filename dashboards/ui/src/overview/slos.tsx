@@ -14,7 +14,10 @@ export function Slos({ slos }: { slos: Slo[] }) {
   const sorted = slos.toSorted(byExhaustion);
   return (
     <section class="panel slos" aria-labelledby="slos-title">
-      <h2 id="slos-title">Objectives, first to run out on top</h2>
+      <header>
+        <h2 id="slos-title">Objectives, first to run out on top</h2>
+        <p>{tally(slos)}</p>
+      </header>
       <div class="scroll" tabIndex={0} role="region" aria-labelledby="slos-title">
         <table>
           <thead>
@@ -94,6 +97,13 @@ function byExhaustion(a: Slo, b: Slo): number {
     a.journey.localeCompare(b.journey) ||
     a.region.localeCompare(b.region)
   );
+}
+
+/** What a wall cannot scroll to is at least counted. */
+function tally(slos: Slo[]): string {
+  const spent = slos.filter((slo) => slo.budget_remaining_ratio <= 0).length;
+  const running = slos.filter((slo) => slo.budget_remaining_ratio > 0 && slo.exhaustion_seconds !== null).length;
+  return `${slos.length} in all, ${spent} spent, ${running} running out`;
 }
 
 function urgency(slo: Slo): number {
