@@ -10,7 +10,7 @@ BUILD_TOOLS := cmake:cmake cc:gcc make:make git:git
 TEST_TOOLS := sipp:sip-tester baresip:baresip h2load:nghttp2-client curl:curl chromium:chromium
 BENCH_TOOLS := nginx:nginx-light kamailio:kamailio sipp:sip-tester h2load:nghttp2-client taskset:util-linux
 
-.PHONY: help demo build release test check format lint unit browser deps deps-test deps-bench bench clean
+.PHONY: help fuzz demo build release test check format lint unit browser deps deps-test deps-bench bench clean
 
 help: ## Show what there is
 	@echo "Belfry. Start with:"
@@ -49,6 +49,12 @@ browser: build deps-test ## The browser test against a running demo, with screen
 
 bench: deps-bench release ## Side-by-side measurements against nginx and Kamailio
 	@tests/bench/run
+
+TARGET ?= sip_message
+SECONDS ?= 60
+fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sdp|rtp SECONDS=60
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+	@cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $(TARGET) -- -max_total_time=$(SECONDS)
 
 deps:
 	@$(call need,$(BUILD_TOOLS))

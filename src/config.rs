@@ -161,26 +161,13 @@ impl Config {
         let node: Option<Node> = document.required_section("node");
         let node_name = node.as_ref().map_or_else(String::new, |node| node.name.clone());
         document.set("node.name", &["mesh", "node"], &node_name);
-        let config = Self {
-            admin: match (node.is_some(), document.required_section("admin")) {
-                (_, Some(admin)) => admin,
-                _ => return Err(document.into_faults()),
-            },
-            mesh: match document.required_section("mesh") {
-                Some(mesh) => mesh,
-                None => return Err(document.into_faults()),
-            },
-            node: match node {
-                Some(node) => node,
-                None => return Err(document.into_faults()),
-            },
-            edge: document.section("edge"),
-            core: document.section("core"),
-            media: document.section("media"),
-            observe: document.section("observe"),
-            alerts: document.section("alerts"),
-            dashboard: document.section("dashboard"),
-        };
+        let admin = document.required_section("admin");
+        let mesh = document.required_section("mesh");
+        let (edge, core, media) = (document.section("edge"), document.section("core"), document.section("media"));
+        let (observe, alerts) = (document.section("observe"), document.section("alerts"));
+        let dashboard = document.section("dashboard");
+        let (Some(node), Some(admin), Some(mesh)) = (node, admin, mesh) else { return Err(document.into_faults()) };
+        let config = Self { node, admin, mesh, edge, core, media, observe, alerts, dashboard };
         for (section, key, message) in config.check() {
             document.fault_of_key(section, &key, &message);
         }
