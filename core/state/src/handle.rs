@@ -32,6 +32,9 @@ pub struct State {
 
 type UserAndDomain = (String, String);
 
+/// What was read and when.
+type Read = (Option<Arc<Subscriber>>, Instant);
+
 /// A task and the name by which a drain tells that it did not end.
 type Task = (&'static str, JoinHandle<()>);
 
@@ -39,7 +42,7 @@ type Task = (&'static str, JoinHandle<()>);
 struct Remembered {
     entries_max: usize,
     lifetime: Duration,
-    entries: Mutex<HashMap<UserAndDomain, (Option<Arc<Subscriber>>, Instant)>>,
+    entries: Mutex<HashMap<UserAndDomain, Read>>,
 }
 
 impl State {
