@@ -125,7 +125,7 @@ impl Call {
         if from == caller && (to == callee || callee.is_none()) {
             return Some(Leg::Caller);
         }
-        (from.is_some() && from == callee && to == caller).then_some(Leg::Callee)
+        (to == caller && (from == callee || callee.is_none())).then_some(Leg::Callee)
     }
 
     /// A request of the dialog came from this side: it is there, and counts on.
@@ -248,6 +248,15 @@ impl Calls {
         call.ending = Some(ending);
         call.end_unix_nanos = Some(unix_nanos);
         self.live -= 1;
+        Some(call)
+    }
+
+    /// Drops the books of an attempt that counts for nothing.
+    pub(crate) fn forget(&mut self, call_id: &str) -> Option<Call> {
+        let call = self.calls.remove(call_id)?;
+        if call.phase != Phase::Closing {
+            self.live -= 1;
+        }
         Some(call)
     }
 

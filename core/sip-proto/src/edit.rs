@@ -107,7 +107,9 @@ impl<'m> Edit<'m> {
         let base = field.value.range().start;
         let end = base + trim_end(via).len();
         let mut edit = self;
-        for name in ["received", "rport"] {
+        // An empty `rport` that nobody fills stays, because a later hop may still want it.
+        let replaced = if rport.is_some() { &["received", "rport"][..] } else { &["received"] };
+        for name in replaced {
             if let Some(range) = param_range(via, name) {
                 edit = edit.patch(base + range.start..base + range.end, Vec::new());
             }

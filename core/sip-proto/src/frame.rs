@@ -62,10 +62,12 @@ impl Framer {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Bytes that wait for the rest of their message. A deadline on this being above zero stops slow senders.
+    /// Bytes that wait for the rest of their message. A deadline on this being above zero stops slow senders;
+    /// half a keep-alive does not count, because a single CRLF may be all that a peer ever sends of it.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
-        self.buffer.len() - self.taken
+        let rest = &self.buffer[self.taken..];
+        if b"\r\n\r".starts_with(rest) { 0 } else { rest.len() }
     }
 
     /// The next frame, or none until more bytes come.
