@@ -166,8 +166,9 @@ fn publish(store: &Store, sealed: &Arc<Sealed>) -> Result<(), Error> {
         None
     } else {
         let started = Instant::now();
-        let (id, directory) = store.new_split();
-        let split = Split::build(id, directory, &sealed.entries, &store.config, &store.fields)?;
+        let split = store.make_split(|id, directory| {
+            Split::build(id, directory, &sealed.entries, &store.config, &store.fields)
+        })?;
         let mut kinds = [0; RecordKind::ALL.len()];
         for entry in &sealed.entries {
             kinds[RecordKind::of(&entry.record.body) as usize] += 1;

@@ -140,7 +140,8 @@ impl Catalogue {
             if let Some(row) = added {
                 let bytes = postcard::to_allocvec(row).map_err(|error| Error::Format(error.to_string()))?;
                 splits.insert(row.id, bytes.as_slice()).map_err(Error::catalogue)?;
-                let next = numbers.get("split_next").map_err(Error::catalogue)?.map_or(0, |next| next.value());
+                let next =
+                    numbers.get("split_next").map_err(Error::catalogue)?.map_or(0, |next| next.value());
                 numbers.insert("split_next", next.max(row.id + 1)).map_err(Error::catalogue)?;
             }
             for (name, number) in set {

@@ -90,16 +90,8 @@ impl Config {
         require(self.split_attributes_max >= 16, "split_attributes_max", "at least 16");
         require(self.filter_bytes_max >= 1024, "filter_bytes_max", "at least 1024");
         require((2..=64).contains(&self.merge_splits), "merge_splits", "2 to 64");
-        require(
-            (1..=10_000_000).contains(&self.merged_records_max),
-            "merged_records_max",
-            "1 to 10000000",
-        );
-        require(
-            self.merged_span_max <= self.retention,
-            "merged_span_max",
-            "at most retention",
-        );
+        require((1..=10_000_000).contains(&self.merged_records_max), "merged_records_max", "1 to 10000000");
+        require(self.merged_span_max <= self.retention, "merged_span_max", "at most retention");
         require(self.open_splits_max >= 1, "open_splits_max", "at least 1");
         require(self.splits_max >= 2, "splits_max", "at least 2");
         require(self.disk_bytes_max >= 1 << 20, "disk_bytes_max", "at least 1048576");

@@ -182,7 +182,13 @@ impl EventsReader {
     }
 
     /// `None` when a split was replaced while it was to be read: the snapshot is out of date.
-    fn gather_once(&self, expr: &Expr, range: &TimeRange, key: Option<u64>, limit: usize) -> Option<Gathered> {
+    fn gather_once(
+        &self,
+        expr: &Expr,
+        range: &TimeRange,
+        key: Option<u64>,
+        limit: usize,
+    ) -> Option<Gathered> {
         let Snapshot { entries, mut splits } = self.store.live.snapshot();
         let text_bytes_max = self.store.config.record_text_bytes_max;
         let mut gathered = Gathered::default();
@@ -248,7 +254,9 @@ impl EventsReader {
 
 impl std::fmt::Debug for EventsReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EventsReader").field("directory", &self.store.config.directory).finish_non_exhaustive()
+        f.debug_struct("EventsReader")
+            .field("directory", &self.store.config.directory)
+            .finish_non_exhaustive()
     }
 }
 

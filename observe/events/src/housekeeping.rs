@@ -170,8 +170,8 @@ fn mergeable(store: &Store) -> Option<Vec<Arc<Split>>> {
 
 fn merge(store: &Store, parts: &[Arc<Split>]) -> Result<(), Error> {
     let started = Instant::now();
-    let (id, directory) = store.new_split();
-    let merged = Split::merge(id, directory, parts, &store.config, &store.fields)?;
+    let merged =
+        store.make_split(|id, directory| Split::merge(id, directory, parts, &store.config, &store.fields))?;
     let ids: Vec<u64> = parts.iter().map(|part| part.row.id).collect();
     store.catalogue.replace(&merged.row, &ids)?;
     store.live.replace(&ids, Some(Arc::new(merged)));

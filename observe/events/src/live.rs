@@ -99,7 +99,8 @@ impl Live {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let state = self.read();
-        let live = state.filling.len() + state.sealed.iter().map(|sealed| sealed.entries.len()).sum::<usize>();
+        let live =
+            state.filling.len() + state.sealed.iter().map(|sealed| sealed.entries.len()).sum::<usize>();
         let mut entries = Vec::with_capacity(live);
         for sealed in &state.sealed {
             entries.extend(sealed.entries.iter().cloned());

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 
 use tantivy::index::IndexSettings;
 use tantivy::schema::{
-    FAST, Field, INDEXED, IndexRecordOption, JsonObjectOptions, OwnedValue, STORED, Schema, TextFieldIndexing,
-    TextOptions,
+    FAST, Field, INDEXED, IndexRecordOption, JsonObjectOptions, OwnedValue, STORED, Schema,
+    TextFieldIndexing, TextOptions,
 };
 use tantivy::store::{Compressor, ZstdCompressor};
 use tantivy::tokenizer::{Token, TokenStream, Tokenizer, TokenizerManager};
@@ -73,8 +73,7 @@ impl Fields {
         let region = schema.add_text_field("region", raw);
         let trace_id = schema.add_bytes_field("trace_id", INDEXED);
         let call_key = schema.add_u64_field("call_key", INDEXED);
-        let text =
-            schema.add_text_field("text", TextOptions::default().set_indexing_options(words.clone()));
+        let text = schema.add_text_field("text", TextOptions::default().set_indexing_options(words.clone()));
         let attributes = schema.add_json_field(
             "attributes",
             JsonObjectOptions::default().set_indexing_options(words).set_expand_dots_enabled(),

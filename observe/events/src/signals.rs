@@ -89,8 +89,10 @@ impl Signals {
             split_bytes: component.gauge("split_bytes", "Bytes of all splits on disk."),
             live: component.gauge("live_records", "Records in live buffers, searchable and not yet indexed."),
             work_seconds: component.histogram("index_seconds", "Time to build or merge a split.", SECONDS),
-            work_failures: component.counter("index_failures_total", "Splits that could not be built or merged."),
-            waits: component.counter("hand_over_waits_total", "Times that intake waited for the index builder."),
+            work_failures: component
+                .counter("index_failures_total", "Splits that could not be built or merged."),
+            waits: component
+                .counter("hand_over_waits_total", "Times that intake waited for the index builder."),
             queries: component.counter("queries_total", "Questions answered."),
             query_seconds: component.histogram("query_seconds", "Time to answer a question.", SECONDS),
         }
@@ -177,7 +179,11 @@ impl Signals {
 
     /// A directory that no catalogue row names was removed: what a crash left while a split was being built.
     pub(crate) fn orphan_removed(&self, name: String) {
-        self.log(Severity::Info, "orphan split removed", vec![("events.split".into(), Value::Text(name.into()))]);
+        self.log(
+            Severity::Info,
+            "orphan split removed",
+            vec![("events.split".into(), Value::Text(name.into()))],
+        );
     }
 
     /// Intake waited for the index builder.

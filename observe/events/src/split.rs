@@ -104,8 +104,10 @@ impl Split {
         let mut keys = BTreeSet::new();
         let mut has_unindexed_names = false;
         for entry in entries {
-            let stored = postcard::to_allocvec(&*entry.record)
-                .map_err(|error| Error::Damaged { split: id, what: format!("record cannot be stored: {error}") })?;
+            let stored = postcard::to_allocvec(&*entry.record).map_err(|error| Error::Damaged {
+                split: id,
+                what: format!("record cannot be stored: {error}"),
+            })?;
             let (document, is_over) = fields.document(
                 &entry.record,
                 entry.sequence,
@@ -281,7 +283,8 @@ impl OpenSplit {
         while document != TERMINATED {
             let unix_nanos = self.times.get_val(document);
             // Newest first: from here on everything is older, and more of one time may still be newer by sequence.
-            let has_enough = hits.len() >= limit && hits.last().is_some_and(|last| last.unix_nanos != unix_nanos);
+            let has_enough =
+                hits.len() >= limit && hits.last().is_some_and(|last| last.unix_nanos != unix_nanos);
             if unix_nanos < range.from_nanos || has_enough {
                 break;
             }

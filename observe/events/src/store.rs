@@ -66,10 +66,18 @@ impl Store {
         Ok((store, resume))
     }
 
-    /// A number and a directory for a new split.
-    pub(crate) fn new_split(&self) -> (u64, PathBuf) {
+    /// Makes a new split in a new directory, of which nothing is left when that fails: a full disk must not fill
+    /// with half-built splits.
+    pub(crate) fn make_split(
+        &self,
+        make: impl FnOnce(u64, PathBuf) -> Result<Split, Error>,
+    ) -> Result<Split, Error> {
         let id = self.split_next.fetch_add(1, Ordering::Relaxed);
-        (id, self.config.directory.join("splits").join(name(id)))
+        let directory = self.config.directory.join("splits").join(name(id));
+        make(id, directory.clone()).inspect_err(|_| {
+            // What cannot be deleted now is an orphan, and goes at the next start.
+            let _ = fs::remove_dir_all(&directory);
+        })
     }
 
     /// Takes a split out of searches, and says so once.

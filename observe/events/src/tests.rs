@@ -255,8 +255,7 @@ fn time_limits_and_limits_hold_across_buffers_and_splits() {
         .iter()
         .map(|row| ((row.record.unix_nanos - START) / SECOND, row.sequence % 2 == 1))
         .collect();
-    let expected =
-        [(24, true), (24, false), (23, true), (23, false), (22, true), (22, false), (21, true)];
+    let expected = [(24, true), (24, false), (23, true), (23, false), (22, true), (22, false), (21, true)];
     assert_eq!(rows, expected);
     assert!(found.has_more);
     let all = reader.search(&LogQuery { limit: 40, ..query.clone() }).expect("read");
@@ -497,8 +496,17 @@ fn the_dictionary_is_the_one_that_splits_are_written_with() {
     assert!(is_sstable.get());
 }
 
-const VOCABULARY: &[&str] =
-    &["invite", "Busy", "hand", "handshake failed", "edge-gateway", "a b a", "sip:bob@example.com", "ÜBER", "7"];
+const VOCABULARY: &[&str] = &[
+    "invite",
+    "Busy",
+    "hand",
+    "handshake failed",
+    "edge-gateway",
+    "a b a",
+    "sip:bob@example.com",
+    "ÜBER",
+    "7",
+];
 
 fn any_record() -> impl Strategy<Value = Record> {
     let word = || proptest::sample::select(VOCABULARY);
@@ -540,13 +548,44 @@ fn any_record() -> impl Strategy<Value = Record> {
 fn any_query() -> impl Strategy<Value = String> {
     let leaf = proptest::sample::select(
         &[
-            "invite", "busy", "hand*", "handshake", "\"handshake failed\"", "\"a b\"", "\"a a\"", "b*", "edge-gat*",
-            "über", "kind:sip", "kind:log", "kind:c*", "severity:error", "severity:<warn", "component:edge*",
-            "component:media_relay", "node:core-1", "region:eu*", "call_id:call-2@host", "call-3@host",
-            "trace_id:03030303030303030303030303030303", "sip.method:invite", "sip.method:inv*", "reason:x",
-            "attributes.reason:busy", "attributes.reason:\"a b a\"", "attributes.reason:7", "rtc.mos:<2.5",
-            "rtc.mos:<=2.5", "rtc.mos:>0", "rtc.mos:>=0", "rtc.mos:>=-1.5", "attributes.odd_name:tr*", "true",
-            "sip.response.status_code:180", "sip.response.status_code:>199.5", "sip:bob@example.com",
+            "invite",
+            "busy",
+            "hand*",
+            "handshake",
+            "\"handshake failed\"",
+            "\"a b\"",
+            "\"a a\"",
+            "b*",
+            "edge-gat*",
+            "über",
+            "kind:sip",
+            "kind:log",
+            "kind:c*",
+            "severity:error",
+            "severity:<warn",
+            "component:edge*",
+            "component:media_relay",
+            "node:core-1",
+            "region:eu*",
+            "call_id:call-2@host",
+            "call-3@host",
+            "trace_id:03030303030303030303030303030303",
+            "sip.method:invite",
+            "sip.method:inv*",
+            "reason:x",
+            "attributes.reason:busy",
+            "attributes.reason:\"a b a\"",
+            "attributes.reason:7",
+            "rtc.mos:<2.5",
+            "rtc.mos:<=2.5",
+            "rtc.mos:>0",
+            "rtc.mos:>=0",
+            "rtc.mos:>=-1.5",
+            "attributes.odd_name:tr*",
+            "true",
+            "sip.response.status_code:180",
+            "sip.response.status_code:>199.5",
+            "sip:bob@example.com",
         ][..],
     )
     .prop_map(|text| if text == "reason:x" { "attributes.reason:true".to_owned() } else { text.to_owned() });
@@ -629,7 +668,8 @@ proptest! {
 fn a_hundred_thousand_records_are_searched() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let (mut writer, reader) = open(directory.path());
-    let messages = ["tls handshake failed", "registration stored", "no route to destination", "call answered"];
+    let messages =
+        ["tls handshake failed", "registration stored", "no route to destination", "call answered"];
     let started = Instant::now();
     for batch in 0..100u64 {
         let records: Vec<Record> = (0..1000u64)
@@ -637,7 +677,8 @@ fn a_hundred_thousand_records_are_searched() {
                 let number = batch * 1000 + i;
                 let mut record = log(number / 50, messages[usize::try_from(number % 4).expect("small")]);
                 if let Body::Log(log) = &mut record.body {
-                    log.attributes = vec![("rtc.mos".into(), Value::Int(i64::try_from(number).expect("fits")))];
+                    log.attributes =
+                        vec![("rtc.mos".into(), Value::Int(i64::try_from(number).expect("fits")))];
                     log.call_id = Some(Pii::new(format!("{}@host", number / 20)));
                 }
                 record
@@ -653,7 +694,8 @@ fn a_hundred_thousand_records_are_searched() {
         .flat_map(|split| fs::read_dir(split.expect("listed").path()).expect("listed"))
         .map(|file| file.expect("listed").metadata().expect("there").len())
         .sum();
-    let mut report = format!("applied in {applied:?}, all indexed after {flushed:?}, {bytes} bytes on disk\n");
+    let mut report =
+        format!("applied in {applied:?}, all indexed after {flushed:?}, {bytes} bytes on disk\n");
     for text in ["handshake", "\"no route\" rtc.mos:>99000", "NOT tls", "call_id:777@host", "77*"] {
         let started = Instant::now();
         let query = LogQuery { text: text.into(), limit: 100, ..LogQuery::default() };

@@ -74,8 +74,11 @@ impl Phrase {
         while reader.next_into(word).is_some() {
             let mut fits: u64 = 0;
             for (i, wanted) in self.words.iter().enumerate() {
-                let is_fit =
-                    if i == last && self.is_prefix { word.starts_with(wanted.as_str()) } else { word == wanted };
+                let is_fit = if i == last && self.is_prefix {
+                    word.starts_with(wanted.as_str())
+                } else {
+                    word == wanted
+                };
                 fits |= u64::from(is_fit) << i;
             }
             matched = ((matched << 1) | 1) & fits;

@@ -127,8 +127,9 @@ impl EventsWriter {
                 self.seal();
             }
         }
-        let is_due =
-            self.housekeeping_millis.is_none_or(|last| unix_millis.saturating_sub(last) >= HOUSEKEEPING_MILLIS);
+        let is_due = self
+            .housekeeping_millis
+            .is_none_or(|last| unix_millis.saturating_sub(last) >= HOUSEKEEPING_MILLIS);
         if is_due {
             self.housekeeping_millis = Some(unix_millis);
             self.housekeeper.ask(unix_millis);

@@ -2,12 +2,12 @@
 
 use std::ops::Bound;
 
+use tantivy::Term;
 use tantivy::query::{
     AllQuery, BooleanQuery, EmptyQuery, FastFieldRangeQuery, Occur, PhrasePrefixQuery, PhraseQuery, Query,
     TermQuery,
 };
 use tantivy::schema::{Field, IndexRecordOption};
-use tantivy::Term;
 
 use super::excluded::Excluded;
 use super::{Comparison, Expr, Keyword, Word};

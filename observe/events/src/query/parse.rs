@@ -86,9 +86,12 @@ impl Parser {
                 }
             }
             LexemeKind::Term(term) => leaf(term)?,
-            LexemeKind::Close => return Err(BadQuery::new(lexeme.position, "nothing stands before this parenthesis")),
+            LexemeKind::Close => {
+                return Err(BadQuery::new(lexeme.position, "nothing stands before this parenthesis"));
+            }
             LexemeKind::And | LexemeKind::Or => {
-                let message = "AND and OR stand between two conditions; put the word in quotes to search for it";
+                let message =
+                    "AND and OR stand between two conditions; put the word in quotes to search for it";
                 return Err(BadQuery::new(lexeme.position, message));
             }
         };
@@ -172,7 +175,10 @@ fn phrase(term: &Term) -> Result<Phrase, BadQuery> {
 fn whole(term: &Term) -> Result<(), BadQuery> {
     let field = term.field.as_deref().unwrap_or_default();
     if term.comparison.is_some() || term.is_prefix {
-        return Err(BadQuery::new(term.value_position, format!("{field}: takes a whole value, without * < >")));
+        return Err(BadQuery::new(
+            term.value_position,
+            format!("{field}: takes a whole value, without * < >"),
+        ));
     }
     Ok(())
 }
