@@ -31,6 +31,11 @@ struct Shared {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListenerCount(Arc<AtomicUsize>);
 
+/// Holds a count one higher until it is dropped.
+#[derive(Debug)]
+#[must_use = "the count falls again as soon as the guard is dropped"]
+pub(crate) struct Held(ListenerCount);
+
 /// A place among all connections and the listener's; given back on drop.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -49,6 +54,18 @@ impl ListenerCount {
     /// Connections open now.
     pub(crate) fn open(&self) -> usize {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts one until the guard is dropped.
+    pub(crate) fn hold(&self) -> Held {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Held(self.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

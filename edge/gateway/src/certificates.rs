@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
@@ -83,8 +86,12 @@ impl Snapshot {
             key: "tls.certificates".to_owned(),
             problem: "no certificate".to_owned(),
         })?;
-        let mut snapshot =
-            Self { by_name: HashMap::new(), by_wildcard: HashMap::new(), default: Arc::clone(&first), count: 0 };
+        let mut snapshot = Self {
+            by_name: HashMap::new(),
+            by_wildcard: HashMap::new(),
+            default: Arc::clone(&first),
+            count: 0,
+        };
         for key in std::iter::once(first).chain(keys) {
             snapshot.add(&key);
         }
@@ -212,9 +219,11 @@ fn authority(directory: &Path, signals: &Signals) -> Result<(String, KeyPair), E
 /// A configured chain and key, which must belong together.
 fn read(config: &CertificateConfig) -> Result<CertifiedKey, Error> {
     let chain = read_chain(&config.chain_file)?;
-    let key = PrivateKeyDer::from_pem_file(&config.key_file).map_err(|error| bad(&config.key_file, &error.to_string()))?;
-    CertifiedKey::from_der(chain, key, &ring::default_provider())
-        .map_err(|error| bad(&config.chain_file, &format!("does not fit {}: {error}", config.key_file.display())))
+    let key = PrivateKeyDer::from_pem_file(&config.key_file)
+        .map_err(|error| bad(&config.key_file, &error.to_string()))?;
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
+        bad(&config.chain_file, &format!("does not fit {}: {error}", config.key_file.display()))
+    })
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -260,7 +260,11 @@ impl Config {
         ] {
             need(!value.is_zero(), key, "use more than 0 s, as in \"10s\"");
         }
-        need(self.sip.websocket_path.starts_with('/'), "sip.websocket_path", "use a path that starts with \"/\"");
+        need(
+            self.sip.websocket_path.starts_with('/'),
+            "sip.websocket_path",
+            "use a path that starts with \"/\"",
+        );
         self.check_listeners(&mut problems);
         self.check_http(&mut problems);
         let steering = self.steering.check();
@@ -284,10 +288,14 @@ impl Config {
                 problems.push((format!("listeners[{index}].name"), error.to_string()));
             }
             if !names.insert(&listener.name) {
-                problems.push((format!("listeners[{index}].name"), format!("{:?} is named twice", listener.name)));
+                problems.push((
+                    format!("listeners[{index}].name"),
+                    format!("{:?} is named twice", listener.name),
+                ));
             }
             if listener.kind == ListenerKind::SipUdp && !listener.proxy_protocol_from.is_empty() {
-                let problem = "a UDP listener has no connections that could begin with a PROXY header".to_owned();
+                let problem =
+                    "a UDP listener has no connections that could begin with a PROXY header".to_owned();
                 problems.push((format!("listeners[{index}].proxy_protocol_from"), problem));
             }
         }

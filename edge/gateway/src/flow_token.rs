@@ -124,7 +124,9 @@ fn transport_code(transport: Transport) -> u8 {
 }
 
 fn transport_of(code: u8) -> Option<Transport> {
-    [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss].get(usize::from(code)).copied()
+    [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss]
+        .get(usize::from(code))
+        .copied()
 }
 
 #[cfg(test)]

@@ -99,7 +99,8 @@ impl Framer {
     /// Gives up early on what cannot become SIP.
     fn check_beginning(&self) -> Result<(), Malformed> {
         let has_line = self.buffer.contains(&b'\n');
-        if has_line && !self.buffer.starts_with(b"\r\n") && !sip_text::is_start_line(first_line(&self.buffer)) {
+        if has_line && !self.buffer.starts_with(b"\r\n") && !sip_text::is_start_line(first_line(&self.buffer))
+        {
             return Err(Malformed::SipStartLine);
         }
         if self.buffer.len() > HEAD_BYTES_MAX.min(self.message_bytes_max) {
@@ -121,7 +122,8 @@ fn content_length(head: &[u8]) -> Result<usize, Malformed> {
         if header.is("content-length", Some(b'l')) {
             let digits = header.value;
             let is_number = !digits.is_empty() && digits.len() <= 9 && digits.iter().all(u8::is_ascii_digit);
-            let value = digits.iter().fold(0, |value, digit| value * 10 + usize::from(digit.wrapping_sub(b'0')) % 10);
+            let value =
+                digits.iter().fold(0, |value, digit| value * 10 + usize::from(digit.wrapping_sub(b'0')) % 10);
             // Two different lengths are two different messages to two readers: smuggling.
             if !is_number || length.is_some_and(|other| other != value) {
                 return Err(Malformed::SipContentLength);

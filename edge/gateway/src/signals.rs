@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use belfry_signal::record::{Attributes, Body, Direction, Name, SipMessage, Span, SpanKind, SpanStatus};
 use belfry_signal::{
-    Cause, Counter, CounterHandle, Emitter, Gauge, GaugeGuard, Histogram, Journey, Journeys, Pii, Region, Registry,
-    Room, SECONDS, Severity, SpanContext, SpanId, TraceKey, now_unix_nanos,
+    Cause, Counter, CounterHandle, Emitter, Gauge, GaugeGuard, Histogram, Journey, Journeys, Pii, Region,
+    Registry, Room, SECONDS, Severity, SpanContext, SpanId, TraceKey, now_unix_nanos,
 };
 use belfry_signalling::handle::{SendFailure, Transport};
 
@@ -300,12 +300,21 @@ impl Signals {
             connections: at.gauge("connections", "Connections open now."),
             connections_total: at.counter("connections_total", "Connections accepted."),
             handshakes: at.counter("handshakes_total", "TLS handshakes ended."),
-            handshake_seconds: at.histogram("handshake_seconds", "Time of TLS handshakes that succeeded.", SECONDS),
+            handshake_seconds: at.histogram(
+                "handshake_seconds",
+                "Time of TLS handshakes that succeeded.",
+                SECONDS,
+            ),
             limits: at.counter("limits_total", "Connections and messages that ran into a limit."),
-            malformed: at.counter("malformed_total", "Connections and messages given up because of bad input."),
+            malformed: at
+                .counter("malformed_total", "Connections and messages given up because of bad input."),
             bytes: at.counter("bytes_total", "Bytes of connections, inside TLS."),
             requests: at.counter("requests_total", "HTTP requests, by what became of them."),
-            request_seconds: at.histogram("request_seconds", "Time of HTTP requests until their last byte.", SECONDS),
+            request_seconds: at.histogram(
+                "request_seconds",
+                "Time of HTTP requests until their last byte.",
+                SECONDS,
+            ),
             sip_messages: by_transport(&sip_messages),
             sip_bytes: by_transport(&sip_bytes),
             sip_keepalives: at.counter("sip_keepalives_total", "Keep-alives answered (RFC 5626)."),
@@ -352,7 +361,10 @@ impl Signals {
 
     pub(crate) fn reload_refused(&self, error: &crate::Error) {
         self.inner.reloads.inc((Reload::Refused,));
-        let attributes = vec![("error.type".into(), error.reason().into()), ("error.message".into(), text(&error.to_string()))];
+        let attributes = vec![
+            ("error.type".into(), error.reason().into()),
+            ("error.message".into(), text(&error.to_string())),
+        ];
         self.log(Severity::Error, "reload refused, everything stays as it was", attributes);
     }
 
@@ -437,9 +449,13 @@ impl Signals {
         let fault = match end.flag {
             ResponseFlag::Fine | ResponseFlag::NoRoute => None,
             // Not events: the customer ended them, and nothing says that we were late.
-            ResponseFlag::ClientGone | ResponseFlag::ClientStalled | ResponseFlag::ClientMalformed => return false,
+            ResponseFlag::ClientGone | ResponseFlag::ClientStalled | ResponseFlag::ClientMalformed => {
+                return false;
+            }
             ResponseFlag::Slow => Some((slow_room, Cause::Slow)),
-            ResponseFlag::BackendError | ResponseFlag::BackendBroken => Some((Room::Backend, Cause::ServerError)),
+            ResponseFlag::BackendError | ResponseFlag::BackendBroken => {
+                Some((Room::Backend, Cause::ServerError))
+            }
             ResponseFlag::BackendUnreachable => Some((Room::Backend, Cause::Unreachable)),
             ResponseFlag::BackendTimeout => Some((Room::Backend, Cause::Timeout)),
             ResponseFlag::Internal => Some((Room::Edge, Cause::ServerError)),
@@ -512,8 +528,15 @@ impl Signals {
             ("geo.region".into(), refused.region.into()),
         ];
         let message = "no core took a request";
-        inner.emitter.log(COMPONENT, Severity::Debug, message, attributes, Some(context), Some(call_id.clone()));
-        let mut record = |direction, summary: &'static str, bytes: &[u8]| {
+        inner.emitter.log(
+            COMPONENT,
+            Severity::Debug,
+            message,
+            attributes,
+            Some(context),
+            Some(call_id.clone()),
+        );
+        let record = |direction, summary: &'static str, bytes: &[u8]| {
             let message = SipMessage {
                 call_id: call_id.clone(),
                 trace_id,

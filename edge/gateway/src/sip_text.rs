@@ -39,7 +39,8 @@ impl<'a> Header<'a> {
     /// Whether this is the header of that name or compact form (RFC 3261 section 7.3.3).
     pub(crate) fn is(&self, name: &str, compact: Option<u8>) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
-            || compact.is_some_and(|compact| self.name.len() == 1 && self.name[0].eq_ignore_ascii_case(&compact))
+            || compact
+                .is_some_and(|compact| self.name.len() == 1 && self.name[0].eq_ignore_ascii_case(&compact))
     }
 }
 
@@ -177,7 +178,9 @@ mod tests {
 
     #[test]
     fn a_message_without_a_call_id_is_nobodys() {
-        for message in ["", "\r\n", "OPTIONS sip:a SIP/2.0\r\n\r\n", "A b SIP/2.0\r\nCall-ID: \r\n\r\n", "x\r\ni:\u{0}"] {
+        for message in
+            ["", "\r\n", "OPTIONS sip:a SIP/2.0\r\n\r\n", "A b SIP/2.0\r\nCall-ID: \r\n\r\n", "x\r\ni:\u{0}"]
+        {
             let call_id = glance(message.as_bytes()).map(|seen| seen.call_id.to_owned());
             assert_eq!(call_id.filter(|id| id != "\0"), None, "{message:?}");
         }

@@ -60,7 +60,13 @@ fn classify(bytes: &[u8], websocket_path: &str) -> Result<Option<Spoken>, Unknow
     match bytes.first() {
         None => return Ok(None),
         // Phones may send keep-alives before their first message (RFC 5626).
-        Some(b'\r') => return if b"\r\n".starts_with(&bytes[..bytes.len().min(2)]) { after_line_end(bytes) } else { Err(Unknown::Malformed) },
+        Some(b'\r') => {
+            return match bytes.get(1) {
+                None => Ok(None),
+                Some(b'\n') => Ok(Some(Spoken::Sip)),
+                Some(_) => Err(Unknown::Malformed),
+            };
+        }
         Some(byte) if !byte.is_ascii_alphabetic() => return Err(Unknown::Malformed),
         Some(_) => {}
     }
@@ -81,7 +87,8 @@ fn classify(bytes: &[u8], websocket_path: &str) -> Result<Option<Spoken>, Unknow
     if !line.ends_with(b" HTTP/1.1") && !line.ends_with(b" HTTP/1.0") {
         return Err(Unknown::Malformed);
     }
-    let path = line.strip_prefix(b"GET ").and_then(|rest| rest.split(|byte| matches!(byte, b' ' | b'?')).next());
+    let path =
+        line.strip_prefix(b"GET ").and_then(|rest| rest.split(|byte| matches!(byte, b' ' | b'?')).next());
     if path != Some(websocket_path.as_bytes()) {
         return Ok(Some(Spoken::Http1));
     }
@@ -90,10 +97,6 @@ fn classify(bytes: &[u8], websocket_path: &str) -> Result<Option<Spoken>, Unknow
         return Ok(Some(if asks_for_sip(bytes) { Spoken::SipWebSocket } else { Spoken::Http1 }));
     }
     Ok((bytes.len() >= HEAD_BYTES_MAX).then_some(Spoken::Http1))
-}
-
-fn after_line_end(bytes: &[u8]) -> Result<Option<Spoken>, Unknown> {
-    Ok((bytes.len() >= 2).then_some(Spoken::Sip))
 }
 
 /// Whether an HTTP request is a WebSocket opening handshake with `sip` among its subprotocols.
