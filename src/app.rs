@@ -19,7 +19,7 @@ use belfry_notify::{Notify, NotifyHandle};
 use belfry_relay::RelayHandle;
 use belfry_signal::{Registry, Resource, TraceKey, now_unix_nanos};
 use belfry_signalling::{Core, CoreHandle, Deps};
-use belfry_state::State;
+use belfry_state::{State, Subscriber};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -158,10 +158,19 @@ impl App {
         self.orders.recv().await
     }
 
-    /// Whether the core is running.
-    #[must_use]
-    pub fn has_core(&self) -> bool {
-        self.core.is_some()
+    /// Adds subscribers to the store, if there is one.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn subscribe(&self, subscribers: Vec<Subscriber>) -> anyhow::Result<()> {
+        let Some(state) = self.state.clone() else { return Ok(()) };
+        let writing = self.surroundings.data.spawn(async move {
+            for subscriber in &subscribers {
+                state.put_subscriber(subscriber).await?;
+            }
+            anyhow::Ok(())
+        });
+        writing.await?.context("add the subscribers")
     }
 
     /// Starts the core, if the configuration has one and it is not running.
@@ -202,7 +211,7 @@ impl App {
             }
         };
         if let (Some(gateway), Some(edge)) = (&self.gateway, config.edge.clone())
-            && let Err(error) = gateway.reload(edge)
+            && let Err(error) = gateway.reload(&edge)
         {
             self.signals.config_refused(1);
             return vec![format!("edge: {error}")];
@@ -238,9 +247,14 @@ impl App {
         if let Some(core) = self.core.take() {
             steps.push(Step::new("core", limits.core, |deadline| async move { core.drain(deadline).await }));
         }
+        if let Some(state) = self.state.take() {
+            steps.push(Step::new("state", limits.core, |deadline| async move { state.drain(deadline).await }));
+        }
         if let Some(relay) = self.relay.take() {
             steps.push(Step::new("media", limits.media, |deadline| async move { relay.drain(deadline).await }));
         }
+        let mesh = self.mesh.clone();
+        steps.push(Step::new("mesh", limits.media, |deadline| async move { mesh.drain(deadline).await }));
         if let Some(engine) = self.engine.take() {
             steps.push(Step::new("alerts", limits.alerts, |deadline| async move { engine.drain(deadline).await }));
         }

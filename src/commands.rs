@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use belfry_signal::{Registry, Resource};
@@ -15,6 +16,9 @@ use crate::ask::ask;
 use crate::cli::{Cli, Fault, Switch};
 use crate::run::{load, refuse};
 use crate::{catalog, slo_table};
+
+/// How long a command waits for the store to close.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Prints a line for whoever reads the output. A closed pipe is the reader's wish.
 pub fn say(line: &str) {
@@ -168,6 +172,9 @@ pub fn subscribers(path: &Path) -> anyhow::Result<ExitCode> {
         let state = State::open(core.state, &Registry::new(Resource::for_test(), 1).0).await?;
         for subscriber in &subscribers {
             state.put_subscriber(subscriber).await?;
+        }
+        for straggler in state.drain(STORE_PATIENCE).await {
+            bail!("the store did not finish: {straggler}");
         }
         anyhow::Ok(())
     })?;

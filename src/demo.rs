@@ -28,7 +28,7 @@ use crate::terminal;
 use backend::Backend;
 use customers::Customers;
 use plan::{FaultWindow, Turn, timetable};
-use site::{DOMAIN, Doors, ROUTING_KEY};
+use site::{DOMAIN, Doors, ROUTING_KEY, ROUTING_KEY_FILE};
 
 /// The share of packets that the fault `media-loss` drops, in parts per million.
 const LOSS_PPM: u32 = 80_000;
@@ -46,6 +46,7 @@ pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let fresh = tempfile::Builder::new().prefix("belfry-demo-").tempdir().context("make a data directory")?;
     let data = kept.unwrap_or_else(|| fresh.path().to_owned());
     std::fs::create_dir_all(&data).with_context(|| format!("make the data directory {}", data.display()))?;
+    write_routing_key(&data)?;
     let doors = Doors::new(arguments.port_offset);
     let text = site::configuration(&data, doors);
     let config = match Config::parse("the demo's configuration", &text, &[]) {
@@ -240,6 +241,13 @@ impl Scene {
 /// Where the edge's local authority keeps the certificate that clients trust.
 fn ca_file(data: &Path) -> PathBuf {
     data.join("edge/tls/ca.pem")
+}
+
+fn write_routing_key(data: &Path) -> anyhow::Result<()> {
+    let path = data.join(ROUTING_KEY_FILE);
+    let folder = path.parent().unwrap_or(data);
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    std::fs::write(&path, ROUTING_KEY).with_context(|| format!("write {}", path.display()))
 }
 
 fn progress() -> ProgressBar {

@@ -9,6 +9,9 @@ pub const DOMAIN: &str = "demo.belfry";
 /// The routing key that the stand-in for PagerDuty knows.
 pub const ROUTING_KEY: &str = "0123456789abcdef0123456789abcdef";
 
+/// Where that key is kept, below the data directory.
+pub const ROUTING_KEY_FILE: &str = "secrets/pagerduty.key";
+
 /// Where customers come from: the region, its country, and the third byte of their 127.0.x.0/24 network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Land {
@@ -189,13 +192,14 @@ quality_window = "1s"
 listen = "{api}"
 
 [alerts.engine]
-public_url = "http://{page}"
 rules = "demo"
 
+[alerts.notify]
+public_url = "http://{page}"
 [[alerts.notify.services]]
 name = "demo"
 url = "http://{pagerduty}/v2/enqueue"
-routing_key = "{ROUTING_KEY}"
+routing_key_file = "{ROUTING_KEY_FILE}"
 
 [dashboard]
 listen = "{page}"
