@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::signals::ListenerName;
+use crate::sip_connect::OUTWARD;
 
 /// The edge's configuration. Keys marked *(start)* need a restart; the rest follow a reload.
 #[derive(Clone, Debug, Deserialize)]
@@ -292,6 +293,15 @@ impl Config {
                     format!("listeners[{index}].name"),
                     format!("{:?} is named twice", listener.name),
                 ));
+            }
+            if listener.name == OUTWARD {
+                let problem =
+                    format!("{OUTWARD:?} names the connections that the edge opens itself; choose another");
+                problems.push((format!("listeners[{index}].name"), problem));
+            }
+            if listener.address.ip().is_unspecified() && listener.public_host.is_none() {
+                let problem = "needed, because the address says nothing that a customer could use".to_owned();
+                problems.push((format!("listeners[{index}].public_host"), problem));
             }
             if listener.kind == ListenerKind::SipUdp && !listener.proxy_protocol_from.is_empty() {
                 let problem =

@@ -120,12 +120,14 @@ fn content_length(head: &[u8]) -> Result<usize, Malformed> {
     let mut length = None;
     for header in sip_text::headers(head) {
         if header.is("content-length", Some(b'l')) {
+            // Nine digits are far above every limit and below every overflow; signs and white space are not digits.
             let digits = header.value;
             let is_number = !digits.is_empty() && digits.len() <= 9 && digits.iter().all(u8::is_ascii_digit);
             let value =
-                digits.iter().fold(0, |value, digit| value * 10 + usize::from(digit.wrapping_sub(b'0')) % 10);
+                std::str::from_utf8(digits).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
+            let value: usize = value.ok_or(Malformed::SipContentLength)?;
             // Two different lengths are two different messages to two readers: smuggling.
-            if !is_number || length.is_some_and(|other| other != value) {
+            if length.is_some_and(|other| other != value) {
                 return Err(Malformed::SipContentLength);
             }
             length = Some(value);
