@@ -88,14 +88,10 @@ pub enum Command {
         #[arg(long, default_value = "belfry.toml")]
         config: PathBuf,
     },
-    /// Add a subscriber to the store of a configuration, or change the password of one. The password is read from standard input.
-    Subscriber {
-        /// `user@domain`.
-        address: String,
-        /// The configuration with the store.
-        #[arg(long, default_value = "belfry.toml")]
-        config: PathBuf,
-    },
+    /// Add subscribers to the store of a configuration, or change their passwords.
+    #[command(after_help = "Reads lines of `user@domain password` from standard input:\n  \
+        echo 'alice@example.org secret' | belfry subscribers --config belfry.toml")]
+    Subscribers(RunArguments),
     /// Hash a password for `[dashboard] users`. The password is read from standard input.
     HashPassword,
     /// Print the completions of a shell, to be sourced or installed.

@@ -3,6 +3,8 @@
 //! What is checked: who imports whom, what each file may be called upon to hold, sizes, where signals are named,
 //! that alerts and runbooks belong together, and that rules and runbooks speak of metrics that exist.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -26,8 +26,8 @@ pub(crate) enum EdgeEvent {
     Down { node: Arc<str>, link: u64 },
     /// A SIP message came.
     Message(Box<Received>),
-    /// A connection is gone.
-    FlowClosed(FlowToken),
+    /// A connection of an edge is gone.
+    FlowClosed { edge: Arc<str>, flow: FlowToken },
     /// A message did not leave.
     SendFailed { id: u64, failure: SendFailure },
 }
@@ -188,7 +188,7 @@ async fn read(
     while let Some(message) = receiver.recv().await {
         let event = match message {
             FromEdge::Hello { .. } => continue,
-            FromEdge::FlowClosed { flow } => EdgeEvent::FlowClosed(flow),
+            FromEdge::FlowClosed { flow } => EdgeEvent::FlowClosed { edge: Arc::clone(node), flow },
             FromEdge::SendFailed { id, failure } => EdgeEvent::SendFailed { id, failure },
             FromEdge::Message(inbound) => {
                 let source = *inbound.source.reveal();

@@ -13,15 +13,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use belfry_relay_api::Leg;
-use belfry_signal::{Cause, Room, SpanContext};
+use belfry_signal::{Cause, Room, SpanContext, now_unix_nanos};
 use belfry_sip_proto::transaction::{LegacyParts, MethodKind, OnRequest, ServerKey, TransactionId};
 use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
-use belfry_state::Subscriber;
 
 use crate::answers::ALLOW;
 use crate::authority::{Authority, Judgement, Side};
-use crate::core::{Alarm, Core, Done, Purpose, now, unix_seconds};
+use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
 use crate::exchange::{Destination, Exchange, Failure, Forward};
+use crate::location::destination_of;
 use crate::received::Received;
 use crate::signals::{AttemptResult, CallCause, MethodName, ShedReason};
 
@@ -205,11 +205,7 @@ impl Core {
     }
 
     /// The store has said what it knows of the caller.
-    pub(crate) fn on_calling_subscriber(
-        &mut self,
-        id: TransactionId,
-        found: Result<Option<Subscriber>, &'static str>,
-    ) {
+    pub(crate) fn on_calling_subscriber(&mut self, id: TransactionId, found: Found) {
         let Some(request) = self.request_of(id) else { return };
         let subscriber = match found {
             Ok(subscriber) => subscriber,
@@ -219,7 +215,7 @@ impl Core {
         let Ok(Some(credentials)) = Authority::credentials(&request.message, Side::Proxy, &realm) else { return };
         let method = request.message.method();
         let judgement =
-            self.authority.judge(&credentials, method, &realm, subscriber.as_ref(), unix_seconds());
+            self.authority.judge(&credentials, method, &realm, subscriber.as_deref(), unix_seconds());
         let caller = request.message.from().and_then(|from| self.aor_of(&from.uri));
         let is_own = caller.is_some_and(|aor| aor.user == credentials.username);
         match judgement {
@@ -241,24 +237,20 @@ impl Core {
         let Some(aor) = request.message.uri().and_then(|uri| self.aor_of(&uri)) else {
             return self.fail(id, Failure::plain(404, CallCause::UnknownCustomer));
         };
-        let mut bounds = self.location_get(&aor);
-        if bounds.is_empty() {
+        let bindings = self.bindings_of(&aor, now_unix_nanos());
+        // The most wanted first, and of those the one that registered last: the store's order.
+        let destinations: VecDeque<Destination> =
+            bindings.iter().filter_map(|binding| destination_of(binding)).collect();
+        if destinations.is_empty() {
             return self.look_up(id, Purpose::Callee, aor.user, aor.domain);
         }
-        // The most wanted first, and of those the one that registered last.
-        bounds.sort_by_key(|bound| std::cmp::Reverse((bound.q_thousandths, bound.registered_unix_seconds)));
-        let destinations: VecDeque<Destination> = bounds.iter().map(|bound| bound.destination()).collect();
         let is_recorded = is_dialog_forming(request.method);
         let used = self.routes_used(&request.message).count;
         self.begin_forward(id, destinations, used, is_recorded, Leg::Caller);
     }
 
     /// Nobody is registered: is the customer unknown, or only away?
-    pub(crate) fn on_called_subscriber(
-        &mut self,
-        id: TransactionId,
-        found: Result<Option<Subscriber>, &'static str>,
-    ) {
+    pub(crate) fn on_called_subscriber(&mut self, id: TransactionId, found: Found) {
         match found {
             Ok(Some(subscriber)) if subscriber.enabled => {
                 self.fail(id, Failure::plain(480, CallCause::NotRegistered));

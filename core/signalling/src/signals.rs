@@ -153,6 +153,11 @@ impl Signals {
         }
     }
 
+    /// The name of this node.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
     /// The core is ready.
     pub fn started(&self, domains: usize) {
         self.log(Severity::Info, "signalling core started", vec![("domains".into(), count(domains))]);

@@ -43,7 +43,7 @@ impl Core {
     }
 
     /// Sends the BYE that the other side would have sent to this one.
-    fn send_bye(&mut self, key: &CallKey, to: Leg, cause: CallCause) {
+    pub(crate) fn send_bye(&mut self, key: &CallKey, to: Leg, cause: CallCause) {
         let Some(call) = self.calls.get_mut(key) else { return };
         let sender = call.party(to.other());
         sender.cseq_last = sender.cseq_last.saturating_add(1);

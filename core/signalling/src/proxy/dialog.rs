@@ -122,13 +122,7 @@ impl Core {
     fn hop_by_token(&self, route: &str, preferred: &Arc<str>) -> Option<Hop> {
         let uri = Uri::parse(route)?;
         let token = uri.user().filter(|token| !token.is_empty())?;
-        let transport = match uri.transport().unwrap_or("udp") {
-            "tcp" => Transport::Tcp,
-            "tls" => Transport::Tls,
-            "ws" => Transport::Ws,
-            "wss" => Transport::Wss,
-            _ => Transport::Udp,
-        };
+        let transport = Transport::from_uri_token(uri.transport().unwrap_or_default());
         let edge = self.edges.edge_of(&uri, preferred)?;
         Some(Hop { edge, target: Target::Flow(FlowToken(token.to_owned())), transport, peer: None })
     }

@@ -1,9 +1,8 @@
 //! Sending a request on: the edits of RFC 3261 section 16.6, the branch, and what happens when it cannot leave.
 
-use std::hash::Hash;
 use std::sync::Arc;
 
-use belfry_signal::{Cause, Room, SpanContext, SpanId, now_unix_nanos};
+use belfry_signal::{Cause, Room, SpanContext, now_unix_nanos};
 use belfry_sip_proto::digest::Credentials;
 use belfry_sip_proto::transaction::{ClientKey, ClientRequest, MethodKind, TransactionId};
 use belfry_sip_proto::{Edit, HeaderName, Limits, OwnedMessage, Via};
@@ -243,12 +242,12 @@ impl Core {
     /// A request of a branch did not leave its edge.
     pub(crate) fn on_branch_unsendable(&mut self, id: TransactionId, fault: SendFault) {
         let Some(branch) = self.branches.get(&id) else { return };
-        let (exchange, target) = (branch.exchange, branch.way.target.clone());
+        let (exchange, way) = (branch.exchange, Arc::clone(&branch.way));
         let failure = match fault {
             SendFault::FlowGone | SendFault::BadToken => {
                 // RFC 5626 section 5.3: 430; this flow is of no use to anybody any more.
-                if let Target::Flow(flow) = &target {
-                    self.on_flow_closed(flow);
+                if let Target::Flow(flow) = &way.target {
+                    self.on_flow_closed(&way.edge, flow);
                 }
                 Failure::plain(if self.is_setup(exchange) { 480 } else { 430 }, CallCause::FlowGone)
             }
