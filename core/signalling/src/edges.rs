@@ -149,7 +149,11 @@ fn same_host(one: &str, other: &str) -> bool {
 }
 
 /// Takes links as edges connect, each in a task of its own that ends with the link.
-pub(crate) async fn accept(mut links: Links<ToEdge, FromEdge>, events: mpsc::Sender<Event>, signals: Signals) {
+pub(crate) async fn accept(
+    mut links: Links<ToEdge, FromEdge>,
+    events: mpsc::Sender<Event>,
+    signals: Signals,
+) {
     let mut last_link = 0;
     while let Some(link) = links.next().await {
         last_link += 1;
@@ -157,12 +161,7 @@ pub(crate) async fn accept(mut links: Links<ToEdge, FromEdge>, events: mpsc::Sen
     }
 }
 
-async fn serve(
-    link: Link<ToEdge, FromEdge>,
-    number: u64,
-    events: mpsc::Sender<Event>,
-    signals: Signals,
-) {
+async fn serve(link: Link<ToEdge, FromEdge>, number: u64, events: mpsc::Sender<Event>, signals: Signals) {
     let (sender, mut receiver) = link.split();
     let Some(FromEdge::Hello { node, addresses }) = receiver.recv().await else {
         signals.edge_refused();

@@ -29,5 +29,5 @@ pub use error::Error;
 
 /// Registers the core's signals without starting it, for the catalogue.
 pub fn describe(registry: &belfry_signal::Registry) {
-    signals::Signals::register(registry);
+    drop(signals::Signals::register(registry));
 }

@@ -66,7 +66,8 @@ impl Core {
 
     /// Requests of a dialog, CANCEL and ACK are let through: refusing them costs more than serving them.
     fn is_overloaded_for(&self, request: &Received) -> bool {
-        let is_new = !request.is_in_dialog() && !matches!(request.method, MethodName::Cancel | MethodName::Ack);
+        let is_new =
+            !request.is_in_dialog() && !matches!(request.method, MethodName::Cancel | MethodName::Ack);
         is_new && self.waiting >= self.config.queue_messages_overload
     }
 
@@ -212,7 +213,9 @@ impl Core {
             Err(reason) => return self.fail_by_store(id, reason),
         };
         let realm = self.realm_of_caller(&request);
-        let Ok(Some(credentials)) = Authority::credentials(&request.message, Side::Proxy, &realm) else { return };
+        let Ok(Some(credentials)) = Authority::credentials(&request.message, Side::Proxy, &realm) else {
+            return;
+        };
         let method = request.message.method();
         let judgement =
             self.authority.judge(&credentials, method, &realm, subscriber.as_deref(), unix_seconds());
@@ -325,7 +328,9 @@ impl Core {
 
     /// Whether a request is for the domain itself and not for one of its customers.
     fn is_for_us(&self, message: &OwnedMessage) -> bool {
-        message.uri().is_some_and(|uri| uri.is_sip() && uri.user().is_none() && self.domain_of(&uri).is_some())
+        message
+            .uri()
+            .is_some_and(|uri| uri.is_sip() && uri.user().is_none() && self.domain_of(&uri).is_some())
     }
 
     /// Which of our domains a URI names; our edges' own addresses stand for the first.

@@ -53,11 +53,14 @@ impl Core {
 
     /// Steps 1 to 4 of RFC 3261 section 10.3: is it for us, and from whom?
     pub(crate) fn register(&mut self, id: TransactionId) {
-        let Some(request) = self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.request)) else { return };
+        let Some(request) = self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.request)) else {
+            return;
+        };
         let Some(realm) = self.realm_of_registration(&request) else {
             return self.end_registration(id, Verdict::new(404, RegisterOutcome::Rejected));
         };
-        if let Some(unknown) = request.message.tokens(HeaderName::Require).find(|token| !is_supported(token)) {
+        if let Some(unknown) = request.message.tokens(HeaderName::Require).find(|token| !is_supported(token))
+        {
             let verdict = Verdict::new(420, RegisterOutcome::Rejected);
             return self.end_registration(id, verdict.with(HeaderName::Unsupported, unknown));
         }
@@ -73,13 +76,17 @@ impl Core {
 
     /// The store has said what it knows of the user whom the credentials name.
     pub(crate) fn on_registering_subscriber(&mut self, id: TransactionId, found: Found) {
-        let Some(request) = self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.request)) else { return };
+        let Some(request) = self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.request)) else {
+            return;
+        };
         let Ok(subscriber) = found else {
             let verdict = Verdict::new(500, RegisterOutcome::Failed).blaming(Cause::Store);
             return self.end_registration(id, verdict);
         };
         let Some(realm) = self.realm_of_registration(&request) else { return };
-        let Ok(Some(credentials)) = Authority::credentials(&request.message, Side::Registrar, &realm) else { return };
+        let Ok(Some(credentials)) = Authority::credentials(&request.message, Side::Registrar, &realm) else {
+            return;
+        };
         let judgement =
             self.authority.judge(&credentials, "REGISTER", &realm, subscriber.as_deref(), unix_seconds());
         let is_own = self.aor_of_registration(&request).is_some_and(|aor| aor.user == credentials.username);

@@ -22,10 +22,10 @@ impl Core {
             }
             Notice::OneWay { missing, .. } => {
                 self.signals.relay_noticed("one side of a call is not heard", &key, root);
-                if let Some(call) = self.calls.get_mut(&key) {
-                    if !call.silent_legs.contains(missing) {
-                        call.silent_legs.push(*missing);
-                    }
+                if let Some(call) = self.calls.get_mut(&key)
+                    && !call.silent_legs.contains(missing)
+                {
+                    call.silent_legs.push(*missing);
                 }
             }
         }

@@ -32,7 +32,8 @@ impl Core {
         let Some(key) = exchange.call.clone() else { return false };
         let from = exchange.forward.as_ref().map_or(Leg::Caller, |forward| forward.from);
         let is_offer_pending = self.calls.get(&key).is_some_and(|call| call.is_offer_delayed);
-        let role = if request.method == MethodName::Prack && is_offer_pending { Role::Answer } else { Role::Offer };
+        let role =
+            if request.method == MethodName::Prack && is_offer_pending { Role::Answer } else { Role::Offer };
         let sdp = sdp.to_vec();
         if let Err(refusal) = self.describe(&key, role, from, sdp, &request, Then::Forward { id }) {
             self.fail(id, failure_of(refusal));
@@ -166,7 +167,9 @@ impl Core {
 
     /// Learns the dialog of an answer that will not reach the caller, so that it can be ended.
     fn note_refused_answer(&mut self, exchange: TransactionId, response: &Received) {
-        let Some(exchange) = self.exchanges.get(&exchange).filter(|exchange| exchange.is_setup) else { return };
+        let Some(exchange) = self.exchanges.get(&exchange).filter(|exchange| exchange.is_setup) else {
+            return;
+        };
         if let Some(key) = exchange.call.clone() {
             self.calls.answered(&key, response, 2);
         }
@@ -186,7 +189,9 @@ impl Core {
     /// The ACK that the caller will not send, because it never sees the 2xx.
     fn acknowledge_for_caller(&mut self, key: &CallKey) {
         let Some(call) = self.calls.get(key) else { return };
-        let (Some(contact), Some(hop)) = (call.callee.contact.clone(), call.callee.hop.clone()) else { return };
+        let (Some(contact), Some(hop)) = (call.callee.contact.clone(), call.callee.hop.clone()) else {
+            return;
+        };
         let mut writer = Writer::request("ACK", &contact);
         for route in &call.callee.routes {
             writer = writer.header(HeaderName::Route, route);

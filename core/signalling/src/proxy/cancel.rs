@@ -60,10 +60,10 @@ impl Core {
         let limits = Limits::default();
         let Some(invite) = OwnedMessage::scan(branch.sent.clone(), &limits).0 else { return };
         let mut bytes = build::cancel_of(&invite);
-        if let Some(reason) = reason {
-            if let Some(cancel) = OwnedMessage::scan(bytes.clone(), &limits).0 {
-                bytes = Edit::new(&cancel).append(HeaderName::Reason.as_str(), &reason).finish();
-            }
+        if let Some(reason) = reason
+            && let Some(cancel) = OwnedMessage::scan(bytes.clone(), &limits).0
+        {
+            bytes = Edit::new(&cancel).append(HeaderName::Reason.as_str(), &reason).finish();
         }
         let cseq = invite.cseq().map_or(1, |cseq| cseq.number);
         let way = Arc::new(Way {

@@ -135,4 +135,3 @@ impl Core {
         Some(format!("<sip:{token}@{}:{};transport={transport};lr>", address.host, address.port))
     }
 }
-

@@ -85,7 +85,9 @@ impl Core {
     /// Sends a request of our own making along a destination, with a Via of ours; answers to it interest nobody.
     pub(crate) fn send_own(&mut self, method: MethodName, destination: Destination, bytes: &[u8]) {
         let Some(message) = OwnedMessage::scan(bytes.to_vec(), &Limits::default()).0 else { return };
-        let Some(address) = self.edges.address(&destination.hop.edge, destination.hop.transport) else { return };
+        let Some(address) = self.edges.address(&destination.hop.edge, destination.hop.transport) else {
+            return;
+        };
         let branch = self.new_branch(0);
         let via = via_value(destination.hop.transport.via_token(), &address.host, address.port, &branch);
         let bytes = Edit::new(&message).prepend(HeaderName::Via, &via).finish();

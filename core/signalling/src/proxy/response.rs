@@ -132,11 +132,9 @@ impl Core {
             failure = Failure::plain(500, CallCause::Rejected);
         }
         let is_settled = status >= 600 || self.exchanges.get(&exchange).is_some_and(|e| e.is_cancelled);
-        if is_settled {
-            if let Some(forward) = self.forward_of(exchange) {
-                forward.destinations.clear();
-                forward.best = None;
-            }
+        if is_settled && let Some(forward) = self.forward_of(exchange) {
+            forward.destinations.clear();
+            forward.best = None;
         }
         self.branch_failed(Some(exchange), failure);
     }
