@@ -16,8 +16,7 @@ use crate::received::Received;
 use crate::signals::{AttemptResult, CallCause, Ended, MethodName};
 
 /// What we understand, for 405 and OPTIONS.
-pub(crate) const ALLOW: &str =
-    "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, INFO, UPDATE, PRACK, REFER";
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, INFO, UPDATE, PRACK, REFER";
 
 impl Core {
     /// The way of answers to a request: back along its flow.
@@ -48,12 +47,7 @@ impl Core {
     }
 
     /// The response of ours to a request, with a To tag that is the same for the same request.
-    pub(crate) fn response(
-        &self,
-        request: &Received,
-        status: u16,
-        extra: &[(HeaderName, &str)],
-    ) -> Vec<u8> {
+    pub(crate) fn response(&self, request: &Received, status: u16, extra: &[(HeaderName, &str)]) -> Vec<u8> {
         let branch = request.message.top_via().and_then(|via| via.branch().map(str::to_owned));
         let tag = format!("{:016x}", self.hash((request.call_id(), branch)));
         let tag = (status != 100).then_some(tag.as_str());
@@ -183,10 +177,10 @@ impl Core {
 
     /// Drops the books of an attempt that was challenged by the called side, and its media.
     fn forget_attempt(&mut self, key: &CallKey) {
-        if self.calls.get(key).is_some_and(|call| call.phase == Phase::Setup) {
-            if let Some(relay) = self.calls.forget(key).and_then(|call| call.relay) {
-                self.delete_session(&relay, key);
-            }
+        if self.calls.get(key).is_some_and(|call| call.phase == Phase::Setup)
+            && let Some(relay) = self.calls.forget(key).and_then(|call| call.relay)
+        {
+            self.delete_session(&relay, key);
         }
     }
 }

@@ -54,13 +54,6 @@ impl Side {
         }
     }
 
-    pub(crate) fn challenge_header(self) -> HeaderName {
-        match self {
-            Self::Registrar => HeaderName::WwwAuthenticate,
-            Self::Proxy => HeaderName::ProxyAuthenticate,
-        }
-    }
-
     pub(crate) fn credentials_header(self) -> HeaderName {
         match self {
             Self::Registrar => HeaderName::Authorization,
@@ -129,7 +122,9 @@ impl Authority {
             // From before a restart, or from another house: the phone gets another chance without asking its user.
             return Judgement::Stale;
         }
-        let Some(subscriber) = subscriber.filter(|subscriber| subscriber.enabled) else { return Judgement::Denied };
+        let Some(subscriber) = subscriber.filter(|subscriber| subscriber.enabled) else {
+            return Judgement::Denied;
+        };
         let is_sha256 = credentials.algorithm.is_sha256();
         let ha1 = if is_sha256 { &subscriber.ha1_sha256 } else { &subscriber.ha1_md5 };
         if !credentials.verify(method, ha1) {
@@ -150,10 +145,10 @@ impl Authority {
             *highest = (*highest).max(count);
             return is_new;
         }
-        if self.order.len() >= self.uses_max {
-            if let Some(oldest) = self.order.pop_front() {
-                self.uses.remove(&oldest);
-            }
+        if self.order.len() >= self.uses_max
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.uses.remove(&oldest);
         }
         self.uses.insert(user, count);
         self.order.push_back(user);

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use belfry_relay_api::{Leg, SessionReport};
 use belfry_signal::{Region, SpanContext, SpanId};
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
+use belfry_sip_proto::{HeaderName, OwnedMessage};
 
 use crate::edges::Hop;
 use crate::exchange::CallKey;
-use crate::handle::{FlowToken, Target, Transport};
+use crate::handle::{Target, Transport};
 use crate::received::Received;
 use crate::signals::CallCause;
 
@@ -264,23 +264,12 @@ impl Calls {
     pub(crate) fn close(&mut self, call_id: &str) -> Option<Call> {
         self.calls.remove(call_id)
     }
-
-    /// Live calls that go over a flow that was closed still have a call record to end; nothing is done to them
-    /// here, because phones come back on new flows within a call (RFC 5626 section 4.2.1).
-    pub(crate) fn flow_closed(&mut self, flow: &FlowToken) -> usize {
-        let uses = |party: &Party| {
-            party.hop.as_ref().is_some_and(|hop| hop.target == Target::Flow(flow.clone()))
-        };
-        self.calls.values().filter(|call| uses(&call.caller) || uses(&call.callee)).count()
-    }
 }
 
 /// The Record-Route values of a message, as they stand.
 fn route_values(message: &OwnedMessage) -> Vec<String> {
-    message.headers(HeaderName::RecordRoute).map(|value| String::from_utf8_lossy(value).into_owned()).collect()
-}
-
-/// What is shown of a party in records: its URI without parameters.
-pub(crate) fn shown(uri: &str) -> String {
-    Uri::parse(uri).map_or_else(|| uri.to_owned(), |uri| uri.address_of_record())
+    message
+        .headers(HeaderName::RecordRoute)
+        .map(|value| String::from_utf8_lossy(value).into_owned())
+        .collect()
 }

@@ -28,13 +28,13 @@ use crate::relays::Relays;
 use crate::signals::Signals;
 use crate::{edges, relays};
 
-pub(crate) use event::{Alarm, Control, Done, Event, Then};
+pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
 
 /// How often the core looks after what no event reminds it of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the core needs from the house.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Deps {
     /// Where its signals go.
     pub registry: Registry,
@@ -212,7 +212,7 @@ impl Core {
     /// Looks after what no event reminds us of.
     pub(crate) fn sweep(&mut self) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
-        self.expire_bindings();
+        self.expire_bindings(now_unix_nanos());
         self.signals.load_changed(self.calls.live_count(), self.transactions.len(), self.waiting);
     }
 

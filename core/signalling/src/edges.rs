@@ -26,8 +26,8 @@ pub(crate) enum EdgeEvent {
     Down { node: Arc<str>, link: u64 },
     /// A SIP message came.
     Message(Box<Received>),
-    /// A connection is gone.
-    FlowClosed(FlowToken),
+    /// A connection of an edge is gone.
+    FlowClosed { edge: Arc<str>, flow: FlowToken },
     /// A message did not leave.
     SendFailed { id: u64, failure: SendFailure },
 }
@@ -149,7 +149,11 @@ fn same_host(one: &str, other: &str) -> bool {
 }
 
 /// Takes links as edges connect, each in a task of its own that ends with the link.
-pub(crate) async fn accept(mut links: Links<ToEdge, FromEdge>, events: mpsc::Sender<Event>, signals: Signals) {
+pub(crate) async fn accept(
+    mut links: Links<ToEdge, FromEdge>,
+    events: mpsc::Sender<Event>,
+    signals: Signals,
+) {
     let mut last_link = 0;
     while let Some(link) = links.next().await {
         last_link += 1;
@@ -157,12 +161,7 @@ pub(crate) async fn accept(mut links: Links<ToEdge, FromEdge>, events: mpsc::Sen
     }
 }
 
-async fn serve(
-    link: Link<ToEdge, FromEdge>,
-    number: u64,
-    events: mpsc::Sender<Event>,
-    signals: Signals,
-) {
+async fn serve(link: Link<ToEdge, FromEdge>, number: u64, events: mpsc::Sender<Event>, signals: Signals) {
     let (sender, mut receiver) = link.split();
     let Some(FromEdge::Hello { node, addresses }) = receiver.recv().await else {
         signals.edge_refused();
@@ -188,7 +187,7 @@ async fn read(
     while let Some(message) = receiver.recv().await {
         let event = match message {
             FromEdge::Hello { .. } => continue,
-            FromEdge::FlowClosed { flow } => EdgeEvent::FlowClosed(flow),
+            FromEdge::FlowClosed { flow } => EdgeEvent::FlowClosed { edge: Arc::clone(node), flow },
             FromEdge::SendFailed { id, failure } => EdgeEvent::SendFailed { id, failure },
             FromEdge::Message(inbound) => {
                 let source = *inbound.source.reveal();

@@ -3,16 +3,16 @@
 //! A binding keeps the flow that its REGISTER came on, and calls to it go back along that flow (RFC 5626).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use belfry_signal::{Cause, Room};
+use belfry_signal::{Cause, Room, now_unix_nanos};
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_sip_proto::{Contact, HeaderName};
-use belfry_state::Subscriber;
+use belfry_state::Binding;
 
 use crate::authority::{Authority, Judgement, Side};
-use crate::core::{Alarm, Core, Purpose, now, unix_seconds};
-use crate::handle::FlowToken;
-use crate::location::{Aor, Bound};
+use crate::core::{Alarm, Core, Found, Purpose, now, unix_seconds};
+use crate::location::{Aor, binding_of, contact_value, is_full};
 use crate::received::Received;
 use crate::signals::{Ended, RegisterOutcome};
 
@@ -53,11 +53,14 @@ impl Core {
 
     /// Steps 1 to 4 of RFC 3261 section 10.3: is it for us, and from whom?
     pub(crate) fn register(&mut self, id: TransactionId) {
-        let Some(request) = self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.request)) else { return };
+        let Some(request) = self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.request)) else {
+            return;
+        };
         let Some(realm) = self.realm_of_registration(&request) else {
             return self.end_registration(id, Verdict::new(404, RegisterOutcome::Rejected));
         };
-        if let Some(unknown) = request.message.tokens(HeaderName::Require).find(|token| !is_supported(token)) {
+        if let Some(unknown) = request.message.tokens(HeaderName::Require).find(|token| !is_supported(token))
+        {
             let verdict = Verdict::new(420, RegisterOutcome::Rejected);
             return self.end_registration(id, verdict.with(HeaderName::Unsupported, unknown));
         }
@@ -72,20 +75,20 @@ impl Core {
     }
 
     /// The store has said what it knows of the user whom the credentials name.
-    pub(crate) fn on_registering_subscriber(
-        &mut self,
-        id: TransactionId,
-        found: Result<Option<Subscriber>, &'static str>,
-    ) {
-        let Some(request) = self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.request)) else { return };
+    pub(crate) fn on_registering_subscriber(&mut self, id: TransactionId, found: Found) {
+        let Some(request) = self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.request)) else {
+            return;
+        };
         let Ok(subscriber) = found else {
             let verdict = Verdict::new(500, RegisterOutcome::Failed).blaming(Cause::Store);
             return self.end_registration(id, verdict);
         };
         let Some(realm) = self.realm_of_registration(&request) else { return };
-        let Ok(Some(credentials)) = Authority::credentials(&request.message, Side::Registrar, &realm) else { return };
+        let Ok(Some(credentials)) = Authority::credentials(&request.message, Side::Registrar, &realm) else {
+            return;
+        };
         let judgement =
-            self.authority.judge(&credentials, "REGISTER", &realm, subscriber.as_ref(), unix_seconds());
+            self.authority.judge(&credentials, "REGISTER", &realm, subscriber.as_deref(), unix_seconds());
         let is_own = self.aor_of_registration(&request).is_some_and(|aor| aor.user == credentials.username);
         match judgement {
             Judgement::Stale => self.challenge_registration(id, &realm, true),
@@ -99,50 +102,61 @@ impl Core {
     /// Steps 5 to 8: the contacts.
     fn bind(&mut self, id: TransactionId, request: &Arc<Received>) {
         let Some(aor) = self.aor_of_registration(request) else { return };
-        let verdict = match self.bound_of(request) {
-            Ok(Change::Fetch) => self.bindings_answer(&aor, request, RegisterOutcome::Fetched),
-            Ok(Change::RemoveAll) => {
-                self.location_remove_all(&aor);
-                self.bindings_answer(&aor, request, RegisterOutcome::Removed)
-            }
-            Ok(Change::Update(bounds)) => self.update(&aor, request, bounds),
+        let now = now_unix_nanos();
+        let verdict = match self.change_of(request, now) {
+            Ok(Change::Fetch) => self.bindings_answer(&aor, request, RegisterOutcome::Fetched, now),
+            Ok(Change::RemoveAll) => match self.state.bindings().remove_all(&aor.key()) {
+                Ok(_) => self.bindings_answer(&aor, request, RegisterOutcome::Removed, now),
+                Err(error) => self.store_verdict(&error),
+            },
+            Ok(Change::Update(updates)) => self.update(&aor, request, updates, now),
             Err(verdict) => verdict,
         };
         self.end_registration(id, verdict);
     }
 
-    fn update(&mut self, aor: &Aor, request: &Received, bounds: Vec<Bound>) -> Verdict {
-        let present = self.location_get(aor);
-        let cseq = request.message.cseq().map_or(0, |cseq| cseq.number);
+    fn update(&mut self, aor: &Aor, request: &Received, updates: Vec<Update>, now: u64) -> Verdict {
+        let present = self.bindings_of(aor, now);
         // All or nothing (step 7): look before changing anything.
-        let is_disorderly = bounds.iter().any(|bound| {
-            let known = present.iter().find(|known| known.is_same(bound));
-            known.is_some_and(|known| known.call_id == bound.call_id && known.cseq >= cseq)
+        let is_disorderly = updates.iter().any(|update| {
+            let known = present.iter().find(|known| known.key == update.binding.key);
+            known.is_some_and(|known| {
+                known.call_id == update.binding.call_id && known.cseq >= update.binding.cseq
+            })
         });
         if is_disorderly {
             return Verdict::new(500, RegisterOutcome::Rejected).with(HeaderName::RetryAfter, "1");
         }
-        let added = bounds.iter().filter(|bound| !bound.is_removal());
-        let new_count = added.filter(|bound| !present.iter().any(|known| known.is_same(bound))).count();
-        if present.len() + new_count > self.config.contacts_per_aor_max {
+        let is_new = |update: &&Update| {
+            !update.is_removal && !present.iter().any(|known| known.key == update.binding.key)
+        };
+        if present.len() + updates.iter().filter(is_new).count() > self.config.contacts_per_aor_max {
             return Verdict::new(403, RegisterOutcome::Rejected);
         }
-        let is_removal = bounds.iter().all(Bound::is_removal);
-        for bound in bounds {
-            if bound.is_removal() {
-                self.location_remove(aor, &bound);
-            } else if !self.location_put(aor, bound) {
-                return Verdict::new(503, RegisterOutcome::Failed)
-                    .with(HeaderName::RetryAfter, self.config.retry_after.as_secs().to_string())
-                    .blaming(Cause::Overload);
+        let is_removal = updates.iter().all(|update| update.is_removal);
+        for update in updates {
+            let done = if update.is_removal {
+                self.state.bindings().remove(&aor.key(), &update.binding.key).map(|_| ())
+            } else {
+                self.state.bindings().put(&aor.key(), update.binding)
+            };
+            if let Err(error) = done {
+                return self.store_verdict(&error);
             }
         }
         let outcome = if is_removal { RegisterOutcome::Removed } else { RegisterOutcome::Bound };
-        self.bindings_answer(aor, request, outcome)
+        self.bindings_answer(aor, request, outcome, now)
+    }
+
+    fn store_verdict(&self, error: &belfry_state::Error) -> Verdict {
+        self.signals.store_failed(error.reason());
+        let retry_after = self.config.retry_after.as_secs().to_string();
+        let cause = if is_full(error) { Cause::Overload } else { Cause::Store };
+        Verdict::new(503, RegisterOutcome::Failed).with(HeaderName::RetryAfter, retry_after).blaming(cause)
     }
 
     /// What the Contact headers ask for.
-    fn bound_of(&self, request: &Received) -> Result<Change, Verdict> {
+    fn change_of(&self, request: &Received, now: u64) -> Result<Change, Verdict> {
         let message = &request.message;
         let contacts: Vec<Contact<'_>> = message.contacts().collect();
         let header_expires = message.expires_seconds();
@@ -154,31 +168,31 @@ impl Core {
         if contacts.is_empty() {
             return Ok(Change::Fetch);
         }
-        let mut bounds = Vec::with_capacity(contacts.len());
+        let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+        let (min, max) = (seconds(self.config.expires_min), seconds(self.config.expires_max));
+        let mut updates = Vec::with_capacity(contacts.len());
         for contact in &contacts {
-            let default = || u32::try_from(self.config.expires_default.as_secs()).unwrap_or(u32::MAX);
-            let asked = contact.expires_seconds().or(header_expires).unwrap_or_else(default);
-            if asked != 0 && u64::from(asked) < self.config.expires_min.as_secs() {
-                let min = self.config.expires_min.as_secs().to_string();
-                return Err(Verdict::new(423, RegisterOutcome::Rejected).with(HeaderName::MinExpires, min));
+            let asked = contact.expires_seconds().or(header_expires);
+            let asked = asked.unwrap_or_else(|| seconds(self.config.expires_default));
+            if asked != 0 && asked < min {
+                let verdict = Verdict::new(423, RegisterOutcome::Rejected);
+                return Err(verdict.with(HeaderName::MinExpires, min.to_string()));
             }
-            let expires_max = u32::try_from(self.config.expires_max.as_secs()).unwrap_or(u32::MAX);
-            let Some(bound) = Bound::new(request, contact, asked.min(expires_max), unix_seconds()) else {
+            let Some(binding) = binding_of(request, contact, asked.min(max), now) else {
                 return Err(Verdict::new(400, RegisterOutcome::Rejected));
             };
-            bounds.push(bound);
+            updates.push(Update { binding, is_removal: asked == 0 });
         }
-        Ok(Change::Update(bounds))
+        Ok(Change::Update(updates))
     }
 
     /// 200 with every present binding (step 8).
-    fn bindings_answer(&self, aor: &Aor, request: &Received, outcome: RegisterOutcome) -> Verdict {
+    fn bindings_answer(&self, aor: &Aor, request: &Received, outcome: RegisterOutcome, now: u64) -> Verdict {
         let mut verdict = Verdict::new(200, outcome);
-        let now = unix_seconds();
         let mut is_outbound = false;
-        for bound in self.location_get(aor) {
-            is_outbound |= bound.reg_id.is_some();
-            verdict = verdict.with(HeaderName::Contact, bound.contact_value(now));
+        for binding in self.bindings_of(aor, now) {
+            is_outbound |= binding.reg_id.is_some();
+            verdict = verdict.with(HeaderName::Contact, contact_value(&binding, now));
         }
         if request.message.has_token(HeaderName::Supported, "path") {
             for value in request.message.headers(HeaderName::Path) {
@@ -219,11 +233,6 @@ impl Core {
         self.answer(id, verdict.status, &extra);
     }
 
-    /// A connection is gone: nobody can be called over it any more (RFC 5626 section 5.3).
-    pub(crate) fn on_flow_closed(&mut self, flow: &FlowToken) {
-        self.location_flow_closed(flow);
-    }
-
     /// The realm of a REGISTER: the domain that it asks for, which must be ours.
     fn realm_of_registration(&self, request: &Received) -> Option<String> {
         let uri = request.message.uri()?;
@@ -242,7 +251,14 @@ impl Core {
 enum Change {
     Fetch,
     RemoveAll,
-    Update(Vec<Bound>),
+    Update(Vec<Update>),
+}
+
+/// One Contact of it.
+#[derive(Debug)]
+struct Update {
+    binding: Binding,
+    is_removal: bool,
 }
 
 /// Extensions that the registrar has.

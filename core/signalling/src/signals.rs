@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use belfry_signal::record::{Attributes, Call, Direction, SipMessage, Span, SpanKind, SpanStatus};
 use belfry_signal::{
-    Cause, Component, Counter, CounterHandle, Emitter, Gauge, Histogram, Journey, Journeys, Pii, Region, Registry,
-    Room, SECONDS, SECONDS_FAST, Severity, SpanContext, SpanId, TraceId, now_unix_nanos,
+    Cause, Component, Counter, CounterHandle, Emitter, Gauge, Histogram, Journey, Journeys, Pii, Region,
+    Registry, Room, SECONDS, SECONDS_FAST, Severity, SpanContext, SpanId, TraceId, now_unix_nanos,
 };
 
 use crate::handle::Transport;
 
-pub use labels::{
-    AttemptResult, CallCause, MethodName, RecordOutcome, RegisterOutcome, RelayOutcome, RelayRequest, SendFault,
-    ShedReason, StatusClass, Way,
+pub(crate) use labels::{
+    AttemptResult, CallCause, MethodName, RecordOutcome, RegisterOutcome, RelayOutcome, RelayRequest,
+    SendFault, ShedReason, StatusClass, Way,
 };
 
 const COMPONENT: &str = "core";
@@ -28,7 +28,7 @@ const CALL_SECONDS: &[f64] = &[1.0, 6.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 
 
 /// The core's metric handles, its emitter and the journeys.
 #[derive(Clone, Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     emitter: Emitter,
     journeys: Journeys,
     node: String,
@@ -60,50 +60,50 @@ pub struct Signals {
 
 /// One message on its way in or out, for the ladder.
 #[derive(Debug)]
-pub struct Passing<'a> {
+pub(crate) struct Passing<'a> {
     /// Which way.
-    pub way: Way,
+    pub(crate) way: Way,
     /// The request's method, or the method that the response answers.
-    pub method: MethodName,
+    pub(crate) method: MethodName,
     /// The status code of a response.
-    pub status: Option<u16>,
+    pub(crate) status: Option<u16>,
     /// The Call-ID.
-    pub call_id: &'a str,
+    pub(crate) call_id: &'a str,
     /// The call's trace.
-    pub trace_id: TraceId,
+    pub(crate) trace_id: TraceId,
     /// CSeq as it stands.
-    pub cseq: String,
+    pub(crate) cseq: String,
     /// The SIP transport.
-    pub transport: Transport,
+    pub(crate) transport: Transport,
     /// The peer, when it is known.
-    pub peer: Option<SocketAddr>,
+    pub(crate) peer: Option<SocketAddr>,
     /// Whether it was seen or sent before.
-    pub is_repeat: bool,
+    pub(crate) is_repeat: bool,
     /// When.
-    pub unix_nanos: u64,
+    pub(crate) unix_nanos: u64,
     /// The message.
-    pub bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
 }
 
 /// A span to emit.
 #[derive(Debug)]
-pub struct Ended<'a> {
+pub(crate) struct Ended<'a> {
     /// Trace and span.
-    pub context: SpanContext,
+    pub(crate) context: SpanContext,
     /// The span above.
-    pub parent: Option<SpanId>,
+    pub(crate) parent: Option<SpanId>,
     /// The Call-ID.
-    pub call_id: &'a str,
+    pub(crate) call_id: &'a str,
     /// When it began.
-    pub start_unix_nanos: u64,
+    pub(crate) start_unix_nanos: u64,
     /// The final status code; 0 when there was none.
-    pub status: u16,
+    pub(crate) status: u16,
 }
 
 impl Signals {
     /// Registers the core's families.
     #[must_use]
-    pub fn register(registry: &Registry) -> Self {
+    pub(crate) fn register(registry: &Registry) -> Self {
         let c = registry.component(COMPONENT);
         let node = registry.emitter().resource().node.clone();
         Self {
@@ -113,7 +113,11 @@ impl Signals {
             requests: c.counter("requests_total", "SIP requests, retransmissions included."),
             responses: c.counter("responses_total", "SIP responses, retransmissions included."),
             retransmissions: c.counter("retransmissions_total", "SIP messages that came or went again."),
-            malformed: plain(&c, "malformed_messages_total", "Messages that are not SIP as RFC 3261 asks for."),
+            malformed: plain(
+                &c,
+                "malformed_messages_total",
+                "Messages that are not SIP as RFC 3261 asks for.",
+            ),
             stray: plain(&c, "stray_responses_total", "Responses that belong to no transaction."),
             send_failures: c.counter("send_failures_total", "Messages that did not leave, by reason."),
             shed: c.counter("shed_requests_total", "Requests answered 503 before anybody looked at them."),
@@ -153,49 +157,54 @@ impl Signals {
         }
     }
 
+    /// The name of this node.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
     /// The core is ready.
-    pub fn started(&self, domains: usize) {
+    pub(crate) fn started(&self, domains: usize) {
         self.log(Severity::Info, "signalling core started", vec![("domains".into(), count(domains))]);
     }
 
     /// The core takes no new calls any more.
-    pub fn drain_began(&self, live_calls: usize) {
+    pub(crate) fn drain_began(&self, live_calls: usize) {
         self.log(Severity::Info, "signalling core draining", vec![("live_calls".into(), count(live_calls))]);
     }
 
     /// An edge connected and said who it is.
-    pub fn edge_connected(&self, edge: &str, edges: usize) {
+    pub(crate) fn edge_connected(&self, edge: &str, edges: usize) {
         self.edges.set((), to_i64(edges));
         let node = ("edge".into(), edge.to_owned().into_value());
         self.log(Severity::Info, "edge connected", vec![node]);
     }
 
     /// An edge is gone.
-    pub fn edge_lost(&self, edge: &str, edges: usize) {
+    pub(crate) fn edge_lost(&self, edge: &str, edges: usize) {
         self.edges.set((), to_i64(edges));
         let node = ("edge".into(), edge.to_owned().into_value());
         self.log(Severity::Warn, "edge disconnected", vec![node]);
     }
 
     /// A link brought something else than a Hello first.
-    pub fn edge_refused(&self) {
+    pub(crate) fn edge_refused(&self) {
         self.log(Severity::Warn, "edge link refused because it did not say hello first", vec![]);
     }
 
     /// A relay connected.
-    pub fn relay_connected(&self, relay: &str, relays: usize) {
+    pub(crate) fn relay_connected(&self, relay: &str, relays: usize) {
         self.relays.set((), to_i64(relays));
         self.log(Severity::Info, "relay connected", vec![("relay".into(), relay.to_owned().into_value())]);
     }
 
     /// A relay is gone.
-    pub fn relay_lost(&self, relay: &str, relays: usize) {
+    pub(crate) fn relay_lost(&self, relay: &str, relays: usize) {
         self.relays.set((), to_i64(relays));
         self.log(Severity::Warn, "relay disconnected", vec![("relay".into(), relay.to_owned().into_value())]);
     }
 
     /// A SIP message came or went.
-    pub fn message_passed(&self, passing: Passing<'_>) {
+    pub(crate) fn message_passed(&self, passing: Passing<'_>) {
         match passing.status {
             None => self.requests.inc((passing.method, passing.way)),
             Some(status) => self.responses.inc((passing.method, StatusClass::of(status), passing.way)),
@@ -227,37 +236,35 @@ impl Signals {
     }
 
     /// A message is not SIP as it should be.
-    pub fn message_malformed(&self, reason: &'static str, peer: SocketAddr) {
+    pub(crate) fn message_malformed(&self, reason: &'static str, peer: SocketAddr) {
         self.malformed.inc();
-        let attributes = vec![
-            ("reason".into(), reason.into()),
-            ("net.peer".into(), Pii::new(peer.to_string()).into()),
-        ];
+        let attributes =
+            vec![("reason".into(), reason.into()), ("net.peer".into(), Pii::new(peer.to_string()).into())];
         self.log(Severity::Debug, "malformed message dropped", attributes);
     }
 
     /// A response belongs to no transaction.
-    pub fn response_was_stray(&self) {
+    pub(crate) fn response_was_stray(&self) {
         self.stray.inc();
     }
 
     /// A message did not leave.
-    pub fn send_failed(&self, fault: SendFault) {
+    pub(crate) fn send_failed(&self, fault: SendFault) {
         self.send_failures.inc((fault,));
     }
 
     /// A new request was answered 503 unseen.
-    pub fn request_shed(&self, reason: ShedReason) {
+    pub(crate) fn request_shed(&self, reason: ShedReason) {
         self.shed.inc((reason,));
     }
 
     /// We asked for credentials.
-    pub fn challenged(&self) {
+    pub(crate) fn challenged(&self) {
         self.challenges.inc();
     }
 
     /// A REGISTER was answered.
-    pub fn registration_ended(
+    pub(crate) fn registration_ended(
         &self,
         ended: Ended<'_>,
         outcome: RegisterOutcome,
@@ -282,7 +289,7 @@ impl Signals {
     }
 
     /// A transaction of a call, or of anything else but REGISTER, ended.
-    pub fn transaction_ended(&self, ended: Ended<'_>, method: MethodName, kind: SpanKind) {
+    pub(crate) fn transaction_ended(&self, ended: Ended<'_>, method: MethodName, kind: SpanKind) {
         let is_ok = ended.status != 0 && ended.status < 500;
         let attributes: Attributes = vec![
             ("sip.method".into(), method.wire().into()),
@@ -292,7 +299,7 @@ impl Signals {
     }
 
     /// An INVITE chain got its final answer: a call began, or will never begin.
-    pub fn attempt_ended(
+    pub(crate) fn attempt_ended(
         &self,
         result: AttemptResult,
         region: &Region,
@@ -317,7 +324,13 @@ impl Signals {
     }
 
     /// A call is over, or never began; its record goes to the pipeline and its root span ends.
-    pub fn call_ended(&self, call: Call, cause: CallCause, context: SpanContext, parent: Option<SpanId>) {
+    pub(crate) fn call_ended(
+        &self,
+        call: Call,
+        cause: CallCause,
+        context: SpanContext,
+        parent: Option<SpanId>,
+    ) {
         self.ended.inc((cause, call.region.clone()));
         if let Some(answered) = call.answer_unix_nanos {
             self.call_seconds.observe((), seconds_since(answered));
@@ -347,24 +360,24 @@ impl Signals {
     }
 
     /// The other side of a call confirmed its end.
-    pub fn disconnected(&self, delay: Duration) {
+    pub(crate) fn disconnected(&self, delay: Duration) {
         self.disconnect_seconds.observe((), delay.as_secs_f64());
     }
 
     /// The relay answered, or did not.
-    pub fn relay_answered(&self, request: RelayRequest, outcome: RelayOutcome, took: Duration) {
+    pub(crate) fn relay_answered(&self, request: RelayRequest, outcome: RelayOutcome, took: Duration) {
         self.relay_requests.inc((request, outcome));
         self.relay_seconds.observe((request,), took.as_secs_f64());
     }
 
     /// The relay heard nothing from either side of a call, or only from one.
-    pub fn relay_noticed(&self, message: &'static str, call_id: &str, context: Option<SpanContext>) {
+    pub(crate) fn relay_noticed(&self, message: &'static str, call_id: &str, context: Option<SpanContext>) {
         let call_id = Some(Pii::new(call_id.to_owned()));
         self.emitter.log(COMPONENT, Severity::Warn, message, vec![], context, call_id);
     }
 
     /// A call record was written, or could not be.
-    pub fn record_written(&self, outcome: RecordOutcome, call_id: &str) {
+    pub(crate) fn record_written(&self, outcome: RecordOutcome, call_id: &str) {
         self.records.inc((outcome,));
         if outcome == RecordOutcome::Failed {
             let call_id = Some(Pii::new(call_id.to_owned()));
@@ -373,13 +386,13 @@ impl Signals {
     }
 
     /// A store request failed or took too long.
-    pub fn store_failed(&self, reason: &'static str) {
+    pub(crate) fn store_failed(&self, reason: &'static str) {
         self.store_failures.inc();
         self.log(Severity::Error, "store request failed", vec![("reason".into(), reason.into())]);
     }
 
     /// What the core holds now.
-    pub fn load_changed(&self, live_calls: usize, transactions: usize, waiting: usize) {
+    pub(crate) fn load_changed(&self, live_calls: usize, transactions: usize, waiting: usize) {
         self.live_calls.set((), to_i64(live_calls));
         self.transactions.set((), to_i64(transactions));
         self.queue.set((), to_i64(waiting));

@@ -1,6 +1,6 @@
 //! The end of a call: the relay reports, the record is written, and only then does the last answer leave.
 
-use belfry_relay_api::{Leg, Request, SessionKey, SessionReport};
+use belfry_relay_api::{Leg, LegReport, Request, SessionKey, SessionReport};
 use belfry_signal::{Pii, now_unix_nanos, record};
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_state::{Appended, CallRecord};
@@ -32,7 +32,7 @@ impl Core {
 
     fn write_record(&mut self, key: &CallKey) {
         let Some(call) = self.calls.get(key) else { return };
-        let record = call_record(key, call);
+        let record = call_record(key, call, self.signals.node());
         let (state, timeout, call) = (self.state.clone(), self.config.store_timeout, CallKey::clone(key));
         self.jobs.spawn(async move {
             let outcome = match tokio::time::timeout(timeout, state.append_call_record(&record)).await {
@@ -91,31 +91,35 @@ impl Core {
 }
 
 /// What the store keeps.
-fn call_record(key: &CallKey, call: &Call) -> CallRecord {
+fn call_record(key: &CallKey, call: &Call, node: &str) -> CallRecord {
     let ending = call.ending.unwrap_or(Ending { status: 500, cause: CallCause::ServerError });
     CallRecord {
-        call_id: key.to_string(),
+        call_id: Pii::new(key.to_string()),
         from_tag: call.caller.tag.clone().unwrap_or_default(),
         to_tag: call.callee.tag.clone().unwrap_or_default(),
-        epoch: call.start_unix_nanos,
-        caller: call.caller.uri.clone(),
-        callee: call.callee.uri.clone(),
-        region: call.region.as_str().to_owned(),
-        country: call.country.clone(),
+        epoch: 0,
+        trace_id: call.root.trace_id.to_string(),
         start_unix_nanos: call.start_unix_nanos,
         answer_unix_nanos: call.answer_unix_nanos,
         end_unix_nanos: call.end_unix_nanos.unwrap_or_else(now_unix_nanos),
+        caller: Pii::new(call.caller.uri.clone()),
+        callee: Pii::new(call.callee.uri.clone()),
+        region: call.region.clone(),
+        country: call.country.clone(),
+        transport: call.transport.uri_token().into(),
         status_code: ending.status,
-        outcome: outcome_of(call, ending).to_owned(),
-        cause: ending.cause.as_str().to_owned(),
+        outcome: outcome_of(call, ending).into(),
+        cause: ending.cause.as_str().into(),
+        node: node.to_owned(),
     }
 }
 
 /// What the pipeline and the call page get.
 fn shown_call(key: &CallKey, call: &Call, ending: Ending) -> record::Call {
     let report = call.report.as_ref();
-    let scores = |pick: fn(&belfry_relay_api::LegReport) -> Option<f64>| -> Vec<f64> {
-        report.map(|report| [pick(&report.caller), pick(&report.callee)].into_iter().flatten().collect()).unwrap_or_default()
+    let scores = |pick: fn(&LegReport) -> Option<f64>| -> Vec<f64> {
+        let legs = report.map(|report| [pick(&report.caller), pick(&report.callee)]);
+        legs.into_iter().flatten().flatten().collect()
     };
     let lowest = scores(|leg| leg.mos_min.or(leg.mos)).into_iter().reduce(f64::min);
     let means = scores(|leg| leg.mos);

@@ -22,10 +22,10 @@ impl Core {
             }
             Notice::OneWay { missing, .. } => {
                 self.signals.relay_noticed("one side of a call is not heard", &key, root);
-                if let Some(call) = self.calls.get_mut(&key) {
-                    if !call.silent_legs.contains(missing) {
-                        call.silent_legs.push(*missing);
-                    }
+                if let Some(call) = self.calls.get_mut(&key)
+                    && !call.silent_legs.contains(missing)
+                {
+                    call.silent_legs.push(*missing);
                 }
             }
         }
@@ -43,7 +43,7 @@ impl Core {
     }
 
     /// Sends the BYE that the other side would have sent to this one.
-    fn send_bye(&mut self, key: &CallKey, to: Leg, cause: CallCause) {
+    pub(crate) fn send_bye(&mut self, key: &CallKey, to: Leg, cause: CallCause) {
         let Some(call) = self.calls.get_mut(key) else { return };
         let sender = call.party(to.other());
         sender.cseq_last = sender.cseq_last.saturating_add(1);

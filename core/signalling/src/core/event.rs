@@ -33,11 +33,14 @@ pub(crate) enum Control {
 /// A store request that came to an end.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// What is known of the subscriber whom an exchange asked about; `Err` names why the store failed.
-    Subscriber { id: TransactionId, purpose: Purpose, found: Result<Option<Subscriber>, &'static str> },
+    /// What is known of the subscriber whom an exchange asked about.
+    Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// A call record is durable, or could not be written.
     Record { call: CallKey, outcome: Result<Appended, &'static str> },
 }
+
+/// What the store knows of a subscriber; the error names why it failed.
+pub(crate) type Found = Result<Option<Arc<Subscriber>>, &'static str>;
 
 /// Why a subscriber was looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ impl Core {
         match event {
             Event::Edge(EdgeEvent::Message(received)) => self.on_message(*received),
             Event::Edge(EdgeEvent::SendFailed { id, failure }) => self.on_send_failed(id, failure.into()),
-            Event::Edge(EdgeEvent::FlowClosed(flow)) => self.on_flow_closed(&flow),
+            Event::Edge(EdgeEvent::FlowClosed { edge, flow }) => self.on_flow_closed(&edge, &flow),
             Event::Edge(EdgeEvent::Up { node, link, addresses, sender }) => {
                 self.edges.connected(Arc::clone(&node), link, addresses, sender);
                 self.signals.edge_connected(&node, self.edges.connected_count());

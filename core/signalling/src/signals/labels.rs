@@ -5,7 +5,7 @@ use belfry_signal::label_enum;
 
 label_enum! {
     /// A SIP method; everything that we do not know is `other`.
-    pub enum MethodName("method") {
+    pub(crate) enum MethodName("method") {
         /// RFC 3261.
         Register = "register",
         /// RFC 3261.
@@ -42,7 +42,7 @@ label_enum! {
 impl MethodName {
     /// The method with this name on the wire (methods are case-sensitive, RFC 3261 section 7.1).
     #[must_use]
-    pub fn of(method: &[u8]) -> Self {
+    pub(crate) fn of(method: &[u8]) -> Self {
         Self::ALL
             .iter()
             .copied()
@@ -52,7 +52,7 @@ impl MethodName {
 
     /// The name on the wire.
     #[must_use]
-    pub fn wire(self) -> &'static str {
+    pub(crate) fn wire(self) -> &'static str {
         match self {
             Self::Register => "REGISTER",
             Self::Invite => "INVITE",
@@ -75,7 +75,7 @@ impl MethodName {
 
 label_enum! {
     /// The class of a status code.
-    pub enum StatusClass("class") {
+    pub(crate) enum StatusClass("class") {
         /// 100 to 199.
         Provisional = "1xx",
         /// 200 to 299.
@@ -94,7 +94,7 @@ label_enum! {
 impl StatusClass {
     /// The class of a status code.
     #[must_use]
-    pub fn of(status: u16) -> Self {
+    pub(crate) fn of(status: u16) -> Self {
         match status {
             0..=199 => Self::Provisional,
             200..=299 => Self::Success,
@@ -108,7 +108,7 @@ impl StatusClass {
 
 label_enum! {
     /// Which way a message went.
-    pub enum Way("direction") {
+    pub(crate) enum Way("direction") {
         /// It came.
         Received = "received",
         /// It went.
@@ -118,7 +118,7 @@ label_enum! {
 
 label_enum! {
     /// How a REGISTER ended.
-    pub enum RegisterOutcome("outcome") {
+    pub(crate) enum RegisterOutcome("outcome") {
         /// Contacts were bound or refreshed.
         Bound = "bound",
         /// Contacts were removed.
@@ -140,7 +140,7 @@ label_enum! {
     /// How an attempt to set up a call ended. RFC 6076 and E.425 ratios are sums of these:
     /// SER = answered / (all - redirected), SEER adds unavailable, busy and declined, ISA = ineffective / all,
     /// ASR = answered / all, NER adds busy, no answer, cancelled and declined.
-    pub enum AttemptResult("result") {
+    pub(crate) enum AttemptResult("result") {
         /// 2xx.
         Answered = "answered",
         /// 3xx.
@@ -167,7 +167,7 @@ label_enum! {
 impl AttemptResult {
     /// The result that a final status code stands for.
     #[must_use]
-    pub fn of(status: u16) -> Self {
+    pub(crate) fn of(status: u16) -> Self {
         match status {
             200..=299 => Self::Answered,
             300..=399 => Self::Redirected,
@@ -184,7 +184,7 @@ impl AttemptResult {
 
     /// The outcome of a call record: `answered`, `busy`, `no_answer`, `cancelled`, `rejected`, `failed`.
     #[must_use]
-    pub fn record_outcome(self) -> &'static str {
+    pub(crate) fn record_outcome(self) -> &'static str {
         match self {
             Self::Answered => "answered",
             Self::Busy => "busy",
@@ -198,7 +198,7 @@ impl AttemptResult {
 
 label_enum! {
     /// Why a call ended, or never began.
-    pub enum CallCause("cause") {
+    pub(crate) enum CallCause("cause") {
         /// The caller hung up.
         CallerHungUp = "caller_hung_up",
         /// The called side hung up.
@@ -238,7 +238,7 @@ label_enum! {
 
 label_enum! {
     /// What was asked of the relay.
-    pub enum RelayRequest("request") {
+    pub(crate) enum RelayRequest("request") {
         /// An offer.
         Offer = "offer",
         /// An answer.
@@ -250,7 +250,7 @@ label_enum! {
 
 label_enum! {
     /// What the relay said.
-    pub enum RelayOutcome("outcome") {
+    pub(crate) enum RelayOutcome("outcome") {
         /// It did what was asked.
         Done = "done",
         /// No port was free.
@@ -271,7 +271,7 @@ label_enum! {
 impl RelayOutcome {
     /// What a reply amounts to.
     #[must_use]
-    pub fn of(reply: &Reply) -> Self {
+    pub(crate) fn of(reply: &Reply) -> Self {
         match reply {
             Reply::Description { .. } | Reply::Deleted(_) | Reply::State(_) => Self::Done,
             Reply::Refused(Refusal::PortsExhausted) => Self::PortsExhausted,
@@ -286,7 +286,7 @@ impl RelayOutcome {
 
 label_enum! {
     /// Whether a call record was written.
-    pub enum RecordOutcome("outcome") {
+    pub(crate) enum RecordOutcome("outcome") {
         /// It is durable.
         Written = "written",
         /// It was there before.
@@ -298,7 +298,7 @@ label_enum! {
 
 label_enum! {
     /// Why a request was turned away before anybody looked at it.
-    pub enum ShedReason("reason") {
+    pub(crate) enum ShedReason("reason") {
         /// The queue is long.
         Queue = "queue",
         /// No transaction is free.
@@ -314,7 +314,7 @@ label_enum! {
 
 label_enum! {
     /// Why a message did not leave.
-    pub enum SendFault("reason") {
+    pub(crate) enum SendFault("reason") {
         /// The flow is gone.
         FlowGone = "flow_gone",
         /// The token is not one of the edge's.
