@@ -57,7 +57,7 @@ impl Sender {
                 "severity": "critical",
                 "timestamp": started,
                 "component": page.room.as_str(),
-                "group": page.region.as_str(),
+                "group": page.journey.as_str(),
                 "class": page.alert.as_str(),
                 "custom_details": self.details(page, &runbook_url, &examples, &started),
             },
@@ -82,6 +82,7 @@ impl Sender {
             "alert": page.alert.as_str(),
             "journey": page.journey.as_str(),
             "region": page.region.as_str(),
+            "regions": page.regions.iter().map(belfry_signal::Region::as_str).collect::<Vec<_>>(),
             "room": page.room.as_str(),
             "site": self.site,
             "node": self.node,
@@ -113,12 +114,14 @@ fn summary(page: &Page) -> String {
         (u128::from(budget.bad_events) * 1_000_000).checked_div(u128::from(budget.events)).unwrap_or(0);
     let causes: Vec<String> =
         page.causes.iter().map(|(cause, count)| format!("{} {count}", cause.as_str())).collect();
+    let others =
+        page.regions.iter().filter(|region| **region != page.region).map(belfry_signal::Region::as_str);
+    let regions = std::iter::once(page.region.as_str()).chain(others).collect::<Vec<_>>().join(", ");
     let because = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join(", ")) };
     format!(
-        "{}: {} in {} fails at {}{because}: {} of {} events bad in {} s, {}",
+        "{}: {} in {regions} fails at {}{because}: {} of {} events bad in {} s, {}",
         page.alert.as_str(),
         page.journey.as_str(),
-        page.region,
         page.room.as_str(),
         budget.bad_events,
         budget.events,
@@ -185,6 +188,7 @@ pub(crate) mod tests {
             dedup_key,
             alert: AlertName::CallSetupBudgetBurn,
             journey: Journey::CallSetup,
+            regions: vec![region.clone()],
             region,
             room: Room::Core,
             causes: vec![(Cause::ServerError, 40), (Cause::Timeout, 2)],
@@ -229,6 +233,19 @@ pub(crate) mod tests {
         assert_eq!(links[1], "https://belfry.example/runbooks/CallSetupBudgetBurn");
         assert_eq!(links[4], &json!(format!("https://belfry.example/pages/{id}/examples/3")));
         assert!(event.get("routing_key").is_none(), "the key is added when a request is made");
+    }
+
+    #[test]
+    fn many_regions_are_named_as_far_as_the_summary_goes() {
+        let mut page = page("call_setup", 1);
+        let name = |n: usize| Region::configured(&format!("r{n}-{}", "x".repeat(50))).expect("plain");
+        page.regions.extend((0..63).map(name));
+        let event: Value = serde_json::from_str(&sender().trigger(&page)).expect("JSON");
+        let summary = event["payload"]["summary"].as_str().expect("text");
+        assert!(summary.starts_with("CallSetupBudgetBurn: call_setup in eu, r0-x"), "{summary}");
+        assert_eq!((summary.chars().count(), summary.ends_with('…')), (1_024, true));
+        assert_eq!(event["payload"]["custom_details"]["regions"].as_array().map(Vec::len), Some(64));
+        assert_eq!(event["payload"]["group"], "call_setup");
     }
 
     #[test]

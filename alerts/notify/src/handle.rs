@@ -73,35 +73,27 @@ pub struct RejectedStatus {
 }
 
 impl Notify {
-    /// Opens the outbox and begins to send what it holds.
+    /// Opens the outbox and begins to send what it holds. Call it inside a tokio runtime, when starting up: it
+    /// reads the routing keys and the outbox before it returns.
     ///
     /// # Errors
     /// When the configuration cannot stand, a routing key cannot be read, TLS cannot be set up or the outbox
     /// cannot be opened.
-    pub async fn start(config: Config, registry: &Registry) -> Result<NotifyHandle, Error> {
+    pub fn start(config: Config, registry: &Registry) -> Result<NotifyHandle, Error> {
         let needs_tls = config.services.iter().any(|service| service.url.starts_with("https:"));
         let post = http_post(needs_tls, config.request_timeout)?;
-        start_with(config, registry, post).await
+        start_with(config, registry, post)
     }
 }
 
 /// Starts with the given way to make requests.
-pub(crate) async fn start_with(
-    config: Config,
-    registry: &Registry,
-    post: Post,
-) -> Result<NotifyHandle, Error> {
+pub(crate) fn start_with(config: Config, registry: &Registry, post: Post) -> Result<NotifyHandle, Error> {
     if let Some((key, message)) = config.check().into_iter().next() {
         return Err(Error::Config { key, message });
     }
     let services = config.services.iter().map(service).collect::<Result<Vec<_>, _>>()?;
-    let directory = config.directory.clone();
-    let (outbox, loaded) = on_blocking_thread(move || {
-        let outbox = Outbox::open(&directory)?;
-        let loaded = outbox.load()?;
-        Ok((outbox, loaded))
-    })
-    .await?;
+    let outbox = Outbox::open(&config.directory)?;
+    let loaded = outbox.load()?;
     let resource = registry.emitter().resource();
     let origin = event::Sender {
         public_url: config.public_url.clone(),

@@ -22,3 +22,8 @@ pub use config::{Config, ServiceConfig};
 pub use error::Error;
 pub use handle::{Notify, NotifyHandle, NotifyStatus, RejectedStatus, ServiceStatus};
 pub use page::{AlertName, BudgetFigures, DedupKey, EXAMPLES_MAX, Notification, Page, PageId};
+
+/// Registers the crate's metric families, for the catalogue of a process that does not run it.
+pub fn describe(registry: &belfry_signal::Registry) {
+    signals::Signals::register(registry);
+}

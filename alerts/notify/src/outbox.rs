@@ -57,7 +57,7 @@ pub(crate) struct Rejected {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Incident {
     /// Newest last, at most [`PAGES_TOLD_MAX`].
-    told: Vec<PageId>,
+    told: Vec<String>,
     /// Whether the newest still has to be resolved.
     is_open: bool,
 }
@@ -117,6 +117,7 @@ impl Outbox {
         now_unix_nanos: u64,
     ) -> Result<Vec<Entry>, Error> {
         self.insert(dedup_key, Act::Trigger, drafts, now_unix_nanos, |mut incident| {
+            let page = page.to_string();
             if incident.told.contains(&page) {
                 return None;
             }
@@ -137,7 +138,7 @@ impl Outbox {
         now_unix_nanos: u64,
     ) -> Result<Vec<Entry>, Error> {
         self.insert(dedup_key, Act::Resolve, drafts, now_unix_nanos, |incident| {
-            let is_owed = incident.is_open && incident.told.last() == Some(&page);
+            let is_owed = incident.is_open && incident.told.last() == Some(&page.to_string());
             is_owed.then_some(Incident { is_open: false, ..incident })
         })
     }

@@ -76,7 +76,7 @@ fn config(directory: &std::path::Path) -> Config {
 }
 
 async fn start(directory: &std::path::Path, pager: &Arc<Pager>) -> NotifyHandle {
-    start_with(config(directory), &Registry::for_test(), pager.post()).await.expect("starts")
+    start_with(config(directory), &Registry::for_test(), pager.post()).expect("starts")
 }
 
 fn trigger(slo: &str, started: u64) -> Notification {
@@ -206,7 +206,7 @@ async fn a_full_outbox_refuses_and_says_so() {
     let mut config = config(directory.path());
     config.outbox_max = 2;
     let registry = Registry::for_test();
-    let notify = start_with(config, &registry, pager.post()).await.expect("starts");
+    let notify = start_with(config, &registry, pager.post()).expect("starts");
     notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
     notify.enqueue(trigger("register", 1)).await.expect("taken");
     assert!(matches!(notify.enqueue(trigger("edge_http", 1)).await, Err(Error::Full { entries: 2 })));
@@ -219,7 +219,7 @@ async fn a_service_hears_of_its_journeys_only_and_gets_their_resolves() {
     std::fs::write(directory.path().join("routing.key"), KEY).expect("written");
     let pager = Pager::answers([]);
     let config = crate::config::tests::config(directory.path());
-    let notify = start_with(config, &Registry::for_test(), pager.post()).await.expect("starts");
+    let notify = start_with(config, &Registry::for_test(), pager.post()).expect("starts");
     notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
     notify.enqueue(resolve("call_setup", 1)).await.expect("taken");
     settle(2).await;
@@ -237,7 +237,7 @@ async fn an_event_for_a_service_that_left_the_configuration_is_shown_as_rejected
     drop(notify);
     let mut config = config(directory.path());
     config.services[0].name = "secondary".into();
-    let notify = start_with(config, &Registry::for_test(), silent.post()).await.expect("starts");
+    let notify = start_with(config, &Registry::for_test(), silent.post()).expect("starts");
     settle(1).await;
     let status = notify.status();
     assert_eq!((status.rejected[0].service.as_str(), status.rejected[0].status), ("primary", 0));
