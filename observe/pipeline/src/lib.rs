@@ -21,7 +21,7 @@ mod worker;
 pub use config::{Config, ExportConfig};
 pub use error::{Error, StoreError};
 pub use handle::{Counts, Pipeline, PipelineHandle};
-pub use store::{Entry, Store};
+pub use store::{Entry, Store, numbered};
 
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,8 @@ pub trait Store: Send {
     /// A plain lower-case name, for labels.
     fn name(&self) -> &'static str;
 
-    /// Takes entries, in order, each once. `position` is that of the last of them; positions strictly grow.
+    /// Takes entries, in order, each once. `position` is that of the last of them, and their positions are
+    /// consecutive (see [`numbered`]); between two calls there may be gaps.
     ///
     /// # Errors
     /// When they could not be taken. They are not offered again before the next start, and then only if
@@ -42,4 +43,10 @@ pub trait Store: Send {
 
     /// About once a second: time to close, publish and delete what is due.
     fn tick(&mut self, unix_millis: i64);
+}
+
+/// The entries of one [`Store::apply`] with the position of each.
+pub fn numbered(position: u64, entries: &[Entry]) -> impl Iterator<Item = (u64, &Entry)> {
+    let first = (position + 1).saturating_sub(entries.len() as u64);
+    (first..).zip(entries)
 }

@@ -41,6 +41,13 @@ struct Attached {
     applied: u64,
 }
 
+/// Why entries are given to the stores.
+#[derive(Clone, Copy)]
+enum Occasion {
+    Live,
+    Replay,
+}
+
 /// What the worker is made of, besides its configuration and stores.
 pub(crate) struct Parts {
     pub(crate) registry: Registry,
@@ -110,13 +117,17 @@ impl Worker {
         let from = self.stores.iter().map(|attached| attached.applied).min().unwrap_or(self.wal.head());
         let (wal, stores, signals) = (&self.wal, &mut self.stores, &self.signals);
         let mut batch = Vec::with_capacity(REPLAY_ENTRIES);
+        let mut last = from;
         let replayed = wal.replay(from, |position, entry| {
-            batch.push((position, entry));
-            if batch.len() == REPLAY_ENTRIES {
-                reapply(stores, signals, &mut batch);
+            // A store is given consecutive entries, so that it can tell the position of each.
+            if batch.len() == REPLAY_ENTRIES || position != last + 1 {
+                apply(stores, signals, last, &batch, Occasion::Replay);
+                batch.clear();
             }
+            batch.push(entry);
+            last = position;
         });
-        reapply(stores, signals, &mut batch);
+        apply(stores, signals, last, &batch, Occasion::Replay);
         let seconds = began.elapsed().as_secs_f64();
         self.signals.replay_finished(replayed.entries, replayed.damaged_bytes, replayed.missing, seconds);
         self.tick();
@@ -200,13 +211,25 @@ impl Worker {
         // Closing first: whoever emits from here on is told at once, and counts the drop.
         self.records.close();
         self.commit_all();
-        for attached in &mut self.stores {
+        self.flush_stores(|_| true);
+        self.trim();
+        self.export = None;
+    }
+
+    fn flush_stores(&mut self, is_wanted: impl Fn(&dyn Store) -> bool) {
+        for attached in self.stores.iter_mut().filter(|attached| is_wanted(attached.store.as_ref())) {
             if let Err(error) = attached.store.flush() {
                 self.signals.store_failed(&attached.name, error.reason());
             }
         }
-        self.trim();
-        self.export = None;
+    }
+
+    fn trim_to_checkpoint(&mut self) {
+        // Without a store the log is all there is: it keeps what its size allows.
+        if let Some(checkpoint) = self.stores.iter().map(|attached| attached.store.checkpoint()).min() {
+            // A file that cannot be deleted now is tried again at the next tick.
+            let _trimmed = self.wal.trim(checkpoint);
+        }
     }
 
     /// Makes the pending entries durable, then visible; or drops and counts them.
@@ -230,9 +253,7 @@ impl Worker {
         for entry in &entries {
             self.signals.stored(kind_of(entry));
         }
-        if !entries.is_empty() {
-            apply(&mut self.stores, &self.signals, appended.position, &entries);
-        }
+        apply(&mut self.stores, &self.signals, appended.position, &entries, Occasion::Live);
         if let Some(export) = &self.export {
             export.offer(entries);
         } else {
@@ -281,10 +302,12 @@ impl Worker {
         for attached in &self.stores {
             self.signals.lag_measured(&attached.name, head.saturating_sub(attached.store.checkpoint()));
         }
-        // Without a store the log is all there is: it keeps what its size allows.
-        if let Some(checkpoint) = self.stores.iter().map(|attached| attached.store.checkpoint()).min() {
-            // A file that cannot be deleted now is tried again at the next tick.
-            let _trimmed = self.wal.trim(checkpoint);
+        self.trim_to_checkpoint();
+        // Before the limit bites, the stores that hold the log back are asked to publish what they have.
+        if self.wal.disk_bytes() > self.config.wal_bytes_max / 4 * 3 {
+            let lowest = self.stores.iter().map(|attached| attached.store.checkpoint()).min();
+            self.flush_stores(|store| Some(store.checkpoint()) == lowest);
+            self.trim_to_checkpoint();
         }
         while self.wal.disk_bytes() > self.config.wal_bytes_max {
             if !matches!(self.wal.evict_oldest(), Ok(true)) {
@@ -297,7 +320,7 @@ impl Worker {
 }
 
 /// Gives each store what lies past what it already has. `position` is that of the last entry; they are consecutive.
-fn apply(stores: &mut [Attached], signals: &Signals, position: u64, entries: &[Entry]) {
+fn apply(stores: &mut [Attached], signals: &Signals, position: u64, entries: &[Entry], occasion: Occasion) {
     for attached in stores {
         let fresh = usize::try_from(position.saturating_sub(attached.applied)).unwrap_or(usize::MAX);
         let fresh = fresh.min(entries.len());
@@ -305,25 +328,10 @@ fn apply(stores: &mut [Attached], signals: &Signals, position: u64, entries: &[E
             continue;
         }
         attached.applied = position;
+        if matches!(occasion, Occasion::Replay) {
+            signals.replayed(&attached.name, fresh as u64);
+        }
         if let Err(error) = attached.store.apply(position, &entries[entries.len() - fresh..]) {
-            signals.store_failed(&attached.name, error.reason());
-        }
-    }
-}
-
-/// Gives the stores a batch from the log, whose positions may have gaps.
-fn reapply(stores: &mut [Attached], signals: &Signals, batch: &mut Vec<(u64, Entry)>) {
-    let Some((last, _)) = batch.last() else { return };
-    let last = *last;
-    let (positions, entries): (Vec<u64>, Vec<Entry>) = batch.drain(..).unzip();
-    for attached in stores {
-        let start = positions.partition_point(|position| *position <= attached.applied);
-        if start == entries.len() {
-            continue;
-        }
-        attached.applied = last;
-        signals.replayed(&attached.name, (entries.len() - start) as u64);
-        if let Err(error) = attached.store.apply(last, &entries[start..]) {
             signals.store_failed(&attached.name, error.reason());
         }
     }
