@@ -164,13 +164,10 @@ impl App {
     /// When the store cannot be written.
     pub async fn subscribe(&self, subscribers: Vec<Subscriber>) -> anyhow::Result<()> {
         let Some(state) = self.state.clone() else { return Ok(()) };
-        let writing = self.surroundings.data.spawn(async move {
-            for subscriber in &subscribers {
-                state.put_subscriber(subscriber).await?;
-            }
-            anyhow::Ok(())
-        });
-        writing.await?.context("add the subscribers")
+        for subscriber in &subscribers {
+            state.put_subscriber(subscriber).await.context("add a subscriber")?;
+        }
+        Ok(())
     }
 
     /// Starts the core, if the configuration has one and it is not running.
@@ -341,7 +338,9 @@ impl App {
     async fn start_state(&mut self) -> anyhow::Result<()> {
         let Some(core) = &self.config.core else { return Ok(()) };
         let (config, registry) = (core.state.clone(), self.registry.clone());
-        let opening = self.surroundings.data.spawn(async move { State::open(config, &registry).await });
+        let data = self.surroundings.data.clone();
+        let opening =
+            self.surroundings.data.spawn_blocking(move || data.block_on(State::open(config, &registry)));
         self.state = Some(opening.await?.context("open the state store")?);
         Ok(())
     }

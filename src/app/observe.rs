@@ -51,7 +51,7 @@ impl Store for EventsStore {
                 Entry::Samples { .. } => None,
             })
             .collect();
-        self.0.apply(position, &records).map_err(|error| StoreError::new(error))
+        self.0.apply(position, &records).map_err(|error| StoreError::new(error.reason(), error.to_string()))
     }
 
     fn checkpoint(&self) -> u64 {
@@ -59,7 +59,7 @@ impl Store for EventsStore {
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.0.flush().map_err(|error| StoreError::new(error))
+        self.0.flush().map_err(|error| StoreError::new(error.reason(), error.to_string()))
     }
 
     fn tick(&mut self, unix_millis: i64) {
@@ -78,7 +78,7 @@ impl Store for SeriesStore {
     fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError> {
         for entry in entries {
             if let Entry::Samples { unix_millis, samples } = entry {
-                self.0.append(position, *unix_millis, samples).map_err(|error| StoreError::new(error))?;
+                self.0.append(position, *unix_millis, samples).map_err(|error| StoreError::new(error.reason(), error.to_string()))?;
             }
         }
         Ok(())
@@ -89,7 +89,7 @@ impl Store for SeriesStore {
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.0.flush().map_err(|error| StoreError::new(error))
+        self.0.flush().map_err(|error| StoreError::new(error.reason(), error.to_string()))
     }
 
     fn tick(&mut self, unix_millis: i64) {

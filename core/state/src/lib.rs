@@ -20,3 +20,8 @@ pub use error::Error;
 pub use handle::State;
 pub use record::{Appended, CallRecord};
 pub use subscriber::Subscriber;
+
+/// Registers this room's signals without starting it, for the catalogue.
+pub fn describe(registry: &belfry_signal::Registry) {
+    drop(signals::Signals::register(registry));
+}

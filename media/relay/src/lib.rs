@@ -55,3 +55,8 @@ impl Relay {
         Ok(RelayHandle::new(common, doors))
     }
 }
+
+/// Registers this room's signals without starting it, for the catalogue.
+pub fn describe(registry: &belfry_signal::Registry) {
+    drop(signals::Signals::register(registry));
+}
