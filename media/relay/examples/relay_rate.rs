@@ -48,6 +48,7 @@ fn config(sessions_max: usize) -> Config {
         advertised_address: None,
         port_min: 10_000,
         port_max: 32_000,
+        dscp: 46,
         workers: 1,
         pin_workers: true,
         sessions_max,

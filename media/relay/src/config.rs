@@ -19,6 +19,8 @@ pub struct Config {
     pub port_min: u16,
     /// Last port; RTP takes the even ones and RTCP the odd ones after them.
     pub port_max: u16,
+    /// Differentiated-services code point of packets that are sent; 46 is expedited forwarding, 0 leaves it unset.
+    pub dscp: u8,
     /// Threads that forward packets; each session stays on one of them.
     pub workers: usize,
     /// Whether each worker stays on one processor core, from the last core downwards.
@@ -88,6 +90,7 @@ impl Config {
             "port_max",
             format!("{} leaves less than the four ports that a call needs", self.port_max),
         );
+        refuse(self.dscp > 63, "dscp", format!("{} is not between 0 and 63", self.dscp));
         let counts = [
             ("workers", self.workers, 256),
             ("sessions_max", self.sessions_max, 1_000_000),

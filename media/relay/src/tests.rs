@@ -27,6 +27,7 @@ fn config(pairs: u16) -> Config {
         advertised_address: None,
         port_min,
         port_max,
+        dscp: 46,
         workers: 2,
         pin_workers: false,
         sessions_max: 8,
