@@ -63,6 +63,7 @@ fn config(sessions_max: usize) -> Config {
         one_way_after: Duration::from_secs(10),
         silent_after: Duration::from_secs(30),
         abandoned_after: Duration::from_secs(3_600),
+        abandoned_held_after: Duration::from_secs(3_600),
     }
 }
 

@@ -52,9 +52,13 @@ pub struct Config {
     /// A call of which nothing is heard for this long is reported as silent.
     #[serde(with = "humantime_serde")]
     pub silent_after: Duration,
-    /// A call without any packet or request for this long is given up and its ports are freed.
+    /// A call that is not held, without any packet or request for this long, is given up and its ports are freed:
+    /// whoever should have ended it is gone.
     #[serde(with = "humantime_serde")]
     pub abandoned_after: Duration,
+    /// The same for a call of which both legs agreed to be silent.
+    #[serde(with = "humantime_serde")]
+    pub abandoned_held_after: Duration,
 }
 
 impl Config {
@@ -108,6 +112,7 @@ impl Config {
             ("one_way_after", self.one_way_after, 100),
             ("silent_after", self.silent_after, 100),
             ("abandoned_after", self.abandoned_after, 1_000),
+            ("abandoned_held_after", self.abandoned_held_after, 1_000),
         ];
         for (key, value, millis_min) in durations {
             refuse(value < Duration::from_millis(millis_min), key, format!("less than {millis_min} ms"));

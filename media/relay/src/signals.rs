@@ -5,7 +5,7 @@ mod labels;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use belfry_relay_api::{Leg, Notice, Reply, Request, SessionKey, SessionReport};
+use belfry_relay_api::{Leg, Notice, Reply, SessionKey, SessionReport};
 use belfry_rtp_proto::window::{Impairment, Quality};
 use belfry_signal::record::{self, SpanKind, SpanStatus};
 use belfry_signal::{
@@ -15,8 +15,8 @@ use belfry_signal::{
 
 use crate::config::Config;
 
-use self::labels::{Asked, Outcome, Place, Side};
-pub(crate) use self::labels::{End, Loss, Traffic, Unwanted};
+pub(crate) use self::labels::{Asked, End, Loss, Traffic, Unwanted};
+use self::labels::{Outcome, Place, Side};
 
 const COMPONENT: &str = "media";
 
@@ -191,8 +191,8 @@ impl Signals {
         self.emitter.log(COMPONENT, Severity::Error, "a media worker failed to poll", attributes, None, None);
     }
 
-    pub(crate) fn request_answered(&self, request: &Request, reply: &Reply, took: Duration) {
-        let (asked, outcome) = (Asked::from(request), Outcome::from(reply));
+    pub(crate) fn request_answered(&self, asked: Asked, reply: &Reply, took: Duration) {
+        let outcome = Outcome::from(reply);
         self.requests.inc((asked, outcome));
         self.request_seconds.observe((asked,), took.as_secs_f64());
         self.exhaustion_changed(asked, outcome);

@@ -42,6 +42,7 @@ fn config(pairs: u16) -> Config {
         one_way_after: Duration::from_secs(60),
         silent_after: Duration::from_secs(60),
         abandoned_after: Duration::from_secs(3_600),
+        abandoned_held_after: Duration::from_secs(3_600),
     }
 }
 

@@ -52,7 +52,7 @@ belfry_signal::label_enum! {
 
 belfry_signal::label_enum! {
     /// What was asked.
-    pub(super) enum Asked("request") { Offer = "offer", Answer = "answer", Delete = "delete", Query = "query" }
+    pub(crate) enum Asked("request") { Offer = "offer", Answer = "answer", Delete = "delete", Query = "query" }
 }
 
 belfry_signal::label_enum! {
