@@ -138,7 +138,8 @@ async fn a_leg_that_is_not_heard_is_noticed_once() {
 
 #[tokio::test]
 async fn a_held_leg_is_not_missed() {
-    let bench = Bench::start(Config { one_way_after: Duration::from_millis(100), ..config(4) });
+    let after = Duration::from_millis(100);
+    let bench = Bench::start(Config { one_way_after: after, quality_window: after, ..config(4) });
     let mut notices = bench.relay.notices();
     let (mut caller, callee) = (Phone::new(1).await, Phone::new(2).await);
     bench.offer("a", Leg::Caller, &caller, "a=sendonly\r\n").await.expect("taken");
@@ -148,6 +149,11 @@ async fn a_held_leg_is_not_missed() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(notices.try_recv().is_err());
+    let (good, bad) = windows(&bench.registry);
+    assert!(
+        good >= 1 && bad == 0,
+        "the leg that sends is judged, the one that listens is not: {good}, {bad}"
+    );
 }
 
 #[tokio::test]

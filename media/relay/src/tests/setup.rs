@@ -103,6 +103,8 @@ async fn a_leg_that_moves_is_followed_after_its_new_offer() {
     bench.call("a", &mut caller, &mut callee).await;
     caller.send().await;
     callee.hears().await.expect("before the move");
+    callee.send().await;
+    caller.hears().await.expect("both are latched, and the kernel filters for both");
     let mut moved = Phone::at(Ipv4Addr::new(127, 0, 0, 2), 2).await;
     let given =
         bench.offer("a", Leg::Callee, &moved, "a=sendrecv\r\n").await.expect("a re-INVITE of the callee");
