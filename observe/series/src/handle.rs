@@ -35,8 +35,11 @@ pub struct SeriesWriter {
     next_id: u64,
     /// What sealed blocks cover.
     checkpoint: u64,
-    /// What blocks and head together cover.
+    /// What blocks and head together cover: the position of the last samples taken.
     applied: u64,
+    /// The position before that. Samples of one batch of the log may all come with the batch's position; until the
+    /// next one comes, only this much is surely complete.
+    complete: u64,
     is_seal_failing: bool,
 }
 
@@ -99,6 +102,7 @@ impl Series {
             next_id: contents.next_id,
             checkpoint: contents.checkpoint,
             applied: contents.checkpoint,
+            complete: contents.checkpoint,
             is_seal_failing: false,
         };
         writer.measure();
@@ -107,15 +111,21 @@ impl Series {
 }
 
 impl SeriesWriter {
-    /// Takes the samples of one moment, which the log has at `position`. Samples that break a limit or come out of
-    /// order are dropped and counted; the others are visible to readers at once.
+    /// Takes the samples of one moment, which the log has at `position` or a little before it, in the same batch.
+    /// Samples that break a limit or come out of order are dropped and counted; the others are visible to readers
+    /// at once. [`flush`](Self::flush) and [`tick`](Self::tick) come between batches.
     ///
     /// # Errors
     /// When a window was over and its block could not be written. The samples are taken all the same, and sealing
     /// is tried again.
     pub fn append(&mut self, position: u64, unix_millis: i64, samples: &[Sample]) -> Result<(), Error> {
-        let sealed = if self.is_due(unix_millis) { self.seal() } else { Ok(()) };
-        self.applied = self.applied.max(position);
+        // In the middle of a batch, a block must not claim the batch's position.
+        let covered = if position > self.applied { self.applied } else { self.complete };
+        let sealed = if self.is_due(unix_millis) { self.seal(covered) } else { Ok(()) };
+        if position > self.applied {
+            self.complete = self.applied;
+            self.applied = position;
+        }
         let limits =
             Limits { series_max: self.config.series_max, metric_series_max: self.config.metric_series_max };
         let mut head = self.shared.head.write().unwrap_or_else(PoisonError::into_inner);
@@ -154,14 +164,14 @@ impl SeriesWriter {
     /// # Errors
     /// When the block could not be written; the head keeps its samples.
     pub fn flush(&mut self) -> Result<(), Error> {
-        self.seal()
+        self.seal(self.applied)
     }
 
     /// Seals a window that is over although nothing came after it, and deletes what is too old.
     pub fn tick(&mut self, unix_millis: i64) {
         if self.is_due(unix_millis) {
             // Counted and told by `seal`; tried again at the next tick.
-            let _sealed = self.seal();
+            let _sealed = self.seal(self.applied);
         }
         self.delete_old(unix_millis);
     }
@@ -175,8 +185,9 @@ impl SeriesWriter {
         head.range().is_some_and(is_over) || head.bytes() >= self.config.head_bytes_max
     }
 
-    fn seal(&mut self) -> Result<(), Error> {
-        match self.try_seal() {
+    /// Makes the head a block that covers the log up to `covered`.
+    fn seal(&mut self, covered: u64) -> Result<(), Error> {
+        match self.try_seal(covered) {
             Ok(()) => {
                 self.is_seal_failing = false;
                 Ok(())
@@ -189,7 +200,7 @@ impl SeriesWriter {
         }
     }
 
-    fn try_seal(&mut self) -> Result<(), Error> {
+    fn try_seal(&mut self, covered: u64) -> Result<(), Error> {
         let began = Instant::now();
         let (meta, series) = {
             let head = self.shared.head.read().unwrap_or_else(PoisonError::into_inner);
@@ -202,14 +213,14 @@ impl SeriesWriter {
                 series: series.len() as u64,
                 samples: head.samples(),
                 bytes: 0,
-                checkpoint: self.applied,
+                checkpoint: covered,
             };
             (meta, series)
         };
         let meta = block::write(&self.shared.directory, meta, &series)?;
-        self.catalogue.change(std::slice::from_ref(&meta), &[], self.applied)?;
+        self.catalogue.change(std::slice::from_ref(&meta), &[], covered)?;
         self.next_id += 1;
-        self.checkpoint = self.applied;
+        self.checkpoint = covered;
         {
             // Only this thread changes the head, so what was written is all that is in it.
             let mut head = self.shared.head.write().unwrap_or_else(PoisonError::into_inner);

@@ -27,5 +27,10 @@ pub use error::Error;
 pub use handle::{Series, SeriesData, SeriesReader, SeriesWriter};
 pub use matcher::{MatchOperator, Matcher};
 
+/// Registers this room's signals without starting it, for the catalogue.
+pub fn describe(registry: &belfry_signal::Registry) {
+    drop(signals::Signals::register(registry));
+}
+
 #[cfg(test)]
 mod tests;

@@ -144,6 +144,25 @@ fn a_restart_has_the_blocks_and_gets_the_rest_from_the_log() {
 }
 
 #[test]
+fn a_block_sealed_in_the_middle_of_a_batch_does_not_claim_the_rest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut writer, reader, _) = open(config(directory.path()));
+    append(&mut writer, 0..9);
+    // One batch of the log with the last round of a window and the first of the next.
+    for minute in [9, 10] {
+        writer.append(20, START_MS + minute * MINUTE_MS, &round(minute)).expect("the disk works");
+    }
+    assert_eq!(writer.checkpoint(), 9);
+    drop((writer, reader));
+    // After a crash the log gives the batch again: what the block already has shows once.
+    let (mut writer, reader, _) = open(config(directory.path()));
+    for minute in [9, 10] {
+        writer.append(20, START_MS + minute * MINUTE_MS, &round(minute)).expect("the disk works");
+    }
+    assert_eq!(eu(&reader), expected_eu(0..11));
+}
+
+#[test]
 fn a_window_that_is_over_is_sealed_even_when_nothing_follows() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut writer, _reader, _) = open(config(directory.path()));
