@@ -241,6 +241,25 @@ const GOLDEN: &str = r"Call a84b4c76/e66710@pc33
   answered after 0.900 s, post-dial delay 0.120 s, MOS 3.25 mean, 2.10 lowest
   trace 01010101010101010101010101010101
 
+                   caller               core-1               callee
+               127.0.0.1:5062                            127.0.0.1:5064
+   +0.000 s           |------ INVITE ----->|                    |   udp 1 INVITE, sdp
+   +0.001 s           |<--- 100 Trying ----|                    |   udp 1 INVITE
+   +0.004 s           |                    |------ INVITE ----->|   udp 1 INVITE, sdp
+   +0.110 s           |                    |<-- 180 Ringing ----|   udp 1 INVITE
+   +0.120 s           |<-- 180 Ringing ----|                    |   udp 1 INVITE
+   +0.620 s           |                    |<-- 180 Ringing ----|   udp 1 INVITE, again
+   +0.890 s           |                    |<----- 200 OK ------|   udp 1 INVITE, sdp
+   +0.900 s           |<----- 200 OK ------|                    |   udp 1 INVITE, sdp
+
+Quality      region       windows  packets   lost    loss  jitter max  rtt max   MOS mean  lowest
+  caller     eu-west            2      490     10   2.0 %      2.2 ms  12.5 ms       3.20    2.10
+    MOS over time (1 worst, 9 best): 94
+  callee     eu-west            2      490     10   2.0 %      2.2 ms  12.5 ms       4.40    4.40
+    MOS over time (1 worst, 9 best): 99
+
+Log
+   +8.000 s  WARN  media_relay      media loss noticed rtc.leg=caller sip.user_agent=evil?[2Jphone
 ";
 
 #[tokio::test]
