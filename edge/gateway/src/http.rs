@@ -156,15 +156,24 @@ impl ProxyHttp for FrontEnd {
         let Some(connection) = &ctx.connection else { return Ok(()) };
         let peer = &connection.peer;
         let is_trusted = self.edge.routes.load().trusts(peer.address.ip());
-        let claimed = header_text(session.req_header(), "x-forwarded-for").filter(|_| is_trusted);
-        let ip = peer.address.ip().to_canonical();
-        let forwarded_for = claimed.map_or_else(|| ip.to_string(), |claimed| format!("{claimed}, {ip}"));
+        let ip = peer.address.ip().to_canonical().to_string();
+        let (mut forwarded_for, mut proto) = (ip.clone(), if peer.is_secure { "https" } else { "http" });
+        if is_trusted {
+            let claims =
+                upstream.headers.get_all("x-forwarded-for").iter().filter_map(|claim| claim.to_str().ok());
+            forwarded_for = claims.chain([ip.as_str()]).collect::<Vec<_>>().join(", ");
+            proto = match header_text(session.req_header(), "x-forwarded-proto") {
+                Some("https") => "https",
+                Some("http") => "http",
+                _ => proto,
+            };
+        }
         for name in CLAIMS {
             upstream.remove_header(name);
         }
         remove_internal(upstream);
         upstream.insert_header("x-forwarded-for", forwarded_for)?;
-        upstream.insert_header("x-forwarded-proto", if peer.is_secure { "https" } else { "http" })?;
+        upstream.insert_header("x-forwarded-proto", proto)?;
         upstream.insert_header("x-belfry-region", peer.region.as_str())?;
         if let Some(country) = peer.country {
             upstream.insert_header("x-belfry-country", country.as_str())?;

@@ -269,3 +269,18 @@ async fn bad_input_is_counted_and_harms_nobody() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_second_handshake_is_resumed() {
+    let edge = TestEdge::start(backend().await, identity);
+    let config = edge.client_config(&[]);
+    for _ in 0..2 {
+        let stream = TcpStream::connect(edge.address("web")).await.expect("connects");
+        let stream = kit::connect_tls(&config, stream).await.expect("shakes hands");
+        // The ticket comes after the handshake, with the first answer.
+        let (status, _, _) = http1(stream, get("/app")).await;
+        assert_eq!(status, 200);
+    }
+    assert_eq!(edge.metric("handshakes_total", &[("outcome", "done")]), 1.0);
+    assert_eq!(edge.metric("handshakes_total", &[("outcome", "resumed")]), 1.0);
+}

@@ -171,6 +171,10 @@ impl TestEdge {
         stream: TcpStream,
         protocols: &[&[u8]],
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        connect_tls(&self.client_config(protocols), stream).await
+    }
+
+    pub fn client_config(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(self.authority()).expect("readable") {
             roots.add(certificate.expect("a certificate")).expect("usable");
@@ -182,8 +186,7 @@ impl TestEdge {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        let name = ServerName::try_from("edge.example.org").expect("a name");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        Arc::new(config)
     }
 
     /// One sample of the edge's metrics: the sum over all series whose labels hold all of `labels`.
@@ -238,6 +241,14 @@ impl TestCore {
     pub fn send(&self, id: u64, target: Target, bytes: &[u8]) {
         self.sender.try_send(ToEdge::Send { id, target, bytes: bytes.to_vec() }).expect("the link takes it");
     }
+}
+
+pub async fn connect_tls(
+    config: &Arc<ClientConfig>,
+    stream: TcpStream,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from("edge.example.org").expect("a name");
+    TlsConnector::from(Arc::clone(config)).connect(name, stream).await
 }
 
 pub fn parse(config: &str) -> Config {
