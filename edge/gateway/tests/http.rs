@@ -170,17 +170,19 @@ async fn only_trusted_proxies_are_believed() {
     let edge = TestEdge::start(backend().await, |config| {
         config.replace("slow_after", "trusted_proxies = [\"127.0.0.2/32\"]\nslow_after")
     });
-    for (source, forwarded_for, proto) in
-        [("127.0.0.2:0", "203.0.113.9, 127.0.0.2", "https"), ("127.0.0.3:0", "127.0.0.3", "http")]
-    {
+    for (source, forwarded_for, proto, region) in [
+        ("127.0.0.2:0", "6.6.6.6, 203.0.113.9, 127.0.0.2", "https", "eu"),
+        ("127.0.0.3:0", "127.0.0.3", "http", "us"),
+    ] {
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
         socket.bind(source.parse().expect("an address")).expect("binds");
         let stream = socket.connect(edge.address("plain")).await.expect("connects");
         let mut request = get("/app");
-        request.headers_mut().insert("x-forwarded-for", "203.0.113.9".parse().expect("a value"));
+        request.headers_mut().insert("x-forwarded-for", "6.6.6.6, 203.0.113.9".parse().expect("a value"));
         request.headers_mut().insert("x-forwarded-proto", "https".parse().expect("a value"));
         let (_, _, body) = http1(stream, request).await;
         assert!(body.contains(&format!("x-forwarded-for: {forwarded_for}\n")), "{body}");
         assert!(body.contains(&format!("x-forwarded-proto: {proto}\n")), "{body}");
+        assert!(body.contains(&format!("x-belfry-region: {region}\n")), "{body}");
     }
 }

@@ -278,3 +278,27 @@ async fn stun_keeps_a_phones_binding_alive() {
     assert_eq!((length, &buffer[..2], &buffer[8..20]), (32, &[1, 1][..], &[9; 12][..]));
     assert_eq!(edge.metric("sip_keepalives_total", &[("transport", "udp")]), 1.0);
 }
+
+#[tokio::test]
+async fn a_core_restart_drops_no_customer() {
+    let edge = TestEdge::start(backend().await, identity);
+    let mut core = edge.core().await;
+    let mut phone = edge.tls("sip-tls", &[]).await;
+    write(&mut phone, &request("REGISTER", "restart")).await;
+    let flow = core.message().await.flow;
+    assert_eq!(edge.metric("cores", &[]), 1.0);
+    let mut core = core.restart().await;
+    core.send(1, Target::Flow(flow.clone()), OK);
+    assert_eq!(read_until(&mut phone, b"\r\n\r\n").await, OK, "the old flow still leads to the phone");
+    let again = async {
+        // The first answer may still be a 503, given while there was no core.
+        loop {
+            write(&mut phone, &request("OPTIONS", "restart")).await;
+            tokio::select! {
+                inbound = core.message() => return inbound,
+                answer = read_until(&mut phone, b"\r\n\r\n") => assert!(answer.starts_with(b"SIP/2.0 503 ")),
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, again).await.expect("in time").flow, flow);
+}

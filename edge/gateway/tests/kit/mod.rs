@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belfry_gateway::{Config, Gateway, GatewayDeps, GatewayHandle};
-use belfry_mesh::{LinkReceiver, LinkSender, Mesh, Service};
+use belfry_mesh::{LinkReceiver, LinkSender, Links, Mesh, Service};
 use belfry_signal::{Registry, TraceKey};
 use belfry_signalling::handle::{FromEdge, Inbound, PublicAddress, Target, ToEdge};
 use bytes::Bytes;
@@ -39,6 +39,7 @@ pub struct TestEdge {
 }
 
 pub struct TestCore {
+    pub links: Links<ToEdge, FromEdge>,
     pub sender: LinkSender<ToEdge>,
     pub receiver: LinkReceiver<FromEdge>,
     pub addresses: Vec<PublicAddress>,
@@ -155,9 +156,7 @@ impl TestEdge {
         let (sender, mut receiver) = link.split();
         let hello = timeout(PATIENCE, receiver.recv()).await.expect("in time").expect("a message");
         let FromEdge::Hello { addresses, .. } = hello else { panic!("the first message is {hello:?}") };
-        // Kept alive for the test: dropping the links would end the service.
-        std::mem::forget(links);
-        TestCore { sender, receiver, addresses }
+        TestCore { sender, receiver, addresses, links }
     }
 
     /// A TLS connection that trusts the edge's local CA.
@@ -226,6 +225,17 @@ impl TestEdge {
 }
 
 impl TestCore {
+    /// Loses the link, and gets the next one.
+    pub async fn restart(self) -> Self {
+        let Self { mut links, sender, receiver, .. } = self;
+        drop((sender, receiver));
+        let link = timeout(PATIENCE, links.next()).await.expect("in time").expect("a link");
+        let (sender, mut receiver) = link.split();
+        let hello = timeout(PATIENCE, receiver.recv()).await.expect("in time").expect("a message");
+        let FromEdge::Hello { addresses, .. } = hello else { panic!("the first message is {hello:?}") };
+        Self { sender, receiver, addresses, links }
+    }
+
     /// The next SIP message.
     pub async fn message(&mut self) -> Inbound {
         match self.next().await {
