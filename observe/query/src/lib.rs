@@ -1,1 +1,26 @@
-//! Built next.
+//! Reading what the house saw: calls, traces, logs and series, for people and programs.
+//!
+//! [`Reader`] is what the rest of the house asks; [`router`] is the same over HTTP, in JSON; [`render_call`] draws a
+//! call for a terminal. Whoever serves the router decides who may read: what it answers holds private values.
+//!
+//! Not here: stores (events, series), logins, the page.
+
+mod describe;
+mod error;
+mod http;
+mod json;
+mod ladder;
+mod participants;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod time;
+
+pub use error::Error;
+pub use http::router;
+pub use json::{
+    CallJson, CallRowJson, CallSummaryJson, LadderEntryJson, LegJson, LogLineJson, ParticipantJson,
+    QualityPointJson, SpanJson, TraceJson,
+};
+pub use ladder::render_call;
+pub use reader::Reader;

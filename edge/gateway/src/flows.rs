@@ -1,0 +1,258 @@
+//! The flows that the edge holds (RFC 5626): connections by id, UDP by nothing but its token.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use belfry_signal::GaugeGuard;
+use belfry_signalling::handle::{FlowToken, FromEdge, SendFailure, Transport};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::cores::Core;
+use crate::flow_token::{FlowKey, FlowName};
+use crate::signals::{Limit, Signals};
+
+/// A message on its way out.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// The message.
+    pub(crate) bytes: Vec<u8>,
+    /// Who wants to know when it cannot be sent.
+    pub(crate) report: Option<Report>,
+}
+
+/// Who sent a message, for when it cannot be delivered.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) id: u64,
+    pub(crate) core: Core,
+}
+
+impl Report {
+    /// Tells the core that its message was not sent.
+    pub(crate) fn failed(&self, failure: SendFailure) {
+        // A core that cannot even take this is lost; its timers tell it the same later.
+        let _ = self.core.send(FromEdge::SendFailed { id: self.id, failure });
+    }
+}
+
+/// All flows of one edge.
+#[derive(Debug)]
+pub(crate) struct Flows {
+    shared: Arc<Shared>,
+    key: FlowKey,
+    next: AtomicU64,
+    udp: OnceLock<Vec<UdpDoor>>,
+    flows_max: usize,
+    queue_max: usize,
+    signals: Signals,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    by_connection: HashMap<u64, Flow>,
+    /// Connections that the edge opened itself, to be used again (RFC 3261 section 18.1.1).
+    opened: HashMap<(Transport, SocketAddr), u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Flow {
+    name: FlowName,
+    queue: mpsc::Sender<Outgoing>,
+    close: CancellationToken,
+}
+
+/// One UDP listener's socket.
+#[derive(Clone, Debug)]
+pub(crate) struct UdpDoor {
+    /// The hash of the listener's name, as in tokens.
+    pub(crate) listener: u32,
+    /// The socket.
+    pub(crate) socket: Arc<UdpSocket>,
+    /// Whether it can reach IPv4 peers (else IPv6).
+    pub(crate) is_ipv4: bool,
+}
+
+/// The end of a flow that its connection's task holds. Dropping it takes the flow out of the table.
+#[derive(Debug)]
+pub(crate) struct OpenFlow {
+    /// The flow's name for the core.
+    pub(crate) token: FlowToken,
+    /// What to write.
+    pub(crate) queue: mpsc::Receiver<Outgoing>,
+    /// Cancelled when the flow must end.
+    pub(crate) close: CancellationToken,
+    name: FlowName,
+    shared: Arc<Shared>,
+    _gauge: GaugeGuard,
+}
+
+impl Flows {
+    pub(crate) fn new(key: FlowKey, flows_max: usize, queue_max: usize, signals: Signals) -> Self {
+        // Ids of an earlier life must not name a connection of this one: begin at a random place.
+        let next = AtomicU64::new(u64::from(rand::random::<u32>()) << 32);
+        Self { shared: Arc::default(), key, next, udp: OnceLock::new(), flows_max, queue_max, signals }
+    }
+
+    /// Says which UDP sockets there are; once, when the runtime runs.
+    pub(crate) fn set_udp_doors(&self, doors: Vec<UdpDoor>) {
+        let is_first = self.udp.set(doors).is_ok();
+        debug_assert!(is_first, "the runtime starts once");
+    }
+
+    /// The token of a UDP peer.
+    pub(crate) fn udp_token(&self, listener: u32, remote: SocketAddr) -> FlowToken {
+        self.key.sign(&FlowName { transport: Transport::Udp, listener, remote, connection: 0 })
+    }
+
+    /// A new connection's flow.
+    pub(crate) fn open(
+        &self,
+        transport: Transport,
+        listener: u32,
+        remote: SocketAddr,
+    ) -> Result<OpenFlow, Limit> {
+        let connection = self.next.fetch_add(1, Ordering::Relaxed).max(1);
+        let name = FlowName { transport, listener, remote, connection };
+        let (sender, queue) = mpsc::channel(self.queue_max);
+        let close = CancellationToken::new();
+        let mut table = self.table();
+        if table.by_connection.len() >= self.flows_max {
+            return Err(Limit::SipFlows);
+        }
+        table.by_connection.insert(connection, Flow { name, queue: sender, close: close.clone() });
+        drop(table);
+        let token = self.key.sign(&name);
+        let gauge = self.signals.flow_opened(transport);
+        Ok(OpenFlow { token, queue, close, name, shared: Arc::clone(&self.shared), _gauge: gauge })
+    }
+
+    /// Sends along the flow that a token names.
+    pub(crate) fn send(
+        &self,
+        token: &FlowToken,
+        outgoing: Outgoing,
+    ) -> Result<(), (Option<Transport>, SendFailure)> {
+        let name = self.key.open(token).ok_or((None, SendFailure::BadToken))?;
+        let failed = |failure| (Some(name.transport), failure);
+        if name.transport == Transport::Udp {
+            let door = self.doors().iter().find(|door| door.listener == name.listener);
+            let door = door.ok_or(failed(SendFailure::FlowGone))?;
+            return self.send_udp(door, name.remote, &outgoing.bytes).map_err(failed);
+        }
+        let flow = self.table().by_connection.get(&name.connection).cloned();
+        let flow = flow.filter(|flow| flow.name == name).ok_or(failed(SendFailure::FlowGone))?;
+        enqueue(&flow, outgoing).map_err(failed)
+    }
+
+    /// Sends a datagram to an address from the first socket that can reach it.
+    pub(crate) fn send_datagram(&self, remote: SocketAddr, bytes: &[u8]) -> Result<(), SendFailure> {
+        let door = self.doors().iter().find(|door| door.is_ipv4 == remote.is_ipv4());
+        self.send_udp(door.ok_or(SendFailure::UnsupportedTransport)?, remote, bytes)
+    }
+
+    /// Sends along a connection that the edge opened to that address before. Gives the message back when there is
+    /// none: then the new flow for it is returned and the caller must connect it.
+    pub(crate) fn send_or_open(
+        &self,
+        transport: Transport,
+        remote: SocketAddr,
+        outgoing: Outgoing,
+    ) -> Result<Option<OpenFlow>, SendFailure> {
+        let known = {
+            let table = self.table();
+            let id = table.opened.get(&(transport, remote));
+            id.and_then(|id| table.by_connection.get(id)).cloned()
+        };
+        if let Some(flow) = known {
+            return enqueue(&flow, outgoing).map(|()| None);
+        }
+        let flow = self.open(transport, 0, remote).map_err(|_| SendFailure::QueueFull)?;
+        let mut table = self.table();
+        if let Some(entry) = table.by_connection.get(&flow.name.connection) {
+            enqueue(entry, outgoing)?;
+        }
+        table.opened.insert((transport, remote), flow.name.connection);
+        Ok(Some(flow))
+    }
+
+    /// Ends a connection flow, if it is there.
+    pub(crate) fn close(&self, token: &FlowToken) {
+        let name = self.key.open(token);
+        let flow = name.and_then(|name| self.table().by_connection.get(&name.connection).cloned());
+        if let Some(flow) = flow {
+            flow.close.cancel();
+        }
+    }
+
+    /// Ends all connection flows.
+    pub(crate) fn close_all(&self) {
+        for flow in self.table().by_connection.values() {
+            flow.close.cancel();
+        }
+    }
+
+    /// Connection flows that are open.
+    pub(crate) fn count(&self) -> usize {
+        self.table().by_connection.len()
+    }
+
+    fn send_udp(&self, door: &UdpDoor, remote: SocketAddr, bytes: &[u8]) -> Result<(), SendFailure> {
+        match door.socket.try_send_to(bytes, remote) {
+            Ok(_) => {
+                self.signals.sip_sent(Transport::Udp, bytes.len());
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(SendFailure::QueueFull),
+            Err(_) => Err(SendFailure::Unreachable),
+        }
+    }
+
+    fn doors(&self) -> &[UdpDoor] {
+        self.udp.get().map_or(&[], Vec::as_slice)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reader that lets its queue fill is gone for all practical purposes: it loses the connection, so that the core
+/// learns it and the phone registers anew.
+fn enqueue(flow: &Flow, outgoing: Outgoing) -> Result<(), SendFailure> {
+    flow.queue.try_send(outgoing).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => {
+            flow.close.cancel();
+            SendFailure::QueueFull
+        }
+        mpsc::error::TrySendError::Closed(_) => SendFailure::FlowGone,
+    })
+}
+
+impl Drop for OpenFlow {
+    fn drop(&mut self) {
+        let mut table = self.shared.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.by_connection.remove(&self.name.connection);
+        if let Entry::Occupied(entry) = table.opened.entry((self.name.transport, self.name.remote))
+            && *entry.get() == self.name.connection
+        {
+            entry.remove();
+        }
+        drop(table);
+        self.queue.close();
+        while let Ok(outgoing) = self.queue.try_recv() {
+            if let Some(report) = outgoing.report {
+                report.failed(SendFailure::FlowGone);
+            }
+        }
+    }
+}

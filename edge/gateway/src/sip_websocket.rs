@@ -1,0 +1,167 @@
+//! SIP over WebSocket (RFC 7118): one message per frame, text or binary, on a stream that the sniffer found.
+
+use std::sync::Arc;
+
+use belfry_signalling::handle::{SendFailure, Transport};
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+use crate::edge::Edge;
+use crate::flows::{OpenFlow, Outgoing};
+use crate::peer::Peer;
+use crate::signals::{Limit, Malformed};
+use crate::sip_text;
+use crate::stream::EdgeStream;
+
+type Socket = WebSocketStream<EdgeStream>;
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    PeerLeft,
+    Closed,
+    Idle,
+    Stalled,
+    Malformed(Malformed),
+}
+
+/// Answers the opening handshake with subprotocol `sip`. `None` when it is not a proper one, which has then been
+/// answered with an HTTP error.
+pub(crate) async fn accept(stream: EdgeStream, message_bytes_max: usize) -> Option<Socket> {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max))
+        .read_buffer_size(8 * 1024)
+        .write_buffer_size(0)
+        .max_write_buffer_size(message_bytes_max.saturating_mul(4));
+    tokio_tungstenite::accept_hdr_async_with_config(stream, choose_sip, Some(config)).await.ok()
+}
+
+#[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
+fn choose_sip(_: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+    // The sniffer sends only handshakes here that offer it.
+    response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("sip"));
+    Ok(response)
+}
+
+/// Carries SIP on a WebSocket until it ends, then tells the cores.
+pub(crate) async fn carry(
+    edge: &Arc<Edge>,
+    peer: &Peer,
+    transport: Transport,
+    mut socket: Socket,
+    mut flow: OpenFlow,
+) {
+    let end = run(edge, peer, transport, &mut socket, &mut flow).await;
+    match end {
+        End::PeerLeft | End::Closed => {}
+        End::Idle => edge.signals.limit_hit(&peer.listener, Limit::SipIdle),
+        End::Stalled => edge.signals.limit_hit(&peer.listener, Limit::WriteStall),
+        End::Malformed(reason) => edge.signals.input_malformed(&peer.listener, reason, peer.address),
+    }
+    // Say goodbye properly, but do not wait for a peer that does not listen.
+    let _ = timeout(edge.timeouts.stall, socket.close(None)).await;
+    let token = flow.token.clone();
+    drop(flow);
+    edge.flow_closed(&token);
+}
+
+async fn run(
+    edge: &Edge,
+    peer: &Peer,
+    transport: Transport,
+    socket: &mut Socket,
+    flow: &mut OpenFlow,
+) -> End {
+    let idle = sleep_until(Instant::now() + edge.timeouts.sip_idle);
+    tokio::pin!(idle);
+    loop {
+        let step = tokio::select! {
+            () = flow.close.cancelled() => Err(End::Closed),
+            Some(outgoing) = flow.queue.recv() => {
+                edge.signals.sip_sent(transport, outgoing.bytes.len());
+                write(edge, socket, outgoing).await
+            }
+            message = socket.next() => {
+                idle.as_mut().reset(Instant::now() + edge.timeouts.sip_idle);
+                receive(edge, peer, transport, socket, flow, message).await
+            }
+            () = &mut idle => Err(End::Idle),
+        };
+        if let Err(end) = step {
+            return end;
+        }
+    }
+}
+
+async fn receive(
+    edge: &Edge,
+    peer: &Peer,
+    transport: Transport,
+    socket: &mut Socket,
+    flow: &OpenFlow,
+    message: Option<Result<Message, WsError>>,
+) -> Result<(), End> {
+    let bytes = match message {
+        Some(Ok(Message::Text(text))) => text.as_bytes().to_vec(),
+        Some(Ok(Message::Binary(bytes))) => bytes.to_vec(),
+        // The library answers pings by itself; the answer leaves with the next flush.
+        Some(Ok(Message::Ping(_))) => return flush(edge, socket).await,
+        Some(Ok(Message::Pong(_) | Message::Frame(_))) => return Ok(()),
+        Some(
+            Ok(Message::Close(_)) | Err(WsError::ConnectionClosed | WsError::AlreadyClosed | WsError::Io(_)),
+        )
+        | None => return Err(End::PeerLeft),
+        Some(Err(WsError::Capacity(_))) => return Err(End::Malformed(Malformed::SipTooLong)),
+        Some(Err(WsError::Utf8(_))) => return Err(End::Malformed(Malformed::SipNotUtf8)),
+        Some(Err(_)) => return Err(End::Malformed(Malformed::WebSocket)),
+    };
+    if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+        edge.signals.keepalive_answered(transport);
+        return send(edge, socket, b"\r\n".to_vec()).await;
+    }
+    if !sip_text::is_start_line(bytes.split(|byte| *byte == b'\n').next().unwrap_or_default()) {
+        return Err(End::Malformed(Malformed::SipStartLine));
+    }
+    match edge.sip_arrived(peer, transport, &flow.token, bytes) {
+        None => Ok(()),
+        Some(answer) => {
+            edge.signals.sip_sent(transport, answer.len());
+            send(edge, socket, answer).await
+        }
+    }
+}
+
+async fn write(edge: &Edge, socket: &mut Socket, outgoing: Outgoing) -> Result<(), End> {
+    let sent = send(edge, socket, outgoing.bytes).await;
+    if let (Err(_), Some(report)) = (&sent, outgoing.report) {
+        report.failed(SendFailure::FlowGone);
+    }
+    sent
+}
+
+/// SIP is text wherever it can be (RFC 7118 section 5): browsers like it better in their tools.
+async fn send(edge: &Edge, socket: &mut Socket, bytes: Vec<u8>) -> Result<(), End> {
+    let message = match String::from_utf8(bytes) {
+        Ok(text) => Message::Text(text.into()),
+        Err(error) => Message::Binary(error.into_bytes().into()),
+    };
+    match timeout(edge.timeouts.stall, socket.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::PeerLeft),
+        Err(_) => Err(End::Stalled),
+    }
+}
+
+async fn flush(edge: &Edge, socket: &mut Socket) -> Result<(), End> {
+    match timeout(edge.timeouts.stall, socket.flush()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::PeerLeft),
+        Err(_) => Err(End::Stalled),
+    }
+}

@@ -1,0 +1,304 @@
+//! SIP through the edge: every transport inwards and outwards, flows, tokens, and what happens without a core.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod kit;
+
+use belfry_signal::Journey;
+use belfry_signalling::handle::{FlowToken, FromEdge, SendFailure, Target, ToEdge, Transport};
+use futures_util::{SinkExt as _, StreamExt as _};
+use kit::{PATIENCE, TestEdge, backend, read_until, request, write};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+fn identity(config: String) -> String {
+    config
+}
+
+const OK: &[u8] = b"SIP/2.0 200 OK\r\nCall-ID: x\r\nContent-Length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn the_core_learns_where_customers_reach_us() {
+    let edge = TestEdge::start(backend().await, identity);
+    let core = edge.core().await;
+    let of = |transport| {
+        let found = core.addresses.iter().find(|address| address.transport == transport).expect("announced");
+        (found.host.clone(), found.port)
+    };
+    assert_eq!(core.addresses.len(), 5);
+    assert_eq!(of(Transport::Tls), ("sip.example.org".to_owned(), 5061));
+    assert_eq!(of(Transport::Udp), ("127.0.0.1".to_owned(), edge.address("sip-udp").port()));
+    assert_eq!(of(Transport::Wss), ("127.0.0.1".to_owned(), edge.address("web").port()));
+}
+
+#[tokio::test]
+async fn udp_goes_both_ways_and_needs_no_table() {
+    let edge = TestEdge::start(backend().await, identity);
+    let mut core = edge.core().await;
+    let phone = UdpSocket::bind("127.0.0.9:0").await.expect("binds");
+    phone.connect(edge.address("sip-udp")).await.expect("connects");
+    let message = request("REGISTER", "udp-1");
+    phone.send(&message).await.expect("sent");
+    let inbound = core.message().await;
+    assert_eq!((inbound.transport, inbound.bytes), (Transport::Udp, message));
+    assert_eq!(*inbound.source.reveal(), phone.local_addr().expect("bound"));
+    // 127.0.0.8/29 is Germany in this test's world, and Germany is in the eu.
+    assert_eq!((inbound.region.as_str(), inbound.country.as_deref()), ("eu", Some("DE")));
+    core.send(1, Target::Flow(inbound.flow), OK);
+    let mut buffer = [0; 2_000];
+    let length = timeout(PATIENCE, phone.recv(&mut buffer)).await.expect("in time").expect("received");
+    assert_eq!(&buffer[..length], OK);
+    let address = phone.local_addr().expect("bound");
+    core.send(2, Target::Address { transport: Transport::Udp, address }, OK);
+    let length = timeout(PATIENCE, phone.recv(&mut buffer)).await.expect("in time").expect("received");
+    assert_eq!(&buffer[..length], OK);
+    phone.send(b"\r\n\r\n").await.expect("sent");
+    let length = timeout(PATIENCE, phone.recv(&mut buffer)).await.expect("in time").expect("a pong");
+    assert_eq!(&buffer[..length], b"\r\n");
+    phone.send(b"garbage").await.expect("sent");
+    phone.send(b"OPTIONS sip:a SIP/2.0\r\n\r\n").await.expect("sent");
+    edge.metric_reaches("malformed_total", &[("reason", "sip_start_line")], 1.0).await;
+    edge.metric_reaches("malformed_total", &[("reason", "sip_no_call_id")], 1.0).await;
+    assert_eq!(edge.metric("sip_flows", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn tls_flows_live_and_die_with_their_connection() {
+    for (listener, protocols) in [("sip-tls", &[][..]), ("web", &[][..]), ("web", &[&b"sip/2"[..]][..])] {
+        let edge = TestEdge::start(backend().await, identity);
+        let mut core = edge.core().await;
+        let mut phone = edge.tls(listener, protocols).await;
+        let (first, second) = (request("REGISTER", "tls-1"), request("INVITE", "tls-2"));
+        write(&mut phone, &[&b"\r\n\r\n"[..], &first, &second].concat()).await;
+        assert_eq!(read_until(&mut phone, b"\n").await, b"\r\n", "the ping is answered");
+        let inbound = core.message().await;
+        assert_eq!((inbound.transport, inbound.bytes), (Transport::Tls, first));
+        let again = core.message().await;
+        assert_eq!((again.bytes, &again.flow), (second, &inbound.flow));
+        core.send(1, Target::Flow(inbound.flow.clone()), OK);
+        assert_eq!(read_until(&mut phone, b"\r\n\r\n").await, OK);
+        drop(phone);
+        let FromEdge::FlowClosed { flow } = core.next().await else { panic!("not closed") };
+        assert_eq!(flow, inbound.flow);
+        core.send(2, Target::Flow(flow), OK);
+        let FromEdge::SendFailed { id, failure } = core.next().await else { panic!("not failed") };
+        assert_eq!((id, failure), (2, SendFailure::FlowGone));
+        core.send(3, Target::Flow(FlowToken("bm90IG91cnM".to_owned())), OK);
+        let FromEdge::SendFailed { id, failure } = core.next().await else { panic!("not failed") };
+        assert_eq!((id, failure), (3, SendFailure::BadToken));
+        assert_eq!(edge.metric("sip_flows", &[]), 0.0);
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_phone_registers_on_the_https_port() {
+    let edge = TestEdge::start(backend().await, identity);
+    let mut core = edge.core().await;
+    for (listener, transport) in [("web", Transport::Wss), ("plain", Transport::Ws)] {
+        let mut opening =
+            format!("wss://edge.example.org/{}", "sip").into_client_request().expect("a request");
+        opening.headers_mut().insert("sec-websocket-protocol", "sip".parse().expect("a value"));
+        let stream: Box<dyn Both> = match transport {
+            Transport::Wss => Box::new(edge.tls(listener, &[b"http/1.1"]).await),
+            _ => Box::new(TcpStream::connect(edge.address(listener)).await.expect("connects")),
+        };
+        let (mut socket, response) =
+            tokio_tungstenite::client_async(opening, stream).await.expect("upgraded");
+        assert_eq!(response.headers().get("sec-websocket-protocol").expect("chosen"), "sip");
+        let message = request("REGISTER", "wss-1");
+        let text = String::from_utf8(message.clone()).expect("text");
+        socket.send(Message::text(text)).await.expect("sent");
+        let inbound = core.message().await;
+        assert_eq!((inbound.transport, &inbound.bytes), (transport, &message));
+        socket.send(Message::binary(message.clone())).await.expect("sent");
+        assert_eq!(core.message().await.bytes, message);
+        core.send(1, Target::Flow(inbound.flow.clone()), OK);
+        let answer =
+            timeout(PATIENCE, socket.next()).await.expect("in time").expect("open").expect("a message");
+        assert_eq!(answer.into_data(), OK);
+        core.sender.try_send(ToEdge::Close { flow: inbound.flow }).expect("taken");
+        let end =
+            timeout(PATIENCE, socket.next()).await.expect("in time").expect("an end").expect("a message");
+        assert!(end.is_close(), "{end:?}");
+        assert!(matches!(core.next().await, FromEdge::FlowClosed { .. }));
+    }
+}
+
+trait Both: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Both for T {}
+
+#[tokio::test]
+async fn the_edge_opens_connections_for_the_core() {
+    let edge = TestEdge::start(backend().await, identity);
+    let mut core = edge.core().await;
+    let trunk = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = trunk.local_addr().expect("bound");
+    let target = Target::Address { transport: Transport::Tcp, address };
+    core.send(1, target.clone(), OK);
+    core.send(2, target, OK);
+    let (mut stream, _) = timeout(PATIENCE, trunk.accept()).await.expect("in time").expect("accepted");
+    assert_eq!(read_until(&mut stream, b"\r\n\r\n").await, OK);
+    assert_eq!(read_until(&mut stream, b"\r\n\r\n").await, OK, "the same connection is used again");
+    let message = request("OPTIONS", "out-1");
+    write(&mut stream, &message).await;
+    assert_eq!(core.message().await.bytes, message, "what comes back on it goes to the core");
+    drop((stream, trunk));
+    assert!(matches!(core.next().await, FromEdge::FlowClosed { .. }));
+    for (id, transport, want) in [
+        (3, Transport::Tcp, SendFailure::Unreachable),
+        (4, Transport::Tls, SendFailure::Unreachable),
+        (5, Transport::Wss, SendFailure::UnsupportedTransport),
+    ] {
+        core.send(id, Target::Address { transport, address }, OK);
+        let mut got = core.next().await;
+        if matches!(got, FromEdge::FlowClosed { .. }) {
+            got = core.next().await;
+        }
+        let FromEdge::SendFailed { id: failed, failure } = got else { panic!("not failed: {got:?}") };
+        assert_eq!((failed, failure), (id, want));
+    }
+}
+
+#[tokio::test]
+async fn one_edge_calls_another_over_tls() {
+    let caller = TestEdge::start(backend().await, identity);
+    let mut core = caller.core().await;
+    // The caller's own TLS port stands for a peer whose certificate names its address.
+    let address = caller.address("sip-tls");
+    let message = request("OPTIONS", "loop-1");
+    core.send(1, Target::Address { transport: Transport::Tls, address }, &message);
+    let inbound = core.message().await;
+    assert_eq!((inbound.transport, inbound.bytes), (Transport::Tls, message));
+}
+
+#[tokio::test]
+async fn without_a_core_phones_are_told_and_the_journey_is_bad() {
+    let edge = TestEdge::start(backend().await, identity);
+    let phone = UdpSocket::bind("127.0.0.9:0").await.expect("binds");
+    phone.connect(edge.address("sip-udp")).await.expect("connects");
+    let mut buffer = [0; 2_000];
+    for method in ["REGISTER", "INVITE", "OPTIONS"] {
+        phone.send(&request(method, "lost")).await.expect("sent");
+        let length = timeout(PATIENCE, phone.recv(&mut buffer)).await.expect("in time").expect("received");
+        let answer = String::from_utf8_lossy(&buffer[..length]);
+        assert!(answer.starts_with("SIP/2.0 503 Service Unavailable\r\n"), "{answer}");
+        assert!(
+            answer.contains("branch=z9hG4bKlost") && answer.contains("To: <sip:bob@example.org>;tag="),
+            "{answer}"
+        );
+    }
+    // An ACK is never answered (RFC 3261 section 17.1.1.3), a response neither.
+    phone.send(&request("ACK", "lost")).await.expect("sent");
+    phone.send(OK).await.expect("sent");
+    edge.metric_reaches("sip_refused_total", &[("transport", "udp"), ("reason", "none_up")], 5.0).await;
+    assert_eq!(edge.metric("sip_messages_total", &[("direction", "out")]), 3.0);
+    assert_eq!(edge.journey(Journey::Register, "eu"), (0, 1));
+    assert_eq!(edge.journey(Journey::CallSetup, "eu"), (0, 1));
+    let mut stream = TcpStream::connect(edge.address("sip-tcp")).await.expect("connects");
+    write(&mut stream, &request("REGISTER", "lost-tcp")).await;
+    let answer = read_until(&mut stream, b"\r\n\r\n").await;
+    assert!(answer.starts_with(b"SIP/2.0 503 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_loses_its_connection() {
+    let edge = TestEdge::start(backend().await, |config| {
+        config
+            .replace("sip_flow_queue_max = 64", "sip_flow_queue_max = 4")
+            .replace("stall = \"5s\"", "stall = \"60s\"")
+    });
+    let mut core = edge.core().await;
+    let mut phone = TcpStream::connect(edge.address("sip-tcp")).await.expect("connects");
+    write(&mut phone, &request("REGISTER", "slow")).await;
+    let flow = core.message().await.flow;
+    let big = [b'x'; 60_000];
+    let sender = core.sender.clone();
+    let flood = tokio::spawn(async move {
+        for id in 0.. {
+            let message = ToEdge::Send { id, target: Target::Flow(flow.clone()), bytes: big.to_vec() };
+            if sender.send(message).await.is_err() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut failures = Vec::new();
+    loop {
+        match core.next().await {
+            FromEdge::SendFailed { failure, .. } if failures.len() < 10 => failures.push(failure),
+            FromEdge::FlowClosed { .. } => break,
+            _ => {}
+        }
+    }
+    flood.abort();
+    assert_eq!(failures.first(), Some(&SendFailure::QueueFull));
+    edge.metric_reaches("sip_unsent_total", &[("reason", "queue_full")], 1.0).await;
+}
+
+#[tokio::test]
+async fn a_udp_flow_survives_a_restart_and_a_connection_does_not() {
+    let first = TestEdge::start(backend().await, identity);
+    let mut core = first.core().await;
+    let phone = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+    phone.send_to(&request("REGISTER", "before"), first.address("sip-udp")).await.expect("sent");
+    let udp = core.message().await.flow;
+    let mut stream = TcpStream::connect(first.address("sip-tcp")).await.expect("connects");
+    write(&mut stream, &request("REGISTER", "before-tcp")).await;
+    let tcp = core.message().await.flow;
+    let key = std::fs::read(first.directory.path().join("flow.key")).expect("made");
+    assert_eq!(first.handle.stop(PATIENCE).await, [""; 0]);
+    assert!(!first.handle.is_running());
+
+    let second = TestEdge::start(backend().await, |config| {
+        let path = config.lines().find_map(|line| line.strip_prefix("flow_key_file = ")).expect("configured");
+        std::fs::write(path.trim_matches('"'), key).expect("written");
+        config
+    });
+    let mut core = second.core().await;
+    core.send(1, Target::Flow(udp), OK);
+    let mut buffer = [0; 2_000];
+    let (length, from) =
+        timeout(PATIENCE, phone.recv_from(&mut buffer)).await.expect("in time").expect("received");
+    assert_eq!((&buffer[..length], from), (OK, second.address("sip-udp")));
+    core.send(2, Target::Flow(tcp), OK);
+    let FromEdge::SendFailed { id, failure } = core.next().await else { panic!("not failed") };
+    assert_eq!((id, failure), (2, SendFailure::FlowGone));
+}
+
+#[tokio::test]
+async fn stun_keeps_a_phones_binding_alive() {
+    let edge = TestEdge::start(backend().await, identity);
+    let phone = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+    let question = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[9; 12]].concat();
+    phone.send_to(&question, edge.address("sip-udp")).await.expect("sent");
+    let mut buffer = [0; 100];
+    let length = timeout(PATIENCE, phone.recv(&mut buffer)).await.expect("in time").expect("received");
+    assert_eq!((length, &buffer[..2], &buffer[8..20]), (32, &[1, 1][..], &[9; 12][..]));
+    assert_eq!(edge.metric("sip_keepalives_total", &[("transport", "udp")]), 1.0);
+}
+
+#[tokio::test]
+async fn a_core_restart_drops_no_customer() {
+    let edge = TestEdge::start(backend().await, identity);
+    let mut core = edge.core().await;
+    let mut phone = edge.tls("sip-tls", &[]).await;
+    write(&mut phone, &request("REGISTER", "restart")).await;
+    let flow = core.message().await.flow;
+    assert_eq!(edge.metric("cores", &[]), 1.0);
+    let mut core = core.restart().await;
+    core.send(1, Target::Flow(flow.clone()), OK);
+    assert_eq!(read_until(&mut phone, b"\r\n\r\n").await, OK, "the old flow still leads to the phone");
+    let again = async {
+        // The first answer may still be a 503, given while there was no core.
+        loop {
+            write(&mut phone, &request("OPTIONS", "restart")).await;
+            tokio::select! {
+                inbound = core.message() => return inbound,
+                answer = read_until(&mut phone, b"\r\n\r\n") => assert!(answer.starts_with(b"SIP/2.0 503 ")),
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, again).await.expect("in time").flow, flow);
+}
