@@ -15,6 +15,9 @@ mod reader;
 mod tests;
 mod time;
 
+pub use belfry_events::{
+    CallFilter, CallRow, CallView, Found, LogLine, LogQuery, RecordKind, Stamped, Timeline,
+};
 pub use error::Error;
 pub use http::router;
 pub use json::{
