@@ -165,6 +165,9 @@ fn failed(app: &App, error: &Error) -> Response {
     if error.reason() == "bad_query" {
         return refusal(StatusCode::BAD_REQUEST, error.to_string());
     }
+    if matches!(error, Error::Busy | Error::Stopping) {
+        return busy();
+    }
     app.signals.reading_failed(error.reason());
     refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
