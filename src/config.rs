@@ -241,3 +241,41 @@ impl Node {
         faults
     }
 }
+
+impl Config {
+    /// The same with every relative path put below the data directory.
+    fn placed(mut self) -> Self {
+        let data = self.node.data.clone();
+        for path in self.paths() {
+            // Joining an absolute path gives that path.
+            *path = data.join(&*path);
+        }
+        self
+    }
+
+    /// Every path of every section.
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let mut paths = Vec::new();
+        if let Some(identity) = &mut self.mesh.identity {
+            let files = [&mut identity.directory, &mut identity.certificate, &mut identity.key, &mut identity.authority];
+            paths.extend(files.into_iter().flatten());
+        }
+        if let Some(edge) = &mut self.edge {
+            paths.extend([&mut edge.tls.directory, &mut edge.sip.flow_key_file]);
+            paths.extend(edge.tls.certificates.iter_mut().flat_map(|pair| [&mut pair.chain_file, &mut pair.key_file]));
+            paths.extend(&mut edge.tls.peer_ca_files);
+            paths.extend(edge.geoip.as_mut().map(|geoip| &mut geoip.database));
+        }
+        if let Some(core) = &mut self.core {
+            paths.push(&mut core.state.directory);
+        }
+        if let Some(observe) = &mut self.observe {
+            paths.extend([&mut observe.pipeline.directory, &mut observe.events.directory, &mut observe.series.directory]);
+        }
+        if let Some(alerts) = &mut self.alerts {
+            paths.extend([&mut alerts.engine.directory, &mut alerts.notify.directory]);
+            paths.extend(alerts.notify.services.iter_mut().filter_map(|service| service.routing_key_file.as_mut()));
+        }
+        paths
+    }
+}

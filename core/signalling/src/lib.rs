@@ -23,6 +23,9 @@ mod registrar;
 mod relays;
 mod signals;
 
+#[cfg(test)]
+mod tests;
+
 pub use crate::core::{Core, CoreHandle, Deps, Faults};
 pub use config::{Config, DigestAlgorithm};
 pub use error::Error;

@@ -81,21 +81,21 @@ impl Snapshot {
         } else {
             config.tls.certificates.iter().map(read).collect::<Result<_, _>>()?
         };
-        let mut keys = keys.into_iter().map(Arc::new);
-        let first = keys.next().ok_or_else(|| Error::Config {
-            key: "tls.certificates".to_owned(),
-            problem: "no certificate".to_owned(),
-        })?;
-        let mut snapshot = Self {
-            by_name: HashMap::new(),
-            by_wildcard: HashMap::new(),
-            default: Arc::clone(&first),
-            count: 0,
-        };
-        for key in std::iter::once(first).chain(keys) {
-            snapshot.add(&key);
-        }
+        let snapshot = Self::of(keys)?;
         signals.certificates_loaded(snapshot.count);
+        Ok(snapshot)
+    }
+
+    /// The first serves those who ask for no name, or for one that nobody has.
+    fn of(keys: Vec<CertifiedKey>) -> Result<Self, Error> {
+        let keys: Vec<Arc<CertifiedKey>> = keys.into_iter().map(Arc::new).collect();
+        let none =
+            || Error::Config { key: "tls.certificates".to_owned(), problem: "no certificate".to_owned() };
+        let default = Arc::clone(keys.first().ok_or_else(none)?);
+        let mut snapshot = Self { by_name: HashMap::new(), by_wildcard: HashMap::new(), default, count: 0 };
+        for key in &keys {
+            snapshot.add(key);
+        }
         Ok(snapshot)
     }
 

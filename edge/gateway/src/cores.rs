@@ -67,7 +67,7 @@ impl Cores {
     pub(crate) fn pick(&self, call_id: &str) -> Option<Core> {
         let links = self.links.load();
         let up = links.iter().filter(|link| link.sender.is_up());
-        up.max_by_key(|link| hash(call_id.as_bytes(), link.name.as_bytes())).cloned()
+        up.max_by_key(|link| weight(call_id, &link.name)).cloned()
     }
 
     /// Tells every core.
@@ -76,5 +76,38 @@ impl Cores {
             // A core whose queue is full learns from the flow's next use that it is gone.
             let _ = core.send(message.clone());
         }
+    }
+}
+
+/// How much a core wants a call; the one that wants it most gets it.
+fn weight(call_id: &str, core: &str) -> u64 {
+    hash(call_id.as_bytes(), core.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pick<'a>(call_id: &str, cores: &[&'a str]) -> &'a str {
+        cores.iter().max_by_key(|core| weight(call_id, core)).expect("some core")
+    }
+
+    #[test]
+    fn calls_spread_evenly_and_only_the_lost_cores_calls_move() {
+        let cores = ["core-1", "core-2", "core-3", "core-4"];
+        let mut counts = [0; 4];
+        for call in 0..4_000 {
+            let call_id = format!("{call}@192.0.2.1");
+            let owner = pick(&call_id, &cores);
+            counts[cores.iter().position(|core| *core == owner).expect("one of them")] += 1;
+            if owner != "core-2" {
+                assert_eq!(
+                    pick(&call_id, &["core-4", "core-1", "core-3"]),
+                    owner,
+                    "{call_id} moved for nothing"
+                );
+            }
+        }
+        assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
     }
 }

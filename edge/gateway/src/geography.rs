@@ -52,6 +52,14 @@ impl Geography {
         Ok(Self { database, steering, regions, default_region })
     }
 
+    /// The decision for an address, step by step in words.
+    pub(crate) fn explain(&self, ip: IpAddr) -> Vec<String> {
+        let ip = ip.to_canonical();
+        let record = self.database.as_ref().and_then(|database| look_up(database, ip));
+        let (_, steps) = self.steering.explain(ip, record.as_ref());
+        steps.iter().map(ToString::to_string).collect()
+    }
+
     /// Who is at `address`.
     pub(crate) fn place(&self, listener: &ListenerName, address: SocketAddr, is_secure: bool) -> Peer {
         let ip = address.ip().to_canonical();

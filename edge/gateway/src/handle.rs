@@ -1,6 +1,6 @@
 //! Starting the edge, and what the front door may do with it afterwards.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -137,6 +137,20 @@ impl GatewayHandle {
     #[must_use]
     pub fn authority_file(&self) -> Option<&std::path::Path> {
         self.inner.authority_file.as_deref()
+    }
+
+    /// Whether the thread that carries the connections is alive, for readiness.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        let finished = &self.inner.finished;
+        // The sender is gone without a word only when the thread died.
+        finished.has_changed().is_ok() && !*finished.borrow()
+    }
+
+    /// Where a customer at `ip` belongs and why, step by step in words.
+    #[must_use]
+    pub fn explain(&self, ip: IpAddr) -> Vec<String> {
+        self.inner.edge.geography.load().explain(ip)
     }
 
     /// Connections to SIP clients that are open now.

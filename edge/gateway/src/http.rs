@@ -1,5 +1,6 @@
 //! HTTP/1.1 and h2 through Pingora's engine: routing, headers, errors, and one report per request.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session, http_proxy};
 
 use crate::edge::Edge;
-use crate::routes::Backend;
+use crate::peer::Peer;
+use crate::routes::{Backend, Routes};
 use crate::signals::{RequestEnd, ResponseFlag};
 use crate::stream::Connection;
 
@@ -45,6 +47,8 @@ pub(crate) struct FrontEnd {
 #[derive(Debug)]
 pub(crate) struct RequestContext {
     connection: Option<Arc<Connection>>,
+    /// The customer behind a trusted proxy, who is not the connection's peer.
+    customer: Option<Peer>,
     start: Instant,
     start_unix_nanos: u64,
     context: SpanContext,
@@ -79,6 +83,7 @@ impl ProxyHttp for FrontEnd {
     fn new_ctx(&self) -> RequestContext {
         RequestContext {
             connection: None,
+            customer: None,
             start: Instant::now(),
             start_unix_nanos: now_unix_nanos(),
             context: SpanContext::new_root(),
@@ -120,6 +125,14 @@ impl ProxyHttp for FrontEnd {
         let request = session.req_header();
         let host = request.uri.host().or_else(|| header_text(request, "host")).unwrap_or_default();
         ctx.backend = routes.find(host, request.uri.path()).map(Arc::clone);
+        ctx.customer = ctx.connection.as_ref().and_then(|connection| {
+            let address = forwarded_customer(&routes, request, connection.peer.address)?;
+            Some(self.edge.geography.load().place(
+                &connection.peer.listener,
+                address,
+                connection.peer.is_secure,
+            ))
+        });
         if ctx.connection.is_some() && ctx.backend.is_some() {
             return Ok(false);
         }
@@ -155,18 +168,28 @@ impl ProxyHttp for FrontEnd {
     ) -> Result<()> {
         let Some(connection) = &ctx.connection else { return Ok(()) };
         let peer = &connection.peer;
+        let customer = ctx.customer.as_ref().unwrap_or(peer);
         let is_trusted = self.edge.routes.load().trusts(peer.address.ip());
-        let claimed = header_text(session.req_header(), "x-forwarded-for").filter(|_| is_trusted);
-        let ip = peer.address.ip().to_canonical();
-        let forwarded_for = claimed.map_or_else(|| ip.to_string(), |claimed| format!("{claimed}, {ip}"));
+        let ip = peer.address.ip().to_canonical().to_string();
+        let (mut forwarded_for, mut proto) = (ip.clone(), if peer.is_secure { "https" } else { "http" });
+        if is_trusted {
+            let claims =
+                upstream.headers.get_all("x-forwarded-for").iter().filter_map(|claim| claim.to_str().ok());
+            forwarded_for = claims.chain([ip.as_str()]).collect::<Vec<_>>().join(", ");
+            proto = match header_text(session.req_header(), "x-forwarded-proto") {
+                Some("https") => "https",
+                Some("http") => "http",
+                _ => proto,
+            };
+        }
         for name in CLAIMS {
             upstream.remove_header(name);
         }
         remove_internal(upstream);
         upstream.insert_header("x-forwarded-for", forwarded_for)?;
-        upstream.insert_header("x-forwarded-proto", if peer.is_secure { "https" } else { "http" })?;
-        upstream.insert_header("x-belfry-region", peer.region.as_str())?;
-        if let Some(country) = peer.country {
+        upstream.insert_header("x-forwarded-proto", proto)?;
+        upstream.insert_header("x-belfry-region", customer.region.as_str())?;
+        if let Some(country) = customer.country {
             upstream.insert_header("x-belfry-country", country.as_str())?;
         }
         upstream.insert_header("traceparent", ctx.context.traceparent())?;
@@ -242,7 +265,7 @@ impl ProxyHttp for FrontEnd {
             .forwarded
             .map_or(Duration::ZERO, |at| answered_after.saturating_sub(at.duration_since(ctx.start)));
         self.edge.signals.request_ended(&RequestEnd {
-            peer: &connection.peer,
+            peer: ctx.customer.as_ref().unwrap_or(&connection.peer),
             flag,
             status: session.response_written().map(|response| response.status.as_u16()),
             method: method_name(request),
@@ -267,6 +290,19 @@ impl ProxyHttp for FrontEnd {
 fn connection_of(session: &Session) -> Option<Arc<Connection>> {
     let user_data = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
     user_data.downcast_ref::<Arc<Connection>>().map(Arc::clone)
+}
+
+/// The customer whom a trusted proxy forwards for: the last address in `x-forwarded-for` that is not a trusted proxy
+/// itself. What stands before it was claimed by people whom nobody trusts.
+fn forwarded_customer(routes: &Routes, request: &RequestHeader, proxy: SocketAddr) -> Option<SocketAddr> {
+    if !routes.trusts(proxy.ip()) {
+        return None;
+    }
+    let claims = request.headers.get_all("x-forwarded-for").iter().filter_map(|claim| claim.to_str().ok());
+    let addresses = claims.flat_map(|claim| claim.split(',')).map(|claim| claim.trim().parse::<IpAddr>());
+    let addresses: Vec<IpAddr> = addresses.collect::<Result<_, _>>().ok()?;
+    let customer = addresses.into_iter().rev().find(|ip| !routes.trusts(*ip))?;
+    Some(SocketAddr::new(customer, proxy.port()))
 }
 
 /// Whose fault an error is, and what the customer is told; `None` when nobody is there to be told.

@@ -33,6 +33,7 @@ mod sip_udp;
 mod sip_websocket;
 mod sniff;
 mod stream;
+mod stun;
 
 pub use config::{
     BackendConfig, CertificateConfig, Config, GeoipConfig, HttpConfig, LimitsConfig, ListenerConfig,

@@ -34,6 +34,9 @@ use crate::sip_udp;
 /// Pending connections in the kernel; what does not fit is retried by the client's TCP.
 const BACKLOG: i32 = 1_024;
 
+/// Kernel memory of one UDP socket, each way.
+const DATAGRAM_BUFFER_BYTES: usize = 4 << 20;
+
 /// A bound socket of a listener, before there is a runtime to poll it.
 pub(crate) struct Bound {
     pub(crate) name: ListenerName,
@@ -92,7 +95,11 @@ pub(crate) fn bind(config: &ListenerConfig, name: ListenerName, tag: u32) -> Res
         if domain == Domain::IPV6 {
             socket.set_only_v6(true)?;
         }
-        if !is_udp {
+        if is_udp {
+            // Best effort: bursts of registrations after an outage are larger than the default buffer.
+            let _ = socket.set_recv_buffer_size(DATAGRAM_BUFFER_BYTES);
+            let _ = socket.set_send_buffer_size(DATAGRAM_BUFFER_BYTES);
+        } else {
             // A restart must not wait for old connections to time out.
             socket.set_reuse_address(true)?;
         }

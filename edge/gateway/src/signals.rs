@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use belfry_signal::record::{Attributes, Body, Direction, Name, SipMessage, Span, SpanKind, SpanStatus};
+use belfry_signal::record::{Attributes, Body, Direction, Log, Name, SipMessage, Span, SpanKind, SpanStatus};
 use belfry_signal::{
     Cause, Counter, CounterHandle, Emitter, Gauge, GaugeGuard, Histogram, Journey, Journeys, Pii, Region,
     Registry, Room, SECONDS, Severity, SpanContext, SpanId, TraceKey, now_unix_nanos,
@@ -249,7 +249,16 @@ impl Signals {
         let attributes = request_attributes(end);
         let is_bad = self.judge(end);
         let severity = if is_bad { Severity::Warn } else { Severity::Debug };
-        inner.emitter.log(COMPONENT, severity, "request", attributes.clone(), Some(end.context), None);
+        // To the store and not to the operator's terminal: there are thousands a second, and a bad backend would
+        // drown everything else there.
+        let log = Log {
+            severity,
+            message: Name::Borrowed("request"),
+            attributes: attributes.clone(),
+            context: Some(end.context),
+            call_id: None,
+        };
+        inner.emitter.emit(COMPONENT, Body::Log(log));
         let span = Span {
             context: end.context,
             parent: end.parent,

@@ -9,6 +9,7 @@ use tokio::net::UdpSocket;
 use crate::edge::Edge;
 use crate::signals::{ListenerName, Malformed};
 use crate::sip_text;
+use crate::stun;
 
 /// One datagram; longer ones do not exist.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -39,7 +40,16 @@ fn arrived(
         // The answer is never longer than the question, so that a forged source gains nothing.
         if datagram.len() >= 4 {
             edge.signals.keepalive_answered(Transport::Udp);
+            // When the socket is full, the phone asks again.
             let _ = socket.try_send_to(b"\r\n", source);
+        }
+        return;
+    }
+    if stun::is_stun(datagram) {
+        if let Some(answer) = stun::answer(datagram, source) {
+            edge.signals.keepalive_answered(Transport::Udp);
+            // When the socket is full, the phone asks again.
+            let _ = socket.try_send_to(&answer, source);
         }
         return;
     }

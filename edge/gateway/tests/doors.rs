@@ -269,3 +269,32 @@ async fn bad_input_is_counted_and_harms_nobody() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_second_handshake_is_resumed() {
+    let edge = TestEdge::start(backend().await, identity);
+    let config = edge.client_config(&[]);
+    for _ in 0..2 {
+        let stream = TcpStream::connect(edge.address("web")).await.expect("connects");
+        let stream = kit::connect_tls(&config, stream).await.expect("shakes hands");
+        // The ticket comes after the handshake, with the first answer.
+        let (status, _, _) = http1(stream, get("/app")).await;
+        assert_eq!(status, 200);
+    }
+    assert_eq!(edge.metric("handshakes_total", &[("outcome", "done")]), 1.0);
+    assert_eq!(edge.metric("handshakes_total", &[("outcome", "resumed")]), 1.0);
+}
+
+#[tokio::test]
+async fn handshakes_under_way_are_bounded() {
+    let edge = TestEdge::start(backend().await, |config| {
+        config.replace("handshakes_max = 1000", "handshakes_max = 1")
+    });
+    let silent = TcpStream::connect(edge.address("web")).await.expect("connects");
+    let also_silent = TcpStream::connect(edge.address("sip-tls")).await.expect("connects");
+    // Whoever comes second is refused; the first waits for a handshake that never comes.
+    edge.metric_reaches("limits_total", &[("limit", "handshakes")], 1.0).await;
+    drop((silent, also_silent));
+    edge.metric_reaches("handshakes_total", &[("outcome", "cut_short")], 1.0).await;
+    drop(edge.tls("web", &[]).await);
+}

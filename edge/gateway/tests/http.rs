@@ -152,3 +152,37 @@ async fn a_drain_lets_requests_finish_and_names_those_that_do_not() {
     assert_eq!(edge.handle.stop(kit::PATIENCE).await, [""; 0]);
     assert!(TcpStream::connect(edge.address("web")).await.is_err(), "nobody listens any more");
 }
+
+#[tokio::test]
+async fn a_body_that_stalls_is_the_clients_fault() {
+    let edge =
+        TestEdge::start(backend().await, |config| config.replace("stall = \"5s\"", "stall = \"200ms\""));
+    let mut stream = TcpStream::connect(edge.address("plain")).await.expect("connects");
+    kit::write(&mut stream, b"POST /app HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc").await;
+    let answer = String::from_utf8_lossy(&kit::read_all(&mut stream).await).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    edge.metric_reaches("requests_total", &[("flag", "client_stalled")], 1.0).await;
+    assert_eq!(edge.journey(Journey::EdgeHttp, "us"), (0, 0), "neither good nor bad");
+}
+
+#[tokio::test]
+async fn only_trusted_proxies_are_believed() {
+    let edge = TestEdge::start(backend().await, |config| {
+        config.replace("slow_after", "trusted_proxies = [\"127.0.0.2/32\"]\nslow_after")
+    });
+    for (source, forwarded_for, proto, region) in [
+        ("127.0.0.2:0", "6.6.6.6, 203.0.113.9, 127.0.0.2", "https", "eu"),
+        ("127.0.0.3:0", "127.0.0.3", "http", "us"),
+    ] {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind(source.parse().expect("an address")).expect("binds");
+        let stream = socket.connect(edge.address("plain")).await.expect("connects");
+        let mut request = get("/app");
+        request.headers_mut().insert("x-forwarded-for", "6.6.6.6, 203.0.113.9".parse().expect("a value"));
+        request.headers_mut().insert("x-forwarded-proto", "https".parse().expect("a value"));
+        let (_, _, body) = http1(stream, request).await;
+        assert!(body.contains(&format!("x-forwarded-for: {forwarded_for}\n")), "{body}");
+        assert!(body.contains(&format!("x-forwarded-proto: {proto}\n")), "{body}");
+        assert!(body.contains(&format!("x-belfry-region: {region}\n")), "{body}");
+    }
+}

@@ -236,3 +236,69 @@ async fn a_reader_that_does_not_read_loses_its_connection() {
     assert_eq!(failures.first(), Some(&SendFailure::QueueFull));
     edge.metric_reaches("sip_unsent_total", &[("reason", "queue_full")], 1.0).await;
 }
+
+#[tokio::test]
+async fn a_udp_flow_survives_a_restart_and_a_connection_does_not() {
+    let first = TestEdge::start(backend().await, identity);
+    let mut core = first.core().await;
+    let phone = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+    phone.send_to(&request("REGISTER", "before"), first.address("sip-udp")).await.expect("sent");
+    let udp = core.message().await.flow;
+    let mut stream = TcpStream::connect(first.address("sip-tcp")).await.expect("connects");
+    write(&mut stream, &request("REGISTER", "before-tcp")).await;
+    let tcp = core.message().await.flow;
+    let key = std::fs::read(first.directory.path().join("flow.key")).expect("made");
+    assert_eq!(first.handle.stop(PATIENCE).await, [""; 0]);
+    assert!(!first.handle.is_running());
+
+    let second = TestEdge::start(backend().await, |config| {
+        let path = config.lines().find_map(|line| line.strip_prefix("flow_key_file = ")).expect("configured");
+        std::fs::write(path.trim_matches('"'), key).expect("written");
+        config
+    });
+    let mut core = second.core().await;
+    core.send(1, Target::Flow(udp), OK);
+    let mut buffer = [0; 2_000];
+    let (length, from) =
+        timeout(PATIENCE, phone.recv_from(&mut buffer)).await.expect("in time").expect("received");
+    assert_eq!((&buffer[..length], from), (OK, second.address("sip-udp")));
+    core.send(2, Target::Flow(tcp), OK);
+    let FromEdge::SendFailed { id, failure } = core.next().await else { panic!("not failed") };
+    assert_eq!((id, failure), (2, SendFailure::FlowGone));
+}
+
+#[tokio::test]
+async fn stun_keeps_a_phones_binding_alive() {
+    let edge = TestEdge::start(backend().await, identity);
+    let phone = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+    let question = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[9; 12]].concat();
+    phone.send_to(&question, edge.address("sip-udp")).await.expect("sent");
+    let mut buffer = [0; 100];
+    let length = timeout(PATIENCE, phone.recv(&mut buffer)).await.expect("in time").expect("received");
+    assert_eq!((length, &buffer[..2], &buffer[8..20]), (32, &[1, 1][..], &[9; 12][..]));
+    assert_eq!(edge.metric("sip_keepalives_total", &[("transport", "udp")]), 1.0);
+}
+
+#[tokio::test]
+async fn a_core_restart_drops_no_customer() {
+    let edge = TestEdge::start(backend().await, identity);
+    let mut core = edge.core().await;
+    let mut phone = edge.tls("sip-tls", &[]).await;
+    write(&mut phone, &request("REGISTER", "restart")).await;
+    let flow = core.message().await.flow;
+    assert_eq!(edge.metric("cores", &[]), 1.0);
+    let mut core = core.restart().await;
+    core.send(1, Target::Flow(flow.clone()), OK);
+    assert_eq!(read_until(&mut phone, b"\r\n\r\n").await, OK, "the old flow still leads to the phone");
+    let again = async {
+        // The first answer may still be a 503, given while there was no core.
+        loop {
+            write(&mut phone, &request("OPTIONS", "restart")).await;
+            tokio::select! {
+                inbound = core.message() => return inbound,
+                answer = read_until(&mut phone, b"\r\n\r\n") => assert!(answer.starts_with(b"SIP/2.0 503 ")),
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, again).await.expect("in time").flow, flow);
+}

@@ -48,6 +48,7 @@ fn config(sessions_max: usize) -> Config {
         advertised_address: None,
         port_min: 10_000,
         port_max: 32_000,
+        dscp: 46,
         workers: 1,
         pin_workers: true,
         sessions_max,
@@ -62,6 +63,7 @@ fn config(sessions_max: usize) -> Config {
         one_way_after: Duration::from_secs(10),
         silent_after: Duration::from_secs(30),
         abandoned_after: Duration::from_secs(3_600),
+        abandoned_held_after: Duration::from_secs(3_600),
     }
 }
 

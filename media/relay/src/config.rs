@@ -19,6 +19,8 @@ pub struct Config {
     pub port_min: u16,
     /// Last port; RTP takes the even ones and RTCP the odd ones after them.
     pub port_max: u16,
+    /// Differentiated-services code point of packets that are sent; 46 is expedited forwarding, 0 leaves it unset.
+    pub dscp: u8,
     /// Threads that forward packets; each session stays on one of them.
     pub workers: usize,
     /// Whether each worker stays on one processor core, from the last core downwards.
@@ -50,9 +52,13 @@ pub struct Config {
     /// A call of which nothing is heard for this long is reported as silent.
     #[serde(with = "humantime_serde")]
     pub silent_after: Duration,
-    /// A call without any packet or request for this long is given up and its ports are freed.
+    /// A call that is not held, without any packet or request for this long, is given up and its ports are freed:
+    /// whoever should have ended it is gone.
     #[serde(with = "humantime_serde")]
     pub abandoned_after: Duration,
+    /// The same for a call of which both legs agreed to be silent.
+    #[serde(with = "humantime_serde")]
+    pub abandoned_held_after: Duration,
 }
 
 impl Config {
@@ -88,6 +94,7 @@ impl Config {
             "port_max",
             format!("{} leaves less than the four ports that a call needs", self.port_max),
         );
+        refuse(self.dscp > 63, "dscp", format!("{} is not between 0 and 63", self.dscp));
         let counts = [
             ("workers", self.workers, 256),
             ("sessions_max", self.sessions_max, 1_000_000),
@@ -105,6 +112,7 @@ impl Config {
             ("one_way_after", self.one_way_after, 100),
             ("silent_after", self.silent_after, 100),
             ("abandoned_after", self.abandoned_after, 1_000),
+            ("abandoned_held_after", self.abandoned_held_after, 1_000),
         ];
         for (key, value, millis_min) in durations {
             refuse(value < Duration::from_millis(millis_min), key, format!("less than {millis_min} ms"));

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, broadcast, oneshot};
 use crate::config::Config;
 use crate::faults::Faults;
 use crate::ports::PortPool;
-use crate::signals::Signals;
+use crate::signals::{Asked, Signals};
 
 /// How long a worker may take to close its sockets when told to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(1);
@@ -124,9 +124,9 @@ impl RelayHandle {
     /// not reply in the configured time is [`Refusal::Unavailable`].
     pub async fn request(&self, request: Request) -> Reply {
         let start = Instant::now();
-        let asked = request.clone();
+        let asked = Asked::from(&request);
         let reply = self.ask(request).await.unwrap_or(Reply::Refused(Refusal::Unavailable));
-        self.common.signals.request_answered(&asked, &reply, start.elapsed());
+        self.common.signals.request_answered(asked, &reply, start.elapsed());
         reply
     }
 

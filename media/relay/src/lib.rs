@@ -46,8 +46,14 @@ impl Relay {
         let signals = Signals::register(registry);
         // Port order must not be guessable; the fault dice must be repeatable, so only the order is random.
         let order = RandomState::new().hash_one("ports");
-        let pool = PortPool::new(config.bind_address, config.port_min, config.port_max, order);
+        let pool = PortPool::new(config.bind_address, config.dscp, config.port_min, config.port_max, order);
         signals.started(&config, pool.ports());
+        // Four sockets per call with one stream; the root may raise the limit before it starts us.
+        let files_needed = config.sessions_max as u64 * 4;
+        let files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        if let Some(files_max) = files_max.filter(|files_max| *files_max < files_needed) {
+            signals.files_are_few(files_max, files_needed);
+        }
         let common = Arc::new(Common::new(config, Arc::new(pool), signals, faults));
         let doors = (0..common.config.workers)
             .map(|number| worker::start(number, &common))

@@ -8,19 +8,28 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use belfry_relay_api::Refusal;
 use mio::net::UdpSocket;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::faults::Dice;
 
 /// Pairs that another process may be found on before we give up looking.
 const TRIES_MAX: usize = 64;
 
+/// Why there is no pair.
+#[derive(Debug)]
+pub(crate) enum BindError {
+    /// Every pair is leased, or held by another process.
+    Exhausted,
+    /// The kernel gave no socket.
+    Socket(io::Error),
+}
+
 /// All pairs of the range. Taken on the control path only.
 #[derive(Debug)]
 pub(crate) struct PortPool {
     address: IpAddr,
+    dscp: u8,
     free: Mutex<VecDeque<u16>>,
     ports: usize,
 }
@@ -42,7 +51,7 @@ pub(crate) struct Lease {
 
 impl PortPool {
     /// The pairs within `port_min..=port_max`, shuffled by `seed`.
-    pub(crate) fn new(address: IpAddr, port_min: u16, port_max: u16, seed: u64) -> Self {
+    pub(crate) fn new(address: IpAddr, dscp: u8, port_min: u16, port_max: u16, seed: u64) -> Self {
         let first = port_min + port_min % 2;
         let mut pairs: Vec<u16> = (first..port_max).step_by(2).collect();
         let mut dice = Dice::new(seed);
@@ -51,7 +60,7 @@ impl PortPool {
             pairs.swap(index, other);
         }
         let ports = pairs.len() * 2;
-        Self { address, free: Mutex::new(pairs.into()), ports }
+        Self { address, dscp, free: Mutex::new(pairs.into()), ports }
     }
 
     /// Ports in the range.
@@ -65,21 +74,33 @@ impl PortPool {
     }
 
     /// Binds a pair.
-    pub(crate) fn bind(self: &Arc<Self>) -> Result<Pair, Refusal> {
+    pub(crate) fn bind(self: &Arc<Self>) -> Result<Pair, BindError> {
         // Pairs that another process holds stay leased while we look, so that each is tried once.
         let mut taken = Vec::new();
         while taken.len() < TRIES_MAX {
-            let rtp_port = self.lock().pop_front().ok_or(Refusal::PortsExhausted)?;
+            let rtp_port = self.lock().pop_front().ok_or(BindError::Exhausted)?;
             let lease = Lease { pool: Arc::clone(self), rtp_port };
-            let bound =
-                bind(self.address, rtp_port).and_then(|rtp| Ok((rtp, bind(self.address, rtp_port + 1)?)));
+            let bound = self.open(rtp_port).and_then(|rtp| Ok((rtp, self.open(rtp_port + 1)?)));
             match bound {
                 Ok((rtp, rtcp)) => return Ok(Pair { rtp, rtcp, lease }),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken.push(lease),
-                Err(_) => return Err(Refusal::Unavailable),
+                Err(error) => return Err(BindError::Socket(error)),
             }
         }
-        Err(Refusal::PortsExhausted)
+        Err(BindError::Exhausted)
+    }
+
+    fn open(&self, port: u16) -> io::Result<UdpSocket> {
+        let socket = bind(self.address, port)?;
+        if self.dscp > 0 {
+            // The code point is the upper six bits of the byte (RFC 2474). Where marking is not allowed, packets
+            // go unmarked rather than not at all.
+            let class = u32::from(self.dscp) << 2;
+            let marked = SockRef::from(&socket);
+            let _ =
+                if self.address.is_ipv4() { marked.set_tos_v4(class) } else { marked.set_tclass_v6(class) };
+        }
+        Ok(socket)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<u16>> {
@@ -136,14 +157,14 @@ mod tests {
         for (min, max, pairs) in
             [(20_000, 20_003, 2), (20_001, 20_004, 1), (20_000, 20_000, 0), (65_532, 65_535, 2)]
         {
-            assert_eq!(PortPool::new(LOOPBACK, min, max, 1).ports(), pairs * 2, "{min}-{max}");
+            assert_eq!(PortPool::new(LOOPBACK, 46, min, max, 1).ports(), pairs * 2, "{min}-{max}");
         }
     }
 
     #[test]
     fn a_pair_comes_back_last() {
         let (min, max) = free_range(4);
-        let pool = Arc::new(PortPool::new(LOOPBACK, min, max, 7));
+        let pool = Arc::new(PortPool::new(LOOPBACK, 46, min, max, 7));
         let first = pool.bind().expect("free ports");
         assert_eq!(pool.used(), 2);
         assert_eq!(first.lease.rtp_port % 2, 0);
@@ -156,11 +177,11 @@ mod tests {
     #[test]
     fn a_port_of_another_process_is_passed_over() {
         let (min, max) = free_range(2);
-        let pool = Arc::new(PortPool::new(LOOPBACK, min, max, 7));
+        let pool = Arc::new(PortPool::new(LOOPBACK, 46, min, max, 7));
         let next = *pool.lock().front().expect("a pair");
         let _other = std::net::UdpSocket::bind((LOOPBACK, next + 1)).expect("free");
         let pair = pool.bind().expect("the other pair");
         assert_ne!(pair.lease.rtp_port, next);
-        assert_eq!(pool.bind().map(drop), Err(Refusal::PortsExhausted));
+        assert!(matches!(pool.bind(), Err(BindError::Exhausted)));
     }
 }

@@ -1,9 +1,11 @@
 //! What the relay tells the world. The only file of this crate that names a metric, a span or a log line.
 
+mod labels;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use belfry_relay_api::{Leg, Notice, Refusal, Reply, SessionKey, SessionReport};
+use belfry_relay_api::{Leg, Notice, Reply, SessionKey, SessionReport};
 use belfry_rtp_proto::window::{Impairment, Quality};
 use belfry_signal::record::{self, SpanKind, SpanStatus};
 use belfry_signal::{
@@ -13,90 +15,15 @@ use belfry_signal::{
 
 use crate::config::Config;
 
+pub(crate) use self::labels::{Asked, End, Loss, Traffic, Unwanted};
+use self::labels::{Outcome, Place, Side};
+
 const COMPONENT: &str = "media";
 
 /// Upper bounds for mean opinion scores, 1.0 to 4.5.
 const SCORES: &[f64] = &[1.5, 2.0, 2.5, 3.0, 3.3, 3.6, 3.8, 4.0, 4.1, 4.2, 4.3, 4.4, 4.5];
 /// Upper bounds for shares of lost packets.
 const RATIOS: &[f64] = &[0.0, 0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.2, 0.5, 1.0];
-
-belfry_signal::label_enum! {
-    /// What a forwarded packet was.
-    pub(crate) enum Traffic("kind") { Rtp = "rtp", Rtcp = "rtcp", Other = "other" }
-}
-
-belfry_signal::label_enum! {
-    /// Why a packet from outside was not taken.
-    pub(crate) enum Unwanted("reason") {
-        /// Its source is not the leg's.
-        Foreign = "foreign",
-        /// The leg has not been described yet.
-        Undescribed = "undescribed",
-        /// It is not what belongs on the port.
-        Malformed = "malformed",
-        /// It is STUN, and we offered no ICE.
-        Stun = "stun",
-    }
-}
-
-belfry_signal::label_enum! {
-    /// Why a packet that was taken was not sent on.
-    pub(crate) enum Loss("reason") {
-        /// The loss fault is on.
-        Fault = "fault",
-        /// The kernel's send buffer was full.
-        SendBuffer = "send_buffer",
-        /// The other leg's port is closed or its host cannot be reached.
-        Unreachable = "unreachable",
-        /// The other leg has no address: on hold, or not heard and described by name.
-        NoDestination = "no_destination",
-    }
-}
-
-belfry_signal::label_enum! {
-    /// A side of a call.
-    enum Side("leg") { Caller = "caller", Callee = "callee" }
-}
-
-belfry_signal::label_enum! {
-    /// Where packets of a window went missing.
-    enum Place("place") {
-        /// Before they reached us or in us.
-        Lost = "lost",
-        /// They came, but after their turn.
-        Late = "late",
-    }
-}
-
-belfry_signal::label_enum! {
-    /// What was asked.
-    enum Asked("request") { Offer = "offer", Answer = "answer", Delete = "delete", Query = "query" }
-}
-
-belfry_signal::label_enum! {
-    /// How a request ended.
-    enum Outcome("outcome") {
-        Done = "done",
-        PortsExhausted = "ports_exhausted",
-        SessionsExhausted = "sessions_exhausted",
-        BadDescription = "bad_description",
-        UnknownSession = "unknown_session",
-        Draining = "draining",
-        Unavailable = "unavailable",
-    }
-}
-
-belfry_signal::label_enum! {
-    /// Why a session ended.
-    pub(crate) enum End("end") {
-        /// The core said so.
-        Deleted = "deleted",
-        /// Nothing was heard of it for too long.
-        Abandoned = "abandoned",
-        /// The relay stopped.
-        Stopped = "stopped",
-    }
-}
 
 /// Per-packet counts of one worker, added up between two polls so that packets touch no shared memory.
 #[derive(Debug, Default)]
@@ -146,6 +73,7 @@ pub(crate) struct Signals {
     reported_loss: Histogram<(Region, Side)>,
     one_way: Counter<(Region, Side)>,
     silent: Counter<(Region,)>,
+    socket_errors: Counter<()>,
     is_exhausted: AtomicBool,
 }
 
@@ -203,6 +131,8 @@ impl Signals {
             ),
             silent: component
                 .counter("silent_sessions_total", "Calls of which nothing was heard for too long."),
+            socket_errors: component
+                .counter("socket_errors_total", "Media sockets that could not be opened or polled."),
             is_exhausted: AtomicBool::new(false),
         }
     }
@@ -230,6 +160,28 @@ impl Signals {
         self.emitter.log(COMPONENT, Severity::Warn, message, attributes, None, None);
     }
 
+    /// Fewer files may be open than the configured calls need: offers will be refused before the ports run out.
+    pub(crate) fn files_are_few(&self, files_max: u64, files_needed: u64) {
+        let attributes = vec![
+            ("media.files_max".into(), files_max.into()),
+            ("media.files_needed".into(), files_needed.into()),
+        ];
+        let message = "the limit of open files is too low for media.sessions_max";
+        self.emitter.log(COMPONENT, Severity::Warn, message, attributes, None, None);
+    }
+
+    /// A media socket could not be opened or polled, for another reason than a port in use.
+    pub(crate) fn socket_failed(&self, error: &std::io::Error) {
+        self.socket_errors.inc(());
+        let attributes =
+            vec![("os.error".into(), i64::from(error.raw_os_error().unwrap_or_default()).into())];
+        // One line until a call gets its sockets again.
+        if !self.is_exhausted.swap(true, Ordering::Relaxed) {
+            let message = "a media socket could not be opened";
+            self.emitter.log(COMPONENT, Severity::Error, message, attributes, None, None);
+        }
+    }
+
     /// A worker's event loop failed; its sessions are lost.
     pub(crate) fn worker_failed(&self, worker: usize, sessions: usize) {
         let attributes = vec![
@@ -239,23 +191,8 @@ impl Signals {
         self.emitter.log(COMPONENT, Severity::Error, "a media worker failed to poll", attributes, None, None);
     }
 
-    pub(crate) fn request_answered(&self, asked: &belfry_relay_api::Request, reply: &Reply, took: Duration) {
-        use belfry_relay_api::Request;
-        let asked = match asked {
-            Request::Offer(_) => Asked::Offer,
-            Request::Answer(_) => Asked::Answer,
-            Request::Delete { .. } => Asked::Delete,
-            Request::Query { .. } => Asked::Query,
-        };
-        let outcome = match reply {
-            Reply::Refused(Refusal::PortsExhausted) => Outcome::PortsExhausted,
-            Reply::Refused(Refusal::SessionsExhausted) => Outcome::SessionsExhausted,
-            Reply::Refused(Refusal::BadDescription) => Outcome::BadDescription,
-            Reply::Refused(Refusal::UnknownSession) => Outcome::UnknownSession,
-            Reply::Refused(Refusal::Draining) => Outcome::Draining,
-            Reply::Refused(Refusal::Unavailable) => Outcome::Unavailable,
-            Reply::Description { .. } | Reply::Deleted(_) | Reply::State(_) => Outcome::Done,
-        };
+    pub(crate) fn request_answered(&self, asked: Asked, reply: &Reply, took: Duration) {
+        let outcome = Outcome::from(reply);
         self.requests.inc((asked, outcome));
         self.request_seconds.observe((asked,), took.as_secs_f64());
         self.exhaustion_changed(asked, outcome);
@@ -454,7 +391,7 @@ impl Signals {
             region: subject.region.clone(),
             window_seconds: window.seconds,
             packets: quality.map_or(0, |quality| quality.packets),
-            lost: quality.map_or(0, |quality| quality.lost + quality.late),
+            lost: quality.map_or(0, |quality| quality.lost),
             jitter_ms: quality.map_or(0.0, |quality| quality.jitter_ms),
             rtt_ms: window.round_trip_ms,
             mos: quality.map(|quality| quality.mos_listening),
@@ -467,15 +404,6 @@ impl Signals {
 
 const CALLER: [&str; 4] = ["caller.packets", "caller.lost", "caller.jitter_ms", "caller.mos"];
 const CALLEE: [&str; 4] = ["callee.packets", "callee.lost", "callee.jitter_ms", "callee.mos"];
-
-impl From<Leg> for Side {
-    fn from(leg: Leg) -> Self {
-        match leg {
-            Leg::Caller => Self::Caller,
-            Leg::Callee => Self::Callee,
-        }
-    }
-}
 
 fn as_gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)

@@ -27,6 +27,7 @@ fn config(pairs: u16) -> Config {
         advertised_address: None,
         port_min,
         port_max,
+        dscp: 46,
         workers: 2,
         pin_workers: false,
         sessions_max: 8,
@@ -41,6 +42,7 @@ fn config(pairs: u16) -> Config {
         one_way_after: Duration::from_secs(60),
         silent_after: Duration::from_secs(60),
         abandoned_after: Duration::from_secs(3_600),
+        abandoned_held_after: Duration::from_secs(3_600),
     }
 }
 

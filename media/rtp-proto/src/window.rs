@@ -180,6 +180,12 @@ impl Meter {
         quality
     }
 
+    /// The window that is open, without ending it: for a last one that is too short to be held against the leg.
+    #[must_use]
+    pub fn window(&self, round_trip_ms: Option<f64>) -> Option<Quality> {
+        self.judge(&self.window, round_trip_ms)
+    }
+
     /// The leg from its beginning until now.
     #[must_use]
     pub fn whole(&self, round_trip_ms: Option<f64>) -> Option<Quality> {

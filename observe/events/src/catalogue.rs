@@ -76,7 +76,8 @@ impl Catalogue {
                 }
                 Some(found) if found == FORMAT => {}
                 Some(found) => {
-                    let message = format!("it is {found:?} and this version reads {FORMAT:?}");
+                    let message =
+                        format!("it is {found:?} and this version reads {FORMAT:?}: move the directory away");
                     return Err(Error::Format(message));
                 }
             }

@@ -11,10 +11,10 @@ use belfry_signal::record::{Body, Call};
 use belfry_signal::{Pii, TraceId};
 
 use crate::error::Error;
-use crate::facts::{CallKey, Facts, RecordKind, call_id, trace_id};
+use crate::facts::{CallKey, RecordKind, call_id, trace_id};
 use crate::filter::trace_key;
 use crate::live::Snapshot;
-use crate::query::evaluate::matches;
+use crate::query::evaluate::matches_entry;
 use crate::query::{Expr, Keyword, Word, parse};
 use crate::signals::{Outcome, Question};
 use crate::split::{Hit, Split, TimeRange};
@@ -196,7 +196,7 @@ impl EventsReader {
         let wanted = limit + 1;
         for entry in entries {
             let record = &entry.record;
-            if range.holds(record.unix_nanos) && matches(expr, &Facts::of(record, text_bytes_max)) {
+            if range.holds(record.unix_nanos) && matches_entry(expr, &entry, text_bytes_max) {
                 let (unix_nanos, sequence) = (record.unix_nanos, entry.sequence);
                 gathered.hits.push(Hit { unix_nanos, sequence, record: Arc::clone(record) });
             }

@@ -23,6 +23,7 @@ belfry_signal::label_enum! {
         Retention = "retention",
         DiskBound = "disk_bound",
         Unreadable = "unreadable",
+        Refused = "refused",
     }
 }
 
@@ -186,9 +187,20 @@ impl Signals {
         );
     }
 
-    /// Intake waited for the index builder.
-    pub(crate) fn hand_over_waited(&self, outcome: Wait) {
-        self.waits.inc((outcome,));
+    /// Intake waited for the index builder, and there was room in time.
+    pub(crate) fn hand_over_waited(&self) {
+        self.waits.inc((Wait::Taken,));
+    }
+
+    /// Intake waited for the index builder in vain: these records are in the log but not searchable.
+    pub(crate) fn batch_refused(&self, records: u64) {
+        self.waits.inc((Wait::Refused,));
+        self.dropped.add((DropReason::Refused,), records);
+        self.log(
+            Severity::Error,
+            "index builder is behind, records refused",
+            vec![("events.records".into(), number(records))],
+        );
     }
 
     /// A question was answered, well or not.

@@ -15,7 +15,7 @@ use belfry_signal::{Pii, Region, Registry, Severity, SpanContext, SpanId, TraceI
 
 use crate::facts::Facts;
 use crate::live::Entry;
-use crate::query::evaluate::matches;
+use crate::query::evaluate::{matches, matches_entry};
 use crate::query::parse;
 use crate::schema::Fields;
 use crate::split::{OpenSplits, Split, TimeRange};
@@ -636,7 +636,11 @@ proptest! {
             let expr = parse(text, 2000).expect(text);
             let mut expected: Vec<u64> = entries
                 .iter()
-                .filter(|entry| matches(&expr, &Facts::of(&entry.record, config.record_text_bytes_max)))
+                .filter(|entry| {
+                    let is_met = matches(&expr, &Facts::of(&entry.record, config.record_text_bytes_max));
+                    assert_eq!(is_met, matches_entry(&expr, entry, config.record_text_bytes_max), "{text}");
+                    is_met
+                })
                 .map(|entry| entry.sequence)
                 .collect();
             expected.sort_unstable();

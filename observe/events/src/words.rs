@@ -68,7 +68,9 @@ impl Phrase {
 
     /// Whether the phrase stands in the text. Shift-and: bit `i` says that words `0..=i` match up to here.
     pub(crate) fn is_in(&self, text: &str, word: &mut String) -> bool {
-        let Some(last) = self.words.len().checked_sub(1) else { return false };
+        let Some(last) = self.words.len().checked_sub(1).filter(|last| *last < PHRASE_WORDS_MAX) else {
+            return false;
+        };
         let mut reader = Words::new(text);
         let mut matched: u64 = 0;
         while reader.next_into(word).is_some() {

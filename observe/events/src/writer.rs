@@ -11,7 +11,7 @@ use crate::facts::weight;
 use crate::handle::EventsReader;
 use crate::housekeeping::Housekeeper;
 use crate::live::Entry;
-use crate::signals::{Signals, Wait};
+use crate::signals::Signals;
 use crate::store::Store;
 
 /// How often the housekeeper looks around, in milliseconds.
@@ -74,7 +74,8 @@ impl EventsWriter {
     ///
     /// # Errors
     /// [`Error::Busy`] when the live buffer is full and the builder did not catch up in `hand_over_wait`: nothing
-    /// was taken, and the same batch may be offered again.
+    /// was taken, which is counted. The same batch may be offered again; once a later one is taken, the checkpoint
+    /// passes over it.
     pub fn apply(&mut self, position: u64, records: &[Record]) -> Result<(), Error> {
         if position <= self.applied {
             return Ok(());
@@ -157,10 +158,11 @@ impl EventsWriter {
         }
         if !self.builder.has_room() {
             let has_room = self.builder.wait_for_room(config.hand_over_wait);
-            self.store.signals.hand_over_waited(if has_room { Wait::Taken } else { Wait::Refused });
             if !has_room {
+                self.store.signals.batch_refused(records as u64);
                 return Err(Error::Busy);
             }
+            self.store.signals.hand_over_waited();
         }
         self.seal();
         Ok(())

@@ -23,5 +23,10 @@ pub use error::{Error, StoreError};
 pub use handle::{Counts, Pipeline, PipelineHandle};
 pub use store::{Entry, Store, numbered};
 
+/// Registers this room's signals without starting it, for the catalogue.
+pub fn describe(registry: &belfry_signal::Registry) {
+    drop(signals::Signals::register(registry));
+}
+
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //!
 //! Not here: stores (events, series), logins, the page.
 
+mod describe;
 mod error;
 mod http;
 mod json;

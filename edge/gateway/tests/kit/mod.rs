@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belfry_gateway::{Config, Gateway, GatewayDeps, GatewayHandle};
-use belfry_mesh::{LinkReceiver, LinkSender, Mesh, Service};
+use belfry_mesh::{LinkReceiver, LinkSender, Links, Mesh, Service};
 use belfry_signal::{Registry, TraceKey};
 use belfry_signalling::handle::{FromEdge, Inbound, PublicAddress, Target, ToEdge};
 use bytes::Bytes;
@@ -39,6 +39,7 @@ pub struct TestEdge {
 }
 
 pub struct TestCore {
+    pub links: Links<ToEdge, FromEdge>,
     pub sender: LinkSender<ToEdge>,
     pub receiver: LinkReceiver<FromEdge>,
     pub addresses: Vec<PublicAddress>,
@@ -155,9 +156,7 @@ impl TestEdge {
         let (sender, mut receiver) = link.split();
         let hello = timeout(PATIENCE, receiver.recv()).await.expect("in time").expect("a message");
         let FromEdge::Hello { addresses, .. } = hello else { panic!("the first message is {hello:?}") };
-        // Kept alive for the test: dropping the links would end the service.
-        std::mem::forget(links);
-        TestCore { sender, receiver, addresses }
+        TestCore { sender, receiver, addresses, links }
     }
 
     /// A TLS connection that trusts the edge's local CA.
@@ -171,6 +170,10 @@ impl TestEdge {
         stream: TcpStream,
         protocols: &[&[u8]],
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        connect_tls(&self.client_config(protocols), stream).await
+    }
+
+    pub fn client_config(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(self.authority()).expect("readable") {
             roots.add(certificate.expect("a certificate")).expect("usable");
@@ -182,8 +185,7 @@ impl TestEdge {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        let name = ServerName::try_from("edge.example.org").expect("a name");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        Arc::new(config)
     }
 
     /// One sample of the edge's metrics: the sum over all series whose labels hold all of `labels`.
@@ -223,6 +225,17 @@ impl TestEdge {
 }
 
 impl TestCore {
+    /// Loses the link, and gets the next one.
+    pub async fn restart(self) -> Self {
+        let Self { mut links, sender, receiver, .. } = self;
+        drop((sender, receiver));
+        let link = timeout(PATIENCE, links.next()).await.expect("in time").expect("a link");
+        let (sender, mut receiver) = link.split();
+        let hello = timeout(PATIENCE, receiver.recv()).await.expect("in time").expect("a message");
+        let FromEdge::Hello { addresses, .. } = hello else { panic!("the first message is {hello:?}") };
+        Self { sender, receiver, addresses, links }
+    }
+
     /// The next SIP message.
     pub async fn message(&mut self) -> Inbound {
         match self.next().await {
@@ -238,6 +251,14 @@ impl TestCore {
     pub fn send(&self, id: u64, target: Target, bytes: &[u8]) {
         self.sender.try_send(ToEdge::Send { id, target, bytes: bytes.to_vec() }).expect("the link takes it");
     }
+}
+
+pub async fn connect_tls(
+    config: &Arc<ClientConfig>,
+    stream: TcpStream,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from("edge.example.org").expect("a name");
+    TlsConnector::from(Arc::clone(config)).connect(name, stream).await
 }
 
 pub fn parse(config: &str) -> Config {

@@ -103,6 +103,8 @@ async fn a_leg_that_moves_is_followed_after_its_new_offer() {
     bench.call("a", &mut caller, &mut callee).await;
     caller.send().await;
     callee.hears().await.expect("before the move");
+    callee.send().await;
+    caller.hears().await.expect("both are latched, and the kernel filters for both");
     let mut moved = Phone::at(Ipv4Addr::new(127, 0, 0, 2), 2).await;
     let given =
         bench.offer("a", Leg::Callee, &moved, "a=sendrecv\r\n").await.expect("a re-INVITE of the callee");
@@ -114,6 +116,74 @@ async fn a_leg_that_moves_is_followed_after_its_new_offer() {
     assert_eq!(caller.hears().await, Some(packet));
     callee.send().await;
     assert_eq!(caller.hears_within(BRIEFLY).await, None, "the old place is not heard any more");
+}
+
+#[tokio::test]
+async fn a_relay_on_every_address_advertises_one_and_follows_legs_too() {
+    let advertised_address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let config = Config { bind_address: Ipv4Addr::UNSPECIFIED.into(), advertised_address, ..config(4) };
+    let bench = Bench::start(config);
+    let (mut caller, mut callee) = (Phone::new(1).await, Phone::new(2).await);
+    bench.call("a", &mut caller, &mut callee).await;
+    for _ in 0..2 {
+        let packet = caller.send().await;
+        assert_eq!(callee.hears().await, Some(packet));
+        let packet = callee.send().await;
+        assert_eq!(caller.hears().await, Some(packet));
+        // The same again after both were described anew and their sockets opened for everyone.
+        bench.call("a", &mut caller, &mut callee).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_media_is_counted_by_kind() {
+    let bench = Bench::start(config(4));
+    let (mut caller, mut callee) = (Phone::new(1).await, Phone::new(2).await);
+    bench.call("a", &mut caller, &mut callee).await;
+    for (packet, name, kind, is_heard) in [
+        (&b""[..], "media_refused_packets_total", "malformed", false),
+        (b"hello", "media_refused_packets_total", "malformed", false),
+        (&[0x80, 8, 0], "media_refused_packets_total", "malformed", false),
+        (&[0x80, 201, 0, 9], "media_refused_packets_total", "malformed", false),
+        (&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42], "media_refused_packets_total", "stun", false),
+        (&[22, 254, 253, 0], "media_forwarded_packets_total", "other", true),
+    ] {
+        let before = bench.value(name, kind);
+        caller.send_to_relay(packet).await;
+        until(kind, async || bench.value(name, kind) > before).await;
+        if is_heard {
+            assert_eq!(callee.hears().await.as_deref(), Some(packet));
+        }
+    }
+    let packet = caller.send().await;
+    assert_eq!(callee.hears().await, Some(packet), "and the call goes on");
+}
+
+#[tokio::test]
+async fn calls_side_by_side_keep_their_ports_apart() {
+    let bench = std::sync::Arc::new(Bench::start(Config { sessions_max: 30, ..config(40) }));
+    for round in 0..2 {
+        let mut calls = tokio::task::JoinSet::new();
+        for number in 0..20 {
+            let bench = std::sync::Arc::clone(&bench);
+            calls.spawn(async move {
+                let name = format!("{round}-{number}");
+                let (mut caller, mut callee) = (Phone::new(number).await, Phone::new(100 + number).await);
+                bench.call(&name, &mut caller, &mut callee).await;
+                let packet = caller.send().await;
+                assert_eq!(callee.hears().await, Some(packet));
+                let packet = callee.send().await;
+                assert_eq!(caller.hears().await, Some(packet));
+                let report = bench.delete(&name).await;
+                assert_eq!((report.caller.packets, report.callee.packets), (1, 1));
+            });
+        }
+        while let Some(call) = calls.join_next().await {
+            call.expect("each call goes well");
+        }
+        assert_eq!(bench.relay.live_sessions(), 0);
+        assert!(bench.metric("media_ports_used 0"));
+    }
 }
 
 #[tokio::test]
@@ -224,6 +294,7 @@ fn the_configuration_is_checked() {
         (Config { advertised_address: "::1".parse().ok(), ..config(2) }, "advertised_address"),
         (Config { port_min: 80, ..config(2) }, "port_min"),
         (Config { port_max: 1_025, port_min: 1_024, ..config(2) }, "port_max"),
+        (Config { dscp: 64, ..config(2) }, "dscp"),
         (Config { workers: 0, ..config(2) }, "workers"),
         (Config { streams_max: 33, ..config(2) }, "streams_max"),
         (Config { quality_window: Duration::from_millis(1), ..config(2) }, "quality_window"),

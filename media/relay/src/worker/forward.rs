@@ -37,6 +37,7 @@ impl Worker {
         let Some(Some(session)) = self.sessions.get_mut(place.slot) else { return };
         let Some(Some(stream)) = session.streams.get_mut(place.stream) else { return };
         let loss_ppm = self.common.faults.loss_ppm();
+        let mut is_more = false;
         for _ in 0..SHARE {
             let component = component(&mut stream.sides[side_of(place.leg)], place.is_rtcp);
             let (length, source) = match read(component, &mut self.buffer) {
@@ -48,8 +49,12 @@ impl Worker {
                     return;
                 }
                 // An ICMP error of something sent before is reported here once; the next read goes on.
-                Err(_) => continue,
+                Err(_) => {
+                    is_more = false;
+                    continue;
+                }
             };
+            is_more = true;
             if let Some(source) = source
                 && let Err(unwanted) = admit(component, source)
             {
@@ -68,7 +73,10 @@ impl Worker {
             };
             passage.forward(stream, &self.buffer[..length], || self.dice.falls(loss_ppm));
         }
-        self.unread.push_back(place);
+        // Errors alone are no reason to come back: poll reports the socket when there is something.
+        if is_more {
+            self.unread.push_back(place);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use belfry_rtp_proto::sdp::{self, Media};
 use belfry_signal::{Region, TraceId};
 
 use super::Worker;
+use crate::ports::{BindError, Pair};
 use crate::session::{Session, Stream, check_family};
 use crate::signals::{End, Subject, unix_nanos};
 
@@ -116,9 +117,9 @@ impl Worker {
         for (index, media) in media.iter().enumerate() {
             let is_open = session.streams.get(index).is_some_and(Option::is_some);
             if media.is_on() && !is_open {
-                let pairs = [self.common.pool.bind()?, self.common.pool.bind()?];
+                let pairs = [self.bind()?, self.bind()?];
                 let mut stream = Stream::new(media, pairs, jitter_buffer_ms, now);
-                self.register(slot, index, &mut stream).map_err(|_| Refusal::Unavailable)?;
+                self.register(slot, index, &mut stream).map_err(|error| self.socket_failed(&error))?;
                 opened.push((index, stream));
             }
         }
@@ -135,6 +136,18 @@ impl Worker {
             session.streams[index] = Some(stream);
         }
         Ok(())
+    }
+
+    fn bind(&self) -> Result<Pair, Refusal> {
+        self.common.pool.bind().map_err(|error| match error {
+            BindError::Exhausted => Refusal::PortsExhausted,
+            BindError::Socket(error) => self.socket_failed(&error),
+        })
+    }
+
+    fn socket_failed(&self, error: &std::io::Error) -> Refusal {
+        self.common.signals.socket_failed(error);
+        Refusal::Unavailable
     }
 
     /// Takes a description in and writes the one to send on.

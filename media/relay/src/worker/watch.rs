@@ -26,7 +26,10 @@ impl Worker {
         }
         let heard = LEGS.iter().filter_map(|leg| session.last_heard(*leg)).max();
         let last = heard.map_or(session.touched, |heard| heard.max(session.touched));
-        if now.saturating_duration_since(last) >= common.config.abandoned_after {
+        let is_held = session.answered.is_some() && !LEGS.iter().any(|leg| session.expects(*leg));
+        let config = &common.config;
+        let after = if is_held { config.abandoned_held_after } else { config.abandoned_after };
+        if now.saturating_duration_since(last) >= after {
             self.remove(slot, End::Abandoned, now);
         }
     }
@@ -57,7 +60,11 @@ fn end_windows(session: &mut Session, config: &Config, signals: &Signals, now: I
                 && is_heard[side_of(leg.other())]
                 && is_overdue(stream, leg, config, now);
             let side = &mut stream.sides[side_of(leg)];
-            let quality = side.meter.end_window(round_trip_ms);
+            let quality = if is_judged {
+                side.meter.end_window(round_trip_ms)
+            } else {
+                side.meter.window(round_trip_ms)
+            };
             let payload_type = side.meter.payload_type();
             let window = Window { leg, seconds, round_trip_ms: side.round_trip.last_ms(), payload_type };
             match quality {

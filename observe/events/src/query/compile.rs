@@ -12,7 +12,7 @@ use tantivy::schema::{Field, IndexRecordOption};
 use super::excluded::Excluded;
 use super::{Comparison, Expr, Keyword, Word};
 use crate::schema::Fields;
-use crate::words::Phrase;
+use crate::words::{PHRASE_WORDS_MAX, Phrase};
 
 /// So many different words may stand for the beginning that ends a phrase; with more of them in a split, the split
 /// is scanned instead.
@@ -114,7 +114,9 @@ fn keyword_query(field: Field, word: &Word) -> Box<dyn Query> {
 }
 
 fn phrase_query(phrase: &Phrase, term: impl Fn(&str) -> Term) -> Box<dyn Query> {
-    let mut terms: Vec<Term> = phrase.words.iter().map(|word| term(word)).collect();
+    // As when scanning: a phrase that is too long is nowhere. The parser refuses it with a place.
+    let words = if phrase.words.len() > PHRASE_WORDS_MAX { &[] } else { phrase.words.as_slice() };
+    let mut terms: Vec<Term> = words.iter().map(|word| term(word)).collect();
     match (terms.len(), phrase.is_prefix) {
         (0, _) => Box::new(EmptyQuery),
         (_, true) => prefix_query(terms),

@@ -1,7 +1,44 @@
 //! Does a record meet a condition? For the live buffer, and for splits that cannot answer from their index.
 
 use super::{Comparison, Expr, Keyword, Word};
-use crate::facts::Facts;
+use crate::facts::{self, Facts, RecordKind, severity};
+use crate::live::Entry;
+
+/// Whether a live record meets the condition. Most records are told from what lies open, without taking their text
+/// apart.
+pub(crate) fn matches_entry(expr: &Expr, entry: &Entry, text_bytes_max: usize) -> bool {
+    at_a_glance(expr, entry).unwrap_or_else(|| matches(expr, &Facts::of(&entry.record, text_bytes_max)))
+}
+
+/// The answer, if kind, severity, component, call and trace are enough to know it.
+fn at_a_glance(expr: &Expr, entry: &Entry) -> Option<bool> {
+    let body = &entry.record.body;
+    match expr {
+        Expr::All => Some(true),
+        Expr::Kind(kinds) => Some(kinds.contains(&RecordKind::of(body))),
+        Expr::Severity(severities) => Some(severities.contains(&severity(body))),
+        Expr::Keyword(Keyword::Component, wanted) => Some(is_word(wanted, &entry.record.component)),
+        Expr::Trace(trace_id) => Some(facts::trace_id(body) == Some(*trace_id)),
+        Expr::Call(call_key) => Some(entry.call_key == Some(*call_key)),
+        Expr::Not(inner) => at_a_glance(inner, entry).map(|is_met| !is_met),
+        Expr::And(parts) => settle(parts, entry, false),
+        Expr::Or(parts) => settle(parts, entry, true),
+        Expr::Text(_) | Expr::Keyword(..) | Expr::Attribute(..) | Expr::Compare(..) => None,
+    }
+}
+
+/// One part that is `decisive` settles it; all parts known settle it the other way.
+fn settle(parts: &[Expr], entry: &Entry, decisive: bool) -> Option<bool> {
+    let mut is_known = true;
+    for part in parts {
+        match at_a_glance(part, entry) {
+            Some(is_met) if is_met == decisive => return Some(decisive),
+            Some(_) => {}
+            None => is_known = false,
+        }
+    }
+    is_known.then_some(!decisive)
+}
 
 /// Whether the facts meet the condition.
 pub(crate) fn matches(expr: &Expr, facts: &Facts<'_>) -> bool {
