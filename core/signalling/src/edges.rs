@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use belfry_mesh::{Link, LinkReceiver, LinkSender, Links};
+use belfry_mesh::{Link, LinkError, LinkReceiver, LinkSender, Links};
 use belfry_signal::TraceId;
 use belfry_sip_proto::{Limits, Uri};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::core::Event;
 use crate::handle::{FlowToken, FromEdge, PublicAddress, SendFailure, Target, ToEdge, Transport};
@@ -103,7 +104,10 @@ impl Edges {
     /// Hands a message to an edge.
     pub(crate) fn send(&self, edge: &str, target: Target, id: u64, bytes: Vec<u8>) -> Result<(), SendFault> {
         let sender = self.edges.get(edge).and_then(|edge| edge.sender.as_ref()).ok_or(SendFault::EdgeLink)?;
-        sender.try_send(ToEdge::Send { id, target, bytes }).map_err(|_| SendFault::EdgeLink)
+        sender.try_send(ToEdge::Send { id, target, bytes }).map_err(|error| match error {
+            LinkError::Full => SendFault::QueueFull,
+            LinkError::Down => SendFault::EdgeLink,
+        })
     }
 
     /// The address that an edge shows to customers of a transport.
@@ -155,9 +159,12 @@ pub(crate) async fn accept(
     signals: Signals,
 ) {
     let mut last_link = 0;
+    // Their tasks end with this one, and so do the links.
+    let mut tasks = JoinSet::new();
     while let Some(link) = links.next().await {
         last_link += 1;
-        tokio::spawn(serve(link, last_link, events.clone(), signals.clone()));
+        tasks.spawn(serve(link, last_link, events.clone(), signals.clone()));
+        while tasks.try_join_next().is_some() {}
     }
 }
 

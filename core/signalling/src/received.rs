@@ -27,7 +27,7 @@ pub(crate) struct Received {
     pub(crate) method: MethodName,
     /// What is wrong with it, when something is.
     pub(crate) fault: Option<Fault>,
-    /// The bytes as they were on the wire, for the ladder.
+    /// The bytes as they were on the wire, until the ladder takes them.
     pub(crate) wire: Vec<u8>,
 }
 

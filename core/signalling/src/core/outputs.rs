@@ -51,8 +51,9 @@ impl Core {
         }
     }
 
-    /// A message came: the ladder gets it as it was on the wire.
-    pub(crate) fn message_received(&mut self, received: &Received, is_repeat: bool) {
+    /// A message came: the ladder takes it as it was on the wire.
+    pub(crate) fn message_received(&mut self, received: &mut Received, is_repeat: bool) {
+        let bytes = std::mem::take(&mut received.wire);
         self.signals.message_passed(Passing {
             way: Direction::Received,
             method: received.method,
@@ -64,7 +65,7 @@ impl Core {
             peer: Some(received.source),
             is_repeat,
             unix_nanos: received.unix_nanos,
-            bytes: &received.wire,
+            bytes,
         });
     }
 
@@ -80,7 +81,7 @@ impl Core {
             peer: way.peer,
             is_repeat,
             unix_nanos: now_unix_nanos(),
-            bytes,
+            bytes: bytes.to_vec(),
         });
     }
 }

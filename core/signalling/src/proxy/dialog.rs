@@ -71,18 +71,22 @@ impl Core {
         let destination = Destination { hop, uri: None, path: Vec::new() };
         self.begin_forward(id, VecDeque::from([destination]), used.count, false, from);
         if let Some(key) = call.filter(|_| request.method == MethodName::Bye) {
-            self.on_bye(&key, from);
+            self.on_bye(id, &key, from);
         }
     }
 
     /// A BYE ends the call whatever the other side says to it.
-    fn on_bye(&mut self, key: &CallKey, from: Leg) {
-        if self.calls.get(key).is_some_and(|call| call.phase == Phase::Talking) {
-            let cause = match from {
-                Leg::Caller => CallCause::CallerHungUp,
-                Leg::Callee => CallCause::CalleeHungUp,
-            };
-            self.end_call(key, 200, cause);
+    fn on_bye(&mut self, id: TransactionId, key: &CallKey, from: Leg) {
+        if self.calls.get(key).is_none_or(|call| call.phase != Phase::Talking) {
+            return;
+        }
+        let cause = match from {
+            Leg::Caller => CallCause::CallerHungUp,
+            Leg::Callee => CallCause::CalleeHungUp,
+        };
+        let ended = self.end_call(key, 200, cause);
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.ended_call = ended;
         }
     }
 

@@ -29,7 +29,7 @@ impl Core {
         loop {
             let Some(exchange) = self.exchanges.get_mut(&id) else { return };
             let Some(forward) = exchange.forward.as_mut() else { return };
-            let is_wanted = !exchange.is_cancelled && exchange.status.is_none();
+            let is_wanted = !exchange.is_cancelled;
             let Some(destination) = forward.destinations.pop_front().filter(|_| is_wanted) else {
                 let best = forward.best.take();
                 let fallback = if exchange.is_cancelled {
