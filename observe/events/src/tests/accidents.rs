@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use belfry_signal::Registry;
 
-use super::{SECOND, START, log, open, open_with, seconds, world};
+use super::{SECOND, START, log, open, open_with, seconds};
 use crate::{Config, Error, Events, LogQuery};
 
 fn damage(directory: &Path, extension: &str, change: impl Fn(&mut Vec<u8>)) {
@@ -103,21 +103,6 @@ fn a_full_store_refuses_instead_of_growing_and_recovers() {
     writer.apply(position, &[log(position, "tick")]).expect("applied");
     assert_eq!(seconds(&reader, "").len(), taken + 1);
     assert_eq!(writer.checkpoint(), position - 1);
-}
-
-#[test]
-fn the_dictionary_is_the_one_that_splits_are_written_with() {
-    // The `quickwit` feature of Tantivy decides it; were it lost in the workspace, old splits would be unreadable.
-    let directory = tempfile::tempdir().expect("temporary directory");
-    let (mut writer, _reader) = open(directory.path());
-    writer.apply(1, &world()).expect("applied");
-    writer.flush().expect("flushed");
-    let is_sstable = std::cell::Cell::new(false);
-    damage(directory.path(), "term", |bytes| {
-        // The composite file ends in footers; dictionaries inside end in their type, 2 for sstables, 1 for FSTs.
-        is_sstable.set(bytes.windows(4).any(|window| window == [2, 0, 0, 0]));
-    });
-    assert!(is_sstable.get());
 }
 
 #[test]
