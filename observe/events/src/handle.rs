@@ -243,8 +243,16 @@ impl EventsReader {
             }
             Err(_) if !store.live.has_split(split.row.id) => false,
             Err(error) => {
-                store.found_damaged(split, &error);
                 gathered.splits_damaged += 1;
+                let damage = if matches!(error, Error::Damaged { .. }) {
+                    Err(error)
+                } else {
+                    split.verify_again().map(|()| error)
+                };
+                match damage {
+                    Err(damage) => store.found_damaged(split, &damage),
+                    Ok(error) => store.signals.split_unreadable(split.row.id, &error),
+                }
                 true
             }
         }
