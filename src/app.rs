@@ -275,11 +275,11 @@ impl App {
     }
 
     async fn start_alerts(&mut self) -> anyhow::Result<()> {
-        let (Some(alerts), Some(observe)) = (self.config.alerts.clone(), &self.observe) else { return Ok(()) };
-        let (registry, reader) = (self.registry.clone(), observe.reader.clone());
+        let Some(alerts) = self.config.alerts.clone() else { return Ok(()) };
+        let registry = self.registry.clone();
         let starting = self.surroundings.tower.spawn(async move {
             let notify = Notify::start(alerts.notify, &registry).context("start notify")?;
-            let deps = EngineDeps { registry, reader, notify: notify.clone() };
+            let deps = EngineDeps { registry, notify: notify.clone() };
             let engine = Engine::start(alerts.engine, deps).context("start the alert engine")?;
             anyhow::Ok((notify, engine))
         });

@@ -141,7 +141,7 @@ pub fn steer(address: IpAddr, path: &Path) -> anyhow::Result<ExitCode> {
         Err(faults) => return Ok(refuse(&faults)),
     };
     let Some(edge) = config.edge else { bail!("{} has no [edge] section, so nothing is steered", path.display()) };
-    for step in belfry_gateway::explain(&edge, address)? {
+    for step in belfry_gateway::explain(&edge, address, &Registry::new(Resource::for_test(), 1).0)? {
         say(&step);
     }
     Ok(ExitCode::SUCCESS)

@@ -3,8 +3,6 @@
 //! Without npm, or when npm cannot fetch its packages, a plain page takes the place of the real one and the build
 //! warns. `BELFRY_UI=plain` asks for that on purpose. A page that is broken (types, bundling) fails the build.
 
-#![expect(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
-
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -46,7 +44,9 @@ fn build_ui(ui: &Path, dist: &Path) -> Result<Option<String>, Box<dyn Error>> {
         return Ok(Some("BELFRY_UI=plain is set".to_owned()));
     }
     if !npm(ui, &["--version"]).is_ok_and(|output| output.status.success()) {
-        return Ok(Some("npm was not found; install Node.js 20 or later with npm, then build again".to_owned()));
+        return Ok(Some(
+            "npm was not found; install Node.js 20 or later with npm, then build again".to_owned(),
+        ));
     }
     // Two profiles can build at once, and both would write into node_modules.
     let lock = File::open(ui.join("package.json"))?;
@@ -106,7 +106,8 @@ fn write_assets(table: &mut String, dist: &Path) -> Result<(), Box<dyn Error>> {
         }
         let path = file.strip_prefix(dist)?.to_string_lossy().replace('\\', "/");
         let packed = PathBuf::from(format!("{}.gz", file.display()));
-        let gzip = if packed.exists() { format!("Some(include_bytes!({packed:?}))") } else { "None".to_owned() };
+        let gzip =
+            if packed.exists() { format!("Some(include_bytes!({packed:?}))") } else { "None".to_owned() };
         writeln!(table, "    Asset {{ path: {path:?}, bytes: include_bytes!({file:?}), gzip: {gzip} }},")?;
     }
     writeln!(table, "];")?;

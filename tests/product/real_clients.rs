@@ -125,10 +125,10 @@ fn baresip_home(directory: &Path, user: &str, ports: &Ports, answer: bool) -> st
     let modules = "/usr/lib/baresip/modules";
     let config = format!(
         "module_path {modules}\nsip_listen 127.0.0.1:{}\nsip_cafile {}\n\
-         audio_player aufile,{}\naudio_source aufile,{}\naudio_alert aufile,/dev/null\n\
+         audio_player aubridge,{user}\naudio_source aufile,{}\naudio_alert aufile,/dev/null\n\
          audio_srate 8000\naudio_channels 1\nausrc_format s16\nauplay_format s16\nrtp_ports 16384-18000\n\
-         net_interface lo\n\
-         module g711.so\nmodule aufile.so\nmodule_app account.so\nmodule_app menu.so\n",
+         net_interface 127.0.0.1\nsnd_path {}\n\
+         module g711.so\nmodule aufile.so\nmodule aubridge.so\nmodule sndfile.so\nmodule_app account.so\nmodule_app menu.so\n",
         free_port(),
         directory.join("data/edge/tls/ca.pem").display(),
         home.join("heard.wav").display(),

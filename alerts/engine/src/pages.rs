@@ -308,7 +308,7 @@ impl Record {
     fn shown(&self) -> Shown {
         Shown {
             id: self.id.to_string(),
-            alert: self.alert,
+            alert: self.alert.as_str(),
             journey: self.journey,
             region: self.lead.clone(),
             regions: self.regions(),

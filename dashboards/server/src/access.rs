@@ -25,7 +25,8 @@ pub(crate) struct PeerAddress(pub(crate) IpAddr);
 pub(crate) struct InSession(pub(crate) TokenHash);
 
 /// Everything from our own origin; scripts and styles only as files; never in a frame.
-const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
+const POLICY: &str =
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
 
 const FENCES: [(HeaderName, &str); 6] = [
     (CONTENT_SECURITY_POLICY, POLICY),
@@ -47,7 +48,11 @@ pub(crate) async fn fence(mut response: Response) -> Response {
 }
 
 /// Lets only requests with a session through.
-pub(crate) async fn require_session(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn require_session(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     match session(&app, request.headers()) {
         Some(session) => {
             request.extensions_mut().insert(session);
@@ -74,7 +79,11 @@ pub(crate) fn session(app: &App, headers: &HeaderMap) -> Option<InSession> {
 pub(crate) fn cookie(app: &App, token: &Token) -> String {
     let secure = if app.is_https { "; Secure" } else { "" };
     let seconds = app.config.session_age_max.as_secs();
-    format!("{}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}", cookie_name(app), token.as_str())
+    format!(
+        "{}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}",
+        cookie_name(app),
+        token.as_str()
+    )
 }
 
 /// The `Set-Cookie` that ends it.

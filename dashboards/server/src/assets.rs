@@ -6,7 +6,9 @@ use std::collections::HashMap;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 
@@ -51,7 +53,9 @@ impl Assets {
     }
 
     pub(crate) fn file(&self, path: &str, headers: &HeaderMap) -> Response {
-        self.files.get(path).map_or_else(|| StatusCode::NOT_FOUND.into_response(), |file| file.answer(headers))
+        self.files
+            .get(path)
+            .map_or_else(|| StatusCode::NOT_FOUND.into_response(), |file| file.answer(headers))
     }
 
     /// Whether the real page is built in, and not the plain one that takes its place.

@@ -62,7 +62,9 @@ impl Config {
         let mut fault = |key: &str, message: String| faults.push((key.to_owned(), message));
         if let Some(url) = &self.public_url {
             let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-            if rest.is_none_or(|host| host.is_empty() || host.ends_with('/') || host.contains(['?', '#', ' '])) {
+            if rest
+                .is_none_or(|host| host.is_empty() || host.ends_with('/') || host.contains(['?', '#', ' ']))
+            {
                 let message = "must begin with http:// or https://, name a host, and end without a slash";
                 fault("public_url", message.to_owned());
             }

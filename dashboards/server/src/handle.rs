@@ -18,6 +18,7 @@ use crate::attempts::Attempts;
 use crate::config::Config;
 use crate::error::Error;
 use crate::password::Users;
+use crate::reading::Reading;
 use crate::routes::{App, router};
 use crate::runbooks::Runbooks;
 use crate::serving::Server;
@@ -58,37 +59,39 @@ struct Inner {
 pub(crate) struct Sources {
     pub(crate) views: watch::Receiver<Arc<View>>,
     pub(crate) examples: Examples,
-    pub(crate) reader: Reader,
+    pub(crate) reading: Reading,
     pub(crate) runbooks: Arc<Runbooks>,
     pub(crate) stop: watch::Sender<bool>,
 }
 
 impl Dashboard {
-    /// Listens and serves until [`DashboardHandle::drain`].
+    /// Listens and serves until [`DashboardHandle::drain`]. Call it inside a tokio runtime.
     ///
     /// # Errors
     /// When a setting cannot stand, the address is taken, or there is no randomness.
-    pub async fn start(config: Config, deps: DashboardDeps) -> Result<DashboardHandle, Error> {
+    pub fn start(config: Config, deps: DashboardDeps) -> Result<DashboardHandle, Error> {
         let DashboardDeps { registry, reader, engine, mesh } = deps;
         let (stop, stopped) = watch::channel(false);
         let runbooks = Arc::new(Runbooks::built_in());
         let site = registry.emitter().resource().site.clone();
-        let (projector, views) = Projector::new(engine.subscribe(), mesh, site, Arc::clone(&runbooks), stopped);
-        let sources = Sources { views, examples: examples(engine), reader, runbooks, stop };
-        let handle = serve(config, &registry, sources).await?;
+        let (projector, views) =
+            Projector::new(engine.subscribe(), mesh, site, Arc::clone(&runbooks), stopped);
+        let sources =
+            Sources { views, examples: examples(engine), reading: Reading::of(&reader), runbooks, stop };
+        let handle = serve(config, &registry, sources)?;
         // It ends with the stop signal or the engine, so nobody has to wait for it.
         tokio::spawn(projector.run());
         Ok(handle)
     }
 }
 
-pub(crate) async fn serve(config: Config, registry: &Registry, sources: Sources) -> Result<DashboardHandle, Error> {
+pub(crate) fn serve(config: Config, registry: &Registry, sources: Sources) -> Result<DashboardHandle, Error> {
     if let Some((key, message)) = config.check().into_iter().next() {
         return Err(Error::Config { key, message });
     }
-    let Sources { views, examples, reader, runbooks, stop } = sources;
+    let Sources { views, examples, reading, runbooks, stop } = sources;
     let listen = |source| Error::Listen { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+    let listener = bind(config.listen).map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
     let signals = Signals::register(registry);
@@ -107,7 +110,7 @@ pub(crate) async fn serve(config: Config, registry: &Registry, sources: Sources)
         signals: signals.clone(),
         views,
         examples,
-        reading: reader,
+        reading,
         searches: Semaphore::new(config.searches_max),
         live_streams: Arc::new(Semaphore::new(config.live_streams_max)),
         stop: stop.subscribe(),
@@ -123,6 +126,13 @@ pub(crate) async fn serve(config: Config, registry: &Registry, sources: Sources)
     signals.started(address, app.config.users.len(), app.assets.has_page());
     let server = Mutex::new(Some(tokio::spawn(server.run())));
     Ok(DashboardHandle { inner: Arc::new(Inner { app, address, public_url, stop, server }) })
+}
+
+/// Binds at once, so that whoever starts us knows whether the address was free.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 impl DashboardHandle {

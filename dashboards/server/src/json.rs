@@ -60,6 +60,19 @@ pub(crate) struct Slo {
     pub(crate) burn_6h: f64,
     pub(crate) exhaustion_seconds: Option<f64>,
     pub(crate) coverage_ratio: f64,
+    /// What `burn_1h` and `burn_6h` are measured over: an hour and six of a month, scaled to the objective's period.
+    pub(crate) windows: Vec<BurnWindow>,
+}
+
+/// A burn window and what it leads to.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct BurnWindow {
+    pub(crate) seconds: u64,
+    /// From this burn rate on it alerts.
+    pub(crate) factor: f64,
+    /// `page` or `ticket`.
+    pub(crate) severity: &'static str,
+    pub(crate) is_burning: bool,
 }
 
 /// One page that was sent.
@@ -68,7 +81,9 @@ pub(crate) struct Page {
     pub(crate) id: String,
     pub(crate) alert: String,
     pub(crate) journey: String,
+    /// Where it is worst.
     pub(crate) region: String,
+    pub(crate) regions: Vec<String>,
     pub(crate) room: String,
     pub(crate) causes: Vec<CauseCount>,
     /// `triggered` or `resolved`.

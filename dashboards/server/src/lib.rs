@@ -29,3 +29,8 @@ pub use config::{Config, User};
 pub use error::Error;
 pub use handle::{Dashboard, DashboardDeps, DashboardHandle};
 pub use password::hash_password;
+
+/// Registers the crate's metric families, for the catalogue of a process that does not run it.
+pub fn describe(registry: &belfry_signal::Registry) {
+    signals::Signals::register(registry);
+}

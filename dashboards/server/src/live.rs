@@ -21,6 +21,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use crate::access::{InSession, refusal};
 use crate::json::{Heartbeat, millis};
 use crate::routes::App;
+use crate::serving::stopped;
 use crate::sessions::TokenHash;
 use crate::signals::Bounded;
 use crate::status::View;
@@ -84,7 +85,7 @@ impl Viewer {
             }
             tokio::select! {
                 biased;
-                _ = self.stop.wait_for(|stops| *stops) => return None,
+                () = stopped(&mut self.stop) => return None,
                 now = self.heartbeats.tick() => return self.beat(now),
                 // When the engine is gone the sender is too; heartbeats go on and the figures visibly age.
                 Ok(()) = self.views.changed() => self.look(),

@@ -84,7 +84,12 @@ mod tests {
 
     #[test]
     fn weaker_schemes_are_not_hashes() {
-        for text in ["", "correct horse", "$2b$12$abcdefghijklmnopqrstuv", "$argon2i$v=19$m=4096,t=3,p=1$c2FsdA$aGFzaA"] {
+        for text in [
+            "",
+            "correct horse",
+            "$2b$12$abcdefghijklmnopqrstuv",
+            "$argon2i$v=19$m=4096,t=3,p=1$c2FsdA$aGFzaA",
+        ] {
             assert!(!is_hash(text), "{text}");
         }
     }

@@ -6,9 +6,13 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use belfry_query::{CallFilter, LogQuery, Reader, RecordKind};
-use belfry_signal::record::{Attributes, Body, Call, Direction, Log, Quality, SipMessage, Span, SpanKind, SpanStatus};
+use belfry_query::{CallFilter, CallRow, CallView, Error, Found, LogLine, LogQuery, Reader, RecordKind};
+use belfry_signal::record::{
+    Attributes, Body, Call, Direction, Log, Quality, SipMessage, Span, SpanKind, SpanStatus,
+};
 use belfry_signal::{Severity, Value, now_unix_nanos};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::StatusCode;
 use serde::Deserialize;
 use tokio::sync::SemaphorePermit;
@@ -19,8 +23,35 @@ use crate::json::millis;
 use crate::routes::App;
 use crate::signals::Bounded;
 
-/// Where calls and logs are read from.
-pub(crate) type Reading = Reader;
+/// Where calls and logs are read from: three questions, so that tests can answer them without a store.
+pub(crate) struct Reading {
+    pub(crate) calls: Ask<CallFilter, Found<CallRow>>,
+    pub(crate) call: Ask<String, Option<CallView>>,
+    pub(crate) search: Ask<LogQuery, Found<LogLine>>,
+}
+
+/// A question to the stores.
+pub(crate) type Ask<Q, A> = Box<dyn Fn(Q) -> BoxFuture<'static, Result<A, Error>> + Send + Sync>;
+
+impl Reading {
+    pub(crate) fn of(reader: &Reader) -> Self {
+        let (for_calls, for_call, for_search) = (reader.clone(), reader.clone(), reader.clone());
+        Self {
+            calls: Box::new(move |filter| {
+                let reader = for_calls.clone();
+                async move { reader.calls(filter).await }.boxed()
+            }),
+            call: Box::new(move |call_id| {
+                let reader = for_call.clone();
+                async move { reader.call(call_id).await }.boxed()
+            }),
+            search: Box::new(move |query| {
+                let reader = for_search.clone();
+                async move { reader.search(query).await }.boxed()
+            }),
+        }
+    }
+}
 
 /// Without a time range, logs are searched this far back.
 const LOGS_SINCE: Duration = Duration::from_secs(3600);
@@ -54,9 +85,9 @@ pub(crate) async fn calls(State(app): State<Arc<App>>, Query(asked): Query<Calls
         limit: app.config.rows_max,
         ..CallFilter::default()
     };
-    match app.reading.calls(filter).await {
+    match (app.reading.calls)(filter).await {
         Ok(found) => {
-            let row = |row: &belfry_query::CallRow| call_row(&row.call, Some(row.end_unix_nanos));
+            let row = |row: &CallRow| call_row(&row.call, Some(row.end_unix_nanos));
             let calls = found.rows.iter().map(row).collect();
             let is_damaged = found.splits_damaged > 0;
             Json(json::Calls { calls, has_more: found.has_more, is_damaged }).into_response()
@@ -68,8 +99,11 @@ pub(crate) async fn calls(State(app): State<Arc<App>>, Query(asked): Query<Calls
 /// `GET /api/calls/{call_id}`.
 pub(crate) async fn call(State(app): State<Arc<App>>, Path(call_id): Path<String>) -> Response {
     let Some(_permit) = permit(&app) else { return busy() };
-    match app.reading.call(call_id).await {
-        Ok(Some(view)) => Json(call_detail(&view)).into_response(),
+    match (app.reading.call)(call_id).await {
+        Ok(Some(view)) => {
+            let end_unix_nanos = end_of(&app, &view).await;
+            Json(call_detail(&view, end_unix_nanos)).into_response()
+        }
         Ok(None) => refusal(StatusCode::NOT_FOUND, "no record of this call is kept"),
         Err(error) => failed(&app, &error),
     }
@@ -94,9 +128,9 @@ pub(crate) async fn logs(State(app): State<Arc<App>>, Query(asked): Query<LogsAs
         limit: app.config.rows_max,
         ..LogQuery::default()
     };
-    match app.reading.search(query).await {
+    match (app.reading.search)(query).await {
         Ok(found) => {
-            let line = |line: &belfry_query::LogLine| match &line.record.body {
+            let line = |line: &LogLine| match &line.record.body {
                 Body::Log(log) => Some(log_line(line.record.unix_nanos, &line.record.component, log)),
                 _ => None,
             };
@@ -106,6 +140,13 @@ pub(crate) async fn logs(State(app): State<Arc<App>>, Query(asked): Query<LogsAs
         }
         Err(error) => failed(&app, &error),
     }
+}
+
+/// The record of a call is written when it ends, and the list of calls knows that time.
+async fn end_of(app: &App, view: &CallView) -> Option<u64> {
+    let filter = CallFilter { trace_id: Some(view.trace_id?), limit: 1, ..CallFilter::default() };
+    let found = (app.reading.calls)(filter).await.ok()?;
+    found.rows.first().map(|row| row.end_unix_nanos)
 }
 
 fn permit(app: &App) -> Option<SemaphorePermit<'_>> {
@@ -120,9 +161,12 @@ fn busy() -> Response {
     refusal(StatusCode::SERVICE_UNAVAILABLE, "too many searches are under way; try again in a moment")
 }
 
-fn failed(app: &App, error: &belfry_query::Error) -> Response {
+fn failed(app: &App, error: &Error) -> Response {
     if error.reason() == "bad_query" {
         return refusal(StatusCode::BAD_REQUEST, error.to_string());
+    }
+    if matches!(error, Error::Busy | Error::Stopping) {
+        return busy();
     }
     app.signals.reading_failed(error.reason());
     refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
@@ -150,13 +194,17 @@ fn call_row(call: &Call, end_unix_nanos: Option<u64>) -> json::CallRow {
     }
 }
 
-fn call_detail(view: &belfry_query::CallView) -> json::CallDetail {
+fn call_detail(view: &CallView, end_unix_nanos: Option<u64>) -> json::CallDetail {
     let timeline = &view.timeline;
     json::CallDetail {
         call_id: view.call_id.reveal().clone(),
         trace_id: view.trace_id.map(|trace_id| trace_id.to_string()),
-        summary: view.summary.as_ref().map(|call| call_row(call, view.end_unix_nanos)),
-        messages: timeline.messages.iter().map(|stamped| message(stamped.unix_nanos, &stamped.value)).collect(),
+        summary: view.summary.as_ref().map(|call| call_row(call, end_unix_nanos)),
+        messages: timeline
+            .messages
+            .iter()
+            .map(|stamped| message(stamped.unix_nanos, &stamped.value))
+            .collect(),
         spans: timeline
             .spans
             .iter()

@@ -42,8 +42,10 @@ impl Runbooks {
     }
 
     pub(crate) fn titles(&self) -> json::Runbooks {
-        let title =
-            |runbook: &json::Runbook| json::RunbookTitle { name: runbook.name.clone(), title: runbook.title.clone() };
+        let title = |runbook: &json::Runbook| json::RunbookTitle {
+            name: runbook.name.clone(),
+            title: runbook.title.clone(),
+        };
         json::Runbooks { runbooks: self.runbooks.iter().map(title).collect() }
     }
 }

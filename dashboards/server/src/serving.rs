@@ -32,12 +32,13 @@ pub(crate) struct Server {
 
 impl Server {
     /// Accepts until told to stop, then waits for the connections that are open.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
+        let mut stop = self.stop.clone();
         let mut open = JoinSet::new();
         loop {
             tokio::select! {
                 biased;
-                _ = self.stop.wait_for(|stops| *stops) => break,
+                () = stopped(&mut stop) => break,
                 Some(_) = open.join_next() => {}
                 accepted = accept(&self.listener, &self.connections) => match accepted {
                     Ok((stream, peer, permit)) => {
@@ -72,7 +73,7 @@ impl Server {
             tokio::pin!(connection);
             tokio::select! {
                 _ = connection.as_mut() => {}
-                _ = stop.wait_for(|stops| *stops) => {
+                () = stopped(&mut stop) => {
                     connection.as_mut().graceful_shutdown();
                     // What went wrong on a connection that is being closed helps nobody.
                     let _ = connection.await;
@@ -81,6 +82,11 @@ impl Server {
             drop((permit, open));
         }
     }
+}
+
+/// Returns when the page is to stop, also when nobody is left to say so.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stops| *stops).await;
 }
 
 /// Waits for room first, so that more connections wait in the kernel and not in our memory.

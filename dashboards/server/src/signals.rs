@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use belfry_signal::{Counter, Emitter, Gauge, GaugeGuard, Histogram, Pii, Registry, SECONDS, Severity, Value};
+use belfry_signal::{
+    Counter, Emitter, Gauge, GaugeGuard, Histogram, Pii, Registry, SECONDS, Severity, Value,
+};
 
 belfry_signal::label_enum! {
     /// What was asked for.
@@ -93,7 +95,8 @@ impl Signals {
             request_seconds: component.histogram("request_seconds", "Time to the answer's head.", SECONDS),
             logins: component.counter("logins_total", "Logins tried, by outcome."),
             refused: component.counter("refused_total", "Requests refused because a bound was reached."),
-            accept_failures: component.counter("accept_failures_total", "Connections that could not be accepted."),
+            accept_failures: component
+                .counter("accept_failures_total", "Connections that could not be accepted."),
             sessions: component.gauge("sessions", "Sessions that stand now."),
             connections: component.gauge("connections", "Connections open now."),
             live_streams: component.gauge("live_streams", "Live streams open now."),
@@ -157,7 +160,14 @@ impl Signals {
     /// A search or look-up failed in a store; the reader saw an error page.
     pub(crate) fn reading_failed(&self, reason: &'static str) {
         let attributes = vec![(Cow::Borrowed("reason"), Value::from(reason))];
-        self.emitter.log(COMPONENT, Severity::Warn, "a store did not answer the page", attributes, None, None);
+        self.emitter.log(
+            COMPONENT,
+            Severity::Warn,
+            "a store did not answer the page",
+            attributes,
+            None,
+            None,
+        );
     }
 
     pub(crate) fn sessions_counted(&self, sessions: usize) {

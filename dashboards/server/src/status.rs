@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use belfry_engine::{CellState, EngineHandle, PageState, Status};
+use belfry_engine::{CellState, EngineHandle, PageState, PairStatus, Status};
 use belfry_mesh::Mesh;
-use belfry_signal::Pii;
+use belfry_signal::{Label, Pii};
 use tokio::sync::watch;
 
 use crate::json;
@@ -17,6 +17,8 @@ use crate::runbooks::Runbooks;
 
 /// One trend point stands for so long.
 const STEP_MILLIS: u64 = 5000;
+/// The two burn rates that the page has columns for.
+const WINDOWS_SHOWN: usize = 2;
 /// A quarter of an hour.
 const POINTS_MAX: usize = 180;
 
@@ -144,10 +146,11 @@ impl Projector {
             count: *count,
         };
         json::Page {
-            id: page.id.to_string(),
-            alert: page.alert.to_string(),
+            id: page.id.clone(),
+            alert: page.alert.text().to_owned(),
             journey: page.journey.as_str().to_owned(),
             region: page.region.as_str().to_owned(),
+            regions: page.regions.iter().map(|region| region.as_str().to_owned()).collect(),
             room: page.room.as_str().to_owned(),
             causes: page.causes.iter().map(cause).collect(),
             state: match page.state {
@@ -158,7 +161,7 @@ impl Projector {
             resolved_ms: page.resolved_unix_nanos.map(millis),
             summary: page.summary.clone(),
             examples: page.examples,
-            has_runbook: self.runbooks.has(&page.alert),
+            has_runbook: self.runbooks.has(page.alert.text()),
         }
     }
 
@@ -220,7 +223,11 @@ impl Trend {
             journey: journey.clone(),
             points: choose(points),
         };
-        json::Trend { step_ms: STEP_MILLIS, points_max: POINTS_MAX, cells: self.points.iter().map(cell).collect() }
+        json::Trend {
+            step_ms: STEP_MILLIS,
+            points_max: POINTS_MAX,
+            cells: self.points.iter().map(cell).collect(),
+        }
     }
 }
 
@@ -238,7 +245,7 @@ fn cell(cell: &belfry_engine::Cell) -> json::Cell {
         since_ms: millis(cell.since_unix_nanos),
         good_ratio_5m: cell.good_ratio_5m,
         events_per_second: cell.events_per_second,
-        last_event_ms: Some(cell.last_event_unix_nanos).filter(|nanos| *nanos > 0).map(millis),
+        last_event_ms: cell.last_event_unix_nanos.map(millis),
     }
 }
 
@@ -255,15 +262,21 @@ fn slo(slo: &belfry_engine::SloStatus) -> json::Slo {
         burn_6h: slo.burn_6h,
         exhaustion_seconds: slo.exhaustion_seconds,
         coverage_ratio: slo.coverage_ratio,
+        windows: slo.pairs.iter().take(WINDOWS_SHOWN).map(window).collect(),
+    }
+}
+
+fn window(pair: &PairStatus) -> json::BurnWindow {
+    json::BurnWindow {
+        seconds: pair.long.seconds,
+        factor: pair.factor,
+        severity: pair.severity,
+        is_burning: pair.is_burning,
     }
 }
 
 fn change(change: &belfry_engine::Change) -> json::Change {
-    json::Change {
-        at_ms: millis(change.unix_nanos),
-        kind: change.kind.to_owned(),
-        text: change.text.clone(),
-    }
+    json::Change { at_ms: millis(change.unix_nanos), kind: change.kind.to_owned(), text: change.text.clone() }
 }
 
 /// Our own plain types always have a JSON form; were one ever refused, the page would show nothing, not wrong things.
@@ -290,7 +303,9 @@ mod tests {
     #[test]
     fn a_step_is_the_mean_rate_and_the_worst_state() {
         let mut trend = Trend::default();
-        for (second, rate, state) in [(10, 4.0, State::Ok), (11, 8.0, State::Critical), (14, 6.0, State::Stale)] {
+        for (second, rate, state) in
+            [(10, 4.0, State::Ok), (11, 8.0, State::Critical), (14, 6.0, State::Stale)]
+        {
             assert!(!trend.gather(second * 1000, &[cell_with(rate, state)]), "second {second}");
         }
         assert!(trend.gather(15_000, &[cell_with(1.0, State::Ok)]));

@@ -3,12 +3,12 @@
 import { useEffect } from "preact/hooks";
 
 import { useAnswer } from "./api";
-import { param, Select } from "./filters";
+import { Count, param, QueryBox, Select } from "./filters";
 import { age, span, when, words } from "./format";
 import { now, snapshot } from "./live/live";
 import { Shell } from "./shell";
 import { StateMark } from "./state";
-import type { CallRow } from "./wire";
+import type { CallList, CallRow } from "./wire";
 
 const OUTCOMES = ["answered", "busy", "no_answer", "cancelled", "rejected", "failed"];
 const REFRESH_MS = 5000;
@@ -17,8 +17,8 @@ export const MOS_GOOD = 3.6;
 
 export function Calls() {
   const query = new URLSearchParams();
-  for (const name of ["outcome", "region"]) if (param(name)) query.set(name, param(name));
-  const answer = useAnswer<{ calls: CallRow[] }>(`/api/calls?${query}`, REFRESH_MS).value;
+  for (const name of ["q", "outcome", "region"]) if (param(name)) query.set(name, param(name));
+  const answer = useAnswer<CallList>(`/api/calls?${query}`, REFRESH_MS).value;
   const regions = [...new Set(snapshot.value?.cells.map((cell) => cell.region))].sort();
   useEffect(() => {
     document.title = "Calls \u00b7 Belfry";
@@ -27,11 +27,12 @@ export function Calls() {
     <Shell>
       <header class="title">
         <h1>Calls</h1>
+        <QueryBox key={param("q")} label="Search the calls" hint="words, or attributes as call.outcome:failed" />
         <div class="filters">
           <Select label="Outcome" name="outcome" options={[["", "all"], ...OUTCOMES.map(option)]} />
           <Select label="Region" name="region" options={[["", "all"], ...regions.map(option)]} />
         </div>
-        {answer.is === "here" && <p class="count">{answer.value.calls.length} newest</p>}
+        {answer.is === "here" && <Count rows={answer.value.calls.length} {...answer.value} />}
       </header>
       {answer.is === "refused" && <p class="refused">{answer.why}</p>}
       {answer.is === "waiting" && <p class="waiting">Asking for calls.</p>}

@@ -1,22 +1,21 @@
 /** Searching what was said. Results newest first; the query is in the address. */
 
-import type { TargetedEvent } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 
 import { useAnswer } from "./api";
-import { param, Select, setParam } from "./filters";
-import { count, when } from "./format";
+import { Count, param, QueryBox, Select } from "./filters";
+import { when } from "./format";
 import { now } from "./live/live";
 import { Shell } from "./shell";
 import { StateMark } from "./state";
-import type { LogLine } from "./wire";
+import type { LogLine, LogList } from "./wire";
 
 const REFRESH_MS = 5000;
 
 export function Logs() {
   const query = new URLSearchParams();
   for (const name of ["q", "severity", "since"]) if (param(name)) query.set(name, param(name));
-  const answer = useAnswer<{ lines: LogLine[] }>(`/api/logs?${query}`, REFRESH_MS).value;
+  const answer = useAnswer<LogList>(`/api/logs?${query}`, REFRESH_MS).value;
   useEffect(() => {
     document.title = "Logs \u00b7 Belfry";
   }, []);
@@ -24,7 +23,7 @@ export function Logs() {
     <Shell>
       <header class="title">
         <h1>Logs</h1>
-        <QueryBox key={param("q")} />
+        <QueryBox key={param("q")} label="Search the logs" hint='words, "phrases", component:edge_gateway, a Call-ID' />
         <div class="filters">
           <Select
             label="Severity"
@@ -37,38 +36,12 @@ export function Logs() {
             options={[["", "last hour"], ["15m", "last 15 m"], ["24h", "last 24 h"], ["90d", "all kept"]]}
           />
         </div>
-        {answer.is === "here" && <p class="count">{count(answer.value.lines.length)} newest</p>}
+        {answer.is === "here" && <Count rows={answer.value.lines.length} {...answer.value} />}
       </header>
       {answer.is === "refused" && <p class="refused" role="alert">{answer.why}</p>}
       {answer.is === "waiting" && <p class="waiting">Searching.</p>}
       {answer.is === "here" && <LogTable lines={answer.value.lines} />}
     </Shell>
-  );
-}
-
-function QueryBox() {
-  const [text, setText] = useState(param("q"));
-  const search = (event: TargetedEvent<HTMLFormElement>) => {
-    event.preventDefault();
-    setParam("q", text.trim());
-  };
-  return (
-    <form class="query-box" role="search" onSubmit={search}>
-      <label class="sr" for="q">
-        Search the logs
-      </label>
-      <input
-        id="q"
-        name="q"
-        type="search"
-        value={text}
-        placeholder="words, or a Call-ID"
-        spellcheck={false}
-        autocomplete="off"
-        onInput={(event) => setText(event.currentTarget.value)}
-      />
-      <button type="submit">Search</button>
-    </form>
   );
 }
 

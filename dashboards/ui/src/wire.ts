@@ -28,6 +28,16 @@ export interface Slo {
   burn_6h: number;
   exhaustion_seconds: number | null;
   coverage_ratio: number;
+  /** What `burn_1h` and `burn_6h` are measured over: an hour and six of a month, scaled to the objective's period. */
+  windows: BurnWindow[];
+}
+
+export interface BurnWindow {
+  seconds: number;
+  /** From this burn rate on it alerts. */
+  factor: number;
+  severity: "page" | "ticket";
+  is_burning: boolean;
 }
 
 export interface CauseCount {
@@ -39,7 +49,9 @@ export interface Page {
   id: string;
   alert: string;
   journey: string;
+  /** Where it is worst. */
   region: string;
+  regions: string[];
   room: string;
   causes: CauseCount[];
   state: "triggered" | "resolved";
@@ -79,6 +91,18 @@ export interface Trend {
   step_ms: number;
   points_max: number;
   cells: { region: string; journey: string; points: TrendPoint[] }[];
+}
+
+export interface CallList {
+  calls: CallRow[];
+  has_more: boolean;
+  is_damaged: boolean;
+}
+
+export interface LogList {
+  lines: LogLine[];
+  has_more: boolean;
+  is_damaged: boolean;
 }
 
 export interface Heartbeat {
@@ -162,6 +186,8 @@ export interface CallDetail {
   spans: Span[];
   quality: Quality[];
   logs: LogLine[];
+  is_cut: boolean;
+  is_damaged: boolean;
 }
 
 export interface Runbook {

@@ -1,6 +1,7 @@
 //! SIP over a stream: one task per connection, reading frames inwards and writing what the core sends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use belfry_signalling::handle::{SendFailure, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,6 +16,9 @@ use crate::stream::EdgeStream;
 
 /// How many bytes are written in one go when many messages wait.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a peer has to take our last words.
+pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +46,7 @@ pub(crate) async fn carry(
         End::Malformed(reason) => edge.signals.input_malformed(&peer.listener, reason, peer.address),
     }
     // Say goodbye properly, but do not wait for a peer that does not listen.
-    let _ = timeout(edge.timeouts.stall, stream.shutdown()).await;
+    let _ = timeout(GOODBYE, stream.shutdown()).await;
     let token = flow.token.clone();
     drop(flow);
     edge.flow_closed(&token);
@@ -120,15 +124,18 @@ async fn write(
         bytes.extend_from_slice(&next.bytes);
         reports.extend(next.report);
     }
-    let end = match timeout(edge.timeouts.stall, async {
+    let writing = async {
         stream.write_all(&bytes).await?;
         stream.flush().await
-    })
-    .await
-    {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(_)) => End::PeerLeft,
-        Err(_) => End::Stalled,
+    };
+    let end = tokio::select! {
+        // A reader whose queue is full is closed by the sender while a write to it still waits.
+        () = flow.close.cancelled() => End::Closed,
+        written = timeout(edge.timeouts.stall, writing) => match written {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(_)) => End::PeerLeft,
+            Err(_) => End::Stalled,
+        },
     };
     for report in reports {
         report.failed(SendFailure::FlowGone);

@@ -12,9 +12,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::edge::Edge;
-use crate::flows::{OpenFlow, Outgoing};
+use crate::flows::OpenFlow;
 use crate::peer::Peer;
 use crate::signals::{Limit, Malformed};
+use crate::sip_stream::GOODBYE;
 use crate::sip_text;
 use crate::stream::EdgeStream;
 
@@ -65,7 +66,7 @@ pub(crate) async fn carry(
         End::Malformed(reason) => edge.signals.input_malformed(&peer.listener, reason, peer.address),
     }
     // Say goodbye properly, but do not wait for a peer that does not listen.
-    let _ = timeout(edge.timeouts.stall, socket.close(None)).await;
+    let _ = timeout(GOODBYE, socket.close(None)).await;
     let token = flow.token.clone();
     drop(flow);
     edge.flow_closed(&token);
@@ -80,12 +81,21 @@ async fn run(
 ) -> End {
     let idle = sleep_until(Instant::now() + edge.timeouts.sip_idle);
     tokio::pin!(idle);
+    let close = flow.close.clone();
     loop {
         let step = tokio::select! {
-            () = flow.close.cancelled() => Err(End::Closed),
+            () = close.cancelled() => Err(End::Closed),
             Some(outgoing) = flow.queue.recv() => {
                 edge.signals.sip_sent(transport, outgoing.bytes.len());
-                write(edge, socket, outgoing).await
+                // A reader whose queue is full is closed by the sender while a write to it still waits.
+                let sent = tokio::select! {
+                    () = close.cancelled() => Err(End::Closed),
+                    sent = send(edge, socket, outgoing.bytes) => sent,
+                };
+                if let (Err(_), Some(report)) = (&sent, outgoing.report) {
+                    report.failed(SendFailure::FlowGone);
+                }
+                sent
             }
             message = socket.next() => {
                 idle.as_mut().reset(Instant::now() + edge.timeouts.sip_idle);
@@ -135,14 +145,6 @@ async fn receive(
             send(edge, socket, answer).await
         }
     }
-}
-
-async fn write(edge: &Edge, socket: &mut Socket, outgoing: Outgoing) -> Result<(), End> {
-    let sent = send(edge, socket, outgoing.bytes).await;
-    if let (Err(_), Some(report)) = (&sent, outgoing.report) {
-        report.failed(SendFailure::FlowGone);
-    }
-    sent
 }
 
 /// SIP is text wherever it can be (RFC 7118 section 5): browsers like it better in their tools.

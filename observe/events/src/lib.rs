@@ -33,3 +33,8 @@ pub use facts::{RecordKind, severity, trace_id};
 pub use handle::EventsReader;
 pub use view::{CallFilter, CallRow, CallView, Found, LogLine, LogQuery, Stamped, Timeline, TraceView};
 pub use writer::{Events, EventsWriter};
+
+/// Registers what this crate tells the world, for the catalogue.
+pub fn describe(registry: &belfry_signal::Registry) {
+    let _registered = signals::Signals::register(registry);
+}

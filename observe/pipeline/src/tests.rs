@@ -206,6 +206,67 @@ async fn a_restart_replays_past_the_checkpoint_exactly_once() {
     pipeline.drain(SOON).await;
 }
 
+/// A store that is slow to take the first batches: it says that it was called, and waits to be let go.
+struct Gate {
+    notebook: Notebook,
+    called: std::sync::mpsc::SyncSender<()>,
+    go: std::sync::mpsc::Receiver<()>,
+}
+
+impl Store for Gate {
+    fn name(&self) -> &'static str {
+        "gate"
+    }
+
+    fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError> {
+        if self.called.send(()).is_ok() {
+            // When the test lets go of its end, nothing waits any more.
+            let _gone = self.go.recv();
+        }
+        self.notebook.apply(position, entries)
+    }
+
+    fn checkpoint(&self) -> u64 {
+        0
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn tick(&mut self, _: i64) {}
+}
+
+#[tokio::test]
+async fn what_is_emitted_during_a_long_replay_is_kept_and_stays_in_order() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (pipeline, registry) = start(config(directory.path()), &Notebook::default(), 5000);
+    emit(&registry, 1..=3000, 0);
+    pipeline.drain(SOON).await;
+    drop(pipeline);
+
+    let (called, is_called) = std::sync::mpsc::sync_channel(0);
+    let (go, may_go) = std::sync::mpsc::sync_channel(0);
+    let notebook = Notebook::default();
+    let gate = Gate { notebook: notebook.clone(), called, go: may_go };
+    let (registry, records) = Registry::new(Resource::for_test(), 200);
+    let pipeline = Pipeline::start(config(directory.path()), registry.clone(), records, vec![Box::new(gate)])
+        .expect("it starts");
+    // Twice three quarters of what the queue holds, each while a batch is under way.
+    for numbers in [3001..=3150, 3151..=3300] {
+        is_called.recv().expect("the replay goes on");
+        emit(&registry, numbers, 0);
+        go.send(()).expect("the store waits");
+    }
+    drop((is_called, go));
+    pipeline.flush().await;
+    assert_eq!(notebook.numbers(), (1..=3300).collect::<Vec<_>>());
+    let counts = pipeline.counts();
+    assert_adds_up(counts);
+    assert_eq!(counts.dropped, 0);
+    pipeline.drain(SOON).await;
+}
+
 #[tokio::test]
 async fn a_failing_disk_costs_counted_records_and_nothing_else() {
     let directory = tempfile::tempdir().expect("a directory");

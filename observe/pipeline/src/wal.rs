@@ -20,7 +20,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use self::codec::{Decoder, Encoder};
-use self::segment::{Segment, Writer};
+pub(crate) use self::segment::Segment;
+use self::segment::Writer;
 use crate::store::Entry;
 
 const LOCK_FILE: &str = "wal.lock";
@@ -84,6 +85,61 @@ pub(crate) enum OpenError {
 impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> Self {
         Self::Directory(error)
+    }
+}
+
+/// A reading of the log that does not hold it: it can be appended to meanwhile.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    from: u64,
+    last_position: Option<u64>,
+    /// Everything up to here was read, even if the log's last positions were given up or lost.
+    read_to: u64,
+    met: Replayed,
+}
+
+impl Replay {
+    /// A reading of what lies past `from`.
+    pub(crate) fn new(from: u64) -> Self {
+        Self { from, last_position: None, read_to: from, met: Replayed::default() }
+    }
+
+    /// How far it has come.
+    pub(crate) fn position(&self) -> u64 {
+        self.read_to
+    }
+
+    /// Notes that the log was read up to this position.
+    pub(crate) fn finish_at(&mut self, position: u64) {
+        self.read_to = self.read_to.max(position);
+    }
+
+    /// What was met so far.
+    pub(crate) fn met(&self) -> Replayed {
+        self.met
+    }
+
+    /// Reads a segment, which follows those read before, and calls `visit` with each entry, in order, each once.
+    pub(crate) fn read(&mut self, segment: &Segment, mut visit: impl FnMut(u64, Entry)) {
+        let mut decoder = Decoder::default();
+        let scan = segment.scan(|position, payload| {
+            // Decoded even when it is not wanted: later frames may use the series that it defines.
+            let entry = decoder.decode(payload);
+            if self.last_position.is_some_and(|last| position <= last) {
+                return;
+            }
+            self.met.missing += self.last_position.map_or(0, |last| position - last - 1);
+            self.last_position = Some(position);
+            match entry {
+                Some(entry) if position > self.from => {
+                    self.met.entries += 1;
+                    visit(position, entry);
+                }
+                Some(_) => {}
+                None => self.met.damaged_bytes += payload.len() as u64,
+            }
+        });
+        self.met.damaged_bytes += scan.damaged_bytes + scan.tail_bytes;
     }
 }
 
@@ -183,36 +239,20 @@ impl Wal {
         self.next_position += entries as u64;
     }
 
-    /// Reads every entry past `from`, in order, and calls `visit` with each.
-    pub(crate) fn replay(&self, from: u64, mut visit: impl FnMut(u64, Entry)) -> Replayed {
-        let mut replayed = Replayed::default();
-        let mut last_position = None;
-        for (index, segment) in self.sealed.iter().enumerate() {
-            let next_first = self.sealed.get(index + 1).map_or(self.next_position, Segment::first_position);
-            if next_first <= from + 1 {
-                continue;
-            }
-            let mut decoder = Decoder::default();
-            let outcome = segment.scan(|position, payload| {
-                // Decoded even when it is not wanted: later frames may use the series that it defines.
-                let entry = decoder.decode(payload);
-                if last_position.is_some_and(|last| position <= last) {
-                    return;
-                }
-                replayed.missing += last_position.map_or(0, |last| position - last - 1);
-                last_position = Some(position);
-                match entry {
-                    Some(entry) if position > from => {
-                        replayed.entries += 1;
-                        visit(position, entry);
-                    }
-                    Some(_) => {}
-                    None => replayed.damaged_bytes += payload.len() as u64,
-                }
-            });
-            replayed.damaged_bytes += outcome.damaged_bytes + outcome.tail_bytes;
+    /// The closed segments that can hold something past `position`, oldest first, and the last position that any
+    /// closed segment can hold.
+    pub(crate) fn segments_past(&self, position: u64) -> (Vec<Segment>, u64) {
+        let end = self.current.as_ref().map_or(self.next_position, |(writer, _)| writer.first_position());
+        let ends = self.sealed.iter().skip(1).map(Segment::first_position).chain([end]);
+        let wanted = self.sealed.iter().zip(ends).filter(|(_, end)| *end > position + 1);
+        (wanted.map(|(segment, _)| segment.clone()).collect(), end - 1)
+    }
+
+    /// Closes the file that is written to, so that it can be read.
+    pub(crate) fn seal_current(&mut self) {
+        if let Some((writer, _)) = self.current.take() {
+            self.sealed.push_back(writer.seal());
         }
-        replayed
     }
 
     /// Deletes the closed segments that hold nothing past `checkpoint`. Returns how many.
@@ -249,12 +289,6 @@ impl Wal {
         let current_first =
             self.current.as_ref().map_or(self.next_position, |(writer, _)| writer.first_position());
         Some(self.sealed.get(1).map_or(current_first, Segment::first_position) - 1)
-    }
-
-    fn seal_current(&mut self) {
-        if let Some((writer, _)) = self.current.take() {
-            self.sealed.push_back(writer.seal());
-        }
     }
 
     /// Closes a file whose last write failed: what was fsynced before stays, the rest is cut if the disk allows.

@@ -16,10 +16,12 @@ use crate::error::Error;
 use crate::export::Intake;
 use crate::signals::{DropReason, EntryKind, Signals, StoreName};
 use crate::store::{Entry, Store};
-use crate::wal::{Appended, Wal};
+use crate::wal::{Appended, Replay, Segment, Wal};
 
 /// Entries handed to the stores at a time during replay: memory stays bounded however long the log is.
 const REPLAY_ENTRIES: usize = 1024;
+/// Readings of what came in during the reading before; after these nothing comes in until the log is read to its end.
+const INTAKE_ROUNDS: u32 = 4;
 /// A round of samples is cut into entries of this many, so that a large registry never makes one that is too long.
 const SAMPLES_PER_ENTRY: usize = 512;
 /// Between two attempts to write a batch on a failing disk.
@@ -73,6 +75,8 @@ pub(crate) struct Worker {
     /// When the first of them was taken.
     pending_since: Option<Instant>,
     is_disk_failing: bool,
+    /// While the log is read again, what is appended reaches the stores by that reading.
+    is_replaying: bool,
 }
 
 impl Worker {
@@ -99,6 +103,7 @@ impl Worker {
             pending: Vec::new(),
             pending_since: None,
             is_disk_failing: false,
+            is_replaying: true,
         })
     }
 
@@ -112,25 +117,46 @@ impl Worker {
         }
     }
 
+    /// Gives the stores what the log holds past their checkpoints. A long log takes a while: when the queue fills
+    /// meanwhile, its records go into the log, and the reading meets them in their turn.
     fn replay(&mut self) {
         let began = Instant::now();
         let from = self.stores.iter().map(|attached| attached.applied).min().unwrap_or(self.wal.head());
-        let (wal, stores, signals) = (&self.wal, &mut self.stores, &self.signals);
+        let mut reading = Replay::new(from);
+        for round in 0.. {
+            let (segments, end) = self.wal.segments_past(reading.position());
+            if segments.is_empty() {
+                break;
+            }
+            for segment in segments {
+                self.replay_segment(&mut reading, &segment, round < INTAKE_ROUNDS);
+            }
+            reading.finish_at(end);
+            self.wal.seal_current();
+        }
+        self.is_replaying = false;
+        let met = reading.met();
+        let seconds = began.elapsed().as_secs_f64();
+        self.signals.replay_finished(met.entries, met.damaged_bytes, met.missing, seconds);
+        self.tick();
+    }
+
+    fn replay_segment(&mut self, reading: &mut Replay, segment: &Segment, with_intake: bool) {
         let mut batch = Vec::with_capacity(REPLAY_ENTRIES);
-        let mut last = from;
-        let replayed = wal.replay(from, |position, entry| {
+        let mut last = reading.position();
+        reading.read(segment, |position, entry| {
             // A store is given consecutive entries, so that it can tell the position of each.
             if batch.len() == REPLAY_ENTRIES || position != last + 1 {
-                apply(stores, signals, last, &batch, Occasion::Replay);
+                apply(&mut self.stores, &self.signals, last, &batch, Occasion::Replay);
                 batch.clear();
+                if with_intake && self.records.len() >= self.records.max_capacity() / 4 {
+                    self.commit_all();
+                }
             }
             batch.push(entry);
             last = position;
         });
-        apply(stores, signals, last, &batch, Occasion::Replay);
-        let seconds = began.elapsed().as_secs_f64();
-        self.signals.replay_finished(replayed.entries, replayed.damaged_bytes, replayed.missing, seconds);
-        self.tick();
+        apply(&mut self.stores, &self.signals, last, &batch, Occasion::Replay);
     }
 
     /// Returns whom to tell that it is over.
@@ -253,7 +279,9 @@ impl Worker {
         for entry in &entries {
             self.signals.stored(kind_of(entry));
         }
-        apply(&mut self.stores, &self.signals, appended.position, &entries, Occasion::Live);
+        if !self.is_replaying {
+            apply(&mut self.stores, &self.signals, appended.position, &entries, Occasion::Live);
+        }
         if let Some(export) = &self.export {
             export.offer(entries);
         } else {

@@ -11,6 +11,9 @@ pub enum Error {
     /// The store of events said no.
     #[error("events: {0}")]
     Events(#[from] belfry_events::Error),
+    /// The store of series said no.
+    #[error("series: {0}")]
+    Series(#[from] belfry_series::Error),
     /// As many questions as may are being answered already.
     #[error("too many questions at once")]
     Busy,
@@ -56,6 +59,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Events(error) => error.reason(),
+            Self::Series(error) => error.reason(),
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::BadRequest { .. } => "bad_request",
@@ -76,6 +80,24 @@ impl Error {
                 "The store of events failed",
                 "store",
                 "look at events_index_failures_total and at this node's log for \"split\"",
+            ),
+            Self::Series(belfry_series::Error::Pattern { .. }) => (
+                StatusCode::BAD_REQUEST,
+                "The selector cannot be understood",
+                "match",
+                "regular expressions are anchored at both ends, without look-around or back-references",
+            ),
+            Self::Series(belfry_series::Error::TooManyPoints { .. }) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The question reads too much",
+                "match",
+                "ask for a shorter time or fewer series",
+            ),
+            Self::Series(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The store of series failed",
+                "store",
+                "look at this node's log for \"series\"",
             ),
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::json::{CallJson, CallRowJson, LogLineJson, TraceJson};
 use crate::ladder::render_call;
 use crate::reader::Reader;
-use crate::time;
+use crate::{series, time};
 
 /// Rows of a list, unless the request says otherwise.
 const ROWS_DEFAULT: usize = 100;
@@ -29,22 +29,37 @@ const WIDTH_MAX: usize = 400;
 
 /// The routes. Whoever serves them decides who may come here.
 ///
-/// `GET /api/v1/calls/{call_id}`, `/api/v1/calls/{call_id}/text`, `/api/v1/calls`, `/api/v1/logs`,
-/// `/api/v1/traces/{trace_id}`.
+/// `GET /api/v1/calls/{call_id}` (also `?format=text`), `/api/v1/calls`, `/api/v1/logs`, `/api/v1/traces/{trace_id}`,
+/// `/api/v1/series`, `/api/v1/labels`, `/api/v1/label/{name}/values`, `/api/v1/points`.
 pub fn router(reader: Reader) -> Router {
     Router::new()
         .route("/api/v1/calls", get(calls))
         .route("/api/v1/calls/{call_id}", get(call))
-        .route("/api/v1/calls/{call_id}/text", get(call_text))
         .route("/api/v1/logs", get(logs))
         .route("/api/v1/traces/{trace_id}", get(trace))
+        .merge(series::routes())
         .with_state(reader)
 }
 
-/// A list, and how far it can be trusted.
+/// Records that a search found, and how far the list can be trusted.
 #[derive(Debug, Serialize)]
-struct ListJson<T> {
-    rows: Vec<T>,
+struct LogsJson {
+    lines: Vec<LogLineJson>,
+    #[serde(flatten)]
+    extent: Extent,
+}
+
+/// Calls that were found, and how far the list can be trusted.
+#[derive(Debug, Serialize)]
+struct CallsJson {
+    calls: Vec<CallRowJson>,
+    #[serde(flatten)]
+    extent: Extent,
+}
+
+/// What a list covers.
+#[derive(Debug, Serialize)]
+struct Extent {
     /// Whether older rows were left out because of the limit.
     has_more: bool,
     splits_read: usize,
@@ -57,8 +72,8 @@ struct ListJson<T> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LogsParams {
-    #[serde(default)]
-    q: String,
+    #[serde(default, alias = "q")]
+    query: String,
     from: Option<String>,
     to: Option<String>,
     severity: Option<String>,
@@ -69,8 +84,8 @@ struct LogsParams {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CallsParams {
-    #[serde(default)]
-    q: String,
+    #[serde(default, alias = "q")]
+    query: String,
     from: Option<String>,
     to: Option<String>,
     outcome: Option<String>,
@@ -81,12 +96,13 @@ struct CallsParams {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TextParams {
+struct CallParams {
+    format: Option<String>,
     width: Option<usize>,
 }
 
 /// Query parameters, whose faults are problem details as everything else.
-struct Params<T>(T);
+pub(crate) struct Params<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: serde::de::DeserializeOwned> axum::extract::FromRequestParts<S> for Params<T> {
     type Rejection = Error;
@@ -104,7 +120,7 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned> axum::extract::FromRequestP
 async fn logs(State(reader): State<Reader>, Params(params): Params<LogsParams>) -> Result<Response, Error> {
     let range = Range::of(params.from.as_deref(), params.to.as_deref())?;
     let query = LogQuery {
-        text: params.q,
+        text: params.query,
         from_nanos: Some(range.from),
         to_nanos: Some(range.to),
         severity_min: params.severity.as_deref().map(severity).transpose()?,
@@ -112,7 +128,8 @@ async fn logs(State(reader): State<Reader>, Params(params): Params<LogsParams>) 
         limit: rows(params.limit)?,
     };
     let found = reader.search(query).await?;
-    Ok(range.list(found, LogLineJson::of))
+    let lines = found.rows.iter().map(LogLineJson::of).collect();
+    Ok(private(Json(LogsJson { lines, extent: range.extent(&found) }).into_response()))
 }
 
 async fn calls(State(reader): State<Reader>, Params(params): Params<CallsParams>) -> Result<Response, Error> {
@@ -123,24 +140,31 @@ async fn calls(State(reader): State<Reader>, Params(params): Params<CallsParams>
         outcome: params.outcome,
         region: params.region,
         trace_id: params.trace_id.as_deref().map(trace_id).transpose()?,
-        text: params.q,
+        text: params.query,
         limit: rows(params.limit)?,
     };
     let found = reader.calls(filter).await?;
-    Ok(range.list(found, CallRowJson::of))
+    let calls = found.rows.iter().map(CallRowJson::of).collect();
+    Ok(private(Json(CallsJson { calls, extent: range.extent(&found) }).into_response()))
 }
 
-async fn call(State(reader): State<Reader>, Path(call_id): Path<String>) -> Result<Response, Error> {
-    let view = find_call(&reader, call_id).await?;
-    Ok(private(Json(CallJson::of(&view)).into_response()))
-}
-
-async fn call_text(
+async fn call(
     State(reader): State<Reader>,
     Path(call_id): Path<String>,
-    Params(params): Params<TextParams>,
+    Params(params): Params<CallParams>,
 ) -> Result<Response, Error> {
+    let is_text = match params.format.as_deref() {
+        None | Some("json") => false,
+        Some("text") => true,
+        Some(other) => {
+            let what = format!("{other:?} is not a format");
+            return Err(Error::BadRequest { place: "format", what, hint: "json or text" });
+        }
+    };
     let view = find_call(&reader, call_id).await?;
+    if !is_text {
+        return Ok(private(Json(CallJson::of(&view)).into_response()));
+    }
     let width = params.width.unwrap_or(WIDTH_DEFAULT).min(WIDTH_MAX);
     let content_type = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     Ok(private((content_type, render_call(&view, width)).into_response()))
@@ -169,13 +193,13 @@ fn private(mut response: Response) -> Response {
     response
 }
 
-struct Range {
-    from: u64,
-    to: u64,
+pub(crate) struct Range {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
 }
 
 impl Range {
-    fn of(from: Option<&str>, to: Option<&str>) -> Result<Self, Error> {
+    pub(crate) fn of(from: Option<&str>, to: Option<&str>) -> Result<Self, Error> {
         let now = now_unix_nanos();
         let to = to.map_or(Ok(now), |text| time::parse("to", text, now))?;
         let from =
@@ -192,16 +216,14 @@ impl Range {
         Ok(Self { from, to })
     }
 
-    fn list<T, U: Serialize>(&self, found: Found<T>, twin: impl Fn(&T) -> U) -> Response {
-        let list = ListJson {
-            rows: found.rows.iter().map(twin).collect(),
+    fn extent<T>(&self, found: &Found<T>) -> Extent {
+        Extent {
             has_more: found.has_more,
             splits_read: found.splits_read,
             splits_damaged: found.splits_damaged,
             from: time::text(self.from),
             to: time::text(self.to),
-        };
-        private(Json(list).into_response())
+        }
     }
 }
 
@@ -236,11 +258,10 @@ fn severity(text: &str) -> Result<Severity, Error> {
     }
 }
 
-/// Kinds by name, separated by commas. Log lines unless the request says otherwise; `all` for everything.
+/// Kinds by name, separated by commas; all unless the request says otherwise.
 fn kinds(text: Option<&str>) -> Result<Vec<RecordKind>, Error> {
     match text {
-        None => Ok(vec![RecordKind::Log]),
-        Some("all") => Ok(Vec::new()),
+        None | Some("all") => Ok(Vec::new()),
         Some(names) => names.split(',').map(kind).collect(),
     }
 }

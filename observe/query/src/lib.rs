@@ -12,10 +12,16 @@ mod json;
 mod ladder;
 mod participants;
 mod reader;
+mod selector;
+mod series;
 #[cfg(test)]
 mod tests;
 mod time;
 
+pub use belfry_events::{
+    CallFilter, CallRow, CallView, Found, LogLine, LogQuery, RecordKind, Stamped, Timeline, TraceView,
+};
+pub use belfry_series::{MatchOperator, Matcher, SeriesData};
 pub use error::Error;
 pub use http::router;
 pub use json::{
@@ -24,3 +30,4 @@ pub use json::{
 };
 pub use ladder::render_call;
 pub use reader::Reader;
+pub use selector::parse_selector;

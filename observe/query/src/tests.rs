@@ -1,5 +1,7 @@
 //! The reader over HTTP and on a terminal, with a real store of events behind it.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body as HttpBody;
 use http::{Request, StatusCode, header};
@@ -8,10 +10,11 @@ use serde_json::Value as Json;
 use tower::ServiceExt as _;
 
 use belfry_events::{Config, Events, EventsWriter};
+use belfry_series::{Series, SeriesWriter};
 use belfry_signal::record::{
     Body, Call, Direction, Log, Quality, Record, SipMessage, Span, SpanKind, SpanStatus,
 };
-use belfry_signal::{Pii, Region, Registry, Severity, SpanContext, SpanId, TraceId};
+use belfry_signal::{Pii, Region, Registry, Sample, Severity, SpanContext, SpanId, TraceId};
 
 use crate::{Reader, render_call, router};
 
@@ -125,15 +128,39 @@ fn records() -> Vec<Record> {
 struct World {
     _directory: tempfile::TempDir,
     _writer: EventsWriter,
+    _series_writer: SeriesWriter,
     reader: Reader,
 }
 
 fn world() -> World {
     let directory = tempfile::tempdir().expect("temporary directory");
-    let config = Config::for_test(directory.path().to_owned());
-    let (mut writer, events) = Events::open(config, &Registry::for_test()).expect("the store opens");
+    let registry = Registry::for_test();
+    let config = Config::for_test(directory.path().join("events"));
+    let (mut writer, events) = Events::open(config, &registry).expect("the store opens");
     writer.apply(1, &records()).expect("applied");
-    World { _directory: directory, _writer: writer, reader: Reader::new(events) }
+    let config = belfry_series::Config {
+        directory: directory.path().join("series"),
+        block_duration: Duration::from_secs(3600),
+        retention: Duration::from_secs(86_400),
+        series_max: 1000,
+        metric_series_max: 1000,
+        head_bytes_max: 1 << 20,
+        select_points_max: 10_000,
+        block_indexes_max: 4,
+    };
+    let (mut series_writer, series) = Series::open(config, &registry).expect("the store opens");
+    for second in 0..60u32 {
+        let sample = |region: &str, value: f64| Sample {
+            name: "calls_total".into(),
+            labels: vec![("region".into(), region.into())],
+            value,
+        };
+        let unix_millis = i64::try_from(START / MILLI).expect("fits") + i64::from(second) * 1000;
+        let samples = [sample("eu", second.into()), sample("us", f64::NAN)];
+        series_writer.append(u64::from(second) + 1, unix_millis, &samples).expect("appended");
+    }
+    let reader = Reader::new(events, series);
+    World { _directory: directory, _writer: writer, _series_writer: series_writer, reader }
 }
 
 async fn get(router: &Router, path: &str) -> (StatusCode, String, String) {
@@ -182,22 +209,52 @@ async fn lists_are_searched_and_bounded() {
     let world = world();
     let router = router(world.reader.clone());
     let range = "from=2026-11-20T07:59:00Z&to=2026-11-20T08:01:00Z";
-    let logs = get_json(&router, &format!("/api/v1/logs?{range}")).await;
-    assert_eq!(logs["rows"].as_array().expect("list").len(), 1, "log lines alone, unless asked");
-    assert_eq!(logs["rows"][0]["message"], "media loss noticed");
-    assert_eq!(logs["rows"][0]["severity"], "WARN");
-    let all = get_json(&router, &format!("/api/v1/logs?{range}&kinds=all&limit=3")).await;
-    assert_eq!((all["rows"].as_array().expect("list").len(), &all["has_more"]), (3, &true.into()));
+    let logs = get_json(&router, &format!("/api/v1/logs?{range}&kinds=log")).await;
+    assert_eq!(logs["lines"].as_array().expect("list").len(), 1);
+    assert_eq!(logs["lines"][0]["message"], "media loss noticed");
+    assert_eq!(logs["lines"][0]["severity"], "WARN");
+    let all = get_json(&router, &format!("/api/v1/logs?{range}&limit=3")).await;
+    assert_eq!((all["lines"].as_array().expect("list").len(), &all["has_more"]), (3, &true.into()));
     let found =
-        get_json(&router, &format!("/api/v1/logs?{range}&kinds=sip&q=sip.method:INVITE%20AND%20180")).await;
-    assert_eq!(found["rows"].as_array().expect("list").len(), 3);
-    assert_eq!(found["rows"][0]["message"], "180 received from 127.0.0.1:5064 over udp");
+        get_json(&router, &format!("/api/v1/logs?{range}&query=kind:sip%20sip.method:INVITE%20AND%20180"))
+            .await;
+    assert_eq!(found["lines"].as_array().expect("list").len(), 3);
+    assert_eq!(found["lines"][0]["message"], "180 received from 127.0.0.1:5064 over udp");
     let calls =
         get_json(&router, &format!("/api/v1/calls?{range}&outcome=answered&q=rtc.mos_min:%3C3")).await;
-    assert_eq!(calls["rows"][0]["call_id"], CALL_ID);
-    assert_eq!(calls["rows"][0]["duration_seconds"], 12.0);
+    assert_eq!(calls["calls"][0]["call_id"], CALL_ID);
+    assert_eq!(calls["calls"][0]["duration_seconds"], 12.0);
     let none = get_json(&router, &format!("/api/v1/calls?{range}&outcome=busy")).await;
-    assert_eq!(none["rows"], Json::Array(vec![]));
+    assert_eq!(none["calls"], Json::Array(vec![]));
+}
+
+#[tokio::test]
+async fn series_are_found_by_their_labels() {
+    let world = world();
+    let router = router(world.reader.clone());
+    assert_eq!(world.reader.series_count(), 2);
+    let names = get_json(&router, "/api/v1/labels").await;
+    assert_eq!(names["data"], serde_json::json!(["__name__", "region"]));
+    let values = get_json(&router, "/api/v1/label/region/values").await;
+    assert_eq!((&values["status"], &values["data"]), (&"success".into(), &serde_json::json!(["eu", "us"])));
+    let range = "from=1795161600&to=1795161660";
+    let series =
+        get_json(&router, &format!("/api/v1/series?{range}&match[]=calls_total%7Bregion=~%22e.%22%7D")).await;
+    assert_eq!(series["data"], serde_json::json!([{"__name__": "calls_total", "region": "eu"}]));
+    let path = format!("/api/v1/points?{range}&match=calls_total");
+    let points = get_json(&router, &path).await;
+    assert_eq!(points["series"][0]["labels"]["region"], "eu");
+    assert_eq!(points["series"][0]["points"].as_array().expect("list").len(), 60);
+    assert_eq!(points["series"][0]["points"][59], serde_json::json!([1_795_161_659_000i64, 59.0]));
+    assert_eq!(points["series"][1]["points"][0][1], Json::Null, "not a number");
+    let thinned = get_json(&router, &format!("{path}&points_max=6")).await;
+    let values: Vec<f64> = thinned["series"][0]["points"]
+        .as_array()
+        .expect("list")
+        .iter()
+        .map(|point| point[1].as_f64().expect("a number"))
+        .collect();
+    assert_eq!(values, [9.0, 19.0, 29.0, 39.0, 49.0, 59.0], "the last of each stretch");
 }
 
 #[tokio::test]
@@ -213,6 +270,13 @@ async fn what_is_wrong_is_said_with_its_place_and_the_way_out() {
         ("/api/v1/logs?querry=x", 400, "query parameters", "querry"),
         ("/api/v1/logs?severity=loud", 400, "severity", "loud"),
         ("/api/v1/logs?kinds=log,sips", 400, "kinds", "sips"),
+        ("/api/v1/calls/a?format=xml", 400, "format", "xml"),
+        ("/api/v1/points?match=up%7B", 400, "match", "at character"),
+        ("/api/v1/points", 400, "match", "missing"),
+        ("/api/v1/points?match=%7Ba=~%22(%22%7D", 400, "match", "regular expression"),
+        ("/api/v1/points?match=%7Ba=%22%22%7D", 400, "match", "every series"),
+        ("/api/v1/points?match=up&points_max=0", 400, "points_max", "0"),
+        ("/api/v1/series?from=x&match%5B%5D=up", 400, "from", "not a time"),
         ("/api/v1/calls?trace_id=12", 400, "trace_id", "12"),
         ("/api/v1/traces/12", 400, "trace_id", "12"),
         ("/api/v1/traces/0123456789abcdef0123456789abcdef", 404, "trace_id", "not known"),
@@ -269,7 +333,7 @@ async fn a_call_is_drawn_for_a_terminal() {
     let drawn = render_call(&view, 100);
     assert_eq!(drawn, GOLDEN, "drawn:\n{drawn}");
     let router = router(world.reader.clone());
-    let (status, content_type, text) = get(&router, "/api/v1/calls/a84b4c76%2Fe66710@pc33/text").await;
+    let (status, content_type, text) = get(&router, "/api/v1/calls/a84b4c76%2Fe66710@pc33?format=text").await;
     assert_eq!((status, content_type.as_str()), (StatusCode::OK, "text/plain; charset=utf-8"));
     assert_eq!(text, drawn);
     for width in [0, 40, 80, 1000] {

@@ -7,7 +7,7 @@ import { RunbookText } from "../runbooks";
 import { Shell } from "../shell";
 import { StateMark } from "../state";
 import type { Page, Runbook } from "../wire";
-import { PageFacts, ResolvedMark } from "./pages";
+import { PageFacts, ResolvedMark, where } from "./pages";
 
 export function PageView({ id }: { id: string }) {
   const view = snapshot.value;
@@ -25,7 +25,7 @@ function Known({ page }: { page: Page }) {
     <article class={`page-view ${page.state === "triggered" ? "is-critical" : "is-ok"}`}>
       <header class="title">
         <h1>
-          {words(page.journey)}, {page.region}
+          {words(page.journey)}, {where(page)}
         </h1>
         <p>{page.state === "triggered" ? <StateMark state="critical" /> : <ResolvedMark />}</p>
         <p class="num">

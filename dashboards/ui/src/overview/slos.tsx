@@ -2,11 +2,8 @@
 
 import { age, burn, count, objective, share, words } from "../format";
 import { StateMark } from "../state";
-import type { Slo } from "../wire";
+import type { BurnWindow, Slo } from "../wire";
 
-/** The page pairs of the SRE workbook: an hour at 14.4 times, six hours at 6 times. */
-const BURN_PAGE_1H = 14.4;
-const BURN_PAGE_6H = 6;
 /** Below this share of the window the figures are not to be trusted alone. */
 const COVERAGE_GOOD = 0.9;
 
@@ -26,8 +23,8 @@ export function Slos({ slos }: { slos: Slo[] }) {
               <th scope="col">Region</th>
               <th scope="col" class="num">Objective</th>
               <th scope="col">Budget left</th>
-              <th scope="col" class="num">Burn 1 h</th>
-              <th scope="col" class="num">Burn 6 h</th>
+              <th scope="col" class="num">Burn {windowName(slos, 0, "1 h")}</th>
+              <th scope="col" class="num">Burn {windowName(slos, 1, "6 h")}</th>
               <th scope="col" class="num">Runs out in</th>
               <th scope="col" class="num">Coverage</th>
             </tr>
@@ -53,8 +50,8 @@ function Row({ slo }: { slo: Slo }) {
       <td>
         <Budget left={slo.budget_remaining_ratio} />
       </td>
-      <Burn value={slo.burn_1h} page={BURN_PAGE_1H} />
-      <Burn value={slo.burn_6h} page={BURN_PAGE_6H} />
+      <Burn value={slo.burn_1h} window={slo.windows[0]} />
+      <Burn value={slo.burn_6h} window={slo.windows[1]} />
       <td class="num">{runsOut(slo)}</td>
       <td class={slo.coverage_ratio < COVERAGE_GOOD ? "num is-thin" : "num"}>{share(slo.coverage_ratio)}</td>
     </tr>
@@ -76,13 +73,21 @@ function Budget({ left }: { left: number }) {
   );
 }
 
-function Burn({ value, page }: { value: number; page: number }) {
-  const hot = value >= page;
+function Burn({ value, window }: { value: number; window: BurnWindow | undefined }) {
+  const state = window?.severity === "page" ? "critical" : "warning";
   return (
     <td class="num">
-      {hot && <StateMark state="critical" />} {burn(value)}
+      {window && value >= window.factor && <StateMark state={state} />} {burn(value)}
     </td>
   );
+}
+
+/** `1 h` for a month; what it is scaled to when the objectives share another period, as in the demo. */
+function windowName(slos: Slo[], index: number, usual: string): string {
+  const lengths = new Set(slos.map((slo) => slo.windows[index]?.seconds));
+  const [seconds] = lengths;
+  if (lengths.size !== 1 || seconds === undefined) return usual;
+  return age(seconds).replace(/ 00 [sm]$/, "");
 }
 
 function runsOut(slo: Slo): string {

@@ -156,6 +156,8 @@ impl TestEdge {
         let (sender, mut receiver) = link.split();
         let hello = timeout(PATIENCE, receiver.recv()).await.expect("in time").expect("a message");
         let FromEdge::Hello { addresses, .. } = hello else { panic!("the first message is {hello:?}") };
+        // The edge offers a link to customers only after its greeting is sent.
+        self.metric_reaches("cores", &[], 1.0).await;
         TestCore { sender, receiver, addresses, links }
     }
 

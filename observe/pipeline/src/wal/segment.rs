@@ -11,8 +11,8 @@ const EXTENSION: &str = ".wal";
 const POSITIONS_AHEAD_MAX: u64 = 1 << 32;
 
 /// A closed file.
-#[derive(Debug)]
-pub(super) struct Segment {
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
     path: PathBuf,
     first_position: u64,
     salt: u32,

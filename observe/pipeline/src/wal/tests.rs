@@ -40,8 +40,14 @@ fn open(directory: &Path) -> (Wal, Recovery) {
 
 fn replay(wal: &Wal, from: u64) -> (Vec<(u64, Entry)>, Replayed) {
     let mut entries = Vec::new();
-    let replayed = wal.replay(from, |position, entry| entries.push((position, entry)));
-    (entries, replayed)
+    let mut reading = Replay::new(from);
+    let (segments, end) = wal.segments_past(from);
+    for segment in segments {
+        reading.read(&segment, |position, entry| entries.push((position, entry)));
+    }
+    reading.finish_at(end);
+    assert_eq!(wal.segments_past(reading.position()).0.len(), 0, "a reading comes to its end");
+    (entries, reading.met())
 }
 
 fn segment_files(directory: &Path) -> Vec<PathBuf> {
@@ -174,6 +180,13 @@ fn a_disk_that_fails_and_works_again_leaves_no_position_twice() {
     let (entries, replayed) = replay(&open(&path).0, 0);
     assert_eq!(entries, [(1, log(1, 0)), (4, log(4, 0))]);
     assert_eq!(replayed.missing, 2);
+
+    // Positions given up at the very end do not keep a reading from its end.
+    let (mut wal, _) = open(&directory.path().join("other"));
+    wal.append(&[log(1, 0)]).expect("works");
+    wal.seal_current();
+    wal.skip(5);
+    assert_eq!(replay(&wal, 0).0.len(), 1);
 }
 
 /// Batches of entries (samples or not, size), the share of the file that is left, and what stands behind it.
