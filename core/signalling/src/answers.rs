@@ -41,7 +41,7 @@ impl Core {
             peer: Some(peer),
             method: request.method,
             call_id: request.call_id().into(),
-            trace_id: self.trace_key.trace_of_call(request.call_id()),
+            trace_id: request.trace_id,
             cseq: request.cseq_text().into(),
         })
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use belfry_mesh::{Mesh, Service};
-use belfry_signal::{Registry, SpanContext, SpanId, TraceKey, now_unix_nanos};
+use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
 use belfry_state::State;
@@ -167,8 +167,10 @@ impl Core {
         let (events, event_receiver) = mpsc::channel(config.queue_messages_max);
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
+        let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
+        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key };
         let mut doors = JoinSet::new();
-        doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), events.clone(), signals.clone()));
+        doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
         let core = Self {
             signals,
@@ -240,11 +242,10 @@ impl Core {
     }
 
     /// A span in the trace of a Call-ID; below its call's root, when there is a call.
-    pub(crate) fn span_of(&self, call_id: &str) -> (SpanContext, Option<SpanId>) {
+    pub(crate) fn span_of(&self, call_id: &str, trace_id: TraceId) -> (SpanContext, Option<SpanId>) {
         if let Some(root) = self.calls.root(call_id) {
             return (root.child(), Some(root.span_id));
         }
-        let trace_id = self.trace_key.trace_of_call(call_id);
         (SpanContext { trace_id, span_id: SpanId::random(), sampled: true }, None)
     }
 

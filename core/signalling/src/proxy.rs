@@ -84,7 +84,7 @@ impl Core {
     }
 
     fn on_new_request(&mut self, id: TransactionId, request: Received) {
-        let (span, parent) = self.span_of(request.call_id());
+        let (span, parent) = self.span_of(request.call_id(), request.trace_id);
         let method = request.method;
         let is_setup = method == MethodName::Invite && !request.is_in_dialog();
         let exchange = Exchange {
@@ -273,8 +273,7 @@ impl Core {
 
     /// Opens the books of a call; false when one with its Call-ID is open.
     fn open_call(&mut self, id: TransactionId, request: &Received) -> bool {
-        let trace_id = self.trace_key.trace_of_call(request.call_id());
-        let root = SpanContext { trace_id, ..SpanContext::new_root() };
+        let root = SpanContext { trace_id: request.trace_id, ..SpanContext::new_root() };
         let Some(key) = self.calls.open(request, root, now()) else { return false };
         let alarm = Alarm::Lifetime(Arc::clone(&key));
         let timer = self.timers.set(now() + self.config.call_lifetime, alarm);

@@ -59,7 +59,7 @@ impl Core {
             method: received.method,
             status: received.message.status(),
             call_id: received.call_id(),
-            trace_id: self.trace_key.trace_of_call(received.call_id()),
+            trace_id: received.trace_id,
             cseq: received.cseq_text(),
             transport: received.transport,
             peer: Some(received.source),

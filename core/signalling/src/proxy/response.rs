@@ -5,6 +5,7 @@ use belfry_signal::{Cause, Room};
 use belfry_sip_proto::transaction::{ClientKey, OnResponse, TransactionId};
 use belfry_sip_proto::{Edit, HeaderName, Limits, OwnedMessage, build};
 
+use crate::calls::hop_of;
 use crate::core::{Core, now};
 use crate::exchange::Failure;
 use crate::received::Received;
@@ -113,6 +114,7 @@ impl Core {
             let leg = exchange.forward.as_ref().map(|forward| forward.from.other());
             if let Some(leg) = leg {
                 call.party(leg).learn_contact(&response.message);
+                call.party(leg).hop = Some(hop_of(response));
             }
         }
     }

@@ -186,6 +186,57 @@ async fn a_gone_flow_is_forgotten_and_the_next_contact_is_tried() {
 }
 
 #[tokio::test]
+async fn within_a_call_a_gone_flow_is_430_unless_the_phone_is_back() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house).await;
+    house.call(&alice, "bob", "flow-430", SDP).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    house.say_with(&bob, &invite.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())), SDP);
+    let answered = house.hear_status(&alice, 200).await;
+    house.say(&alice, &house.in_dialog(&alice, "INFO", 3, &answered, &bob.contact(), None));
+    let info = house.hear_request(&bob, "INFO").await;
+    house.fail_send(&info, SendFailure::FlowGone);
+    house.hear_status(&alice, 430).await;
+    // It registers the same contact on a new connection, and is reached there.
+    let back = Phone { flow: "bobs-new-flow".to_owned(), ..bob.clone() };
+    house.register(&back).await;
+    house.say(&alice, &house.in_dialog(&alice, "INFO", 4, &answered, &bob.contact(), None));
+    let info = house.hear_request(&bob, "INFO").await;
+    house.fail_send(&info, SendFailure::FlowGone);
+    let info = house.hear_request(&back, "INFO").await;
+    house.say(&back, &info.answer("200 OK", "", ""));
+    house.hear_status(&alice, 200).await;
+}
+
+#[tokio::test]
+async fn a_long_queue_is_shortened_with_503() {
+    let mut house = House::with(Config { queue_messages_overload: 5, ..Config::for_test() }).await;
+    let phone = Phone::new("alice", Transport::Tcp);
+    for number in 0..40 {
+        house.say(&phone, &phone.register(&format!("flood-{number}"), 1, ""));
+    }
+    let mut statuses = Vec::new();
+    for _ in 0..40 {
+        statuses.push(house.hear().await.status());
+    }
+    assert!(statuses.contains(&503), "{statuses:?}");
+    assert!(statuses.iter().all(|status| matches!(status, 401 | 503)), "{statuses:?}");
+    assert_eq!(statuses.last(), Some(&401), "the queue is short again");
+}
+
+#[tokio::test]
+async fn without_a_free_transaction_requests_are_refused() {
+    let mut house = House::with(Config { transactions_max: 1, ..Config::for_test() }).await;
+    let phone = Phone::new("alice", Transport::Udp);
+    house.say(&phone, &phone.register("first", 1, ""));
+    house.hear_status(&phone, 401).await;
+    house.say(&phone, &phone.register("second", 1, ""));
+    let refused = house.hear_status(&phone, 503).await;
+    assert_eq!(refused.header(HeaderName::RetryAfter), "5");
+    assert_eq!(house.metric("core_shed_requests_total{reason=\"transactions\"}"), Some(1.0));
+}
+
+#[tokio::test]
 async fn an_edge_that_cannot_send_is_to_blame() {
     let mut house = House::new().await;
     let (alice, bob) = phones(&mut house).await;
