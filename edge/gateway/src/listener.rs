@@ -188,12 +188,15 @@ impl Listener {
 
     async fn serve_http(&self, peer: Peer, stream: EdgeStream, until: Instant, is_h2: bool) {
         let _open = self.http_open.hold();
-        let clock = HeaderClock::armed(until, self.edge.timeouts.header);
+        let bytes_max = if is_h2 { usize::MAX } else { self.edge.limits.http_header_bytes_max };
+        let clock = HeaderClock::armed(until, self.edge.timeouts.header, bytes_max);
         let connection = Arc::new(Connection { peer, clock });
         let Ok(stream) = stream.for_http(Arc::clone(&connection), is_h2) else { return };
         self.http.process_new(Box::new(stream), &self.shutdown).await;
         if connection.clock.is_expired() {
             self.edge.signals.limit_hit(&self.name, Limit::HeaderTime);
+        } else if connection.clock.is_too_long() {
+            self.edge.signals.limit_hit(&self.name, Limit::HeaderBytes);
         } else if connection.clock.is_reading() {
             self.give_up(&connection.peer, Malformed::HttpRequest);
         }

@@ -140,14 +140,24 @@ async fn a_drain_lets_requests_finish_and_names_those_that_do_not() {
     tokio::spawn(connection);
     let (status, _, _) = kit::collect(sender.send_request(get("/app")).await.expect("an answer")).await;
     assert_eq!(status, 200);
+    let (mut h2_sender, h2_connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(edge.tls("web", &[b"h2"]).await),
+    )
+    .await
+    .expect("ready");
+    let h2_connection = tokio::spawn(h2_connection);
+    let answer = h2_sender.send_request(get("https://edge.example.org/app")).await.expect("an answer");
+    assert_eq!(kit::collect(answer).await.0, 200);
     let stuck = TcpStream::connect(edge.address("plain")).await.expect("connects");
     let stuck = tokio::spawn(http1(stuck, get("/app?stall")));
     edge.metric_reaches("connections", &[("listener", "plain")], 1.0).await;
     let stragglers = edge.handle.drain(std::time::Duration::from_millis(200)).await;
     assert_eq!(stragglers, ["edge: 1 HTTP connections on plain"]);
-    // The one that had only been idle is gone; the one with a request gets its answer.
+    // Those that had only been idle are gone; the one with a request gets its answer.
     edge.metric_reaches("requests_total", &[("flag", "backend_timeout")], 1.0).await;
     assert_eq!(stuck.await.expect("ran").0, 504);
+    assert!(h2_connection.await.expect("ran").is_ok(), "h2 ends with a proper goodbye");
     assert_eq!(edge.handle.drain(kit::PATIENCE).await, [""; 0]);
     assert_eq!(edge.handle.stop(kit::PATIENCE).await, [""; 0]);
     assert!(TcpStream::connect(edge.address("web")).await.is_err(), "nobody listens any more");
