@@ -59,5 +59,10 @@ impl<'de> Deserialize<'de> for Service {
     }
 }
 
+/// Registers this room's signals without starting it, for the catalogue.
+pub fn describe(registry: &belfry_signal::Registry) {
+    drop(signals::Signals::register(registry));
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,1 +1,36 @@
-//! Built next.
+//! The time-series store: every metric of the house, in chunks, on disk, found by its labels.
+//!
+//! New samples go to the head, in memory, packed as they come. When a window of time is over the head becomes a sealed
+//! block: one file that never changes, published together with the position of the write-ahead log that it covers
+//! in one transaction of the catalogue. A restart opens the blocks and is given the rest from the log again.
+//! Old blocks are deleted whole.
+//!
+//! Why our own: see `reference/telemetry.md` section 0. No crate has a head that takes one sample at a time in about a byte
+//! and a half, blocks that share a checkpoint with a log, and a limit on cardinality that names the offender.
+//!
+//! Not here: PromQL, HTTP, the write-ahead log itself (the pipeline calls the writer from its one thread).
+
+mod bits;
+mod block;
+mod catalogue;
+mod chunk;
+mod config;
+mod error;
+mod handle;
+mod head;
+mod index;
+mod matcher;
+mod signals;
+
+pub use config::Config;
+pub use error::Error;
+pub use handle::{Series, SeriesData, SeriesReader, SeriesWriter};
+pub use matcher::{MatchOperator, Matcher};
+
+/// Registers this room's signals without starting it, for the catalogue.
+pub fn describe(registry: &belfry_signal::Registry) {
+    drop(signals::Signals::register(registry));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! What can go wrong when the pipeline starts, and in a store.
+
+use std::path::PathBuf;
+
+/// Why the pipeline could not start. Damage in the log is never a reason: it is counted and told instead.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The section does not say what is needed; `Config::check` finds it first.
+    #[error("the configuration is wrong: {key}: {fault}")]
+    Config {
+        /// The key inside the section.
+        key: String,
+        /// What is wrong and what is allowed.
+        fault: String,
+    },
+    /// The log's directory cannot be used.
+    #[error("cannot use {path}: {source}", path = path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process writes to the same log.
+    #[error("{path} is in use by another process", path = path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The thread could not be started.
+    #[error("cannot start the pipeline's thread: {0}")]
+    Thread(std::io::Error),
+    /// The exporter could not be made.
+    #[error("cannot export to the collector: {0}")]
+    Export(String),
+}
+
+impl Error {
+    /// A bounded name for labels.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Config { .. } => "config",
+            Self::Directory { .. } => "directory",
+            Self::InUse { .. } => "in_use",
+            Self::Thread(_) => "thread",
+            Self::Export(_) => "export",
+        }
+    }
+}
+
+/// Why a store did not take entries: its own bounded reason, and its own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}: {text}")]
+pub struct StoreError {
+    /// A bounded name for labels.
+    pub reason: &'static str,
+    /// What happened, without private values.
+    pub text: String,
+}
+
+impl StoreError {
+    /// An error of a store.
+    pub fn new(reason: &'static str, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into() }
+    }
+
+    /// The bounded name.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}

@@ -1,0 +1,391 @@
+//! The pipeline's own thread: it alone writes the log and calls the stores, so it may block and nobody waits.
+//!
+//! It runs a small tokio runtime for its timers and channels. The only queue between a component and the disk is the
+//! emitter's: what does not fit there is dropped and counted at the source.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use belfry_signal::record::Body;
+use belfry_signal::{Record, RecordReceiver, Registry};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::export::Intake;
+use crate::signals::{DropReason, EntryKind, Signals, StoreName};
+use crate::store::{Entry, Store};
+use crate::wal::{Appended, Replay, Segment, Wal};
+
+/// Entries handed to the stores at a time during replay: memory stays bounded however long the log is.
+const REPLAY_ENTRIES: usize = 1024;
+/// Readings of what came in during the reading before; after these nothing comes in until the log is read to its end.
+const INTAKE_ROUNDS: u32 = 4;
+/// A round of samples is cut into entries of this many, so that a large registry never makes one that is too long.
+const SAMPLES_PER_ENTRY: usize = 512;
+/// Between two attempts to write a batch on a failing disk.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// How often stores may close and publish, and the log is trimmed.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the handle asks for.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Flush(oneshot::Sender<()>),
+    Drain(oneshot::Sender<()>),
+}
+
+/// A store and how far it was given entries.
+struct Attached {
+    store: Box<dyn Store>,
+    name: StoreName,
+    applied: u64,
+}
+
+/// Why entries are given to the stores.
+#[derive(Clone, Copy)]
+enum Occasion {
+    Live,
+    Replay,
+}
+
+/// What the worker is made of, besides its configuration and stores.
+pub(crate) struct Parts {
+    pub(crate) registry: Registry,
+    pub(crate) records: RecordReceiver,
+    pub(crate) requests: mpsc::Receiver<Control>,
+    pub(crate) wal: Wal,
+    pub(crate) signals: Signals,
+    pub(crate) export: Option<Intake>,
+}
+
+pub(crate) struct Worker {
+    config: Config,
+    registry: Registry,
+    records: RecordReceiver,
+    requests: mpsc::Receiver<Control>,
+    stores: Vec<Attached>,
+    wal: Wal,
+    signals: Signals,
+    export: Option<Intake>,
+    runtime: Option<Runtime>,
+    /// Taken from the queue, not yet in the log.
+    pending: Vec<Entry>,
+    /// When the first of them was taken.
+    pending_since: Option<Instant>,
+    is_disk_failing: bool,
+    /// While the log is read again, what is appended reaches the stores by that reading.
+    is_replaying: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(config: Config, parts: Parts, stores: Vec<Box<dyn Store>>) -> Result<Self, Error> {
+        let attach = |store: Box<dyn Store>| {
+            let name = StoreName::configured(store.name())
+                .map_err(|error| Error::Config { key: "stores".to_owned(), fault: error.to_string() })?;
+            Ok(Attached { applied: store.checkpoint(), name, store })
+        };
+        let stores = stores.into_iter().map(attach).collect::<Result<_, Error>>()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Error::Thread)?;
+        let Parts { registry, records, requests, wal, signals, export } = parts;
+        Ok(Self {
+            config,
+            registry,
+            records,
+            requests,
+            stores,
+            wal,
+            signals,
+            export,
+            runtime: Some(runtime),
+            pending: Vec::new(),
+            pending_since: None,
+            is_disk_failing: false,
+            is_replaying: true,
+        })
+    }
+
+    /// Runs until it is drained.
+    pub(crate) fn run(mut self) {
+        self.replay();
+        let Some(runtime) = self.runtime.take() else { return };
+        // By the time this is answered, the worker is gone and the log's directory is free for the next one.
+        if let Some(done) = runtime.block_on(self.serve()) {
+            let _answer = done.send(());
+        }
+    }
+
+    /// Gives the stores what the log holds past their checkpoints. A long log takes a while: when the queue fills
+    /// meanwhile, its records go into the log, and the reading meets them in their turn.
+    fn replay(&mut self) {
+        let began = Instant::now();
+        let from = self.stores.iter().map(|attached| attached.applied).min().unwrap_or(self.wal.head());
+        let mut reading = Replay::new(from);
+        for round in 0.. {
+            let (segments, end) = self.wal.segments_past(reading.position());
+            if segments.is_empty() {
+                break;
+            }
+            for segment in segments {
+                self.replay_segment(&mut reading, &segment, round < INTAKE_ROUNDS);
+            }
+            reading.finish_at(end);
+            self.wal.seal_current();
+        }
+        self.is_replaying = false;
+        let met = reading.met();
+        let seconds = began.elapsed().as_secs_f64();
+        self.signals.replay_finished(met.entries, met.damaged_bytes, met.missing, seconds);
+        self.tick();
+    }
+
+    fn replay_segment(&mut self, reading: &mut Replay, segment: &Segment, with_intake: bool) {
+        let mut batch = Vec::with_capacity(REPLAY_ENTRIES);
+        let mut last = reading.position();
+        reading.read(segment, |position, entry| {
+            // A store is given consecutive entries, so that it can tell the position of each.
+            if batch.len() == REPLAY_ENTRIES || position != last + 1 {
+                apply(&mut self.stores, &self.signals, last, &batch, Occasion::Replay);
+                batch.clear();
+                if with_intake && self.records.len() >= self.records.max_capacity() / 4 {
+                    self.commit_all();
+                }
+            }
+            batch.push(entry);
+            last = position;
+        });
+        apply(&mut self.stores, &self.signals, last, &batch, Occasion::Replay);
+    }
+
+    /// Returns whom to tell that it is over.
+    async fn serve(mut self) -> Option<oneshot::Sender<()>> {
+        let mut sampling = tokio::time::interval(self.config.sample_interval);
+        sampling.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut ticking = tokio::time::interval(TICK);
+        ticking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut taken = Vec::new();
+        loop {
+            // Never zero: `pending` is committed as soon as it is full.
+            let room = self.config.commit_records_max.saturating_sub(self.pending.len()).max(1);
+            let due = self.pending_since.map(|since| since + self.config.commit_interval);
+            tokio::select! {
+                biased;
+                () = sleep_until(due) => self.commit(),
+                request = self.requests.recv() => match request {
+                    Some(Control::Flush(done)) => {
+                        self.commit_all();
+                        // The one who asked may have stopped waiting.
+                        let _answer = done.send(());
+                    }
+                    Some(Control::Drain(done)) => {
+                        self.finish();
+                        return Some(done);
+                    }
+                    None => {
+                        self.finish();
+                        return None;
+                    }
+                },
+                _ = sampling.tick() => self.sample(),
+                _ = ticking.tick() => self.tick(),
+                count = self.records.recv_many(&mut taken, room) => {
+                    if count == 0 {
+                        // Every emitter is gone, so nobody can ask for anything either.
+                        self.finish();
+                        return None;
+                    }
+                    self.take(&mut taken);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, taken: &mut Vec<Record>) {
+        self.pending_since.get_or_insert_with(Instant::now);
+        self.pending.extend(taken.drain(..).map(Entry::Record));
+        if self.pending.len() >= self.config.commit_records_max {
+            self.commit();
+        }
+    }
+
+    fn sample(&mut self) {
+        self.pending_since.get_or_insert_with(Instant::now);
+        let unix_millis = unix_millis();
+        let all = self.registry.samples();
+        let entry = |samples: &[_]| Entry::Samples { unix_millis, samples: samples.to_vec() };
+        self.pending.extend(all.chunks(SAMPLES_PER_ENTRY).map(entry));
+        if self.pending.len() >= self.config.commit_records_max {
+            self.commit();
+        }
+    }
+
+    /// Commits everything that stands in the queue now.
+    fn commit_all(&mut self) {
+        for _ in 0..self.records.len() {
+            let Ok(record) = self.records.try_recv() else { break };
+            self.pending.push(Entry::Record(record));
+            if self.pending.len() >= self.config.commit_records_max {
+                self.commit();
+            }
+        }
+        self.commit();
+    }
+
+    fn finish(&mut self) {
+        // Closing first: whoever emits from here on is told at once, and counts the drop.
+        self.records.close();
+        self.commit_all();
+        self.flush_stores(|_| true);
+        self.trim();
+        self.export = None;
+    }
+
+    fn flush_stores(&mut self, is_wanted: impl Fn(&dyn Store) -> bool) {
+        for attached in self.stores.iter_mut().filter(|attached| is_wanted(attached.store.as_ref())) {
+            if let Err(error) = attached.store.flush() {
+                self.signals.store_failed(&attached.name, error.reason());
+            }
+        }
+    }
+
+    fn trim_to_checkpoint(&mut self) {
+        // Without a store the log is all there is: it keeps what its size allows.
+        if let Some(checkpoint) = self.stores.iter().map(|attached| attached.store.checkpoint()).min() {
+            // A file that cannot be deleted now is tried again at the next tick.
+            let _trimmed = self.wal.trim(checkpoint);
+        }
+    }
+
+    /// Makes the pending entries durable, then visible; or drops and counts them.
+    fn commit(&mut self) {
+        self.pending_since = None;
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut entries = std::mem::take(&mut self.pending);
+        let Some(appended) = self.append_with_patience(&entries) else {
+            self.wal.skip(entries.len());
+            for entry in &entries {
+                self.signals.dropped(kind_of(entry), DropReason::Disk);
+            }
+            return;
+        };
+        for index in appended.oversize.iter().rev() {
+            let entry = entries.remove(*index);
+            self.signals.dropped(kind_of(&entry), DropReason::Oversize);
+        }
+        for entry in &entries {
+            self.signals.stored(kind_of(entry));
+        }
+        if !self.is_replaying {
+            apply(&mut self.stores, &self.signals, appended.position, &entries, Occasion::Live);
+        }
+        if let Some(export) = &self.export {
+            export.offer(entries);
+        } else {
+            entries.clear();
+            self.pending = entries;
+        }
+    }
+
+    /// Appends, and tries again for a while when the disk refuses. While it goes on refusing, each batch gets one try.
+    fn append_with_patience(&mut self, entries: &[Entry]) -> Option<Appended> {
+        let began = Instant::now();
+        let patience = if self.is_disk_failing { Duration::ZERO } else { self.config.retry_for };
+        loop {
+            let attempt_began = Instant::now();
+            match self.wal.append(entries) {
+                Ok(appended) => {
+                    let seconds = attempt_began.elapsed().as_secs_f64();
+                    self.signals.committed(seconds, appended.bytes, self.wal.disk_bytes());
+                    if std::mem::take(&mut self.is_disk_failing) {
+                        self.signals.commits_recovered();
+                    }
+                    return Some(appended);
+                }
+                Err(error) => {
+                    let was_failing = std::mem::replace(&mut self.is_disk_failing, true);
+                    self.signals.commit_failed(&error, !was_failing);
+                }
+            }
+            if began.elapsed() >= patience {
+                return None;
+            }
+            std::thread::sleep(RETRY_PAUSE);
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = unix_millis();
+        for attached in &mut self.stores {
+            attached.store.tick(now);
+        }
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        let head = self.wal.head();
+        for attached in &self.stores {
+            self.signals.lag_measured(&attached.name, head.saturating_sub(attached.store.checkpoint()));
+        }
+        self.trim_to_checkpoint();
+        // Before the limit bites, the stores that hold the log back are asked to publish what they have.
+        if self.wal.disk_bytes() > self.config.wal_bytes_max / 4 * 3 {
+            let lowest = self.stores.iter().map(|attached| attached.store.checkpoint()).min();
+            self.flush_stores(|store| Some(store.checkpoint()) == lowest);
+            self.trim_to_checkpoint();
+        }
+        while self.wal.disk_bytes() > self.config.wal_bytes_max {
+            if !matches!(self.wal.evict_oldest(), Ok(true)) {
+                break;
+            }
+            self.signals.segment_evicted(self.wal.disk_bytes());
+        }
+        self.signals.wal_size_changed(self.wal.disk_bytes());
+    }
+}
+
+/// Gives each store what lies past what it already has. `position` is that of the last entry; they are consecutive.
+fn apply(stores: &mut [Attached], signals: &Signals, position: u64, entries: &[Entry], occasion: Occasion) {
+    for attached in stores {
+        let fresh = usize::try_from(position.saturating_sub(attached.applied)).unwrap_or(usize::MAX);
+        let fresh = fresh.min(entries.len());
+        if fresh == 0 {
+            continue;
+        }
+        attached.applied = position;
+        if matches!(occasion, Occasion::Replay) {
+            signals.replayed(&attached.name, fresh as u64);
+        }
+        if let Err(error) = attached.store.apply(position, &entries[entries.len() - fresh..]) {
+            signals.store_failed(&attached.name, error.reason());
+        }
+    }
+}
+
+fn kind_of(entry: &Entry) -> EntryKind {
+    match entry {
+        Entry::Samples { .. } => EntryKind::Samples,
+        Entry::Record(record) => match record.body {
+            Body::Log(_) => EntryKind::Log,
+            Body::Span(_) => EntryKind::Span,
+            Body::Sip(_) => EntryKind::Sip,
+            Body::Quality(_) => EntryKind::Quality,
+            Body::Call(_) => EntryKind::Call,
+        },
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn unix_millis() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+}

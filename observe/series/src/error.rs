@@ -1,0 +1,78 @@
+//! What can go wrong in the series store.
+
+use std::path::PathBuf;
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The section does not say what is needed; `Config::check` finds it first.
+    #[error("the configuration is wrong: {key}: {fault}")]
+    Config {
+        /// The key inside the section.
+        key: String,
+        /// What is wrong and what is allowed.
+        fault: String,
+    },
+    /// A file or directory cannot be used.
+    #[error("cannot use {path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process uses the directory.
+    #[error("{path} is in use by another process", path = path.display())]
+    InUse {
+        /// The catalogue.
+        path: PathBuf,
+    },
+    /// The catalogue did not take a transaction.
+    #[error("cannot use the catalogue: {0}")]
+    Catalogue(Box<redb::Error>),
+    /// A block cannot be read as one.
+    #[error("{path} is not a whole block", path = path.display())]
+    Damaged {
+        /// The block.
+        path: PathBuf,
+    },
+    /// A block cannot be described.
+    #[error("cannot encode the index of a block: {0}")]
+    Encode(postcard::Error),
+    /// A regular expression does not compile.
+    #[error("{pattern:?} is not a regular expression: {text}")]
+    Pattern {
+        /// The expression.
+        pattern: String,
+        /// Why.
+        text: String,
+    },
+    /// A query reads more than it may.
+    #[error("the query reads more than {points_max} points: narrow its time or its labels")]
+    TooManyPoints {
+        /// The limit.
+        points_max: usize,
+    },
+}
+
+impl Error {
+    /// A bounded name for labels.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Config { .. } => "config",
+            Self::File { .. } => "file",
+            Self::InUse { .. } => "in_use",
+            Self::Catalogue(_) => "catalogue",
+            Self::Damaged { .. } => "damaged",
+            Self::Encode(_) => "encode",
+            Self::Pattern { .. } => "pattern",
+            Self::TooManyPoints { .. } => "too_many_points",
+        }
+    }
+}
+
+/// Every error of redb's many kinds is one of the catalogue.
+pub(crate) fn catalogue(error: impl Into<redb::Error>) -> Error {
+    Error::Catalogue(Box::new(error.into()))
+}
