@@ -1,1 +1,16 @@
-//! Built next.
+//! The front door: wires the rooms of the house together and decides nothing else.
+
+pub mod admin;
+pub mod app;
+pub mod ask;
+pub mod catalog;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod demo;
+pub mod drain;
+pub mod run;
+pub mod signals;
+pub mod sip_line;
+pub mod slo_table;
+pub mod terminal;

@@ -1,2 +1,29 @@
-//! Built next.
-fn main() {}
+//! The binary: command line, then one command.
+
+use std::process::ExitCode;
+
+use belfry::cli::{Cli, Command, SipCommand};
+use belfry::{commands, demo, run};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Run(arguments) => run::run(&arguments.config),
+        Command::Check(arguments) => commands::check(&arguments.config),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Catalog => commands::catalog(),
+        Command::Call { call_id, site } => commands::call(&call_id, site.api),
+        Command::Slo { site } => commands::slo(site.api),
+        Command::Fault { name, switch, admin } => commands::fault(name, switch, admin),
+        Command::Sip { command: SipCommand::Parse { files } } => commands::sip_parse(&files),
+        Command::Steer { address, config } => commands::steer(address, &config),
+        Command::Subscribers(arguments) => commands::subscribers(&arguments.config),
+        Command::HashPassword => commands::hash_password(),
+        Command::Completions { shell } => commands::completions(shell),
+    };
+    done.unwrap_or_else(|error| {
+        commands::complain(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}

@@ -1,1 +1,35 @@
-//! Built next.
+//! The alert engine: every second it samples the exact journey counts, judges every SLO in every region, and
+//! turns what burns into pages with evidence.
+//!
+//! One task owns everything. Pages and counts are on disk, so a restart neither forgets that a resolve is owed
+//! nor pages twice, and budgets survive it. Regions that trip together become one page.
+//!
+//! Not here: the arithmetic (`belfry_slo`), sending (`belfry_notify`), drawing (the dashboard).
+
+mod clock;
+pub mod config;
+mod error;
+mod evidence;
+mod handle;
+mod judge;
+mod pages;
+mod routes;
+mod rules;
+mod run;
+mod signals;
+mod status;
+mod store;
+
+pub use config::Config;
+pub use error::Error;
+pub use handle::{Engine, EngineDeps, EngineHandle};
+pub use status::{
+    Cell, CellState, Change, Page, PageState, PairStatus, SloStatus, Status, Watchdog, Window as WindowStatus,
+};
+
+pub use belfry_notify::AlertName;
+
+/// Registers the crate's metric families, for the catalogue of a process that does not run it.
+pub fn describe(registry: &belfry_signal::Registry) {
+    signals::Signals::register(registry);
+}

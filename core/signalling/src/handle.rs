@@ -49,6 +49,13 @@ impl Transport {
         }
     }
 
+    /// The transport with this `transport` URI parameter; UDP when it is none that we know (RFC 3261 section 19.1.2).
+    #[must_use]
+    pub fn from_uri_token(token: &str) -> Self {
+        let known = [Self::Tcp, Self::Tls, Self::Ws, Self::Wss];
+        known.into_iter().find(|known| known.uri_token().eq_ignore_ascii_case(token)).unwrap_or(Self::Udp)
+    }
+
     /// Whether lower layers deliver in order and without loss, so that nothing is retransmitted here.
     #[must_use]
     pub fn is_reliable(self) -> bool {

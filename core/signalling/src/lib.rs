@@ -1,3 +1,36 @@
 //! The signalling core's shell: registrar, stateful proxy, call records.
+//!
+//! Edge and core together are one logical SIP proxy. The edge owns sockets and flows; the core owns transactions,
+//! dialogs and calls, and names the edge's flows by their tokens. One task owns all state ([`Core`]); links are
+//! read by tasks of their own, and stores and relays are asked without waiting.
+//!
+//! Not here: the state machines and the wire layer (`sip-proto`), what is kept on disk (`state`), sockets (the
+//! edge), sound (the relay).
 
+mod answers;
+mod authority;
+mod calls;
+mod config;
+mod core;
+mod edges;
+mod error;
+mod exchange;
 pub mod handle;
+mod location;
+mod proxy;
+mod received;
+mod registrar;
+mod relays;
+mod signals;
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::core::{Core, CoreHandle, Deps, Faults};
+pub use config::{Config, DigestAlgorithm};
+pub use error::Error;
+
+/// Registers the core's signals without starting it, for the catalogue.
+pub fn describe(registry: &belfry_signal::Registry) {
+    drop(signals::Signals::register(registry));
+}

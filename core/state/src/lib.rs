@@ -1,1 +1,27 @@
-//! Built next.
+//! What the core must remember: subscribers, call records, and where subscribers are.
+//!
+//! Subscribers and call records live in SQLite; a call record is on disk when
+//! [`State::append_call_record`] returns. Bindings live in memory with a snapshot and a journal beside it, because
+//! they change with every registration and are worth little after their expiry.
+//! Not here: what registers or ends a call (the signalling crate), search over calls (the events crate).
+
+mod bindings;
+mod config;
+mod database;
+mod error;
+mod handle;
+mod record;
+mod signals;
+mod subscriber;
+
+pub use bindings::{Binding, Bindings, Expired};
+pub use config::Config;
+pub use error::Error;
+pub use handle::State;
+pub use record::{Appended, CallRecord};
+pub use subscriber::Subscriber;
+
+/// Registers this room's signals without starting it, for the catalogue.
+pub fn describe(registry: &belfry_signal::Registry) {
+    drop(signals::Signals::register(registry));
+}

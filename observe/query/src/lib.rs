@@ -1,1 +1,33 @@
-//! Built next.
+//! Reading what the house saw: calls, traces, logs and series, for people and programs.
+//!
+//! [`Reader`] is what the rest of the house asks; [`router`] is the same over HTTP, in JSON; [`render_call`] draws a
+//! call for a terminal. Whoever serves the router decides who may read: what it answers holds private values.
+//!
+//! Not here: stores (events, series), logins, the page.
+
+mod describe;
+mod error;
+mod http;
+mod json;
+mod ladder;
+mod participants;
+mod reader;
+mod selector;
+mod series;
+#[cfg(test)]
+mod tests;
+mod time;
+
+pub use belfry_events::{
+    CallFilter, CallRow, CallView, Found, LogLine, LogQuery, RecordKind, Stamped, Timeline, TraceView,
+};
+pub use belfry_series::{MatchOperator, Matcher, SeriesData};
+pub use error::Error;
+pub use http::router;
+pub use json::{
+    CallJson, CallRowJson, CallSummaryJson, LadderEntryJson, LegJson, LogLineJson, ParticipantJson,
+    QualityPointJson, SpanJson, TraceJson,
+};
+pub use ladder::render_call;
+pub use reader::Reader;
+pub use selector::parse_selector;

@@ -1,0 +1,84 @@
+# What a newcomer needs: make demo, make test. Everything else hangs on these two.
+# Installs Debian packages when it may (root or sudo), and otherwise says exactly what is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BELFRY := target/debug/belfry
+BUILD_TOOLS := cmake:cmake cc:gcc make:make git:git
+TEST_TOOLS := sipp:sip-tester baresip:baresip h2load:nghttp2-client curl:curl chromium:chromium
+BENCH_TOOLS := nginx:nginx-light kamailio:kamailio sipp:sip-tester h2load:nghttp2-client taskset:util-linux
+
+.PHONY: help fuzz demo build release test check format lint unit browser deps deps-test deps-bench bench clean
+
+help: ## Show what there is
+	@echo "Belfry. Start with:"
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+demo: build ## Build and run everything on loopback, with simulated customers
+	@exec $(BELFRY) demo $(ARGS)
+
+build: deps ## Build the binary (development profile)
+	@echo "==> building belfry (about 3 minutes the first time)"
+	@cargo build --locked
+
+release: deps ## Build the optimised binary
+	@cargo build --locked --release
+
+test: deps-test ## The whole gate: format, lints, all tests, the browser test
+	@$(MAKE) --no-print-directory format lint unit browser
+
+check: format lint unit ## The gate without the browser
+
+format:
+	@echo "==> format"
+	@cargo fmt --all --check
+
+lint: deps
+	@echo "==> clippy, warnings denied"
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+
+unit: deps
+	@echo "==> tests"
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
+
+browser: build deps-test ## The browser test against a running demo, with screenshots in build-output/browser
+	@echo "==> browser test"
+	@tests/browser/run
+
+bench: deps-bench release ## Side-by-side measurements against nginx and Kamailio
+	@tests/bench/run
+
+TARGET ?= sip_message
+SECONDS ?= 60
+fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sdp|rtp SECONDS=60
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+	@cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $(TARGET) -- -max_total_time=$(SECONDS)
+
+deps:
+	@$(call need,$(BUILD_TOOLS))
+	@command -v cargo >/dev/null || { echo "missing: Rust (cargo). Install it with rustup, then run make again."; exit 1; }
+
+deps-test: deps
+	@$(call need,$(TEST_TOOLS))
+	@command -v npm >/dev/null || { echo "missing: node and npm. The page is built with npm; install Node 20 or later."; exit 1; }
+
+deps-bench: deps
+	@$(call need,$(BENCH_TOOLS))
+
+clean: ## Remove what was built
+	@cargo clean && rm -rf build-output belfry-data
+
+# Installs the packages of the commands that are not there: need,command:package ...
+define need
+missing=""; \
+for pair in $(1); do command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair##*:}"; done; \
+if [ -n "$$missing" ]; then \
+  sudo=""; if [ "$$(id -u)" != 0 ]; then sudo=sudo; fi; \
+  if command -v apt-get >/dev/null 2>&1 && { [ -z "$$sudo" ] || command -v sudo >/dev/null 2>&1; }; then \
+    echo "==> installing$$missing"; \
+    $$sudo apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+  else echo "missing:$$missing. Install these packages, then run make again."; exit 1; fi; \
+fi
+endef

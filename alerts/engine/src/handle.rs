@@ -1,0 +1,122 @@
+//! How others talk to the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use belfry_notify::NotifyHandle;
+use belfry_signal::{Pii, Registry};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::Error;
+use crate::routes;
+use crate::rules;
+use crate::run::{Command, Runner};
+use crate::signals::Signals;
+use crate::status::{Change, Status};
+use crate::store::Store;
+
+/// Commands that may wait for the engine.
+const COMMANDS_MAX: usize = 64;
+
+/// Starts the engine.
+#[derive(Debug)]
+pub struct Engine;
+
+/// What the engine works with.
+#[derive(Clone, Debug)]
+pub struct EngineDeps {
+    /// Where the journey counts are, and the site's name.
+    pub registry: Registry,
+    /// Who is told of pages.
+    pub notify: NotifyHandle,
+}
+
+/// Shows what the engine knows. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Arc<Status>>,
+    store: Store,
+    signals: Signals,
+}
+
+impl Engine {
+    /// Reads the rules and what was left from before, and begins to judge. Call it inside a tokio runtime, when
+    /// starting up: it reads its store before it returns.
+    ///
+    /// # Errors
+    /// When the configuration or the rules cannot stand, or the store cannot be opened.
+    pub fn start(config: Config, deps: EngineDeps) -> Result<EngineHandle, Error> {
+        start_with(config, deps, Clock::wall())
+    }
+}
+
+/// Starts with the given clock.
+pub(crate) fn start_with(config: Config, deps: EngineDeps, clock: Clock) -> Result<EngineHandle, Error> {
+    let rules = rules::load(&config.rules)?;
+    if let Some((key, message)) = config.check().into_iter().next() {
+        return Err(Error::Config { key, message });
+    }
+    let store = Store::open(&config.directory)?;
+    let loaded = store.load()?;
+    let signals = Signals::register(&deps.registry);
+    let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+    let (publisher, status) = watch::channel(Arc::new(Status::default()));
+    let mut runner = Runner::new(config, rules, deps, store.clone(), signals.clone(), clock, publisher);
+    runner.restore(loaded);
+    tokio::spawn(runner.run(receiver));
+    Ok(EngineHandle { commands, status, store, signals })
+}
+
+impl EngineHandle {
+    /// Every snapshot, once a second.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.clone()
+    }
+
+    /// The newest snapshot.
+    #[must_use]
+    pub fn status(&self) -> Arc<Status> {
+        self.status.borrow().clone()
+    }
+
+    /// Records that something was changed, for whoever asks "what happened at that time?". Never waits: when
+    /// the engine is busy the change is dropped and counted.
+    pub fn record_change(&self, change: Change) {
+        if self.commands.try_send(Command::Change(change)).is_err() {
+            self.signals.change_dropped();
+        }
+    }
+
+    /// The Call-ID behind an example link of a page; numbers begin with 1. `None` when there is none.
+    #[must_use]
+    pub fn example(&self, page_id: &str, number: usize) -> Option<Pii<String>> {
+        self.store.example(page_id, number).unwrap_or_else(|error| {
+            self.signals.store_failed(&error);
+            None
+        })
+    }
+
+    /// Judges one last time, writes everything down and ends. Names what could not be written.
+    pub async fn drain(&self, deadline: Duration) -> Vec<String> {
+        let (done, ended) = oneshot::channel();
+        let asking = async {
+            if self.commands.send(Command::Drain(done)).await.is_err() {
+                return Vec::new();
+            }
+            ended.await.unwrap_or_default()
+        };
+        match tokio::time::timeout(deadline, asking).await {
+            Ok(stragglers) => stragglers,
+            Err(_elapsed) => vec!["alerts: the engine did not end in time".to_owned()],
+        }
+    }
+
+    /// The JSON APIs: `/api/v1/slos`, `/api/v1/cells`, `/api/v1/pages`, `/api/v1/changes`.
+    pub fn router(&self) -> axum::Router {
+        routes::router(self.status.clone())
+    }
+}

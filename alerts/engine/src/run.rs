@@ -1,0 +1,323 @@
+//! The task that owns the engine's state.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use belfry_notify::{BudgetFigures, NotifyHandle};
+use belfry_signal::{Region, Registry, now_unix_nanos};
+use belfry_slo::{Grain, History, PPM, Severity, Transition, Window};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::Error;
+use crate::evidence;
+use crate::handle::EngineDeps;
+use crate::judge::Judge;
+use crate::pages::{Findings, Pages};
+use crate::rules::Rule;
+use crate::signals::{Signals, ppm};
+use crate::status::{Change, Status, Watchdog};
+use crate::store::{Batch, HistoryRows, Loaded, SecondRow, Store};
+
+#[cfg(test)]
+mod tests;
+
+const NANOS: u64 = 1_000_000_000;
+/// How often everything is judged.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the outbox may take for one message before the next evaluation matters more. The message is
+/// offered again; the outbox recognises it.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the handle asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Change(Change),
+    Drain(oneshot::Sender<Vec<String>>),
+}
+
+/// Owns everything; [`crate::EngineHandle`] talks to it.
+pub(crate) struct Runner {
+    config: Config,
+    registry: Registry,
+    notify: NotifyHandle,
+    store: Store,
+    signals: Signals,
+    clock: Clock,
+    publisher: watch::Sender<Arc<Status>>,
+    judge: Judge,
+    pages: Pages,
+    /// Newest first.
+    changes: VecDeque<Change>,
+    evaluations: u64,
+    /// The second up to which counts are on disk, and when they were last written.
+    saved_second: u64,
+    saved_at: Instant,
+    /// The outbox refused the last message: said once, not each second.
+    is_delivery_refused: bool,
+}
+
+impl Runner {
+    pub(crate) fn new(
+        config: Config,
+        rules: Vec<Rule>,
+        deps: EngineDeps,
+        store: Store,
+        signals: Signals,
+        clock: Clock,
+        publisher: watch::Sender<Arc<Status>>,
+    ) -> Self {
+        let site = deps.registry.emitter().resource().site.clone();
+        Self {
+            judge: Judge::new(rules, config.regions.clone(), config.stale_after.as_secs()),
+            pages: Pages::new(site, config.group_window, config.group_join, config.pages_max),
+            config,
+            registry: deps.registry,
+            notify: deps.notify,
+            store,
+            signals,
+            clock,
+            publisher,
+            changes: VecDeque::new(),
+            evaluations: 0,
+            saved_second: 0,
+            saved_at: Instant::now(),
+            is_delivery_refused: false,
+        }
+    }
+
+    /// Takes up what was written: counts, open pages, and what is still owed about them.
+    pub(crate) fn restore(&mut self, loaded: Loaded) {
+        let places: BTreeMap<String, usize> =
+            (0..).zip(self.judge.rules()).map(|(place, rule)| (series_prefix(rule), place)).collect();
+        for (series, steps) in loaded.steps {
+            let Some((prefix, region)) = series.rsplit_once('/') else { continue };
+            // Counts of an SLO that is gone stay in the file: it may come back.
+            let (Some(rule), Ok(region)) = (places.get(prefix), Region::configured(region)) else { continue };
+            for (grain, step, counts) in steps {
+                self.judge.restore(*rule, &region, grain, step, counts);
+            }
+        }
+        self.saved_second = self.clock.unix_nanos() / NANOS;
+        self.pages.restore(loaded.pages);
+        let names: Vec<String> = self.judge.rules().iter().map(|rule| rule.slo.name.clone()).collect();
+        self.pages.close_orphans(self.clock.unix_nanos(), |slo| names.iter().any(|name| name == slo));
+        for record in self.pages.records().filter(|record| record.is_open()) {
+            let Some(rule) = names.iter().position(|name| *name == record.slo) else { continue };
+            for member in record.members.iter().filter(|member| member.is_burning) {
+                self.judge.restore_firing(rule, &member.region, record.started_unix_nanos / NANOS);
+            }
+        }
+        self.signals.started(names.len(), self.pages.open_count(), loaded.unreadable);
+    }
+
+    /// Judges each second until drained, or until nobody holds a handle any more.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.tick().await,
+                command = commands.recv() => match command {
+                    Some(Command::Change(change)) => self.changed(change),
+                    Some(Command::Drain(done)) => {
+                        let stragglers = self.end().await;
+                        // A caller that is gone does not want to know.
+                        let _unheard = done.send(stragglers);
+                        return;
+                    }
+                    None => {
+                        self.end().await;
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn tick(&mut self) {
+        let (began, now_nanos) = (Instant::now(), self.clock.unix_nanos());
+        let now = now_nanos / NANOS;
+        let counts = self.registry.journeys().counts();
+        for turn in self.judge.sample(now, &counts) {
+            let slo = self.judge.rules()[turn.rule].slo.name.clone();
+            match turn.transition {
+                Transition::Triggered => self.pages.tripped(now_nanos, &slo, &turn.region),
+                Transition::Resolved => {
+                    if let Some(record) = self.pages.recovered(now_nanos, &slo, &turn.region) {
+                        self.signals.page_resolved(record);
+                    }
+                }
+            }
+        }
+        for (slo, regions) in self.pages.due(now_nanos) {
+            if let Some(found) = self.find(now, &slo, &regions) {
+                let record = self.pages.open(now_nanos, &slo, regions, found);
+                self.signals.page_triggered(&record);
+            }
+        }
+        // A page is on disk before the outbox has it: after a crash in between it is offered again, and the
+        // other way round nobody would remember that a resolve is owed.
+        if self.pages.has_changes() || self.saved_at.elapsed() >= self.config.save_every {
+            self.save(now).await;
+        }
+        self.deliver().await;
+        self.evaluations += 1;
+        self.publish(now_nanos, began);
+    }
+
+    /// What the page of a group says: evidence and figures over all of its regions.
+    fn find(&self, now: u64, slo: &str, regions: &[Region]) -> Option<Findings> {
+        let (place, rule) = (0..).zip(self.judge.rules()).find(|(_, rule)| rule.slo.name == slo)?;
+        let burning =
+            regions.iter().filter_map(|region| self.judge.assessment(place, region)?.worst_page_pair());
+        let fastest = burning.map(|(pair, _)| pair).max_by_key(|pair| pair.factor_milli);
+        let page_pairs = rule.slo.pairs.iter().copied().filter(|pair| pair.severity == Severity::Page);
+        let window_seconds = fastest.into_iter().chain(page_pairs).next()?.long_seconds;
+        let windows: Vec<(&Region, Window)> = regions
+            .iter()
+            .map(|region| (region, self.judge.window(place, region, now, window_seconds)))
+            .collect();
+        let (lead, _) = windows.iter().max_by_key(|(_, window)| window.bad)?;
+        let (bad_events, events) = windows
+            .iter()
+            .fold((0_u64, 0_u64), |sum, (_, window)| (sum.0 + window.bad, sum.1 + window.total()));
+        let budget_ppm = u128::from(rule.slo.objective.budget_ppm());
+        let burn_milli = (u128::from(bad_events) * u128::from(PPM) * 1_000)
+            .checked_div(u128::from(events) * budget_ppm)
+            .unwrap_or(0);
+        let remaining = self.judge.assessment(place, lead).map_or(0.0, |a| a.budget.remaining_ratio());
+        // Failed events carry the wall clock's time, whatever clock the engine goes by.
+        let since = now_unix_nanos().saturating_sub(window_seconds.saturating_mul(NANOS));
+        let journeys = self.registry.journeys();
+        let failed = regions.iter().flat_map(|region| journeys.failed_since(rule.journey, region, since));
+        Some(Findings {
+            alert: rule.alert,
+            journey: rule.journey,
+            lead: (*lead).clone(),
+            evidence: evidence::gather(rule.journey, failed.collect()),
+            budget: BudgetFigures {
+                objective_ppm: rule.slo.objective.ppm(),
+                window_seconds,
+                bad_events,
+                events,
+                burn_milli: u64::try_from(burn_milli).unwrap_or(u64::MAX),
+                budget_remaining_ppm: ppm(remaining),
+            },
+        })
+    }
+
+    /// Writes changed pages and the counts since the last time.
+    async fn save(&mut self, now: u64) -> bool {
+        let (pages, evicted) = self.pages.take_changes();
+        // A clock that stepped back takes written steps with it: they are written anew.
+        let from = self.saved_second.min(now);
+        let histories = self.judge.histories().map(|((rule, region), history)| {
+            let rule = &self.judge.rules()[*rule];
+            history_rows(format!("{}/{region}", series_prefix(rule)), history, from)
+        });
+        let batch = Batch { pages, evicted, histories: histories.collect(), now };
+        let store = self.store.clone();
+        let saving = tokio::task::spawn_blocking(move || (store.save(&batch), batch));
+        self.saved_at = Instant::now();
+        match saving.await {
+            Ok((Ok(()), _)) => {
+                self.saved_second = now;
+                true
+            }
+            Ok((Err(error), batch)) => {
+                self.signals.store_failed(&error);
+                self.pages.keep_changes(&batch.pages, batch.evicted);
+                false
+            }
+            Err(_) => {
+                self.signals.store_failed(&Error::Interrupted);
+                false
+            }
+        }
+    }
+
+    /// Offers the outbox what it has not taken yet, in order; stops at the first refusal.
+    async fn deliver(&mut self) {
+        for (id, delivery, notification) in self.pages.undelivered() {
+            let refusal = match timeout(DELIVERY_TIMEOUT, self.notify.enqueue(notification)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.reason()),
+                Err(_elapsed) => Some("timeout"),
+            };
+            let Some(reason) = refusal else {
+                self.pages.delivered(id, delivery);
+                self.is_delivery_refused = false;
+                continue;
+            };
+            if !self.is_delivery_refused {
+                self.signals.delivery_was_refused(reason);
+            }
+            self.is_delivery_refused = true;
+            return;
+        }
+    }
+
+    fn publish(&mut self, now_nanos: u64, began: Instant) {
+        let slos = self.judge.slos();
+        self.signals.evaluated(now_nanos, began.elapsed(), &slos);
+        self.signals.pages_moved(self.pages.open_count(), self.pages.undelivered().len());
+        let status = Status {
+            unix_nanos: now_nanos,
+            watchdog: Watchdog { unix_nanos: now_nanos, evaluations: self.evaluations },
+            slos,
+            cells: self.judge.cells(now_nanos / NANOS),
+            pages: self.pages.shown(),
+            changes: self.changes.iter().cloned().collect(),
+        };
+        self.publisher.send_replace(Arc::new(status));
+    }
+
+    fn changed(&mut self, change: Change) {
+        self.changes.push_front(change);
+        self.changes.truncate(self.config.changes_max);
+    }
+
+    async fn end(&mut self) -> Vec<String> {
+        self.tick().await;
+        let now = self.clock.unix_nanos() / NANOS;
+        let mut stragglers = Vec::new();
+        if !self.save(now).await {
+            stragglers.push(format!("alerts: counts since second {} were not written", self.saved_second));
+        }
+        let undelivered = self.pages.undelivered().len();
+        if undelivered > 0 {
+            stragglers.push(format!("alerts: {undelivered} messages of pages wait for the outbox"));
+        }
+        stragglers
+    }
+}
+
+/// What the series of a rule are called on disk, without the region.
+fn series_prefix(rule: &Rule) -> String {
+    format!("{}/{}", rule.slo.name, rule.journey.as_str())
+}
+
+/// The steps of a history from the second `from` on, whole minutes and hours at a time.
+fn history_rows(series: String, history: &History, from: u64) -> HistoryRows {
+    let first_minute = from / 60;
+    let mut seconds: Vec<(u64, Vec<SecondRow>)> = Vec::new();
+    for (second, counts) in history.steps(Grain::Second, first_minute * 60) {
+        let (minute, place) = (second / 60, u8::try_from(second % 60).unwrap_or(0));
+        if seconds.last().is_none_or(|(last, _)| *last != minute) {
+            seconds.push((minute, Vec::new()));
+        }
+        if let Some((_, row)) = seconds.last_mut() {
+            row.push((place, counts.good, counts.bad));
+        }
+    }
+    HistoryRows {
+        series,
+        seconds,
+        minutes: history.steps(Grain::Minute, first_minute).collect(),
+        hours: history.steps(Grain::Hour, from / 3_600).collect(),
+    }
+}

@@ -1,0 +1,80 @@
+//! Routing keys: read once at start, never printed, never written.
+
+use std::fmt;
+
+use crate::config::ServiceConfig;
+use crate::error::Error;
+
+/// The key that says which PagerDuty service an event is for. Whoever has it can wake people.
+#[derive(Clone)]
+pub(crate) struct RoutingKey(String);
+
+/// PagerDuty's integration keys have this many characters.
+const KEY_CHARS: usize = 32;
+
+impl RoutingKey {
+    /// Reads the key from where the configuration says.
+    pub(crate) fn read(service: &ServiceConfig) -> Result<Self, Error> {
+        let fail =
+            |place: String, message| Error::RoutingKey { service: service.name.clone(), place, message };
+        let (place, text) = match (&service.routing_key_file, &service.routing_key_env) {
+            (Some(path), _) => {
+                let place = format!("file {}", path.display());
+                let text = std::fs::read_to_string(path)
+                    .map_err(|_| fail(place.clone(), "the file cannot be read as text"))?;
+                (place, text)
+            }
+            (None, Some(variable)) => {
+                let place = format!("environment variable {variable}");
+                let text =
+                    std::env::var(variable).map_err(|_| fail(place.clone(), "the variable is not set"))?;
+                (place, text)
+            }
+            (None, None) => return Err(fail("nowhere".to_owned(), "no file or variable is named")),
+        };
+        let key = text.trim();
+        if key.len() != KEY_CHARS || !key.chars().all(|c| c.is_ascii_alphanumeric()) {
+            return Err(fail(place, "an integration key has exactly 32 letters and digits"));
+        }
+        Ok(Self(key.to_owned()))
+    }
+
+    /// The key, for the one place that puts it into a request.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RoutingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[key]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(content: &str) -> Result<RoutingKey, Error> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut service = crate::config::tests::config(directory.path()).services.remove(0);
+        let path = directory.path().join("key");
+        std::fs::write(&path, content).expect("written");
+        service.routing_key_file = Some(path);
+        RoutingKey::read(&service)
+    }
+
+    #[test]
+    fn a_key_is_read_trimmed_and_never_shown() {
+        let key = read("0123456789abcdef0123456789abcdef\n").expect("a key");
+        assert_eq!(key.reveal().len(), 32);
+        assert_eq!(format!("{key:?}"), "[key]");
+    }
+
+    #[test]
+    fn a_malformed_key_is_refused_without_being_shown() {
+        let error = read("s3cret-but-too-short").expect_err("malformed");
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("32 letters") && !shown.contains("s3cret"), "{shown}");
+    }
+}

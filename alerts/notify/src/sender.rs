@@ -1,0 +1,391 @@
+//! The task that owns the outbox and sends it.
+//!
+//! Events of one service and dedup key form a lane. A lane sends its first event and nothing else until that
+//! one is accepted or rejected, so a resolve never overtakes its trigger. Lanes do not wait for each other,
+//! except that a service which asks for a pause gets it from all of its lanes.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use belfry_signal::{Journey, now_unix_nanos};
+use http::Uri;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::{Outcome, Post};
+use crate::config::Config;
+use crate::error::Error;
+use crate::event;
+use crate::handle::{NotifyStatus, RejectedStatus, ServiceStatus, on_blocking_thread};
+use crate::key::RoutingKey;
+use crate::outbox::{Act, Draft, Entry, Outbox, Rejected};
+use crate::page::Notification;
+use crate::signals::{Action, RetryReason, ServiceName, Signals};
+
+#[cfg(test)]
+mod tests;
+
+/// What the handle asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Enqueue { notification: Notification, done: oneshot::Sender<Result<(), Error>> },
+    Drain { until: Instant, done: oneshot::Sender<Vec<String>> },
+}
+
+/// A configured service, ready for use.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) name: ServiceName,
+    pub(crate) url: Uri,
+    pub(crate) key: RoutingKey,
+    pub(crate) journeys: Option<Vec<Journey>>,
+}
+
+/// A service by its place in the configuration, and a dedup key.
+type LaneKey = (usize, String);
+
+/// What goes out one after the other.
+#[derive(Debug)]
+struct Lane {
+    entries: VecDeque<Entry>,
+    failures: u32,
+    due: Instant,
+    is_in_flight: bool,
+}
+
+/// How a service fares, and until when it wants to be left alone.
+#[derive(Debug)]
+struct Standing {
+    status: ServiceStatus,
+    paused_until: Instant,
+}
+
+/// A drain that was asked for.
+struct Draining {
+    until: Instant,
+    done: oneshot::Sender<Vec<String>>,
+}
+
+/// Owns everything; [`crate::NotifyHandle`] talks to it.
+pub(crate) struct Sender {
+    config: Config,
+    services: Vec<Service>,
+    origin: event::Sender,
+    outbox: Outbox,
+    signals: Signals,
+    post: Post,
+    commands: mpsc::Receiver<Command>,
+    publisher: watch::Sender<Arc<NotifyStatus>>,
+    lanes: BTreeMap<LaneKey, Lane>,
+    standings: Vec<Standing>,
+    rejected: VecDeque<Rejected>,
+    in_flight: JoinSet<Outcome>,
+    sent_at: HashMap<Id, (LaneKey, Instant)>,
+    draining: Option<Draining>,
+}
+
+enum Event {
+    Command(Option<Command>),
+    Answered(Result<(Id, Outcome), JoinError>),
+    Due,
+}
+
+impl Sender {
+    #[expect(clippy::too_many_arguments, reason = "the one place that puts the task together")]
+    pub(crate) fn new(
+        config: Config,
+        services: Vec<Service>,
+        origin: event::Sender,
+        outbox: Outbox,
+        signals: Signals,
+        post: Post,
+        commands: mpsc::Receiver<Command>,
+        publisher: watch::Sender<Arc<NotifyStatus>>,
+    ) -> Self {
+        let now = Instant::now();
+        let standing = |service: &Service| Standing {
+            status: ServiceStatus { name: service.name.as_str().to_owned(), ..ServiceStatus::default() },
+            paused_until: now,
+        };
+        Self {
+            standings: services.iter().map(standing).collect(),
+            config,
+            services,
+            origin,
+            outbox,
+            signals,
+            post,
+            commands,
+            publisher,
+            lanes: BTreeMap::new(),
+            rejected: VecDeque::new(),
+            in_flight: JoinSet::new(),
+            sent_at: HashMap::new(),
+            draining: None,
+        }
+    }
+
+    /// Sends until drained, or until nobody holds a handle any more.
+    pub(crate) async fn run(mut self, (entries, rejected): (Vec<Entry>, Vec<Rejected>)) {
+        self.rejected = rejected.into();
+        for entry in entries {
+            self.take_up(entry).await;
+        }
+        self.signals.started(self.services.len(), self.waiting());
+        self.publish();
+        loop {
+            self.send_what_is_due();
+            if self.is_drained() {
+                return self.end();
+            }
+            let wake_at = self.wake_at();
+            let event = tokio::select! {
+                biased;
+                Some(answered) = self.in_flight.join_next_with_id() => Event::Answered(answered),
+                command = self.commands.recv(), if self.draining.is_none() => Event::Command(command),
+                () = sleep_until(wake_at) => Event::Due,
+            };
+            match event {
+                Event::Command(Some(Command::Enqueue { notification, done })) => {
+                    let result = self.enqueue(notification).await;
+                    // A caller that is gone does not want to know.
+                    let _unheard = done.send(result);
+                }
+                Event::Command(Some(Command::Drain { until, done })) => self.begin_drain(until, done),
+                Event::Command(None) => return,
+                Event::Answered(answered) => self.answered(answered).await,
+                Event::Due => {}
+            }
+            self.publish();
+        }
+    }
+
+    async fn enqueue(&mut self, notification: Notification) -> Result<(), Error> {
+        if self.waiting() >= self.config.outbox_max {
+            self.signals.outbox_was_full();
+            return Err(Error::Full { entries: self.waiting() });
+        }
+        let outbox = self.outbox.clone();
+        let (act, drafts) = self.drafts(&notification);
+        let inserted = on_blocking_thread(move || match notification {
+            Notification::Trigger(page) => {
+                outbox.insert_triggers(page.id, page.dedup_key.as_str(), drafts, now_unix_nanos())
+            }
+            Notification::Resolve { id, dedup_key } => {
+                outbox.insert_resolves(id, dedup_key.as_str(), drafts, now_unix_nanos())
+            }
+        });
+        let entries = inserted.await.inspect_err(|error| self.signals.outbox_failed(error))?;
+        for entry in entries {
+            if let Some(service) = self.services.iter().find(|service| service.name.as_str() == entry.service)
+            {
+                self.signals.event_enqueued(&service.name, act);
+            }
+            self.take_up(entry).await;
+        }
+        Ok(())
+    }
+
+    /// What a notification becomes for each service that it concerns. A resolve is drafted for all of them:
+    /// the outbox knows who was told of the page.
+    fn drafts(&self, notification: &Notification) -> (Act, Vec<Draft>) {
+        let draft = |service: &Service, event: &str| Draft {
+            service: service.name.as_str().to_owned(),
+            event: event.to_owned(),
+        };
+        match notification {
+            Notification::Trigger(page) => {
+                let event = self.origin.trigger(page);
+                let is_concerned = |service: &&Service| {
+                    service.journeys.as_ref().is_none_or(|journeys| journeys.contains(&page.journey))
+                };
+                let drafts = self.services.iter().filter(is_concerned).map(|service| draft(service, &event));
+                (Act::Trigger, drafts.collect())
+            }
+            Notification::Resolve { dedup_key, .. } => {
+                let event = event::Sender::resolve(dedup_key.as_str());
+                (Act::Resolve, self.services.iter().map(|service| draft(service, &event)).collect())
+            }
+        }
+    }
+
+    /// Puts an event that is on disk into its lane.
+    async fn take_up(&mut self, entry: Entry) {
+        let place = self.services.iter().position(|service| service.name.as_str() == entry.service);
+        let Some(place) = place else {
+            // The service left the configuration while the event waited: nobody can be told any more.
+            let message = "the service is no longer configured".to_owned();
+            return self.reject(Rejected { entry, status: 0, message }).await;
+        };
+        let lane = self.lanes.entry((place, entry.dedup_key.clone())).or_insert_with(|| Lane {
+            entries: VecDeque::new(),
+            failures: 0,
+            due: Instant::now(),
+            is_in_flight: false,
+        });
+        lane.entries.push_back(entry);
+    }
+
+    fn send_what_is_due(&mut self) {
+        let now = Instant::now();
+        for (key, lane) in &mut self.lanes {
+            let due = lane.due.max(self.standings[key.0].paused_until);
+            if lane.is_in_flight || due > now || self.in_flight.len() >= self.config.in_flight_max {
+                continue;
+            }
+            let service = &self.services[key.0];
+            let Some(entry) = lane.entries.front() else { continue };
+            // Our own event cannot fail to be read back; if it did, the service would say 400.
+            let body = event::with_key(&entry.event, &service.key).unwrap_or_default();
+            let task = self.in_flight.spawn((self.post)(service.url.clone(), body));
+            lane.is_in_flight = true;
+            self.sent_at.insert(task.id(), (key.clone(), now));
+        }
+    }
+
+    async fn answered(&mut self, answered: Result<(Id, Outcome), JoinError>) {
+        let (id, outcome) = match answered {
+            Ok(answered) => answered,
+            Err(error) => (error.id(), Outcome::Retry { reason: RetryReason::Network, after: None }),
+        };
+        let Some((key, sent_at)) = self.sent_at.remove(&id) else { return };
+        let took = sent_at.elapsed();
+        match outcome {
+            Outcome::Accepted => {
+                let Some(entry) = self.leave_lane(&key) else { return };
+                self.signals.event_accepted(&self.services[key.0].name, entry.act, took);
+                let status = &mut self.standings[key.0].status;
+                status.accepted += 1;
+                status.last_accepted_unix_nanos = Some(now_unix_nanos());
+                status.last_failure = None;
+                let outbox = self.outbox.clone();
+                if let Err(error) = on_blocking_thread(move || outbox.remove(entry.seq)).await {
+                    // It is sent again after a restart: the dedup key makes that harmless.
+                    self.signals.outbox_failed(&error);
+                }
+            }
+            Outcome::Rejected { status, message } => {
+                let Some(entry) = self.leave_lane(&key) else { return };
+                self.standings[key.0].status.last_failure = Some("rejected");
+                self.reject(Rejected { entry, status, message }).await;
+            }
+            Outcome::Retry { reason, after } => self.retry_later(&key, reason, after, took),
+        }
+    }
+
+    fn retry_later(&mut self, key: &LaneKey, reason: RetryReason, after: Option<Duration>, took: Duration) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        lane.is_in_flight = false;
+        lane.failures = lane.failures.saturating_add(1);
+        let pause = backoff(&self.config, lane.failures).max(after.unwrap_or_default());
+        let now = Instant::now();
+        lane.due = now + pause;
+        let standing = &mut self.standings[key.0];
+        standing.status.last_failure = Some(reason.as_str());
+        if reason == RetryReason::RateLimited {
+            standing.paused_until = standing.paused_until.max(now + pause);
+        }
+        self.signals.request_failed(&self.services[key.0].name, reason, took, pause);
+    }
+
+    /// Takes the first event out of its lane: it has been answered for good.
+    fn leave_lane(&mut self, key: &LaneKey) -> Option<Entry> {
+        let lane = self.lanes.get_mut(key)?;
+        lane.is_in_flight = false;
+        lane.failures = 0;
+        lane.due = Instant::now();
+        let entry = lane.entries.pop_front();
+        if lane.entries.is_empty() {
+            self.lanes.remove(key);
+        }
+        entry
+    }
+
+    async fn reject(&mut self, rejected: Rejected) {
+        // A service that left the configuration has no label any more; the log line names it all the same.
+        if let Ok(name) = ServiceName::configured(&rejected.entry.service) {
+            self.signals.event_rejected(&name, rejected.entry.act, rejected.status);
+        }
+        let (outbox, row, rejected_max) = (self.outbox.clone(), rejected.clone(), self.config.rejected_max);
+        if let Err(error) = on_blocking_thread(move || outbox.reject(&row, rejected_max)).await {
+            self.signals.outbox_failed(&error);
+        }
+        self.rejected.push_back(rejected);
+        while self.rejected.len() > self.config.rejected_max {
+            self.rejected.pop_front();
+        }
+    }
+
+    fn begin_drain(&mut self, until: Instant, done: oneshot::Sender<Vec<String>>) {
+        self.draining = Some(Draining { until, done });
+        // One more try for everything that waits, however long its pause was to be.
+        let now = Instant::now();
+        self.lanes.values_mut().for_each(|lane| lane.due = lane.due.min(now));
+    }
+
+    fn is_drained(&self) -> bool {
+        let is_over = |draining: &Draining| self.lanes.is_empty() || Instant::now() >= draining.until;
+        self.draining.as_ref().is_some_and(is_over)
+    }
+
+    fn end(self) {
+        let Some(draining) = self.draining else { return };
+        let mut waiting: BTreeMap<usize, usize> = BTreeMap::new();
+        for ((place, _), lane) in &self.lanes {
+            *waiting.entry(*place).or_default() += lane.entries.len();
+        }
+        let stragglers = waiting.into_iter().map(|(place, events)| {
+            format!("notify: {events} events for {} stay in the outbox", self.services[place].name)
+        });
+        // A caller that is gone does not want to know.
+        let _unheard = draining.done.send(stragglers.collect());
+    }
+
+    fn wake_at(&self) -> Instant {
+        let idle = Instant::now() + Duration::from_secs(3_600);
+        let is_full = self.in_flight.len() >= self.config.in_flight_max;
+        let lanes = self.lanes.iter().filter(|(_, lane)| !lane.is_in_flight && !is_full);
+        let next = lanes.map(|(key, lane)| lane.due.max(self.standings[key.0].paused_until)).min();
+        let until = self.draining.as_ref().map(|draining| draining.until);
+        next.into_iter().chain(until).min().unwrap_or(idle).min(idle)
+    }
+
+    fn waiting(&self) -> usize {
+        self.lanes.values().map(|lane| lane.entries.len()).sum()
+    }
+
+    fn publish(&mut self) {
+        for standing in &mut self.standings {
+            standing.status.waiting = 0;
+            standing.status.oldest_unix_nanos = None;
+        }
+        for ((place, _), lane) in &self.lanes {
+            let status = &mut self.standings[*place].status;
+            status.waiting += lane.entries.len();
+            let oldest = lane.entries.front().map(|entry| entry.enqueued_unix_nanos);
+            status.oldest_unix_nanos = status.oldest_unix_nanos.into_iter().chain(oldest).min();
+        }
+        self.signals.outbox_moved(self.waiting());
+        let rejected = self.rejected.iter().map(|rejected| RejectedStatus {
+            service: rejected.entry.service.clone(),
+            action: Action::from(rejected.entry.act).as_str(),
+            status: rejected.status,
+            message: rejected.message.clone(),
+            enqueued_unix_nanos: rejected.entry.enqueued_unix_nanos,
+        });
+        let status = NotifyStatus {
+            services: self.standings.iter().map(|standing| standing.status.clone()).collect(),
+            rejected: rejected.collect(),
+        };
+        self.publisher.send_replace(Arc::new(status));
+    }
+}
+
+/// The pause after so many failures in a row: doubled each time up to the longest, and between half and all of
+/// that, so that many senders that failed together do not come back together.
+fn backoff(config: &Config, failures: u32) -> Duration {
+    let doubled = config.backoff_min.saturating_mul(1 << failures.saturating_sub(1).min(20));
+    doubled.min(config.backoff_max).mul_f64(rand::random_range(0.5..=1.0))
+}

@@ -1,0 +1,245 @@
+//! Notification as a whole, with a service that answers by a script, in paused time.
+
+use std::sync::Mutex;
+
+use belfry_signal::Registry;
+use serde_json::Value;
+
+use super::*;
+use crate::event::tests::page;
+use crate::handle::{NotifyHandle, start_with};
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// Stands for PagerDuty: validates every request as the real one does, and answers by a script.
+#[derive(Default)]
+struct Pager {
+    script: Mutex<VecDeque<(Outcome, Duration)>>,
+    received: Mutex<Vec<(Instant, String, String)>>,
+    open: Mutex<BTreeMap<String, u32>>,
+}
+
+impl Pager {
+    fn answers(outcomes: impl IntoIterator<Item = Outcome>) -> Arc<Self> {
+        let script = outcomes.into_iter().map(|outcome| (outcome, Duration::from_millis(50))).collect();
+        Arc::new(Self { script: Mutex::new(script), ..Self::default() })
+    }
+
+    fn post(self: &Arc<Self>) -> Post {
+        let pager = Arc::clone(self);
+        Arc::new(move |_, body| {
+            let pager = Arc::clone(&pager);
+            Box::pin(async move {
+                let scripted = pager.script.lock().expect("free").pop_front();
+                let (outcome, takes) = scripted.unwrap_or((Outcome::Accepted, Duration::from_millis(50)));
+                tokio::time::sleep(takes).await;
+                pager.receive(&body, &outcome);
+                outcome
+            })
+        })
+    }
+
+    fn receive(&self, body: &[u8], outcome: &Outcome) {
+        assert!(body.len() <= 512_000);
+        let event: Value = serde_json::from_slice(body).expect("JSON");
+        assert_eq!(event["routing_key"], KEY);
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let (action, key) = (text(&event["event_action"]), text(&event["dedup_key"]));
+        assert!(key.len() <= 255);
+        if action == "trigger" {
+            let payload = &event["payload"];
+            assert!(text(&payload["summary"]).chars().count() <= 1_024);
+            assert!(["critical", "error", "warning", "info"].contains(&text(&payload["severity"]).as_str()));
+            assert_eq!(payload["source"], "site-1");
+        } else {
+            assert_eq!(action, "resolve");
+        }
+        self.received.lock().expect("free").push((Instant::now(), action.clone(), key.clone()));
+        if *outcome == Outcome::Accepted {
+            let mut open = self.open.lock().expect("free");
+            let incidents = open.entry(key).or_default();
+            *incidents = if action == "trigger" { *incidents + 1 } else { incidents.saturating_sub(1) };
+            assert!(*incidents <= 1, "at most one open incident per key");
+        }
+    }
+
+    fn actions(&self) -> Vec<String> {
+        self.received.lock().expect("free").iter().map(|(_, action, _)| action.clone()).collect()
+    }
+}
+
+fn config(directory: &std::path::Path) -> Config {
+    std::fs::write(directory.join("routing.key"), KEY).expect("written");
+    let mut config = crate::config::tests::config(directory);
+    config.services.truncate(1);
+    config
+}
+
+async fn start(directory: &std::path::Path, pager: &Arc<Pager>) -> NotifyHandle {
+    start_with(config(directory), &Registry::for_test(), pager.post()).expect("starts")
+}
+
+fn trigger(slo: &str, started: u64) -> Notification {
+    Notification::Trigger(Box::new(page(slo, started)))
+}
+
+fn resolve(slo: &str, started: u64) -> Notification {
+    let page = page(slo, started);
+    Notification::Resolve { id: page.id, dedup_key: page.dedup_key }
+}
+
+fn retry(reason: RetryReason) -> Outcome {
+    Outcome::Retry { reason, after: None }
+}
+
+async fn settle(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolve_follows_its_trigger_however_often_that_is_tried() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pager = Pager::answers([retry(RetryReason::ServerError), retry(RetryReason::Timeout)]);
+    let notify = start(directory.path(), &pager).await;
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    notify.enqueue(resolve("call_setup", 1)).await.expect("taken");
+    settle(60).await;
+    assert_eq!(pager.actions(), ["trigger", "trigger", "trigger", "resolve"]);
+    assert_eq!(notify.status().services[0].waiting, 0);
+    assert_eq!(notify.status().services[0].accepted, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_fails_does_not_hold_up_another() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pager = Pager::answers(std::iter::once(retry(RetryReason::Network)));
+    let notify = start(directory.path(), &pager).await;
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    notify.enqueue(trigger("register", 1)).await.expect("taken");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(notify.status().services[0].accepted, 1, "register went out while call_setup pauses");
+    settle(5).await;
+    assert_eq!(notify.status().services[0].accepted, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_double_with_jitter_up_to_the_longest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pager = Pager::answers(vec![retry(RetryReason::ServerError); 12]);
+    let notify = start(directory.path(), &pager).await;
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    settle(1_000).await;
+    let times: Vec<Instant> = pager.received.lock().expect("free").iter().map(|(at, _, _)| *at).collect();
+    assert_eq!(times.len(), 13);
+    for (failures, pair) in times.windows(2).enumerate() {
+        let pause = (pair[1] - pair[0]).as_secs_f64() - 0.05;
+        let full = f64::from(1_u32 << failures.min(6)).min(60.0);
+        assert!(
+            (full / 2.0 - 0.01..=full + 0.01).contains(&pause),
+            "pause {failures} took {pause} s of {full}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_limits_its_rate_gets_the_pause_it_asks_for_from_all_lanes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let limited = Outcome::Retry { reason: RetryReason::RateLimited, after: Some(Duration::from_secs(120)) };
+    let pager = Pager::answers([limited]);
+    let notify = start(directory.path(), &pager).await;
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    settle(1).await;
+    notify.enqueue(trigger("register", 1)).await.expect("taken");
+    settle(110).await;
+    assert_eq!(pager.actions().len(), 1);
+    assert_eq!(notify.status().services[0].last_failure, Some("rate_limited"));
+    settle(20).await;
+    assert_eq!(pager.actions().len(), 3);
+    assert_eq!(notify.status().services[0].last_failure, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_event_is_kept_visible_and_never_tried_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pager = Pager::answers([Outcome::Rejected { status: 400, message: "bad severity".into() }]);
+    let notify = start(directory.path(), &pager).await;
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    settle(600).await;
+    assert_eq!(pager.actions(), ["trigger"]);
+    let status = notify.status();
+    assert_eq!(status.services[0].waiting, 0);
+    assert_eq!((status.rejected[0].status, status.rejected[0].message.as_str()), (400, "bad severity"));
+    drop(notify);
+    settle(1).await;
+    let notify = start(directory.path(), &pager).await;
+    settle(60).await;
+    assert_eq!(pager.actions(), ["trigger"], "nor after a restart");
+    assert_eq!(notify.status().rejected.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_is_sent_after_a_restart_in_order() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let silent = Pager::answers(vec![retry(RetryReason::Network); 100]);
+    let notify = start(directory.path(), &silent).await;
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    notify.enqueue(resolve("call_setup", 1)).await.expect("taken");
+    notify.enqueue(trigger("call_setup", 2)).await.expect("taken");
+    let stragglers = notify.drain(Duration::from_secs(2)).await;
+    assert_eq!(stragglers, ["notify: 3 events for primary stay in the outbox"]);
+    assert!(matches!(notify.enqueue(trigger("call_setup", 3)).await, Err(Error::Closed)));
+    drop(notify);
+
+    let pager = Pager::answers([]);
+    let notify = start(directory.path(), &pager).await;
+    notify.enqueue(trigger("call_setup", 1)).await.expect("a repetition is harmless");
+    settle(5).await;
+    assert_eq!(pager.actions(), ["trigger", "resolve", "trigger"]);
+    assert_eq!(notify.drain(Duration::from_secs(1)).await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_outbox_refuses_and_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pager = Pager::answers(vec![retry(RetryReason::Network); 100]);
+    let mut config = config(directory.path());
+    config.outbox_max = 2;
+    let registry = Registry::for_test();
+    let notify = start_with(config, &registry, pager.post()).expect("starts");
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    notify.enqueue(trigger("register", 1)).await.expect("taken");
+    assert!(matches!(notify.enqueue(trigger("edge_http", 1)).await, Err(Error::Full { entries: 2 })));
+    assert!(registry.encode_text().contains("notify_outbox_refusals_total 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_hears_of_its_journeys_only_and_gets_their_resolves() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("routing.key"), KEY).expect("written");
+    let pager = Pager::answers([]);
+    let config = crate::config::tests::config(directory.path());
+    let notify = start_with(config, &Registry::for_test(), pager.post()).expect("starts");
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    notify.enqueue(resolve("call_setup", 1)).await.expect("taken");
+    settle(2).await;
+    let accepted: Vec<u64> = notify.status().services.iter().map(|service| service.accepted).collect();
+    assert_eq!(accepted, [2, 0], "the media team has nothing to do with calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_for_a_service_that_left_the_configuration_is_shown_as_rejected() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let silent = Pager::answers(vec![retry(RetryReason::Network); 100]);
+    let notify = start(directory.path(), &silent).await;
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    notify.drain(Duration::ZERO).await;
+    drop(notify);
+    let mut config = config(directory.path());
+    config.services[0].name = "secondary".into();
+    let notify = start_with(config, &Registry::for_test(), silent.post()).expect("starts");
+    settle(1).await;
+    let status = notify.status();
+    assert_eq!((status.rejected[0].service.as_str(), status.rejected[0].status), ("primary", 0));
+    assert_eq!(status.services[0].waiting, 0);
+}

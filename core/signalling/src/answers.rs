@@ -1,0 +1,205 @@
+//! The answers that we give ourselves, and the one place through which every answer to a request leaves.
+
+use belfry_signal::record::SpanKind;
+use belfry_signal::{Cause, Room};
+use belfry_sip_proto::HeaderName;
+use belfry_sip_proto::build;
+use belfry_sip_proto::transaction::TransactionId;
+use std::sync::Arc;
+
+use crate::calls::Phase;
+use crate::core::{Core, now};
+use crate::edges::Way;
+use crate::exchange::{CallKey, Exchange, Failure};
+use crate::handle::{Target, Transport};
+use crate::received::Received;
+use crate::signals::{AttemptResult, CallCause, Ended, MethodName};
+
+/// What we understand, for 405 and OPTIONS.
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, INFO, UPDATE, PRACK, REFER";
+
+impl Core {
+    /// The way of answers to a request: back along its flow.
+    ///
+    /// Over UDP without `rport`, a device that sends from another port than it names in its Via and is not behind
+    /// a NAT expects the answer where the Via says (RFC 3261 section 18.2.2).
+    pub(crate) fn way_back(&self, request: &Received) -> Arc<Way> {
+        let mut target = Target::Flow(request.flow.clone());
+        let mut peer = request.source;
+        if let Some(via) = request.message.top_via().filter(|_| request.transport == Transport::Udp) {
+            let port = via.port_or_default();
+            let is_open = via.host_ip() == Some(request.source.ip()) && !via.wants_rport();
+            if is_open && port != request.source.port() {
+                peer.set_port(port);
+                target = Target::Address { transport: Transport::Udp, address: peer };
+            }
+        }
+        Arc::new(Way {
+            edge: Arc::clone(&request.edge),
+            target,
+            transport: request.transport,
+            peer: Some(peer),
+            method: request.method,
+            call_id: request.call_id().into(),
+            trace_id: request.trace_id,
+            cseq: request.cseq_text().into(),
+        })
+    }
+
+    /// The response of ours to a request, with a To tag that is the same for the same request.
+    pub(crate) fn response(&self, request: &Received, status: u16, extra: &[(HeaderName, &str)]) -> Vec<u8> {
+        let branch = request.message.top_via().and_then(|via| via.branch().map(str::to_owned));
+        let tag = format!("{:016x}", self.hash((request.call_id(), branch)));
+        let tag = (status != 100).then_some(tag.as_str());
+        build::response_to(&request.message, status, None, tag, extra)
+    }
+
+    /// Answers a request of an exchange ourselves.
+    pub(crate) fn answer(&mut self, id: TransactionId, status: u16, extra: &[(HeaderName, &str)]) {
+        let Some(exchange) = self.exchanges.get(&id) else { return };
+        let bytes = self.response(&exchange.request, status, extra);
+        self.reply(id, Failure { status, bytes: Some(bytes), fault: None, cause: None });
+    }
+
+    /// Answers without a transaction: what could not even get one.
+    pub(crate) fn answer_plain(&mut self, request: &Received, status: u16, extra: &[(HeaderName, &str)]) {
+        if request.method == MethodName::Ack || request.message.top_via().is_none() {
+            return;
+        }
+        let bytes = self.response(request, status, extra);
+        let way = self.way_back(request);
+        self.send_plain(&way, bytes);
+    }
+
+    /// Ends an exchange with a failure: the one that came, or one that we make.
+    pub(crate) fn fail(&mut self, id: TransactionId, failure: Failure) {
+        let Some(exchange) = self.exchanges.get(&id) else { return };
+        if failure.bytes.is_some() {
+            return self.reply(id, failure);
+        }
+        let retry_after = self.config.retry_after.as_secs().to_string();
+        let mut extra = Vec::new();
+        if failure.status == 503 {
+            extra.push((HeaderName::RetryAfter, retry_after.as_str()));
+        }
+        let reason = reason_header(&failure);
+        if let Some(reason) = &reason {
+            extra.push((HeaderName::Reason, reason.as_str()));
+        }
+        let bytes = self.response(&exchange.request, failure.status, &extra);
+        self.reply(id, Failure { bytes: Some(bytes), ..failure });
+    }
+
+    /// Sends an answer, provisional or final. A final one is judged and ends the exchange.
+    pub(crate) fn reply(&mut self, id: TransactionId, answer: Failure) {
+        let Failure { status, bytes: Some(mut bytes), fault, cause } = answer else { return };
+        if status >= 200 {
+            // Nobody needs the request any more; the transaction layer repeats the answer by itself.
+            let Some(mut exchange) = self.exchanges.remove(&id) else { return };
+            if let Some(timer) = exchange.forward.as_mut().and_then(|forward| forward.ring.take()) {
+                self.timers.stop(timer);
+            }
+            self.exchange_ended(&exchange, status, fault, cause);
+            if let Some(epoch) = exchange.ended_call {
+                match self.hold_for_record(epoch, id, status, bytes) {
+                    Some(given_back) => bytes = given_back,
+                    None => return,
+                }
+            }
+        }
+        // A transaction that ended meanwhile has nobody left to answer.
+        let _ = self.transactions.respond(id, status, bytes, now());
+    }
+
+    /// The books of an exchange that got its final answer.
+    fn exchange_ended(
+        &mut self,
+        exchange: &Exchange,
+        status: u16,
+        fault: Option<(Room, Cause)>,
+        cause: Option<CallCause>,
+    ) {
+        let request = &exchange.request;
+        // A REGISTER has its own span and judgement.
+        if request.method != MethodName::Register {
+            let ended = Ended {
+                context: exchange.span,
+                parent: exchange.parent,
+                call_id: request.call_id(),
+                start_unix_nanos: request.unix_nanos,
+                status,
+            };
+            self.signals.transaction_ended(ended, request.method, SpanKind::Server);
+        }
+        if request.method == MethodName::Bye {
+            self.signals.disconnected(now().saturating_duration_since(exchange.began));
+        }
+        if !exchange.is_setup {
+            return;
+        }
+        let key = exchange.call.clone();
+        self.setup_ended(key, request, status, fault, cause);
+    }
+
+    /// An INVITE that would set up a call got its final answer.
+    fn setup_ended(
+        &mut self,
+        key: Option<CallKey>,
+        request: &Received,
+        status: u16,
+        fault: Option<(Room, Cause)>,
+        cause: Option<CallCause>,
+    ) {
+        let is_challenge = matches!(status, 401 | 407);
+        if is_challenge {
+            // The attempt goes on with credentials; it is one attempt (RFC 6076 section 4).
+            if let Some(key) = key {
+                self.forget_attempt(&key);
+            }
+            return;
+        }
+        let post_dial = key.as_ref().and_then(|key| self.calls.get_mut(key)).map(|call| {
+            let waited = now().saturating_duration_since(call.began);
+            *call.post_dial.get_or_insert(waited)
+        });
+        let result = AttemptResult::of(status);
+        self.signals.attempt_ended(result, &request.region, fault, post_dial, request.call_id());
+        if let Some(key) = key.filter(|_| status >= 300) {
+            self.end_call(&key, status, cause.unwrap_or_else(|| cause_of(status)));
+        }
+    }
+
+    /// Drops the books of an attempt that was challenged by the called side, and its media.
+    fn forget_attempt(&mut self, key: &CallKey) {
+        if self.calls.get(key).is_some_and(|call| call.phase == Phase::Setup)
+            && let Some(relay) = self.calls.forget(key).and_then(|call| call.relay)
+        {
+            self.delete_session(&relay, key);
+        }
+    }
+}
+
+/// Says why in words that the caller's own log will keep (RFC 3326).
+fn reason_header(failure: &Failure) -> Option<String> {
+    let text = match failure.cause? {
+        CallCause::MediaRefused => "media relay has no room",
+        CallCause::Overload => "overload",
+        CallCause::FlowGone => "flow to the called phone is gone",
+        CallCause::Unreachable => "called phone did not answer",
+        _ => return None,
+    };
+    Some(format!("SIP;cause={};text=\"{text}\"", failure.status))
+}
+
+/// What a final status of the called side says about the call.
+fn cause_of(status: u16) -> CallCause {
+    match AttemptResult::of(status) {
+        AttemptResult::Busy => CallCause::Busy,
+        AttemptResult::Unavailable => CallCause::NoAnswer,
+        AttemptResult::Cancelled => CallCause::Cancelled,
+        AttemptResult::Declined | AttemptResult::Redirected => CallCause::Declined,
+        AttemptResult::NotFound => CallCause::UnknownCustomer,
+        AttemptResult::Denied => CallCause::Denied,
+        AttemptResult::Answered | AttemptResult::Ineffective | AttemptResult::Rejected => CallCause::Rejected,
+    }
+}

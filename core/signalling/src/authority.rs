@@ -1,0 +1,221 @@
+//! Who may: digest challenges, and the judgement over credentials (RFC 3261 section 22, RFC 7616, RFC 8760).
+//!
+//! Nonces carry their own proof and need no table. The table here only remembers uses, so that credentials
+//! that were overheard cannot be used again.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use belfry_sip_proto::digest::{Algorithm, Challenge, Credentials, CredentialsError, Nonce, NonceKey};
+use belfry_sip_proto::{HeaderName, OwnedMessage};
+use belfry_state::Subscriber;
+
+use crate::config::{Config, DigestAlgorithm};
+
+/// Challenges and judges.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    key: NonceKey,
+    algorithms: Vec<Algorithm>,
+    lifetime: Duration,
+    uses_max: usize,
+    /// The highest count seen, by a hash of who used which nonce with which client nonce.
+    uses: HashMap<u64, u32>,
+    order: VecDeque<u64>,
+    hasher: RandomState,
+}
+
+/// What credentials are worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// They are right.
+    Granted,
+    /// They would be right with a fresh nonce: challenge again.
+    Stale,
+    /// They are wrong.
+    Denied,
+}
+
+/// Where credentials stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// We are the one that is asked: 401, WWW-Authenticate, Authorization.
+    Registrar,
+    /// We are on the way: 407, Proxy-Authenticate, Proxy-Authorization.
+    Proxy,
+}
+
+impl Side {
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::Registrar => 401,
+            Self::Proxy => 407,
+        }
+    }
+
+    pub(crate) fn credentials_header(self) -> HeaderName {
+        match self {
+            Self::Registrar => HeaderName::Authorization,
+            Self::Proxy => HeaderName::ProxyAuthorization,
+        }
+    }
+}
+
+impl Authority {
+    pub(crate) fn new(config: &Config) -> Self {
+        let algorithm = |offered: &DigestAlgorithm| match offered {
+            DigestAlgorithm::Md5 => Algorithm::Md5,
+            DigestAlgorithm::Sha256 => Algorithm::Sha256,
+        };
+        Self {
+            key: NonceKey::new(rand::random()),
+            algorithms: config.digest_algorithms.iter().map(algorithm).collect(),
+            lifetime: config.nonce_lifetime,
+            uses_max: config.nonces_max,
+            uses: HashMap::new(),
+            order: VecDeque::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// One challenge per algorithm, most wanted first.
+    pub(crate) fn challenges(&self, realm: &str, is_stale: bool, unix_seconds: u64) -> Vec<String> {
+        self.algorithms
+            .iter()
+            .map(|algorithm| {
+                let nonce = self.key.issue(realm, unix_seconds);
+                Challenge::new(realm, nonce, *algorithm, is_stale).to_string()
+            })
+            .collect()
+    }
+
+    /// The credentials for our realm in a message. `Err` when there are some and they cannot be read.
+    pub(crate) fn credentials<'m>(
+        message: &'m OwnedMessage,
+        side: Side,
+        realm: &str,
+    ) -> Result<Option<Credentials<'m>>, CredentialsError> {
+        let mut last_error = None;
+        for value in message.headers(side.credentials_header()) {
+            match Credentials::parse(value) {
+                Ok(credentials) if credentials.realm == realm => return Ok(Some(credentials)),
+                // Another realm's credentials, or another scheme's, are none of our business.
+                Ok(_) | Err(CredentialsError::OtherScheme) => {}
+                Err(error) => last_error = Some(error),
+            }
+        }
+        last_error.map_or(Ok(None), Err)
+    }
+
+    /// Judges credentials against what is known of their subscriber.
+    pub(crate) fn judge(
+        &mut self,
+        credentials: &Credentials<'_>,
+        method: &str,
+        realm: &str,
+        subscriber: Option<&Subscriber>,
+        unix_seconds: u64,
+    ) -> Judgement {
+        let nonce = self.key.check(realm, &credentials.nonce, unix_seconds, self.lifetime.as_secs());
+        if nonce == Nonce::Foreign {
+            // From before a restart, or from another house: the phone gets another chance without asking its user.
+            return Judgement::Stale;
+        }
+        let Some(subscriber) = subscriber.filter(|subscriber| subscriber.enabled) else {
+            return Judgement::Denied;
+        };
+        let is_sha256 = credentials.algorithm.is_sha256();
+        let ha1 = if is_sha256 { &subscriber.ha1_sha256 } else { &subscriber.ha1_md5 };
+        if !credentials.verify(method, ha1) {
+            return Judgement::Denied;
+        }
+        if nonce == Nonce::Stale || !self.is_first_use(credentials) {
+            return Judgement::Stale;
+        }
+        Judgement::Granted
+    }
+
+    /// Whether this count of this nonce is new. Clients without `qop` have no count; their nonce ages fast enough.
+    fn is_first_use(&mut self, credentials: &Credentials<'_>) -> bool {
+        let Some(count) = credentials.nonce_count else { return true };
+        let user = self.hasher.hash_one((&credentials.nonce, &credentials.cnonce, &credentials.username));
+        if let Some(highest) = self.uses.get_mut(&user) {
+            let is_new = count > *highest;
+            *highest = (*highest).max(count);
+            return is_new;
+        }
+        if self.order.len() >= self.uses_max
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.uses.remove(&oldest);
+        }
+        self.uses.insert(user, count);
+        self.order.push_back(user);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use belfry_sip_proto::digest::Answering;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn judge(
+        authority: &mut Authority,
+        challenge: &str,
+        password: &str,
+        nonce_count: u32,
+        at: u64,
+    ) -> Judgement {
+        let subscriber = Subscriber::new("alice", "belfry.test", "secret");
+        let challenge = Challenge::parse(challenge.as_bytes()).expect("our own challenge");
+        let answering = Answering {
+            username: "alice",
+            password,
+            method: "REGISTER",
+            uri: "sip:belfry.test",
+            cnonce: "c0ffee",
+            nonce_count,
+        };
+        let answer = challenge.answer(&answering);
+        let credentials = Credentials::parse(answer.as_bytes()).expect("our own answer");
+        authority.judge(&credentials, "REGISTER", "belfry.test", Some(&subscriber), at)
+    }
+
+    #[test]
+    fn both_algorithms_are_offered_and_judged() {
+        let mut authority = Authority::new(&Config::for_test());
+        let challenges = authority.challenges("belfry.test", false, NOW);
+        assert_eq!(challenges.len(), 2);
+        assert!(challenges[0].contains("SHA-256"), "{challenges:?}");
+        for (number, challenge) in (1..).zip(&challenges) {
+            assert_eq!(judge(&mut authority, challenge, "secret", number, NOW), Judgement::Granted);
+            assert_eq!(judge(&mut authority, challenge, "wrong", number + 10, NOW), Judgement::Denied);
+        }
+    }
+
+    #[test]
+    fn overheard_old_and_foreign_nonces_are_stale() {
+        let mut authority = Authority::new(&Config::for_test());
+        let challenge = authority.challenges("belfry.test", false, NOW).remove(0);
+        assert_eq!(judge(&mut authority, &challenge, "secret", 1, NOW), Judgement::Granted);
+        assert_eq!(judge(&mut authority, &challenge, "secret", 1, NOW), Judgement::Stale);
+        assert_eq!(judge(&mut authority, &challenge, "secret", 2, NOW), Judgement::Granted);
+        assert_eq!(judge(&mut authority, &challenge, "secret", 3, NOW + 301), Judgement::Stale);
+        let mut other = Authority::new(&Config::for_test());
+        assert_eq!(judge(&mut other, &challenge, "secret", 4, NOW), Judgement::Stale);
+    }
+
+    #[test]
+    fn remembered_uses_are_bounded() {
+        let mut authority = Authority::new(&Config { nonces_max: 2, ..Config::for_test() });
+        for second in 0..10 {
+            let challenge = authority.challenges("belfry.test", false, NOW + second).remove(0);
+            assert_eq!(judge(&mut authority, &challenge, "secret", 1, NOW + second), Judgement::Granted);
+        }
+        assert_eq!((authority.uses.len(), authority.order.len()), (2, 2));
+    }
+}

@@ -1,0 +1,280 @@
+//! Live calls: one owner of what is known of each, from its INVITE until its record is durable.
+//!
+//! Not here: what to send (the proxy), and what the store and the relay have to say ([`ending`]).
+
+mod ending;
+mod hangup;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use belfry_relay_api::{Leg, SessionReport};
+use belfry_signal::{Region, SpanContext, SpanId};
+use belfry_sip_proto::timer::TimerKey;
+use belfry_sip_proto::transaction::TransactionId;
+use belfry_sip_proto::{HeaderName, OwnedMessage};
+
+use crate::edges::Hop;
+use crate::exchange::CallKey;
+use crate::handle::{Target, Transport};
+use crate::received::Received;
+use crate::signals::CallCause;
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// INVITE seen, no final answer.
+    Setup,
+    /// Answered 2xx.
+    Talking,
+}
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) key: CallKey,
+    pub(crate) phase: Phase,
+    /// Tells calls apart that use one Call-ID after another.
+    pub(crate) epoch: u64,
+    /// The call's root span, and what stands above it.
+    pub(crate) root: SpanContext,
+    pub(crate) parent: Option<SpanId>,
+    pub(crate) began: Instant,
+    pub(crate) start_unix_nanos: u64,
+    pub(crate) answer_unix_nanos: Option<u64>,
+    pub(crate) end_unix_nanos: u64,
+    /// From the INVITE to the first sign of life of the called side.
+    pub(crate) post_dial: Option<Duration>,
+    pub(crate) caller: Party,
+    pub(crate) callee: Party,
+    pub(crate) region: Region,
+    pub(crate) country: Option<String>,
+    pub(crate) transport: Transport,
+    /// The relay that holds its session.
+    pub(crate) relay: Option<Arc<str>>,
+    /// Whether the INVITE had no offer, so that the ACK brings the answer.
+    pub(crate) is_offer_delayed: bool,
+    pub(crate) report: Option<SessionReport>,
+    /// Legs that the relay never heard.
+    pub(crate) silent_legs: Vec<Leg>,
+    /// The final status of the INVITE and why the call ended; meaningless while it lives.
+    pub(crate) ending: Ending,
+    /// Gives the call up when it outlives every sensible call.
+    pub(crate) lifetime: Option<TimerKey>,
+    /// Final answers to BYE that wait for the record.
+    pub(crate) held: Vec<(TransactionId, u16, Vec<u8>)>,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub(crate) status: u16,
+    pub(crate) cause: CallCause,
+}
+
+/// One side of a call, as its dialog shows it.
+#[derive(Debug, Default)]
+pub(crate) struct Party {
+    /// The From or To value with its tag.
+    pub(crate) address: String,
+    pub(crate) uri: String,
+    pub(crate) tag: Option<String>,
+    /// The remote target: where requests to this side go.
+    pub(crate) contact: Option<String>,
+    /// Routes between us and this side, nearest first.
+    pub(crate) routes: Vec<String>,
+    /// How to reach it; the latest flow that it was seen on.
+    pub(crate) hop: Option<Hop>,
+    /// The highest CSeq that it has used, plus those that we used in its name.
+    pub(crate) cseq_last: u32,
+}
+
+impl Party {
+    /// The side that wrote this From or To.
+    pub(crate) fn of(message: &OwnedMessage, header: HeaderName) -> Self {
+        let value = message.header_text(header).unwrap_or_default().into_owned();
+        let address = if header == HeaderName::From { message.from() } else { message.to() };
+        Self {
+            uri: address.map(|address| address.uri.address_of_record()).unwrap_or_default(),
+            tag: address.and_then(|address| address.tag()).map(str::to_owned),
+            address: value,
+            ..Self::default()
+        }
+    }
+
+    /// Learns the remote target of a dialog-forming message (RFC 3261 section 12.2.1.2).
+    pub(crate) fn learn_contact(&mut self, message: &OwnedMessage) {
+        let contact = message.contacts().next();
+        if let Some(address) = contact.as_ref().and_then(|contact| contact.address()) {
+            self.contact = Some(address.uri.as_str().to_owned());
+        }
+    }
+}
+
+impl Call {
+    pub(crate) fn party(&mut self, leg: Leg) -> &mut Party {
+        match leg {
+            Leg::Caller => &mut self.caller,
+            Leg::Callee => &mut self.callee,
+        }
+    }
+
+    /// Which side wrote a request of the dialog, by its From tag; `None` when its tags are not the dialog's.
+    pub(crate) fn leg_of(&self, request: &OwnedMessage) -> Option<Leg> {
+        let (from, to) = (request.from_tag(), request.to_tag());
+        let (caller, callee) = (self.caller.tag.as_deref(), self.callee.tag.as_deref());
+        if from == caller && (to == callee || callee.is_none()) {
+            return Some(Leg::Caller);
+        }
+        (to == caller && (from == callee || callee.is_none())).then_some(Leg::Callee)
+    }
+
+    /// A request of the dialog came from this side: it is there, and counts on.
+    pub(crate) fn heard(&mut self, leg: Leg, request: &Received) {
+        let cseq = request.message.cseq().map_or(0, |cseq| cseq.number);
+        let party = self.party(leg);
+        party.hop = Some(hop_of(request));
+        party.cseq_last = party.cseq_last.max(cseq);
+    }
+}
+
+/// The way back to whoever sent a message.
+pub(crate) fn hop_of(received: &Received) -> Hop {
+    Hop {
+        edge: Arc::clone(&received.edge),
+        target: Target::Flow(received.flow.clone()),
+        transport: received.transport,
+        peer: Some(received.source),
+    }
+}
+
+/// All calls that are not yet closed: the live ones by Call-ID, and by epoch those that are over and whose record
+/// is not yet durable, so that a Call-ID can be used again at once.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    live: HashMap<CallKey, Call>,
+    closing: HashMap<u64, Call>,
+    last_epoch: u64,
+}
+
+impl Calls {
+    /// Calls that ring or talk.
+    pub(crate) fn live_count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Calls in memory, those included whose record is being written.
+    pub(crate) fn len(&self) -> usize {
+        self.live.len() + self.closing.len()
+    }
+
+    pub(crate) fn get(&self, call_id: &str) -> Option<&Call> {
+        self.live.get(call_id)
+    }
+
+    pub(crate) fn get_mut(&mut self, call_id: &str) -> Option<&mut Call> {
+        self.live.get_mut(call_id)
+    }
+
+    pub(crate) fn key(&self, call_id: &str) -> Option<CallKey> {
+        self.live.get_key_value(call_id).map(|(key, _)| Arc::clone(key))
+    }
+
+    pub(crate) fn root(&self, call_id: &str) -> Option<SpanContext> {
+        self.live.get(call_id).map(|call| call.root)
+    }
+
+    /// Opens the books of a call; `None` when a call of this Call-ID is open.
+    pub(crate) fn open(&mut self, invite: &Received, root: SpanContext, now: Instant) -> Option<CallKey> {
+        if self.live.contains_key(invite.call_id()) {
+            return None;
+        }
+        let key: CallKey = invite.call_id().into();
+        self.last_epoch += 1;
+        let mut caller = Party::of(&invite.message, HeaderName::From);
+        caller.learn_contact(&invite.message);
+        caller.routes = route_values(&invite.message);
+        caller.hop = Some(hop_of(invite));
+        caller.cseq_last = invite.message.cseq().map_or(0, |cseq| cseq.number);
+        let callee = Party { tag: None, ..Party::of(&invite.message, HeaderName::To) };
+        let call = Call {
+            key: Arc::clone(&key),
+            phase: Phase::Setup,
+            epoch: self.last_epoch,
+            root,
+            parent: None,
+            began: now,
+            start_unix_nanos: invite.unix_nanos,
+            answer_unix_nanos: None,
+            end_unix_nanos: 0,
+            post_dial: None,
+            caller,
+            callee,
+            region: invite.region.clone(),
+            country: invite.country.clone(),
+            transport: invite.transport,
+            relay: None,
+            is_offer_delayed: invite.sdp().is_none(),
+            report: None,
+            silent_legs: Vec::new(),
+            ending: Ending { status: 500, cause: CallCause::ServerError },
+            lifetime: None,
+            held: Vec::new(),
+        };
+        self.live.insert(Arc::clone(&key), call);
+        Some(key)
+    }
+
+    /// The call was answered by this response; the first answer makes the dialog that is followed.
+    pub(crate) fn answered(&mut self, call_id: &str, response: &Received, our_routes: usize) -> bool {
+        let Some(call) = self.live.get_mut(call_id).filter(|call| call.phase == Phase::Setup) else {
+            return false;
+        };
+        call.phase = Phase::Talking;
+        call.answer_unix_nanos = Some(response.unix_nanos);
+        let mut callee = Party::of(&response.message, HeaderName::To);
+        callee.learn_contact(&response.message);
+        // Above our own Record-Routes stand those of proxies between us and the callee, the callee's nearest first.
+        let routes = route_values(&response.message);
+        let above = routes.len().saturating_sub(our_routes + call.caller.routes.len());
+        callee.routes = routes.into_iter().take(above).rev().collect();
+        callee.hop = Some(hop_of(response));
+        callee.cseq_last = call.callee.cseq_last;
+        call.callee = callee;
+        true
+    }
+
+    /// The call is over; gives the epoch by which it is found until its books are closed. `None` when it was over.
+    pub(crate) fn ended(&mut self, call_id: &str, ending: Ending, unix_nanos: u64) -> Option<u64> {
+        let mut call = self.live.remove(call_id)?;
+        call.ending = ending;
+        call.end_unix_nanos = unix_nanos;
+        let epoch = call.epoch;
+        self.closing.insert(epoch, call);
+        Some(epoch)
+    }
+
+    /// A call that is over and whose books are open.
+    pub(crate) fn closing(&mut self, epoch: u64) -> Option<&mut Call> {
+        self.closing.get_mut(&epoch)
+    }
+
+    /// Drops the books of an attempt that counts for nothing.
+    pub(crate) fn forget(&mut self, call_id: &str) -> Option<Call> {
+        self.live.remove(call_id)
+    }
+
+    /// Closes the books.
+    pub(crate) fn close(&mut self, epoch: u64) -> Option<Call> {
+        self.closing.remove(&epoch)
+    }
+}
+
+/// The Record-Route values of a message, as they stand.
+fn route_values(message: &OwnedMessage) -> Vec<String> {
+    message
+        .headers(HeaderName::RecordRoute)
+        .map(|value| String::from_utf8_lossy(value).into_owned())
+        .collect()
+}

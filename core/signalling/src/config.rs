@@ -1,0 +1,166 @@
+//! The `[signalling]` section.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// How the signalling core behaves. Every value stands in the annotated `belfry.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The SIP domains served here; the first one also stands for the edge's own addresses.
+    pub domains: Vec<String>,
+    /// The digest algorithms offered in challenges, most wanted first (RFC 8760).
+    pub digest_algorithms: Vec<DigestAlgorithm>,
+    /// How long a nonce may be used.
+    #[serde(with = "humantime_serde")]
+    pub nonce_lifetime: Duration,
+    /// How many nonces have their use counted; above it, the oldest are asked for afresh.
+    pub nonces_max: usize,
+
+    /// The shortest registration; shorter ones are answered 423.
+    #[serde(with = "humantime_serde")]
+    pub expires_min: Duration,
+    /// What a registration gets that does not say.
+    #[serde(with = "humantime_serde")]
+    pub expires_default: Duration,
+    /// The longest registration; longer ones are shortened.
+    #[serde(with = "humantime_serde")]
+    pub expires_max: Duration,
+    /// Contacts per address of record.
+    pub contacts_per_aor_max: usize,
+    /// A registration answered later than this counts as bad.
+    #[serde(with = "humantime_serde")]
+    pub register_slow: Duration,
+
+    /// Whether the sound of calls goes through the relay; without, session descriptions pass unchanged.
+    pub anchor_media: bool,
+    /// How long the relay may take over a request.
+    #[serde(with = "humantime_serde")]
+    pub relay_timeout: Duration,
+    /// How long a store may take over a request.
+    #[serde(with = "humantime_serde")]
+    pub store_timeout: Duration,
+
+    /// How long a called phone may ring (Timer C of RFC 3261 section 16.6: more than three minutes).
+    #[serde(with = "humantime_serde")]
+    pub ring_timeout: Duration,
+    /// After this an answered call is given up, whatever its phones say.
+    #[serde(with = "humantime_serde")]
+    pub call_lifetime: Duration,
+    /// What refused customers are told to wait.
+    #[serde(with = "humantime_serde")]
+    pub retry_after: Duration,
+
+    /// Calls at a time.
+    pub calls_max: usize,
+    /// Transactions at a time.
+    pub transactions_max: usize,
+    /// Messages that wait for the core.
+    pub queue_messages_max: usize,
+    /// From so many waiting messages on, new requests are answered 503.
+    pub queue_messages_overload: usize,
+    /// Store requests at a time.
+    pub store_requests_max: usize,
+}
+
+/// A digest algorithm (RFC 8760).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub enum DigestAlgorithm {
+    /// `MD5`, which every phone knows.
+    #[serde(rename = "MD5")]
+    Md5,
+    /// `SHA-256`.
+    #[serde(rename = "SHA-256")]
+    Sha256,
+}
+
+impl Config {
+    /// What is wrong: key path in the section, and what is allowed.
+    #[must_use]
+    pub fn check(&self) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        let mut require = |is_met: bool, key: &str, allowed: &str| {
+            if !is_met {
+                faults.push((key.to_owned(), allowed.to_owned()));
+            }
+        };
+        require(!self.domains.is_empty(), "domains", "name at least one domain");
+        for (index, domain) in self.domains.iter().enumerate() {
+            let is_host = !domain.is_empty()
+                && domain
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.[]:".contains(&b));
+            require(is_host, &format!("domains[{index}]"), "use a lower-case host name or address");
+        }
+        require(!self.digest_algorithms.is_empty(), "digest_algorithms", "list \"MD5\", \"SHA-256\" or both");
+        let is_ordered = self.expires_min <= self.expires_default && self.expires_default <= self.expires_max;
+        require(is_ordered, "expires_default", "must lie between expires_min and expires_max");
+        require(self.expires_min >= Duration::from_secs(1), "expires_min", "must be at least 1s");
+        let shortest_ring = Duration::from_secs(1);
+        require(self.ring_timeout >= shortest_ring, "ring_timeout", "must be at least 1s; the RFC says 3min");
+        require(!self.relay_timeout.is_zero(), "relay_timeout", "must be more than 0s");
+        require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
+        for (key, bound) in [
+            ("nonces_max", self.nonces_max),
+            ("contacts_per_aor_max", self.contacts_per_aor_max),
+            ("calls_max", self.calls_max),
+            ("transactions_max", self.transactions_max),
+            ("queue_messages_max", self.queue_messages_max),
+            ("store_requests_max", self.store_requests_max),
+        ] {
+            require(bound > 0, key, "must be more than 0");
+        }
+        require(
+            (1..=self.queue_messages_max).contains(&self.queue_messages_overload),
+            "queue_messages_overload",
+            "must lie between 1 and queue_messages_max",
+        );
+        faults
+    }
+
+    /// A configuration for tests.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self {
+            domains: vec!["belfry.test".to_owned()],
+            digest_algorithms: vec![DigestAlgorithm::Sha256, DigestAlgorithm::Md5],
+            nonce_lifetime: Duration::from_secs(300),
+            nonces_max: 1024,
+            expires_min: Duration::from_secs(10),
+            expires_default: Duration::from_secs(600),
+            expires_max: Duration::from_secs(3600),
+            contacts_per_aor_max: 4,
+            register_slow: Duration::from_secs(1),
+            anchor_media: true,
+            relay_timeout: Duration::from_secs(1),
+            store_timeout: Duration::from_secs(1),
+            ring_timeout: Duration::from_secs(180),
+            call_lifetime: Duration::from_secs(12 * 3600),
+            retry_after: Duration::from_secs(5),
+            calls_max: 100,
+            transactions_max: 1000,
+            queue_messages_max: 256,
+            queue_messages_overload: 200,
+            store_requests_max: 64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_name_their_key() {
+        assert_eq!(Config::for_test().check(), vec![]);
+        let bad = Config {
+            domains: vec!["Belfry Test".to_owned()],
+            expires_default: Duration::from_secs(1),
+            queue_messages_overload: 257,
+            ..Config::for_test()
+        };
+        let keys: Vec<String> = bad.check().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["domains[0]", "expires_default", "queue_messages_overload"]);
+    }
+}

@@ -1,0 +1,271 @@
+//! The core's one task: it owns all signalling state, takes one closed enum of events, and never waits for
+//! anything but the next of them.
+
+mod event;
+mod outputs;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use belfry_mesh::{Mesh, Service};
+use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
+use belfry_sip_proto::timer::Wheel;
+use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
+use belfry_state::State;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::authority::Authority;
+use crate::calls::Calls;
+use crate::config::Config;
+use crate::edges::{Edges, Way};
+use crate::error::Error;
+use crate::exchange::{Branch, CallKey, Exchange};
+use crate::relays::Relays;
+use crate::signals::Signals;
+use crate::{edges, relays};
+
+pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
+
+/// How often the core looks after what no event reminds it of.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the core needs from the house.
+#[derive(Clone)]
+pub struct Deps {
+    /// Where its signals go.
+    pub registry: Registry,
+    /// The hops to edges and relays.
+    pub mesh: Mesh,
+    /// Subscribers, bindings and call records.
+    pub state: State,
+    /// Makes a call's trace id.
+    pub trace_key: TraceKey,
+    /// What a demonstration may break.
+    pub faults: Faults,
+}
+
+/// Switches that make the core misbehave, for demonstrations and drills. All off by default.
+///
+/// They outlive a core that is stopped and started again in one process, and so do its metric handles, which can be
+/// registered only once.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    answer_503: Arc<AtomicBool>,
+    register_delay_ms: Arc<AtomicU64>,
+    signals: Arc<OnceLock<Signals>>,
+}
+
+impl Faults {
+    /// New calls are answered 503.
+    pub fn set_answer_503(&self, is_on: bool) {
+        self.answer_503.store(is_on, Ordering::Relaxed);
+    }
+
+    /// REGISTER is answered so much later.
+    pub fn set_register_delay(&self, delay: Duration) {
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.register_delay_ms.store(delay_ms, Ordering::Relaxed);
+    }
+
+    fn signals(&self, registry: &Registry) -> Signals {
+        self.signals.get_or_init(|| Signals::register(registry)).clone()
+    }
+
+    pub(crate) fn answers_503(&self) -> bool {
+        self.answer_503.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn register_delay(&self) -> Duration {
+        Duration::from_millis(self.register_delay_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// A running core. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct CoreHandle {
+    control: mpsc::Sender<Control>,
+    load: watch::Receiver<Load>,
+}
+
+/// What a drain waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Load {
+    /// Calls that ring or talk.
+    live: usize,
+    /// Those and the ones whose record is being written.
+    open: usize,
+}
+
+impl CoreHandle {
+    /// Calls that ring or talk now.
+    #[must_use]
+    pub fn live_calls(&self) -> usize {
+        self.load.borrow().live
+    }
+
+    /// Takes no new calls, waits for the live ones, stops. Names what was still there at the deadline.
+    pub async fn drain(&self, deadline: Duration) -> Vec<String> {
+        // A core that is gone already has nothing to drain.
+        let _ = self.control.send(Control::Drain).await;
+        let mut load = self.load.clone();
+        let is_empty = async { load.wait_for(|load| load.open == 0).await.map(|_| ()) };
+        let _ = tokio::time::timeout(deadline, is_empty).await;
+        let open = self.load.borrow().open;
+        // The channel closes when the core has stopped and let go of its links.
+        let _ = self.control.send(Control::Stop).await;
+        self.control.closed().await;
+        match open {
+            0 => Vec::new(),
+            1 => vec!["1 call".to_owned()],
+            calls => vec![format!("{calls} calls")],
+        }
+    }
+}
+
+/// All signalling state of a node.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) signals: Signals,
+    pub(crate) state: State,
+    pub(crate) trace_key: TraceKey,
+    pub(crate) faults: Faults,
+    pub(crate) transactions: TransactionLayer<Arc<Way>>,
+    pub(crate) timers: Wheel<Alarm>,
+    pub(crate) edges: Edges,
+    pub(crate) relays: Relays<Then>,
+    pub(crate) exchanges: HashMap<TransactionId, Exchange>,
+    pub(crate) branches: HashMap<TransactionId, Branch>,
+    pub(crate) calls: Calls,
+    pub(crate) authority: Authority,
+    pub(crate) jobs: JoinSet<Done>,
+    pub(crate) is_draining: bool,
+    /// Messages that wait behind the one that is looked at.
+    pub(crate) waiting: usize,
+    load: watch::Sender<Load>,
+    /// Takes links from edges and relays; they end with the core.
+    _doors: JoinSet<()>,
+    hasher: RandomState,
+}
+
+impl Core {
+    /// Starts the core: it takes links from edges and relays until it is drained.
+    ///
+    /// # Errors
+    /// When the configuration does not hold together.
+    pub fn start(config: Config, deps: Deps) -> Result<CoreHandle, Error> {
+        if let Some((key, allowed)) = config.check().into_iter().next() {
+            return Err(Error::Config { key, allowed });
+        }
+        let now = now();
+        let signals = deps.faults.signals(&deps.registry);
+        signals.started(config.domains.len());
+        let (events, event_receiver) = mpsc::channel(config.queue_messages_max);
+        let (control, control_receiver) = mpsc::channel(4);
+        let (load_sender, load) = watch::channel(Load::default());
+        let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
+        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key };
+        let mut doors = JoinSet::new();
+        doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
+        doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
+        let core = Self {
+            signals,
+            state: deps.state,
+            trace_key: deps.trace_key,
+            faults: deps.faults,
+            transactions: TransactionLayer::new(Timers::RFC3261, config.transactions_max, now),
+            timers: Wheel::new(now),
+            edges: Edges::default(),
+            relays: Relays::new(),
+            exchanges: HashMap::new(),
+            branches: HashMap::new(),
+            calls: Calls::default(),
+            authority: Authority::new(&config),
+            jobs: JoinSet::new(),
+            is_draining: false,
+            waiting: 0,
+            load: load_sender,
+            _doors: doors,
+            hasher: RandomState::new(),
+            config,
+        };
+        tokio::spawn(core.run(event_receiver, control_receiver));
+        Ok(CoreHandle { control, load })
+    }
+
+    async fn run(mut self, mut events: mpsc::Receiver<Event>, mut control: mpsc::Receiver<Control>) {
+        self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
+        loop {
+            let deadline = [self.timers.deadline(), self.transactions.deadline()].into_iter().flatten().min();
+            let sleep = tokio::time::sleep_until(deadline.unwrap_or_else(now).into());
+            tokio::select! {
+                biased;
+                Some(order) = control.recv() => match order {
+                    Control::Drain => self.begin_drain(),
+                    Control::Stop => return,
+                },
+                () = sleep => {}
+                Some(done) = self.jobs.join_next() => self.on_done(done),
+                event = events.recv() => match event {
+                    Some(event) => {
+                        self.waiting = events.len();
+                        self.on_event(event);
+                    }
+                    None => return,
+                },
+            }
+            self.on_time();
+            self.drain_outputs();
+            self.publish_load();
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        self.is_draining = true;
+        self.signals.drain_began(self.calls.live_count());
+    }
+
+    fn publish_load(&mut self) {
+        let load = Load { live: self.calls.live_count(), open: self.calls.len() };
+        self.load.send_if_modified(|known| std::mem::replace(known, load) != load);
+    }
+
+    /// Looks after what no event reminds us of.
+    pub(crate) fn sweep(&mut self) {
+        self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
+        self.expire_bindings(now_unix_nanos());
+        self.signals.load_changed(self.calls.live_count(), self.transactions.len(), self.waiting);
+    }
+
+    /// A span in the trace of a Call-ID; below its call's root, when there is a call.
+    pub(crate) fn span_of(&self, call_id: &str, trace_id: TraceId) -> (SpanContext, Option<SpanId>) {
+        if let Some(root) = self.calls.root(call_id) {
+            return (root.child(), Some(root.span_id));
+        }
+        (SpanContext { trace_id, span_id: SpanId::random(), sampled: true }, None)
+    }
+
+    /// A hash that only this process can make: tags, branches and loop marks.
+    pub(crate) fn hash(&self, of: impl std::hash::Hash) -> u64 {
+        self.hasher.hash_one(of)
+    }
+
+    /// The key of the call with this Call-ID, when it lives.
+    pub(crate) fn call_key(&self, call_id: &str) -> Option<CallKey> {
+        self.calls.key(call_id)
+    }
+}
+
+/// The time of all timers; under a test's paused clock it is the test's time.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Seconds since the Unix epoch.
+pub(crate) fn unix_seconds() -> u64 {
+    now_unix_nanos() / 1_000_000_000
+}

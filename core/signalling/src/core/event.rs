@@ -1,0 +1,159 @@
+//! Everything that can happen to the core.
+
+use std::sync::Arc;
+
+use belfry_relay_api::FromRelay;
+use belfry_sip_proto::transaction::TransactionId;
+use belfry_state::{Appended, Subscriber};
+
+use super::{Core, now};
+use crate::edges::EdgeEvent;
+use crate::exchange::CallKey;
+use crate::received::Received;
+use crate::relays::RelayEvent;
+
+/// What comes over links.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// From an edge.
+    Edge(EdgeEvent),
+    /// From a relay.
+    Relay(RelayEvent),
+}
+
+/// What the handle asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Control {
+    /// No new calls.
+    Drain,
+    /// Stop now.
+    Stop,
+}
+
+/// A store request that came to an end.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// What is known of the subscriber whom an exchange asked about.
+    Subscriber { id: TransactionId, purpose: Purpose, found: Found },
+    /// A call record is durable, or could not be written.
+    Record { epoch: u64, outcome: Result<Appended, &'static str> },
+}
+
+/// What the store knows of a subscriber; the error names why it failed.
+pub(crate) type Found = Result<Option<Arc<Subscriber>>, &'static str>;
+
+/// Why a subscriber was looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To check a REGISTER's credentials.
+    Register,
+    /// To check a caller's credentials.
+    Caller,
+    /// To tell an unknown customer (404) from one who is away (480).
+    Callee,
+}
+
+/// A timer of the core's own.
+#[derive(Clone, Debug)]
+pub(crate) enum Alarm {
+    /// Timer C of an exchange.
+    Ring(TransactionId),
+    /// The relay took too long over a request.
+    Relay(u64),
+    /// A REGISTER that a fault delays may go on.
+    RegisterDelay(TransactionId),
+    /// A call outlived every sensible call.
+    Lifetime(CallKey),
+    /// Look after everything else.
+    Sweep,
+}
+
+/// What is to happen when the relay has answered.
+#[derive(Debug)]
+pub(crate) enum Then {
+    /// Forward the exchange's request with the new body.
+    Forward { id: TransactionId },
+    /// Forward a response of a branch with the new body.
+    Respond { branch: TransactionId, response: Arc<Received> },
+    /// Forward an ACK with the new body.
+    Acknowledge { ack: Arc<Received> },
+    /// Close the books of the call of this epoch with the relay's report; `None` when nobody wants it.
+    Close { epoch: Option<u64> },
+}
+
+impl Core {
+    pub(super) fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Edge(EdgeEvent::Message(received)) => self.on_message(*received),
+            Event::Edge(EdgeEvent::SendFailed { id, failure }) => self.on_send_failed(id, failure.into()),
+            Event::Edge(EdgeEvent::FlowClosed { edge, flow }) => self.on_flow_closed(&edge, &flow),
+            Event::Edge(EdgeEvent::Up { node, link, addresses, sender }) => {
+                self.edges.connected(Arc::clone(&node), link, addresses, sender);
+                self.signals.edge_connected(&node, self.edges.connected_count());
+            }
+            Event::Edge(EdgeEvent::Down { node, link }) => {
+                if self.edges.lost(&node, link) {
+                    self.signals.edge_lost(&node, self.edges.connected_count());
+                }
+            }
+            Event::Relay(event) => self.on_relay(event),
+        }
+    }
+
+    fn on_relay(&mut self, event: RelayEvent) {
+        match event {
+            RelayEvent::Up { node, link, sender } => {
+                self.relays.connected(Arc::clone(&node), link, sender);
+                self.signals.relay_connected(&node, self.relays.connected_count());
+            }
+            RelayEvent::Down { node, link } => {
+                let orphans = self.relays.lost(link);
+                self.signals.relay_lost(&node, self.relays.connected_count());
+                for orphan in orphans {
+                    self.timers.stop(orphan.timer);
+                    self.on_relay_silent(orphan);
+                }
+            }
+            RelayEvent::Message(message) => match *message {
+                FromRelay::Reply { id, reply } => {
+                    if let Some(waiting) = self.relays.take(id) {
+                        self.timers.stop(waiting.timer);
+                        self.on_relay_reply(waiting, reply);
+                    }
+                }
+                FromRelay::Notice(notice) => self.on_relay_notice(&notice),
+            },
+        }
+    }
+
+    pub(super) fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done {
+            Ok(Done::Subscriber { id, purpose, found }) => match purpose {
+                Purpose::Register => self.on_registering_subscriber(id, found),
+                Purpose::Caller => self.on_calling_subscriber(id, found),
+                Purpose::Callee => self.on_called_subscriber(id, found),
+            },
+            Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
+            // A store request that panicked; whoever waits for it is answered by its own timer.
+            Err(_) => self.signals.store_failed("panicked"),
+        }
+    }
+
+    pub(super) fn on_time(&mut self) {
+        let now = now();
+        self.transactions.on_time(now);
+        while let Some(alarm) = self.timers.next_due(now) {
+            match alarm {
+                Alarm::Ring(id) => self.on_ring_timeout(id),
+                Alarm::Relay(id) => {
+                    if let Some(waiting) = self.relays.take(id) {
+                        self.on_relay_silent(waiting);
+                    }
+                }
+                Alarm::RegisterDelay(id) => self.register(id),
+                Alarm::Lifetime(call) => self.on_lifetime_over(&call),
+                Alarm::Sweep => self.sweep(),
+            }
+        }
+    }
+}

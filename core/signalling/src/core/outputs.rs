@@ -1,0 +1,93 @@
+//! From the transaction layer to the edges: what leaves, what timed out, what is forgotten. And the ladder.
+
+use std::sync::Arc;
+
+use belfry_signal::now_unix_nanos;
+use belfry_sip_proto::transaction::{Output, TransactionId};
+
+use super::{Core, now};
+use crate::edges::Way;
+use crate::received::Received;
+use crate::signals::{Passing, SendFault, Way as Direction};
+
+impl Core {
+    /// Does everything that the transaction layer wants done. Events may lead to more outputs; all are done here.
+    pub(super) fn drain_outputs(&mut self) {
+        while let Some(output) = self.transactions.next_output() {
+            match output {
+                Output::Transmit { id, path, bytes, is_repeat } => self.transmit(id, &path, bytes, is_repeat),
+                Output::TimedOut { id } => self.on_branch_timeout(id),
+                Output::Terminated { id } => {
+                    self.exchanges.remove(&id);
+                    self.branches.remove(&id);
+                }
+            }
+        }
+    }
+
+    /// Sends a message that belongs to a transaction.
+    fn transmit(&mut self, id: TransactionId, way: &Arc<Way>, bytes: Vec<u8>, is_repeat: bool) {
+        self.message_sent(way, &bytes, is_repeat);
+        if let Err(fault) = self.edges.send(&way.edge, way.target.clone(), id.0, bytes) {
+            self.on_send_failed(id.0, fault);
+        }
+    }
+
+    /// Sends a message without a transaction: the ACK of a 2xx, or a stateless refusal. Nobody learns of a failure.
+    pub(crate) fn send_plain(&mut self, way: &Way, bytes: Vec<u8>) {
+        self.message_sent(way, &bytes, false);
+        if let Err(fault) = self.edges.send(&way.edge, way.target.clone(), 0, bytes) {
+            self.signals.send_failed(fault);
+        }
+    }
+
+    /// A message did not leave.
+    pub(super) fn on_send_failed(&mut self, id: u64, fault: SendFault) {
+        self.signals.send_failed(fault);
+        let id = TransactionId(id);
+        if self.branches.get(&id).is_some_and(|branch| !branch.is_over) {
+            self.on_branch_unsendable(id, fault);
+            self.transactions.abandon(id, now());
+        }
+    }
+
+    /// A message came: the ladder takes it as it was on the wire.
+    pub(crate) fn message_received(&mut self, received: &mut Received, is_repeat: bool) {
+        let bytes = std::mem::take(&mut received.wire);
+        self.signals.message_passed(Passing {
+            way: Direction::Received,
+            method: received.method,
+            status: received.message.status(),
+            call_id: received.call_id(),
+            trace_id: received.trace_id,
+            cseq: received.cseq_text(),
+            transport: received.transport,
+            peer: Some(received.source),
+            is_repeat,
+            unix_nanos: received.unix_nanos,
+            bytes,
+        });
+    }
+
+    fn message_sent(&self, way: &Way, bytes: &[u8], is_repeat: bool) {
+        self.signals.message_passed(Passing {
+            way: Direction::Sent,
+            method: way.method,
+            status: status_of(bytes),
+            call_id: &way.call_id,
+            trace_id: way.trace_id,
+            cseq: way.cseq.to_string(),
+            transport: way.transport,
+            peer: way.peer,
+            is_repeat,
+            unix_nanos: now_unix_nanos(),
+            bytes: bytes.to_vec(),
+        });
+    }
+}
+
+/// The status code of a message that we made or edited; `None` for requests.
+fn status_of(bytes: &[u8]) -> Option<u16> {
+    let rest = bytes.strip_prefix(b"SIP/2.0 ")?;
+    std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok()
+}

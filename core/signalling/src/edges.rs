@@ -1,0 +1,217 @@
+//! The links to the edges: who is connected, what they listen on, and how a message leaves.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use belfry_mesh::{Link, LinkError, LinkReceiver, LinkSender, Links};
+use belfry_signal::{TraceId, TraceKey};
+use belfry_sip_proto::{Limits, Uri};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::core::Event;
+use crate::handle::{FlowToken, FromEdge, PublicAddress, SendFailure, Target, ToEdge, Transport};
+use crate::received::Received;
+use crate::signals::{MethodName, SendFault, Signals};
+
+/// Edges whose addresses are remembered, connected or not.
+const EDGES_MAX: usize = 1024;
+
+/// What a link to an edge brings.
+#[derive(Debug)]
+pub(crate) enum EdgeEvent {
+    /// An edge said hello.
+    Up { node: Arc<str>, link: u64, addresses: Vec<PublicAddress>, sender: LinkSender<ToEdge> },
+    /// Its link is gone.
+    Down { node: Arc<str>, link: u64 },
+    /// A SIP message came.
+    Message(Box<Received>),
+    /// A connection of an edge is gone.
+    FlowClosed { edge: Arc<str>, flow: FlowToken },
+    /// A message did not leave.
+    SendFailed { id: u64, failure: SendFailure },
+}
+
+/// The way of a transaction's messages: where they go, and what the ladder says about them.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) edge: Arc<str>,
+    pub(crate) target: Target,
+    pub(crate) transport: Transport,
+    /// The peer's address, when it is known.
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) method: MethodName,
+    pub(crate) call_id: Box<str>,
+    pub(crate) trace_id: TraceId,
+    pub(crate) cseq: Box<str>,
+}
+
+/// The far end of a flow: how to reach a phone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hop {
+    pub(crate) edge: Arc<str>,
+    pub(crate) target: Target,
+    pub(crate) transport: Transport,
+    pub(crate) peer: Option<SocketAddr>,
+}
+
+/// Every edge that said hello, by node name.
+#[derive(Debug, Default)]
+pub(crate) struct Edges {
+    edges: HashMap<Arc<str>, Edge>,
+}
+
+#[derive(Debug)]
+struct Edge {
+    link: u64,
+    addresses: Vec<PublicAddress>,
+    /// `None` while it is not connected; its addresses are still ours.
+    sender: Option<LinkSender<ToEdge>>,
+}
+
+impl Edges {
+    /// An edge said hello; a link that it had before is forgotten.
+    pub(crate) fn connected(
+        &mut self,
+        node: Arc<str>,
+        link: u64,
+        addresses: Vec<PublicAddress>,
+        sender: LinkSender<ToEdge>,
+    ) {
+        if self.edges.len() >= EDGES_MAX && !self.edges.contains_key(&node) {
+            self.edges.retain(|_, edge| edge.sender.is_some());
+        }
+        self.edges.insert(node, Edge { link, addresses, sender: Some(sender) });
+    }
+
+    /// A link is gone; whether it was the edge's present one.
+    pub(crate) fn lost(&mut self, node: &str, link: u64) -> bool {
+        match self.edges.get_mut(node) {
+            Some(edge) if edge.link == link => {
+                edge.sender = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// How many are connected.
+    pub(crate) fn connected_count(&self) -> usize {
+        self.edges.values().filter(|edge| edge.sender.is_some()).count()
+    }
+
+    /// Hands a message to an edge.
+    pub(crate) fn send(&self, edge: &str, target: Target, id: u64, bytes: Vec<u8>) -> Result<(), SendFault> {
+        let sender = self.edges.get(edge).and_then(|edge| edge.sender.as_ref()).ok_or(SendFault::EdgeLink)?;
+        sender.try_send(ToEdge::Send { id, target, bytes }).map_err(|error| match error {
+            LinkError::Full => SendFault::QueueFull,
+            LinkError::Down => SendFault::EdgeLink,
+        })
+    }
+
+    /// The address that an edge shows to customers of a transport.
+    pub(crate) fn address(&self, edge: &str, transport: Transport) -> Option<&PublicAddress> {
+        let addresses = &self.edges.get(edge)?.addresses;
+        addresses.iter().find(|address| address.transport == transport).or_else(|| addresses.first())
+    }
+
+    /// Whether a host and port name one of our edges; without a port, the default ports of SIP count.
+    pub(crate) fn is_ours(&self, uri: &Uri<'_>) -> bool {
+        self.edges.values().any(|edge| names(edge, uri))
+    }
+
+    /// Whether a host, on whatever port, is one of our edges'.
+    pub(crate) fn is_our_host(&self, host: &str) -> bool {
+        let is_host = |address: &PublicAddress| same_host(&address.host, host);
+        self.edges.values().any(|edge| edge.addresses.iter().any(is_host))
+    }
+
+    /// The edge that a Route of ours names; `preferred` when it is one of several behind one address.
+    pub(crate) fn edge_of(&self, uri: &Uri<'_>, preferred: &Arc<str>) -> Option<Arc<str>> {
+        if self.edges.get(preferred).is_some_and(|edge| names(edge, uri)) {
+            return Some(Arc::clone(preferred));
+        }
+        self.edges.iter().find(|(_, edge)| names(edge, uri)).map(|(node, _)| Arc::clone(node))
+    }
+}
+
+fn names(edge: &Edge, uri: &Uri<'_>) -> bool {
+    edge.addresses.iter().any(|address| {
+        let is_port = match uri.port() {
+            Some(port) => port == address.port,
+            None => matches!(address.port, 5060 | 5061 | 80 | 443),
+        };
+        is_port && same_host(&address.host, uri.host())
+    })
+}
+
+/// Host names compare without case; IPv6 literals with or without their brackets.
+fn same_host(one: &str, other: &str) -> bool {
+    fn bare(host: &str) -> &str {
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+    bare(one).eq_ignore_ascii_case(bare(other))
+}
+
+/// What the tasks of links need.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) signals: Signals,
+    pub(crate) trace_key: TraceKey,
+}
+
+/// Takes links as edges connect, each in a task of its own that ends with the link.
+pub(crate) async fn accept(mut links: Links<ToEdge, FromEdge>, reader: Reader) {
+    let mut last_link = 0;
+    // Their tasks end with this one, and so do the links.
+    let mut tasks = JoinSet::new();
+    while let Some(link) = links.next().await {
+        last_link += 1;
+        tasks.spawn(reader.clone().serve(link, last_link));
+        while tasks.try_join_next().is_some() {}
+    }
+}
+
+impl Reader {
+    async fn serve(self, link: Link<ToEdge, FromEdge>, number: u64) {
+        let (sender, mut receiver) = link.split();
+        let Some(FromEdge::Hello { node, addresses }) = receiver.recv().await else {
+            self.signals.edge_refused();
+            return;
+        };
+        let node: Arc<str> = node.into();
+        let up = EdgeEvent::Up { node: Arc::clone(&node), link: number, addresses, sender };
+        if self.events.send(Event::Edge(up)).await.is_ok() {
+            self.read(&mut receiver, &node).await;
+        }
+        // The core may be gone already; then nobody needs to know.
+        let _ = self.events.send(Event::Edge(EdgeEvent::Down { node, link: number })).await;
+    }
+
+    /// Reads until the link or the core is gone. A full queue makes the link wait, which the edge sees and counts.
+    async fn read(&self, receiver: &mut LinkReceiver<FromEdge>, node: &Arc<str>) {
+        let limits = Limits::default();
+        while let Some(message) = receiver.recv().await {
+            let event = match message {
+                FromEdge::Hello { .. } => continue,
+                FromEdge::FlowClosed { flow } => EdgeEvent::FlowClosed { edge: Arc::clone(node), flow },
+                FromEdge::SendFailed { id, failure } => EdgeEvent::SendFailed { id, failure },
+                FromEdge::Message(inbound) => {
+                    let source = *inbound.source.reveal();
+                    match Received::read(Arc::clone(node), inbound, &limits, &self.trace_key) {
+                        Ok(received) => EdgeEvent::Message(Box::new(received)),
+                        Err(fault) => {
+                            self.signals.message_malformed(fault.reason(), source);
+                            continue;
+                        }
+                    }
+                }
+            };
+            if self.events.send(Event::Edge(event)).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The stateful proxy (RFC 3261 section 16): from a request to where it may go.
+//!
+//! Requests of a dialog follow the tokens in their Route; the others are authenticated, and then the location
+//! service says where their customer is.
+
+mod anchor;
+mod cancel;
+mod dialog;
+mod forward;
+mod response;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use belfry_relay_api::Leg;
+use belfry_signal::{Cause, Room, SpanContext, now_unix_nanos};
+use belfry_sip_proto::transaction::{LegacyParts, MethodKind, OnRequest, ServerKey, TransactionId};
+use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
+
+use crate::answers::ALLOW;
+use crate::authority::{Authority, Judgement, Side};
+use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
+use crate::exchange::{Destination, Exchange, Failure, Forward};
+use crate::location::destination_of;
+use crate::received::Received;
+use crate::signals::{AttemptResult, CallCause, MethodName, ShedReason};
+
+impl Core {
+    /// A SIP message came from an edge.
+    pub(crate) fn on_message(&mut self, received: Received) {
+        if received.message.is_request() { self.on_request(received) } else { self.on_response(received) }
+    }
+
+    fn on_request(&mut self, mut request: Received) {
+        if let Some(fault) = request.fault {
+            self.message_received(&mut request, false);
+            self.signals.message_malformed(fault.reason(), request.source);
+            if let Some(status) = fault.status() {
+                self.refuse_malformed(&request, status);
+            }
+            return;
+        }
+        if self.is_overloaded_for(&request) {
+            self.message_received(&mut request, false);
+            return self.shed(&request, ShedReason::Queue);
+        }
+        let is_reliable = request.transport.is_reliable();
+        let way = self.way_back(&request);
+        let outcome = self.transactions.on_request(server_key(&request), way, is_reliable, now());
+        self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_)));
+        match outcome {
+            OnRequest::New(id) => self.on_new_request(id, request),
+            OnRequest::Repeated(_) | OnRequest::Acknowledged(_) => {}
+            OnRequest::AcknowledgedSuccess(_) | OnRequest::Unmatched => self.on_ack(Arc::new(request)),
+            OnRequest::Refused => self.shed(&request, ShedReason::Transactions),
+        }
+    }
+
+    /// A request that breaks the rules, answered as its section of RFC 4475 or RFC 3261 says.
+    fn refuse_malformed(&mut self, request: &Received, status: u16) {
+        let unsupported: Vec<&str> = request.message.tokens(HeaderName::ProxyRequire).collect();
+        let unsupported = unsupported.join(", ");
+        let extra = [(HeaderName::Unsupported, unsupported.as_str())];
+        self.answer_plain(request, status, if status == 420 { &extra } else { &[] });
+    }
+
+    /// Requests of a dialog, CANCEL and ACK are let through: refusing them costs more than serving them.
+    fn is_overloaded_for(&self, request: &Received) -> bool {
+        let is_new =
+            !request.is_in_dialog() && !matches!(request.method, MethodName::Cancel | MethodName::Ack);
+        is_new && self.waiting >= self.config.queue_messages_overload
+    }
+
+    /// Turns a new request away without spending a transaction on it.
+    fn shed(&mut self, request: &Received, reason: ShedReason) {
+        self.signals.request_shed(reason);
+        if request.method == MethodName::Invite && !request.is_in_dialog() {
+            let fault = Some((Room::Core, Cause::Overload));
+            let result = AttemptResult::Ineffective;
+            self.signals.attempt_ended(result, &request.region, fault, None, request.call_id());
+        }
+        let retry_after = self.config.retry_after.as_secs().to_string();
+        self.answer_plain(request, 503, &[(HeaderName::RetryAfter, &retry_after)]);
+    }
+
+    fn on_new_request(&mut self, id: TransactionId, request: Received) {
+        let (span, parent) = self.span_of(request.call_id(), request.trace_id);
+        let method = request.method;
+        let is_setup = method == MethodName::Invite && !request.is_in_dialog();
+        let exchange = Exchange {
+            request: Arc::new(request),
+            began: now(),
+            span,
+            parent,
+            forward: None,
+            call: None,
+            ended_call: None,
+            is_setup,
+            is_cancelled: false,
+            cancel_reason: None,
+        };
+        self.exchanges.insert(id, exchange);
+        match method {
+            MethodName::Cancel => self.on_cancel(id),
+            MethodName::Register => self.on_register(id),
+            _ => self.on_proxied(id),
+        }
+    }
+
+    /// A request to carry on, or one for ourselves.
+    fn on_proxied(&mut self, id: TransactionId) {
+        let Some(request) = self.request_of(id) else { return };
+        if request.method == MethodName::Invite {
+            // At once, so that nobody repeats it while stores and relays are asked (RFC 3261 section 17.2.1).
+            self.answer(id, 100, &[]);
+        }
+        let used = self.routes_used(&request.message);
+        if used.count == 0 && request.message.headers(HeaderName::Route).next().is_some() {
+            // A Route that names somebody else: we relay for our own customers only.
+            return self.fail(id, Failure::plain(403, CallCause::Denied));
+        }
+        if request.is_in_dialog() {
+            return self.on_dialog_request(id, &request, &used);
+        }
+        if self.is_for_us(&request.message) {
+            return self.serve(id, &request);
+        }
+        if let Some(shed) = self.shed_reason(&request) {
+            self.signals.request_shed(shed);
+            let cause = if shed == ShedReason::Fault { Cause::ServerError } else { Cause::Overload };
+            if request.method == MethodName::Invite && shed == ShedReason::Fault {
+                self.open_call(id, &request);
+            }
+            let call_cause =
+                if shed == ShedReason::Fault { CallCause::ServerError } else { CallCause::Overload };
+            return self.fail(id, Failure::ours(503, Room::Core, cause, call_cause));
+        }
+        self.authenticate(id, &request);
+    }
+
+    /// Why a new call is refused before its caller is even known.
+    fn shed_reason(&self, request: &Received) -> Option<ShedReason> {
+        if request.method != MethodName::Invite {
+            None
+        } else if self.is_draining {
+            Some(ShedReason::Draining)
+        } else if self.faults.answers_503() {
+            Some(ShedReason::Fault)
+        } else {
+            (self.calls.len() >= self.config.calls_max).then_some(ShedReason::Calls)
+        }
+    }
+
+    /// A request to the domain itself.
+    fn serve(&mut self, id: TransactionId, request: &Received) {
+        match request.method {
+            MethodName::Options => self.answer(
+                id,
+                200,
+                &[
+                    (HeaderName::Allow, ALLOW),
+                    (HeaderName::Accept, "application/sdp"),
+                    (HeaderName::Supported, "path, outbound"),
+                ],
+            ),
+            MethodName::Invite => self.fail(id, Failure::plain(404, CallCause::UnknownCustomer)),
+            _ => self.answer(id, 405, &[(HeaderName::Allow, "OPTIONS, REGISTER")]),
+        }
+    }
+
+    fn authenticate(&mut self, id: TransactionId, request: &Received) {
+        let realm = self.realm_of_caller(request);
+        match Authority::credentials(&request.message, Side::Proxy, &realm) {
+            Ok(Some(credentials)) => {
+                let user = credentials.username.into_owned();
+                self.look_up(id, Purpose::Caller, user, realm);
+            }
+            Ok(None) => self.challenge(id, &realm, false),
+            Err(_) => self.fail(id, Failure::plain(400, CallCause::Denied)),
+        }
+    }
+
+    fn challenge(&mut self, id: TransactionId, realm: &str, is_stale: bool) {
+        let challenges = self.authority.challenges(realm, is_stale, unix_seconds());
+        let extra: Vec<(HeaderName, &str)> =
+            challenges.iter().map(|value| (HeaderName::ProxyAuthenticate, value.as_str())).collect();
+        self.signals.challenged();
+        self.answer(id, Side::Proxy.status(), &extra);
+    }
+
+    /// Asks the store for a subscriber; the answer comes back as an event.
+    pub(crate) fn look_up(&mut self, id: TransactionId, purpose: Purpose, user: String, domain: String) {
+        if self.jobs.len() >= self.config.store_requests_max {
+            self.signals.request_shed(ShedReason::Queue);
+            if purpose == Purpose::Register {
+                return self.shed_registration(id);
+            }
+            return self.fail(id, Failure::ours(503, Room::Core, Cause::Overload, CallCause::Overload));
+        }
+        let (state, timeout) = (self.state.clone(), self.config.store_timeout);
+        self.jobs.spawn(async move {
+            let found = match tokio::time::timeout(timeout, state.subscriber(&user, &domain)).await {
+                Ok(Ok(found)) => Ok(found),
+                Ok(Err(error)) => Err(error.reason()),
+                Err(_) => Err("timeout"),
+            };
+            Done::Subscriber { id, purpose, found }
+        });
+    }
+
+    /// The store has said what it knows of the caller.
+    pub(crate) fn on_calling_subscriber(&mut self, id: TransactionId, found: Found) {
+        let Some(request) = self.request_of(id) else { return };
+        let subscriber = match found {
+            Ok(subscriber) => subscriber,
+            Err(reason) => return self.fail_by_store(id, reason),
+        };
+        let realm = self.realm_of_caller(&request);
+        let Ok(Some(credentials)) = Authority::credentials(&request.message, Side::Proxy, &realm) else {
+            return;
+        };
+        let method = request.message.method();
+        let judgement =
+            self.authority.judge(&credentials, method, &realm, subscriber.as_deref(), unix_seconds());
+        let caller = request.message.from().and_then(|from| self.aor_of(&from.uri));
+        let is_own = caller.is_some_and(|aor| aor.user == credentials.username);
+        match judgement {
+            Judgement::Stale => self.challenge(id, &realm, true),
+            Judgement::Granted if is_own => self.on_authenticated(id, &request),
+            Judgement::Granted | Judgement::Denied => self.fail(id, Failure::plain(403, CallCause::Denied)),
+        }
+    }
+
+    /// The caller may; now where is the called customer?
+    fn on_authenticated(&mut self, id: TransactionId, request: &Arc<Received>) {
+        if self.is_cancelled(id) {
+            return;
+        }
+        if request.method == MethodName::Invite && !self.open_call(id, request) {
+            // The same call came twice by different ways (RFC 3261 section 8.2.2.2).
+            return self.fail(id, Failure::plain(482, CallCause::Rejected));
+        }
+        let Some(aor) = request.message.uri().and_then(|uri| self.aor_of(&uri)) else {
+            return self.fail(id, Failure::plain(404, CallCause::UnknownCustomer));
+        };
+        let bindings = self.bindings_of(&aor, now_unix_nanos());
+        // The most wanted first, and of those the one that registered last: the store's order.
+        let destinations: VecDeque<Destination> =
+            bindings.iter().filter_map(|binding| destination_of(binding)).collect();
+        if destinations.is_empty() {
+            return self.look_up(id, Purpose::Callee, aor.user, aor.domain);
+        }
+        let is_recorded = is_dialog_forming(request.method);
+        let used = self.routes_used(&request.message).count;
+        self.begin_forward(id, destinations, used, is_recorded, Leg::Caller);
+    }
+
+    /// Nobody is registered: is the customer unknown, or only away?
+    pub(crate) fn on_called_subscriber(&mut self, id: TransactionId, found: Found) {
+        match found {
+            Ok(Some(subscriber)) if subscriber.enabled => {
+                self.fail(id, Failure::plain(480, CallCause::NotRegistered));
+            }
+            Ok(_) => self.fail(id, Failure::plain(404, CallCause::UnknownCustomer)),
+            Err(reason) => self.fail_by_store(id, reason),
+        }
+    }
+
+    fn fail_by_store(&mut self, id: TransactionId, reason: &'static str) {
+        self.signals.store_failed(reason);
+        self.fail(id, Failure::ours(500, Room::Core, Cause::Store, CallCause::ServerError));
+    }
+
+    /// Opens the books of a call; false when one with its Call-ID is open.
+    fn open_call(&mut self, id: TransactionId, request: &Received) -> bool {
+        let root = SpanContext { trace_id: request.trace_id, ..SpanContext::new_root() };
+        let Some(key) = self.calls.open(request, root, now()) else { return false };
+        let alarm = Alarm::Lifetime(Arc::clone(&key));
+        let timer = self.timers.set(now() + self.config.call_lifetime, alarm);
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.lifetime = Some(timer);
+        }
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.span = root.child();
+            exchange.parent = Some(root.span_id);
+            exchange.call = Some(key);
+        }
+        true
+    }
+
+    /// Sets out: through the relay first, when there is a session description to anchor.
+    fn begin_forward(
+        &mut self,
+        id: TransactionId,
+        destinations: VecDeque<Destination>,
+        routes_used: usize,
+        is_recorded: bool,
+        from: Leg,
+    ) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+        exchange.forward = Some(Forward {
+            destinations,
+            routes_used,
+            is_recorded,
+            from,
+            has_offer: exchange.request.sdp().is_some(),
+            body: None,
+            branch: None,
+            best: None,
+            ring: None,
+        });
+        if !self.anchor_request(id) {
+            self.try_next(id);
+        }
+    }
+
+    pub(crate) fn request_of(&self, id: TransactionId) -> Option<Arc<Received>> {
+        self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.request))
+    }
+
+    /// Whether the caller gave up while we were asking around; then the exchange has been answered.
+    fn is_cancelled(&self, id: TransactionId) -> bool {
+        self.exchanges.get(&id).is_none_or(|exchange| exchange.is_cancelled)
+    }
+
+    /// The domain whose subscriber a caller must be: the one it claims, or our first.
+    fn realm_of_caller(&self, request: &Received) -> String {
+        let claimed = request.message.from().and_then(|from| self.domain_of(&from.uri));
+        claimed.unwrap_or_else(|| self.config.domains.first().cloned().unwrap_or_default())
+    }
+
+    /// Whether a request is for the domain itself and not for one of its customers.
+    fn is_for_us(&self, message: &OwnedMessage) -> bool {
+        message
+            .uri()
+            .is_some_and(|uri| uri.is_sip() && uri.user().is_none() && self.domain_of(&uri).is_some())
+    }
+
+    /// Which of our domains a URI names; our edges' own addresses stand for the first.
+    pub(crate) fn domain_of(&self, uri: &Uri<'_>) -> Option<String> {
+        let host = uri.host().to_ascii_lowercase();
+        if self.config.domains.contains(&host) {
+            return Some(host);
+        }
+        self.edges.is_our_host(&host).then(|| self.config.domains.first().cloned()).flatten()
+    }
+}
+
+/// Requests that may begin a dialog, in whose path we stay.
+fn is_dialog_forming(method: MethodName) -> bool {
+    matches!(method, MethodName::Invite | MethodName::Subscribe | MethodName::Refer | MethodName::Notify)
+}
+
+/// What identifies a request's transaction (RFC 3261 section 17.2.3).
+fn server_key(request: &Received) -> ServerKey {
+    let message = &request.message;
+    let kind = match request.method {
+        MethodName::Invite => MethodKind::Invite,
+        MethodName::Ack => MethodKind::Ack,
+        _ => MethodKind::Other,
+    };
+    let via = message.top_via();
+    let sent_by = via.map(|via| format!("{}:{}", via.host, via.port_or_default())).unwrap_or_default();
+    let legacy = LegacyParts {
+        request_uri: message.request_uri().as_bytes(),
+        from_tag: message.from_tag().unwrap_or_default().as_bytes(),
+        call_id: message.call_id().unwrap_or_default().as_bytes(),
+        cseq: message.cseq().map_or(0, |cseq| cseq.number),
+        top_via: message.headers(HeaderName::Via).next().unwrap_or_default(),
+    };
+    let branch = via.and_then(|via| via.branch().map(str::as_bytes));
+    ServerKey::new(branch, sent_by.as_bytes(), message.method().as_bytes(), kind, legacy)
+}

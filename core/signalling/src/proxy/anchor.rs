@@ -1,0 +1,226 @@
+//! Anchoring: session descriptions go through the relay before they go on (RFC 3264 offers and answers).
+
+use std::sync::Arc;
+
+use belfry_relay_api::{Description, Leg, Refusal, Reply, Request, SessionKey};
+use belfry_signal::{Cause, Room};
+use belfry_sip_proto::HeaderName;
+use belfry_sip_proto::build::Writer;
+use belfry_sip_proto::transaction::TransactionId;
+
+use crate::calls::hop_of;
+use crate::core::{Alarm, Core, Then, now};
+use crate::exchange::{CallKey, Destination, Failure};
+use crate::received::Received;
+use crate::relays::Waiting;
+use crate::signals::{CallCause, MethodName, RelayOutcome};
+
+/// Whether a description offers or answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Offer,
+    Answer,
+}
+
+impl Core {
+    /// Takes a request's session description to the relay; false when there is nothing to take.
+    pub(super) fn anchor_request(&mut self, id: TransactionId) -> bool {
+        let Some(request) = self.request_of(id).filter(|_| self.config.anchor_media) else { return false };
+        let carries = matches!(request.method, MethodName::Invite | MethodName::Update | MethodName::Prack);
+        let Some(sdp) = request.sdp().filter(|_| carries) else { return false };
+        let Some(exchange) = self.exchanges.get(&id) else { return false };
+        let Some(key) = exchange.call.clone() else { return false };
+        let from = exchange.forward.as_ref().map_or(Leg::Caller, |forward| forward.from);
+        let is_offer_pending = self.calls.get(&key).is_some_and(|call| call.is_offer_delayed);
+        let role =
+            if request.method == MethodName::Prack && is_offer_pending { Role::Answer } else { Role::Offer };
+        let sdp = sdp.to_vec();
+        if let Err(refusal) = self.describe(&key, role, from, sdp, &request, Then::Forward { id }) {
+            self.fail(id, failure_of(refusal));
+        }
+        true
+    }
+
+    /// Takes a response's session description to the relay; gives the response back when there is nothing to take.
+    pub(super) fn anchor_response(
+        &mut self,
+        id: TransactionId,
+        branch: TransactionId,
+        response: Received,
+    ) -> Option<Received> {
+        let carries = matches!(response.method, MethodName::Invite | MethodName::Update | MethodName::Prack);
+        let sdp = response.sdp().filter(|_| carries && self.config.anchor_media).map(<[u8]>::to_vec);
+        let (Some(sdp), Some(exchange)) = (sdp, self.exchanges.get(&id)) else { return Some(response) };
+        let (Some(key), Some(forward)) = (exchange.call.clone(), exchange.forward.as_ref()) else {
+            return Some(response);
+        };
+        let role = if forward.has_offer { Role::Answer } else { Role::Offer };
+        let from = forward.from.other();
+        let response = Arc::new(response);
+        let then = Then::Respond { branch, response: Arc::clone(&response) };
+        if let Err(refusal) = self.describe(&key, role, from, sdp, &response, then) {
+            self.refuse_answer(id, branch, &response, refusal);
+        }
+        None
+    }
+
+    /// Takes the answer in an ACK to the relay; false when there is none.
+    pub(super) fn anchor_ack(&mut self, ack: &Arc<Received>) -> bool {
+        let Some(sdp) = ack.sdp().filter(|_| self.config.anchor_media) else { return false };
+        let Some(key) = self.call_key(ack.call_id()) else { return false };
+        let Some(leg) = self.calls.get(&key).and_then(|call| call.leg_of(&ack.message)) else { return false };
+        let then = Then::Acknowledge { ack: Arc::clone(ack) };
+        // Without the relay the call has no sound, but it has an ACK; the relay's notice will end it.
+        self.describe(&key, Role::Answer, leg, sdp.to_vec(), ack, then).is_ok()
+    }
+
+    fn describe(
+        &mut self,
+        key: &CallKey,
+        role: Role,
+        from: Leg,
+        sdp: Vec<u8>,
+        by: &Received,
+        then: Then,
+    ) -> Result<(), Refusal> {
+        let relay = match self.calls.get(key).and_then(|call| call.relay.clone()) {
+            Some(relay) => relay,
+            None => self.relays.choose().ok_or(Refusal::Unavailable)?,
+        };
+        let call = self.calls.get_mut(key).ok_or(Refusal::UnknownSession)?;
+        call.relay = Some(Arc::clone(&relay));
+        let description = Description {
+            session: SessionKey(key.to_string()),
+            from,
+            sdp,
+            signalled_from: by.source.ip(),
+            region: call.region.as_str().to_owned(),
+            trace_id: call.root.trace_id.0,
+        };
+        let request = match role {
+            Role::Offer => Request::Offer(description),
+            Role::Answer => Request::Answer(description),
+        };
+        self.ask_relay(&relay, request, then).map_err(|_| Refusal::Unavailable)
+    }
+
+    /// Sends a request to a relay and bounds the wait for its reply.
+    pub(crate) fn ask_relay(&mut self, relay: &str, request: Request, then: Then) -> Result<(), Then> {
+        let (timers, deadline) = (&mut self.timers, now() + self.config.relay_timeout);
+        self.relays.ask(relay, request, then, now(), |id| timers.set(deadline, Alarm::Relay(id)))
+    }
+
+    /// Frees a session whose call counts for nothing.
+    pub(crate) fn delete_session(&mut self, relay: &str, key: &CallKey) {
+        let request = Request::Delete { session: SessionKey(key.to_string()) };
+        // A relay that is gone has freed it already.
+        let _ = self.ask_relay(relay, request, Then::Close { epoch: None });
+    }
+
+    /// The relay did not answer in time, or is gone.
+    pub(crate) fn on_relay_silent(&mut self, waiting: Waiting<Then>) {
+        self.on_relay_reply(waiting, Reply::Refused(Refusal::Unavailable));
+    }
+
+    pub(crate) fn on_relay_reply(&mut self, waiting: Waiting<Then>, reply: Reply) {
+        self.signals.relay_answered(waiting.kind, RelayOutcome::of(&reply), waiting.took(now()));
+        match (waiting.then, reply) {
+            (Then::Forward { id }, Reply::Description { sdp }) => {
+                if let Some(forward) = self.forward_of(id) {
+                    forward.body = Some(sdp);
+                    self.try_next(id);
+                }
+            }
+            (Then::Forward { id }, reply) => self.fail(id, failure_of(refusal_of(&reply))),
+            (Then::Respond { branch, response }, Reply::Description { sdp }) => {
+                if let Some(exchange) = self.branches.get(&branch).and_then(|branch| branch.exchange) {
+                    self.pass_on(exchange, branch, &response, Some(&sdp));
+                }
+            }
+            (Then::Respond { branch, response }, reply) => {
+                if let Some(exchange) = self.branches.get(&branch).and_then(|branch| branch.exchange) {
+                    self.refuse_answer(exchange, branch, &response, refusal_of(&reply));
+                }
+            }
+            (Then::Acknowledge { ack }, Reply::Description { sdp }) => self.forward_ack(&ack, Some(&sdp)),
+            (Then::Acknowledge { ack }, _) => self.forward_ack(&ack, None),
+            (Then::Close { epoch: Some(epoch) }, Reply::Deleted(report)) => {
+                self.on_session_closed(epoch, Some(*report));
+            }
+            (Then::Close { epoch: Some(epoch) }, _) => self.on_session_closed(epoch, None),
+            (Then::Close { epoch: None }, _) => {}
+        }
+    }
+
+    /// The relay refused the callee's answer: the callee is thanked and hung up on, the caller is told.
+    fn refuse_answer(
+        &mut self,
+        id: TransactionId,
+        branch: TransactionId,
+        response: &Received,
+        refusal: Refusal,
+    ) {
+        if response.message.status() < Some(200) {
+            // Early sound is lost; the call goes on.
+            return;
+        }
+        if response.method == MethodName::Invite && self.exchanges.get(&id).is_some_and(|e| e.is_setup) {
+            self.hang_up_on_callee(branch, response, "media relay has no room");
+        }
+        self.fail(id, failure_of(refusal));
+    }
+
+    /// The ACK and the BYE that a caller will not send, because it never sees the 2xx.
+    pub(super) fn hang_up_on_callee(&mut self, branch: TransactionId, response: &Received, why: &str) {
+        let contact = response.message.contacts().next();
+        let Some(contact) = contact.as_ref().and_then(|contact| contact.address()) else { return };
+        let Some(cseq) = response.message.cseq() else { return };
+        // Above our own two Record-Routes stand those of proxies between us and the callee.
+        let routes: Vec<String> = response
+            .message
+            .routes(HeaderName::RecordRoute)
+            .take_while(|route| !self.edges.is_ours(&route.uri))
+            .map(|route| format!("<{}>", route.uri))
+            .collect();
+        for (method, number) in
+            [(MethodName::Ack, cseq.number), (MethodName::Bye, cseq.number.saturating_add(1))]
+        {
+            let mut writer = Writer::request(method.wire(), contact.uri.as_str());
+            for route in routes.iter().rev() {
+                writer = writer.header(HeaderName::Route, route);
+            }
+            writer = writer
+                .header(HeaderName::MaxForwards, "70")
+                .copy(&response.message, HeaderName::From)
+                .copy(&response.message, HeaderName::To)
+                .copy(&response.message, HeaderName::CallId)
+                .header(HeaderName::CSeq, &format!("{number} {}", method.wire()));
+            if method == MethodName::Bye {
+                writer = writer.header(HeaderName::Reason, &format!("SIP;cause=503;text=\"{why}\""));
+            }
+            let destination = Destination { hop: hop_of(response), uri: None, path: Vec::new() };
+            self.send_own(method, destination, &writer.finish());
+        }
+        self.branch_ended(branch, 200);
+    }
+}
+
+fn refusal_of(reply: &Reply) -> Refusal {
+    match reply {
+        Reply::Refused(refusal) => *refusal,
+        // A reply of the wrong kind: the relay speaks another language than we do.
+        Reply::Description { .. } | Reply::Deleted(_) | Reply::State(_) => Refusal::Unavailable,
+    }
+}
+
+/// How a refusal of the relay is answered, and who is to blame.
+fn failure_of(refusal: Refusal) -> Failure {
+    let ours = |cause| Failure::ours(503, Room::Media, cause, CallCause::MediaRefused);
+    match refusal {
+        Refusal::PortsExhausted => ours(Cause::PortsExhausted),
+        Refusal::SessionsExhausted | Refusal::Draining => ours(Cause::Overload),
+        Refusal::Unavailable => ours(Cause::Unreachable),
+        Refusal::BadDescription => Failure::plain(488, CallCause::Rejected),
+        Refusal::UnknownSession => Failure::plain(481, CallCause::Rejected),
+    }
+}

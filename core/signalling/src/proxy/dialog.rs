@@ -1,0 +1,164 @@
+//! Requests within a dialog: loose routing by the flow tokens that we put into Record-Route (RFC 3261 section
+//! 16.12, RFC 5658), and the ACK of a 2xx, which has no transaction.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use belfry_relay_api::Leg;
+use belfry_signal::now_unix_nanos;
+use belfry_sip_proto::transaction::TransactionId;
+use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
+use belfry_state::Binding;
+
+use crate::calls::Phase;
+use crate::core::Core;
+use crate::edges::Hop;
+use crate::exchange::{CallKey, Destination, Failure};
+use crate::handle::{FlowToken, Target, Transport};
+use crate::location::destination_of;
+use crate::received::Received;
+use crate::signals::{CallCause, MethodName};
+
+/// The top Route values that name us.
+#[derive(Debug, Default)]
+pub(crate) struct RoutesUsed {
+    /// How many there are.
+    pub(crate) count: usize,
+    /// The last of them: it names the flow to leave by.
+    pub(crate) last: Option<String>,
+}
+
+impl Core {
+    /// How many of a request's top Routes are ours; we always put two (one for each side).
+    pub(crate) fn routes_used(&self, message: &OwnedMessage) -> RoutesUsed {
+        let mut used = RoutesUsed::default();
+        for route in message.routes(HeaderName::Route) {
+            if !self.is_our_route(&route.uri) {
+                break;
+            }
+            used.count += 1;
+            used.last = Some(route.uri.as_str().to_owned());
+        }
+        used
+    }
+
+    /// Whether a Route names one of our edges, or one of our domains as phones write it for their outbound proxy.
+    fn is_our_route(&self, uri: &Uri<'_>) -> bool {
+        let is_domain = || self.config.domains.iter().any(|domain| uri.host().eq_ignore_ascii_case(domain));
+        uri.is_sip() && (self.edges.is_ours(uri) || is_domain())
+    }
+
+    /// A request of a dialog came: to the other side, over the flow where that was seen last.
+    pub(crate) fn on_dialog_request(
+        &mut self,
+        id: TransactionId,
+        request: &Arc<Received>,
+        used: &RoutesUsed,
+    ) {
+        let token_hop = used.last.as_deref().and_then(|route| self.hop_by_token(route, &request.edge));
+        let place = self.place_in_call(request);
+        if place.is_none() && request.method == MethodName::Invite {
+            // Its call is over or was never here: there is no session to change.
+            return self.fail(id, Failure::plain(481, CallCause::Rejected));
+        }
+        let (call, from, seen_hop) = match place {
+            Some((key, leg, hop)) => (Some(key), leg, hop),
+            None => (None, Leg::Caller, None),
+        };
+        let Some(hop) = seen_hop.or(token_hop) else {
+            return self.fail(id, Failure::plain(481, CallCause::Rejected));
+        };
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.call = call.clone();
+        }
+        let mut destinations = VecDeque::from([Destination { hop, uri: None, path: Vec::new() }]);
+        if let Some(key) = &call {
+            destinations.extend(self.other_flows(key, from.other(), &request.message));
+        }
+        self.begin_forward(id, destinations, used.count, false, from);
+        if let Some(key) = call.filter(|_| request.method == MethodName::Bye) {
+            self.on_bye(id, &key, from);
+        }
+    }
+
+    /// Flows on which the phone that a request of a dialog names has registered since: when the one that the dialog
+    /// was made on is gone, the phone may be back on another.
+    fn other_flows(&self, key: &CallKey, leg: Leg, message: &OwnedMessage) -> Vec<Destination> {
+        let Some(call) = self.calls.get(key) else { return Vec::new() };
+        let party = if leg == Leg::Caller { &call.caller } else { &call.callee };
+        let Some(aor) = Uri::parse(&party.uri).and_then(|uri| self.aor_of(&uri)) else { return Vec::new() };
+        let is_named = |binding: &&Arc<Binding>| binding.contact.reveal() == message.request_uri();
+        let known = |destination: &Destination| party.hop.as_ref() != Some(&destination.hop);
+        self.bindings_of(&aor, now_unix_nanos())
+            .iter()
+            .filter(is_named)
+            .filter_map(|binding| destination_of(binding))
+            .filter(known)
+            .map(|destination| Destination { uri: None, ..destination })
+            .collect()
+    }
+
+    /// A BYE ends the call whatever the other side says to it.
+    fn on_bye(&mut self, id: TransactionId, key: &CallKey, from: Leg) {
+        if self.calls.get(key).is_none_or(|call| call.phase != Phase::Talking) {
+            return;
+        }
+        let cause = match from {
+            Leg::Caller => CallCause::CallerHungUp,
+            Leg::Callee => CallCause::CalleeHungUp,
+        };
+        let ended = self.end_call(key, 200, cause);
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.ended_call = ended;
+        }
+    }
+
+    /// The call that a request belongs to, who of it sent it, and where the other side is.
+    fn place_in_call(&mut self, request: &Received) -> Option<(CallKey, Leg, Option<Hop>)> {
+        let key = self.call_key(request.call_id())?;
+        let call = self.calls.get_mut(&key)?;
+        let leg = call.leg_of(&request.message)?;
+        call.heard(leg, request);
+        if matches!(request.method, MethodName::Invite | MethodName::Update) {
+            call.party(leg).learn_contact(&request.message);
+        }
+        let hop = call.party(leg.other()).hop.clone();
+        Some((key, leg, hop))
+    }
+
+    /// The ACK of a 2xx goes end to end, without a transaction (RFC 3261 section 16.11).
+    pub(crate) fn on_ack(&mut self, ack: Arc<Received>) {
+        if !self.anchor_ack(&ack) {
+            self.forward_ack(&ack, None);
+        }
+    }
+
+    /// Sends an ACK on; the body replaces its own.
+    pub(crate) fn forward_ack(&mut self, ack: &Arc<Received>, body: Option<&[u8]>) {
+        let used = self.routes_used(&ack.message);
+        let seen_hop = self.place_in_call(ack).and_then(|(_, _, hop)| hop);
+        let token_hop = || used.last.as_deref().and_then(|route| self.hop_by_token(route, &ack.edge));
+        let Some(hop) = seen_hop.or_else(token_hop) else { return };
+        let destination = Destination { hop, uri: None, path: Vec::new() };
+        if let Some(prepared) = self.prepare(ack, &destination, used.count, false, body) {
+            self.send_plain(&prepared.way, prepared.bytes);
+        }
+    }
+
+    /// The flow that a Route of ours names: its token is the user part.
+    fn hop_by_token(&self, route: &str, preferred: &Arc<str>) -> Option<Hop> {
+        let uri = Uri::parse(route)?;
+        let token = uri.user().filter(|token| !token.is_empty())?;
+        let transport = Transport::from_uri_token(uri.transport().unwrap_or_default());
+        let edge = self.edges.edge_of(&uri, preferred)?;
+        Some(Hop { edge, target: Target::Flow(FlowToken(token.to_owned())), transport, peer: None })
+    }
+
+    /// The Record-Route and Path value that names a flow of ours.
+    pub(crate) fn route_of(&self, hop: &Hop) -> Option<String> {
+        let address = self.edges.address(&hop.edge, hop.transport)?;
+        let Target::Flow(FlowToken(token)) = &hop.target else { return None };
+        let transport = hop.transport.uri_token();
+        Some(format!("<sip:{token}@{}:{};transport={transport};lr>", address.host, address.port))
+    }
+}

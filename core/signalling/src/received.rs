@@ -1,0 +1,112 @@
+//! One SIP message as it came over an edge's link, read and made ready for the core.
+//!
+//! Reading happens in the task of the link, so that the core's own task spends its time on decisions.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use belfry_signal::{Region, TraceId, TraceKey};
+use belfry_sip_proto::{Edit, Fault, FaultKind, Limits, OwnedMessage, admit};
+
+use crate::handle::{FlowToken, Inbound, Transport};
+use crate::signals::MethodName;
+
+/// A message with everything that is known about where it came from.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// The edge that brought it.
+    pub(crate) edge: Arc<str>,
+    pub(crate) flow: FlowToken,
+    pub(crate) transport: Transport,
+    pub(crate) source: SocketAddr,
+    pub(crate) region: Region,
+    pub(crate) country: Option<String>,
+    pub(crate) unix_nanos: u64,
+    /// The trace of its Call-ID.
+    pub(crate) trace_id: TraceId,
+    /// The message; a request's top Via already has `received` and `rport` (RFC 3261 section 18.2.1, RFC 3581).
+    pub(crate) message: OwnedMessage,
+    pub(crate) method: MethodName,
+    /// What is wrong with it, when something is.
+    pub(crate) fault: Option<Fault>,
+    /// The bytes as they were on the wire, until the ladder takes them.
+    pub(crate) wire: Vec<u8>,
+}
+
+impl Received {
+    /// Reads what an edge brought.
+    ///
+    /// # Errors
+    /// When it has not even a start line: nobody can answer that.
+    pub(crate) fn read(
+        edge: Arc<str>,
+        inbound: Inbound,
+        limits: &Limits,
+        trace_key: &TraceKey,
+    ) -> Result<Self, Fault> {
+        let source = inbound.source.into_inner();
+        let wire = inbound.bytes;
+        let (message, fault) = OwnedMessage::scan(wire.clone(), limits);
+        let Some(message) = message else {
+            return Err(fault.unwrap_or(Fault {
+                position: 0,
+                kind: FaultKind::Empty,
+                answer: belfry_sip_proto::Answer::Discard,
+            }));
+        };
+        let fault = fault.or_else(|| message.check().err()).or_else(|| admit(&message).err());
+        let message = with_source(message, source, limits);
+        let method = MethodName::of(message.method().as_bytes());
+        let trace_id = trace_key.trace_of_call(message.call_id().unwrap_or_default());
+        Ok(Self {
+            trace_id,
+            edge,
+            flow: inbound.flow,
+            transport: inbound.transport,
+            source,
+            region: inbound.region,
+            country: inbound.country,
+            unix_nanos: inbound.received_unix_nanos,
+            message,
+            method,
+            fault,
+            wire,
+        })
+    }
+
+    /// The Call-ID; empty when the message has none that can be read.
+    pub(crate) fn call_id(&self) -> &str {
+        self.message.call_id().unwrap_or_default()
+    }
+
+    /// The CSeq as it stands, for the ladder.
+    pub(crate) fn cseq_text(&self) -> String {
+        self.message.cseq().map_or_else(String::new, |cseq| format!("{} {}", cseq.number, cseq.method))
+    }
+
+    /// Whether it belongs to a dialog (RFC 3261 section 12.2).
+    pub(crate) fn is_in_dialog(&self) -> bool {
+        self.message.to_tag().is_some()
+    }
+
+    /// The session description, when the body is one.
+    pub(crate) fn sdp(&self) -> Option<&[u8]> {
+        let body = self.message.body();
+        let is_sdp = !body.is_empty() && self.message.content_type().as_deref() == Some("application/sdp");
+        is_sdp.then_some(body)
+    }
+}
+
+/// Notes in the top Via of a request where it really came from.
+fn with_source(message: OwnedMessage, source: SocketAddr, limits: &Limits) -> OwnedMessage {
+    if !message.is_request() {
+        return message;
+    }
+    let Some(via) = message.top_via() else { return message };
+    let wants_rport = via.wants_rport();
+    if !wants_rport && via.host_ip() == Some(source.ip()) {
+        return message;
+    }
+    let noted = Edit::new(&message).set_received(source.ip(), wants_rport.then_some(source.port())).finish();
+    OwnedMessage::scan(noted, limits).0.unwrap_or(message)
+}

@@ -1,0 +1,470 @@
+//! Everything that the core tells the world: one method per thing that happens.
+//!
+//! Each method moves its metrics and hands over its log line, span or record together, so that they cannot drift.
+//! Nothing else in this crate names a metric, a span, or a log at info or above.
+
+mod labels;
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use belfry_signal::record::{Attributes, Call, Direction, SipMessage, Span, SpanKind, SpanStatus};
+use belfry_signal::{
+    Cause, Component, Counter, CounterHandle, Emitter, Gauge, Histogram, Journey, Journeys, Pii, Region,
+    Registry, Room, SECONDS, SECONDS_FAST, Severity, SpanContext, SpanId, TraceId, now_unix_nanos,
+};
+
+use crate::handle::Transport;
+
+pub(crate) use labels::{
+    AttemptResult, CallCause, MethodName, RecordOutcome, RegisterOutcome, RelayOutcome, RelayRequest,
+    SendFault, ShedReason, StatusClass, Way,
+};
+
+const COMPONENT: &str = "core";
+
+/// How long calls last, in seconds.
+const CALL_SECONDS: &[f64] = &[1.0, 6.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0];
+
+/// The core's metric handles, its emitter and the journeys.
+#[derive(Clone, Debug)]
+pub(crate) struct Signals {
+    emitter: Emitter,
+    journeys: Journeys,
+    node: String,
+    requests: Counter<(MethodName, Way)>,
+    responses: Counter<(MethodName, StatusClass, Way)>,
+    retransmissions: Counter<(Way,)>,
+    malformed: CounterHandle,
+    stray: CounterHandle,
+    send_failures: Counter<(SendFault,)>,
+    shed: Counter<(ShedReason,)>,
+    registrations: Counter<(RegisterOutcome, Region)>,
+    registration_seconds: Histogram<()>,
+    challenges: CounterHandle,
+    attempts: Counter<(AttemptResult, Region)>,
+    ended: Counter<(CallCause, Region)>,
+    post_dial_seconds: Histogram<()>,
+    call_seconds: Histogram<()>,
+    disconnect_seconds: Histogram<()>,
+    live_calls: Gauge<()>,
+    relay_requests: Counter<(RelayRequest, RelayOutcome)>,
+    relay_seconds: Histogram<(RelayRequest,)>,
+    records: Counter<(RecordOutcome,)>,
+    store_failures: CounterHandle,
+    edges: Gauge<()>,
+    relays: Gauge<()>,
+    transactions: Gauge<()>,
+    queue: Gauge<()>,
+}
+
+/// One message on its way in or out, for the ladder.
+#[derive(Debug)]
+pub(crate) struct Passing<'a> {
+    /// Which way.
+    pub(crate) way: Way,
+    /// The request's method, or the method that the response answers.
+    pub(crate) method: MethodName,
+    /// The status code of a response.
+    pub(crate) status: Option<u16>,
+    /// The Call-ID.
+    pub(crate) call_id: &'a str,
+    /// The call's trace.
+    pub(crate) trace_id: TraceId,
+    /// CSeq as it stands.
+    pub(crate) cseq: String,
+    /// The SIP transport.
+    pub(crate) transport: Transport,
+    /// The peer, when it is known.
+    pub(crate) peer: Option<SocketAddr>,
+    /// Whether it was seen or sent before.
+    pub(crate) is_repeat: bool,
+    /// When.
+    pub(crate) unix_nanos: u64,
+    /// The message.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A span to emit.
+#[derive(Debug)]
+pub(crate) struct Ended<'a> {
+    /// Trace and span.
+    pub(crate) context: SpanContext,
+    /// The span above.
+    pub(crate) parent: Option<SpanId>,
+    /// The Call-ID.
+    pub(crate) call_id: &'a str,
+    /// When it began.
+    pub(crate) start_unix_nanos: u64,
+    /// The final status code; 0 when there was none.
+    pub(crate) status: u16,
+}
+
+impl Signals {
+    /// Registers the core's families.
+    #[must_use]
+    pub(crate) fn register(registry: &Registry) -> Self {
+        let c = registry.component(COMPONENT);
+        let node = registry.emitter().resource().node.clone();
+        Self {
+            emitter: c.emitter(),
+            journeys: c.journeys(),
+            node,
+            requests: c.counter("requests_total", "SIP requests, retransmissions included."),
+            responses: c.counter("responses_total", "SIP responses, retransmissions included."),
+            retransmissions: c.counter("retransmissions_total", "SIP messages that came or went again."),
+            malformed: plain(
+                &c,
+                "malformed_messages_total",
+                "Messages that are not SIP as RFC 3261 asks for.",
+            ),
+            stray: plain(&c, "stray_responses_total", "Responses that belong to no transaction."),
+            send_failures: c.counter("send_failures_total", "Messages that did not leave, by reason."),
+            shed: c.counter("shed_requests_total", "Requests answered 503 before anybody looked at them."),
+            registrations: c.counter("registrations_total", "REGISTER requests answered, by outcome."),
+            registration_seconds: c.histogram(
+                "registration_seconds",
+                "Registration request delay (RFC 6076 section 4.1): REGISTER to its 200.",
+                SECONDS,
+            ),
+            challenges: plain(&c, "challenges_total", "Requests answered with 401 or 407 by us."),
+            attempts: c.counter("call_attempts_total", "Call attempts (one per INVITE chain), by result."),
+            ended: c.counter("calls_ended_total", "Calls that ended or never began, by cause."),
+            post_dial_seconds: c.histogram(
+                "post_dial_seconds",
+                "Post-dial delay (RFC 6076 section 4.3): INVITE to the first 18x or final response.",
+                SECONDS,
+            ),
+            call_seconds: c.histogram(
+                "call_seconds",
+                "Session duration (RFC 6076 section 4.5): 200 to BYE.",
+                CALL_SECONDS,
+            ),
+            disconnect_seconds: c.histogram(
+                "disconnect_seconds",
+                "Session disconnect delay (RFC 6076 section 4.4): BYE to its final response.",
+                SECONDS,
+            ),
+            live_calls: c.gauge("live_calls", "Calls that ring or talk now."),
+            relay_requests: c.counter("relay_requests_total", "Requests to the media relay, by outcome."),
+            relay_seconds: c.histogram("relay_request_seconds", "Time that the relay took.", SECONDS_FAST),
+            records: c.counter("call_records_total", "Call records, by what became of them."),
+            store_failures: plain(&c, "store_failures_total", "Store requests that failed or were too slow."),
+            edges: c.gauge("edges", "Edges that are connected now."),
+            relays: c.gauge("relays", "Relays that are connected now."),
+            transactions: c.gauge("transactions", "Transactions that are open now."),
+            queue: c.gauge("queue_messages", "Messages that wait for the core now."),
+        }
+    }
+
+    /// The name of this node.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The core is ready.
+    pub(crate) fn started(&self, domains: usize) {
+        self.log(Severity::Info, "signalling core started", vec![("domains".into(), count(domains))]);
+    }
+
+    /// The core takes no new calls any more.
+    pub(crate) fn drain_began(&self, live_calls: usize) {
+        self.log(Severity::Info, "signalling core draining", vec![("live_calls".into(), count(live_calls))]);
+    }
+
+    /// An edge connected and said who it is.
+    pub(crate) fn edge_connected(&self, edge: &str, edges: usize) {
+        self.edges.set((), to_i64(edges));
+        let node = ("edge".into(), edge.to_owned().into_value());
+        self.log(Severity::Info, "edge connected", vec![node]);
+    }
+
+    /// An edge is gone.
+    pub(crate) fn edge_lost(&self, edge: &str, edges: usize) {
+        self.edges.set((), to_i64(edges));
+        let node = ("edge".into(), edge.to_owned().into_value());
+        self.log(Severity::Warn, "edge disconnected", vec![node]);
+    }
+
+    /// A link brought something else than a Hello first.
+    pub(crate) fn edge_refused(&self) {
+        self.log(Severity::Warn, "edge link refused because it did not say hello first", vec![]);
+    }
+
+    /// A relay connected.
+    pub(crate) fn relay_connected(&self, relay: &str, relays: usize) {
+        self.relays.set((), to_i64(relays));
+        self.log(Severity::Info, "relay connected", vec![("relay".into(), relay.to_owned().into_value())]);
+    }
+
+    /// A relay is gone.
+    pub(crate) fn relay_lost(&self, relay: &str, relays: usize) {
+        self.relays.set((), to_i64(relays));
+        self.log(Severity::Warn, "relay disconnected", vec![("relay".into(), relay.to_owned().into_value())]);
+    }
+
+    /// A SIP message came or went.
+    pub(crate) fn message_passed(&self, passing: Passing<'_>) {
+        match passing.status {
+            None => self.requests.inc((passing.method, passing.way)),
+            Some(status) => self.responses.inc((passing.method, StatusClass::of(status), passing.way)),
+        }
+        if passing.is_repeat {
+            self.retransmissions.inc((passing.way,));
+        }
+        let summary = match passing.status {
+            None => passing.method.wire().into(),
+            Some(status) => status.to_string().into(),
+        };
+        let unknown_peer = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+        let message = SipMessage {
+            call_id: Pii::new(passing.call_id.to_owned()),
+            trace_id: passing.trace_id,
+            direction: match passing.way {
+                Way::Received => Direction::Received,
+                Way::Sent => Direction::Sent,
+            },
+            transport: passing.transport.uri_token().into(),
+            peer: Pii::new(passing.peer.unwrap_or(unknown_peer)),
+            node: self.node.clone().into(),
+            summary,
+            cseq: passing.cseq,
+            retransmission: passing.is_repeat,
+            bytes: Pii::new(passing.bytes),
+        };
+        self.emitter.emit_at(passing.unix_nanos, COMPONENT, belfry_signal::record::Body::Sip(message));
+    }
+
+    /// A message is not SIP as it should be.
+    pub(crate) fn message_malformed(&self, reason: &'static str, peer: SocketAddr) {
+        self.malformed.inc();
+        let attributes =
+            vec![("reason".into(), reason.into()), ("net.peer".into(), Pii::new(peer.to_string()).into())];
+        self.log(Severity::Debug, "malformed message dropped", attributes);
+    }
+
+    /// A response belongs to no transaction.
+    pub(crate) fn response_was_stray(&self) {
+        self.stray.inc();
+    }
+
+    /// A message did not leave.
+    pub(crate) fn send_failed(&self, fault: SendFault) {
+        self.send_failures.inc((fault,));
+    }
+
+    /// A new request was answered 503 unseen.
+    pub(crate) fn request_shed(&self, reason: ShedReason) {
+        self.shed.inc((reason,));
+    }
+
+    /// We asked for credentials.
+    pub(crate) fn challenged(&self) {
+        self.challenges.inc();
+    }
+
+    /// A REGISTER was answered.
+    pub(crate) fn registration_ended(
+        &self,
+        ended: Ended<'_>,
+        outcome: RegisterOutcome,
+        region: &Region,
+        fault: Option<(Room, Cause)>,
+    ) {
+        self.registrations.inc((outcome, region.clone()));
+        let seconds = seconds_since(ended.start_unix_nanos);
+        if matches!(outcome, RegisterOutcome::Bound | RegisterOutcome::Removed | RegisterOutcome::Fetched) {
+            self.registration_seconds.observe((), seconds);
+        }
+        // A challenge is half of an exchange: the journey is judged by its second half.
+        if outcome != RegisterOutcome::Challenged {
+            self.judge(Journey::Register, region, fault, ended.call_id);
+        }
+        let attributes: Attributes = vec![
+            ("outcome".into(), outcome.as_str().into()),
+            ("sip.response.status_code".into(), ended.status.into()),
+            ("geo.region".into(), region.into()),
+        ];
+        self.span("sip.register", SpanKind::Server, ended, fault.is_none(), attributes);
+    }
+
+    /// A transaction of a call, or of anything else but REGISTER, ended.
+    pub(crate) fn transaction_ended(&self, ended: Ended<'_>, method: MethodName, kind: SpanKind) {
+        let is_ok = ended.status != 0 && ended.status < 500;
+        let attributes: Attributes = vec![
+            ("sip.method".into(), method.wire().into()),
+            ("sip.response.status_code".into(), ended.status.into()),
+        ];
+        self.span("sip.transaction", kind, ended, is_ok, attributes);
+    }
+
+    /// An INVITE chain got its final answer: a call began, or will never begin.
+    pub(crate) fn attempt_ended(
+        &self,
+        result: AttemptResult,
+        region: &Region,
+        fault: Option<(Room, Cause)>,
+        post_dial: Option<Duration>,
+        call_id: &str,
+    ) {
+        self.attempts.inc((result, region.clone()));
+        if let Some(delay) = post_dial {
+            self.post_dial_seconds.observe((), delay.as_secs_f64());
+        }
+        self.judge(Journey::CallSetup, region, fault, call_id);
+        if let Some((room, cause)) = fault {
+            let attributes = vec![
+                ("room".into(), room.as_str().into()),
+                ("cause".into(), cause.as_str().into()),
+                ("geo.region".into(), region.into()),
+            ];
+            let call_id = Some(Pii::new(call_id.to_owned()));
+            self.emitter.log(COMPONENT, Severity::Warn, "call set-up failed", attributes, None, call_id);
+        }
+    }
+
+    /// A call is over, or never began; its record goes to the pipeline and its root span ends.
+    pub(crate) fn call_ended(
+        &self,
+        call: Call,
+        cause: CallCause,
+        context: SpanContext,
+        parent: Option<SpanId>,
+    ) {
+        self.ended.inc((cause, call.region.clone()));
+        if let Some(answered) = call.answer_unix_nanos {
+            self.call_seconds.observe((), seconds_since(answered));
+        }
+        let attributes: Attributes = vec![
+            ("outcome".into(), call.outcome.clone().into_value()),
+            ("cause".into(), cause.as_str().into()),
+            ("sip.response.status_code".into(), call.status_code.into()),
+            ("geo.region".into(), (&call.region).into()),
+            ("sip.caller".into(), call.caller.clone().into()),
+            ("sip.callee".into(), call.callee.clone().into()),
+        ];
+        let is_ok = !matches!(
+            cause,
+            CallCause::MediaRefused | CallCause::ServerError | CallCause::Overload | CallCause::MediaTimeout
+        );
+        let call_id = call.call_id.reveal().clone();
+        let ended = Ended {
+            context,
+            parent,
+            call_id: &call_id,
+            start_unix_nanos: call.start_unix_nanos,
+            status: call.status_code,
+        };
+        self.span("sip.call", SpanKind::Server, ended, is_ok, attributes);
+        self.emitter.call(COMPONENT, call);
+    }
+
+    /// The other side of a call confirmed its end.
+    pub(crate) fn disconnected(&self, delay: Duration) {
+        self.disconnect_seconds.observe((), delay.as_secs_f64());
+    }
+
+    /// The relay answered, or did not.
+    pub(crate) fn relay_answered(&self, request: RelayRequest, outcome: RelayOutcome, took: Duration) {
+        self.relay_requests.inc((request, outcome));
+        self.relay_seconds.observe((request,), took.as_secs_f64());
+    }
+
+    /// The relay heard nothing from either side of a call, or only from one.
+    pub(crate) fn relay_noticed(&self, message: &'static str, call_id: &str, context: Option<SpanContext>) {
+        let call_id = Some(Pii::new(call_id.to_owned()));
+        self.emitter.log(COMPONENT, Severity::Warn, message, vec![], context, call_id);
+    }
+
+    /// A call record was written, or could not be.
+    pub(crate) fn record_written(&self, outcome: RecordOutcome, call_id: &str) {
+        self.records.inc((outcome,));
+        if outcome == RecordOutcome::Failed {
+            let call_id = Some(Pii::new(call_id.to_owned()));
+            self.emitter.log(COMPONENT, Severity::Error, "call record not written", vec![], None, call_id);
+        }
+    }
+
+    /// A store request failed or took too long.
+    pub(crate) fn store_failed(&self, reason: &'static str) {
+        self.store_failures.inc();
+        self.log(Severity::Error, "store request failed", vec![("reason".into(), reason.into())]);
+    }
+
+    /// What the core holds now.
+    pub(crate) fn load_changed(&self, live_calls: usize, transactions: usize, waiting: usize) {
+        self.live_calls.set((), to_i64(live_calls));
+        self.transactions.set((), to_i64(transactions));
+        self.queue.set((), to_i64(waiting));
+    }
+
+    fn judge(&self, journey: Journey, region: &Region, fault: Option<(Room, Cause)>, call_id: &str) {
+        match fault {
+            None => self.journeys.good(journey, region),
+            Some((room, cause)) => {
+                self.journeys.bad(journey, region, room, cause, Some(Pii::new(call_id.to_owned())));
+            }
+        }
+    }
+
+    fn span(
+        &self,
+        name: &'static str,
+        kind: SpanKind,
+        ended: Ended<'_>,
+        is_ok: bool,
+        mut attributes: Attributes,
+    ) {
+        attributes.push(("sip.call_id".into(), Pii::new(ended.call_id.to_owned()).into()));
+        let span = Span {
+            context: ended.context,
+            parent: ended.parent,
+            name: name.into(),
+            kind,
+            start_unix_nanos: ended.start_unix_nanos,
+            status: if is_ok { SpanStatus::Ok } else { SpanStatus::Error },
+            attributes,
+            call_id: Some(Pii::new(ended.call_id.to_owned())),
+        };
+        self.emitter.span(COMPONENT, span);
+    }
+
+    fn log(&self, severity: Severity, message: &'static str, attributes: Attributes) {
+        self.emitter.log(COMPONENT, severity, message, attributes, None, None);
+    }
+}
+
+/// A family without labels, resolved at once.
+fn plain(component: &Component, name: &'static str, help: &'static str) -> CounterHandle {
+    component.counter::<()>(name, help).handle(())
+}
+
+fn to_i64(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn count(count: usize) -> belfry_signal::Value {
+    to_i64(count).into()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "durations of calls are far below 2^53 nanoseconds")]
+fn seconds_since(unix_nanos: u64) -> f64 {
+    now_unix_nanos().saturating_sub(unix_nanos) as f64 / 1e9
+}
+
+/// Text of the configuration or a closed vocabulary, as an attribute.
+trait IntoValue {
+    fn into_value(self) -> belfry_signal::Value;
+}
+
+impl IntoValue for String {
+    fn into_value(self) -> belfry_signal::Value {
+        belfry_signal::Value::Text(self.into())
+    }
+}
+
+impl IntoValue for belfry_signal::record::Name {
+    fn into_value(self) -> belfry_signal::Value {
+        belfry_signal::Value::Text(self)
+    }
+}

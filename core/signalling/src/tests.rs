@@ -1,0 +1,6 @@
+//! The core between a scripted edge, a scripted relay and real state: what phones see.
+
+mod calling;
+mod failing;
+mod house;
+mod registering;

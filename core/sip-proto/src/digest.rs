@@ -1,0 +1,406 @@
+//! Digest authentication (RFC 7616 and RFC 8760 as used by RFC 3261 section 22): both sides, MD5 and SHA-256.
+//!
+//! The server side keeps no state: a nonce is its time of issue and a keyed hash of it, so any core of a site with
+//! the same key can check any other's. The key, the time and client nonces are arguments.
+//! Not here: `auth-int`, which RFC 8760 section 2.5 leaves optional and no phone in the field needs, and counting
+//! of nonce uses, which needs state (the count is handed to the caller).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use md5::Md5;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::header::split_list;
+use crate::text::{is_token, trim, unquote};
+
+/// The hash, and whether the session variant is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// MD5, which every phone has.
+    Md5,
+    /// MD5-sess.
+    Md5Sess,
+    /// SHA-256 (RFC 8760).
+    Sha256,
+    /// SHA-256-sess.
+    Sha256Sess,
+}
+
+/// Signs and checks nonces.
+#[derive(Clone)]
+pub struct NonceKey([u8; 32]);
+
+/// What a nonce is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nonce {
+    /// Ours and young enough.
+    Fresh,
+    /// Ours but too old: challenge again with `stale=true`, and the phone will not ask its user.
+    Stale,
+    /// Not ours.
+    Foreign,
+}
+
+/// What a server asks for in WWW-Authenticate or Proxy-Authenticate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// The realm.
+    pub realm: String,
+    /// The nonce.
+    pub nonce: String,
+    /// The opaque value, given back as it came.
+    pub opaque: Option<String>,
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// Whether `qop=auth` is offered.
+    pub offers_auth: bool,
+    /// Whether the credentials were good and only the nonce too old.
+    pub stale: bool,
+}
+
+/// What a client sends in Authorization or Proxy-Authorization.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials<'a> {
+    /// Whose.
+    pub username: Cow<'a, str>,
+    /// For which realm.
+    pub realm: Cow<'a, str>,
+    /// Against which nonce.
+    pub nonce: Cow<'a, str>,
+    /// The digest-uri, hashed exactly as it stands.
+    pub uri: Cow<'a, str>,
+    /// The answer, in hexadecimal.
+    pub response: Cow<'a, str>,
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// The client's nonce.
+    pub cnonce: Option<Cow<'a, str>>,
+    /// How often this nonce was used, counted by the client. It is hexadecimal on the wire.
+    pub nonce_count: Option<u32>,
+    /// The quality of protection; none for RFC 2069 clients.
+    pub qop: Option<Cow<'a, str>>,
+    /// The nonce count as it stands, because it is hashed so.
+    nonce_count_text: Option<Cow<'a, str>>,
+}
+
+/// A client's side of one answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answering<'a> {
+    /// Whose.
+    pub username: &'a str,
+    /// The password.
+    pub password: &'a str,
+    /// The method of the request.
+    pub method: &'a str,
+    /// The Request-URI.
+    pub uri: &'a str,
+    /// A fresh client nonce.
+    pub cnonce: &'a str,
+    /// The how manieth use of this nonce, from 1.
+    pub nonce_count: u32,
+}
+
+/// Why a header gives no credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialsError {
+    /// Another scheme than Digest: as if the header were not there (RFC 4475 section 3.3.7).
+    #[error("authentication scheme is not digest")]
+    OtherScheme,
+    /// An algorithm that we did not offer.
+    #[error("digest algorithm is not supported")]
+    UnknownAlgorithm,
+    /// A quality of protection that we did not offer.
+    #[error("quality of protection is not supported")]
+    UnknownProtection,
+    /// Something that must be there is missing or malformed.
+    #[error("digest credentials are malformed")]
+    Malformed,
+}
+
+impl CredentialsError {
+    /// A bounded name for labels.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::OtherScheme => "other_scheme",
+            Self::UnknownAlgorithm => "unknown_algorithm",
+            Self::UnknownProtection => "unknown_protection",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl Algorithm {
+    /// The token on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Md5 => "MD5",
+            Self::Md5Sess => "MD5-sess",
+            Self::Sha256 => "SHA-256",
+            Self::Sha256Sess => "SHA-256-sess",
+        }
+    }
+
+    /// Knows a token in any case.
+    #[must_use]
+    pub fn from_token(token: &str) -> Option<Self> {
+        [Self::Md5, Self::Md5Sess, Self::Sha256, Self::Sha256Sess]
+            .into_iter()
+            .find(|algorithm| algorithm.as_str().eq_ignore_ascii_case(token))
+    }
+
+    /// Whether the hash is SHA-256; otherwise it is MD5.
+    #[must_use]
+    pub fn is_sha256(self) -> bool {
+        matches!(self, Self::Sha256 | Self::Sha256Sess)
+    }
+
+    fn is_session(self) -> bool {
+        matches!(self, Self::Md5Sess | Self::Sha256Sess)
+    }
+
+    fn hash(self, parts: &[&str]) -> String {
+        let text = parts.join(":");
+        if self.is_sha256() { hex::encode(Sha256::digest(text)) } else { hex::encode(Md5::digest(text)) }
+    }
+
+    /// H(user:realm:password) in lower-case hexadecimal: what a server keeps instead of the password.
+    /// The session variant keeps the same one.
+    #[must_use]
+    pub fn ha1(self, username: &str, realm: &str, password: &str) -> String {
+        self.hash(&[username, realm, password])
+    }
+}
+
+impl NonceKey {
+    /// A key, from a random source or the configuration.
+    #[must_use]
+    pub const fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// A nonce for this realm, issued at this time.
+    #[must_use]
+    pub fn issue(&self, realm: &str, unix_seconds: u64) -> String {
+        let time = unix_seconds.to_be_bytes();
+        format!("{}{}", hex::encode(time), hex::encode(self.seal(realm, time)))
+    }
+
+    /// What a nonce is worth now. A nonce from more than a minute in the future counts as stale: a clock moved.
+    #[must_use]
+    pub fn check(&self, realm: &str, nonce: &str, unix_seconds: u64, lifetime_seconds: u64) -> Nonce {
+        let Ok(bytes) = hex::decode(nonce) else { return Nonce::Foreign };
+        let Some((time, seal)) = bytes.split_first_chunk::<8>() else { return Nonce::Foreign };
+        if !bool::from(self.seal(realm, *time).ct_eq(seal)) {
+            return Nonce::Foreign;
+        }
+        let issued = u64::from_be_bytes(*time);
+        let is_young = unix_seconds.saturating_sub(issued) <= lifetime_seconds;
+        if is_young && issued <= unix_seconds.saturating_add(60) { Nonce::Fresh } else { Nonce::Stale }
+    }
+
+    fn seal(&self, realm: &str, time: [u8; 8]) -> [u8; 16] {
+        let mut seal = [0; 16];
+        // HMAC takes keys of any length, so this cannot fail; an unkeyed seal would only ever match itself.
+        if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) {
+            mac.update(&time);
+            mac.update(realm.as_bytes());
+            seal.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+        }
+        seal
+    }
+}
+
+impl fmt::Debug for NonceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NonceKey")
+    }
+}
+
+impl Challenge {
+    /// A server's challenge with `qop="auth"`.
+    #[must_use]
+    pub fn new(realm: &str, nonce: String, algorithm: Algorithm, stale: bool) -> Self {
+        Self { realm: realm.to_owned(), nonce, opaque: None, algorithm, offers_auth: true, stale }
+    }
+
+    /// Reads a challenge.
+    ///
+    /// # Errors
+    /// When it is not one that [`answer`](Self::answer) can answer.
+    pub fn parse(value: &[u8]) -> Result<Self, CredentialsError> {
+        let params = AuthParams::parse(value)?;
+        let qop = params.text("qop");
+        let offers_auth = qop.as_ref().is_some_and(|qop| qop.split(',').any(|q| q.trim() == "auth"));
+        if qop.is_some() && !offers_auth {
+            return Err(CredentialsError::UnknownProtection);
+        }
+        Ok(Self {
+            realm: params.required("realm")?.into_owned(),
+            nonce: params.required("nonce")?.into_owned(),
+            opaque: params.text("opaque").map(Cow::into_owned),
+            algorithm: params.algorithm()?,
+            offers_auth,
+            stale: params.text("stale").is_some_and(|stale| stale.eq_ignore_ascii_case("true")),
+        })
+    }
+
+    /// The value of Authorization or Proxy-Authorization that answers this challenge.
+    #[must_use]
+    pub fn answer(&self, with: &Answering<'_>) -> String {
+        let count = format!("{:08x}", with.nonce_count);
+        let ha1 = self.algorithm.ha1(with.username, &self.realm, with.password);
+        let protection = self.offers_auth.then_some((count.as_str(), with.cnonce, "auth"));
+        let request = (with.method, with.uri);
+        let response = compute(self.algorithm, &ha1, &self.nonce, Some(with.cnonce), protection, request);
+        let mut value = format!(
+            "Digest username={}, realm={}, nonce={}, uri={}, response=\"{response}\", algorithm={}",
+            quoted(with.username),
+            quoted(&self.realm),
+            quoted(&self.nonce),
+            quoted(with.uri),
+            self.algorithm.as_str(),
+        );
+        if self.offers_auth || self.algorithm.is_session() {
+            value.push_str(&format!(", cnonce={}", quoted(with.cnonce)));
+        }
+        if self.offers_auth {
+            value.push_str(&format!(", qop=auth, nc={count}"));
+        }
+        if let Some(opaque) = &self.opaque {
+            value.push_str(&format!(", opaque={}", quoted(opaque)));
+        }
+        value
+    }
+}
+
+impl fmt::Display for Challenge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest realm={}, nonce={}", quoted(&self.realm), quoted(&self.nonce))?;
+        if let Some(opaque) = &self.opaque {
+            write!(f, ", opaque={}", quoted(opaque))?;
+        }
+        if self.stale {
+            f.write_str(", stale=true")?;
+        }
+        write!(f, ", algorithm={}", self.algorithm.as_str())?;
+        if self.offers_auth { f.write_str(", qop=\"auth\"") } else { Ok(()) }
+    }
+}
+
+impl<'a> Credentials<'a> {
+    /// Reads credentials.
+    ///
+    /// # Errors
+    /// When they are not digest credentials that we can check.
+    pub fn parse(value: &'a [u8]) -> Result<Self, CredentialsError> {
+        let params = AuthParams::parse(value)?;
+        let algorithm = params.algorithm()?;
+        let (qop, cnonce) = (params.text("qop"), params.text("cnonce"));
+        if qop.as_ref().is_some_and(|qop| qop != "auth") {
+            return Err(CredentialsError::UnknownProtection);
+        }
+        let nonce_count_text = params.text("nc");
+        let nonce_count = match &nonce_count_text {
+            Some(text) => Some(u32::from_str_radix(text, 16).map_err(|_| CredentialsError::Malformed)?),
+            None => None,
+        };
+        let is_complete = qop.is_none() || (cnonce.is_some() && nonce_count.is_some());
+        if !is_complete || (algorithm.is_session() && cnonce.is_none()) {
+            return Err(CredentialsError::Malformed);
+        }
+        Ok(Self {
+            username: params.required("username")?,
+            realm: params.required("realm")?,
+            nonce: params.required("nonce")?,
+            uri: params.required("uri")?,
+            response: params.required("response")?,
+            algorithm,
+            cnonce,
+            nonce_count,
+            qop,
+            nonce_count_text,
+        })
+    }
+
+    /// Whether the answer is right for this method and this HA1 (of the algorithm's own hash), in constant time.
+    /// The nonce, the realm and the digest-uri are the caller's to check.
+    #[must_use]
+    pub fn verify(&self, method: &str, ha1: &str) -> bool {
+        let cnonce = self.cnonce.as_deref();
+        let protection = match (&self.qop, &self.nonce_count_text, cnonce) {
+            (Some(qop), Some(count), Some(cnonce)) => Some((count.as_ref(), cnonce, qop.as_ref())),
+            _ => None,
+        };
+        let expected = compute(self.algorithm, ha1, &self.nonce, cnonce, protection, (method, &self.uri));
+        let given = self.response.to_ascii_lowercase();
+        expected.as_bytes().ct_eq(given.as_bytes()).into()
+    }
+}
+
+/// RFC 7616 section 3.4: `protection` is nonce count, client nonce and quality; `request` is method and digest-uri.
+fn compute(
+    algorithm: Algorithm,
+    ha1: &str,
+    nonce: &str,
+    cnonce: Option<&str>,
+    protection: Option<(&str, &str, &str)>,
+    request: (&str, &str),
+) -> String {
+    let session = match cnonce {
+        Some(cnonce) if algorithm.is_session() => Some(algorithm.hash(&[ha1, nonce, cnonce])),
+        _ => None,
+    };
+    let ha1 = session.as_deref().unwrap_or(ha1);
+    let ha2 = algorithm.hash(&[request.0, request.1]);
+    match protection {
+        Some((count, cnonce, qop)) => algorithm.hash(&[ha1, nonce, count, cnonce, qop, &ha2]),
+        None => algorithm.hash(&[ha1, nonce, &ha2]),
+    }
+}
+
+/// The `name=value` list behind `Digest`.
+struct AuthParams<'a>(Vec<(&'a str, &'a [u8])>);
+
+impl<'a> AuthParams<'a> {
+    fn parse(value: &'a [u8]) -> Result<Self, CredentialsError> {
+        let value = trim(value);
+        let end = value.iter().position(|&byte| !is_token(byte)).unwrap_or(value.len());
+        if !value[..end].eq_ignore_ascii_case(b"Digest") {
+            return Err(CredentialsError::OtherScheme);
+        }
+        let pair = |text: &'a [u8]| {
+            let equals = text.iter().position(|&byte| byte == b'=')?;
+            let name = std::str::from_utf8(trim(&text[..equals])).ok()?;
+            Some((name, trim(&text[equals + 1..])))
+        };
+        let pairs = split_list(&value[end..]).filter(|text| !text.is_empty()).map(pair);
+        pairs.collect::<Option<_>>().map(Self).ok_or(CredentialsError::Malformed)
+    }
+
+    fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| unquote(value))
+    }
+
+    fn required(&self, name: &str) -> Result<Cow<'a, str>, CredentialsError> {
+        self.text(name).ok_or(CredentialsError::Malformed)
+    }
+
+    /// MD5 when nothing is said (RFC 7616 section 3.3).
+    fn algorithm(&self) -> Result<Algorithm, CredentialsError> {
+        self.text("algorithm").map_or(Ok(Algorithm::Md5), |token| {
+            Algorithm::from_token(&token).ok_or(CredentialsError::UnknownAlgorithm)
+        })
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! How state can fail.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why something could not be read or kept.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused or broke. All writes of a commit share its error.
+    #[error("database: {0}")]
+    Database(Arc<sqlx::Error>),
+    /// The database could not be brought to the present layout.
+    #[error("database layout: {0}")]
+    Migration(Arc<sqlx::migrate::MigrateError>),
+    /// A file or folder could not be used.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried, as `write`.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: Arc<io::Error>,
+    },
+    /// More writes wait than `writes_queue_max`.
+    #[error("too many writes wait for the disk")]
+    QueueFull,
+    /// As many bindings as `bindings_max` are held.
+    #[error("too many bindings are held")]
+    BindingsFull,
+    /// The address of record has `bindings_per_address_max` bindings.
+    #[error("too many bindings for one address of record")]
+    AddressFull,
+    /// State is closing.
+    #[error("state is closed")]
+    Closed,
+}
+
+impl Error {
+    /// A bounded name for labels.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Database(_) => "database",
+            Self::Migration(_) => "migration",
+            Self::File { .. } => "file",
+            Self::QueueFull => "queue_full",
+            Self::BindingsFull => "bindings_full",
+            Self::AddressFull => "address_full",
+            Self::Closed => "closed",
+        }
+    }
+
+    pub(crate) fn file(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { action, path, source: Arc::new(source) }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for Error {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        Self::Migration(Arc::new(error))
+    }
+}

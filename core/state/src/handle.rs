@@ -1,0 +1,236 @@
+//! The handle that others hold, and the one task behind the bindings.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use belfry_signal::{Registry, now_unix_nanos};
+use sqlx::SqlitePool;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::bindings::{Bindings, prepare};
+use crate::config::Config;
+use crate::database::{self, Counted, Write};
+use crate::error::Error;
+use crate::record::{Appended, CallRecord};
+use crate::signals::Signals;
+use crate::subscriber::Subscriber;
+
+/// State of one core. Cheap to clone.
+#[derive(Clone)]
+pub struct State {
+    readers: SqlitePool,
+    /// Gone once state is closing.
+    writes: Arc<Mutex<Option<mpsc::Sender<Write>>>>,
+    bindings: Bindings,
+    subscribers: Arc<Remembered>,
+    tasks: Arc<Mutex<Vec<Task>>>,
+    signals: Signals,
+}
+
+type UserAndDomain = (String, String);
+
+/// What was read and when.
+type Read = (Option<Arc<Subscriber>>, Instant);
+
+/// A task and the name by which a drain tells that it did not end.
+type Task = (&'static str, JoinHandle<()>);
+
+/// Subscribers read lately, the unknown ones too.
+struct Remembered {
+    entries_max: usize,
+    lifetime: Duration,
+    entries: Mutex<HashMap<UserAndDomain, Read>>,
+}
+
+impl State {
+    /// Opens or makes everything in the configured folder.
+    ///
+    /// # Errors
+    /// When the folder or the database cannot be used. A torn snapshot of bindings is no error: it is told, and
+    /// phones register again.
+    pub async fn open(config: Config, registry: &Registry) -> Result<Self, Error> {
+        let signals = Signals::register(registry);
+        prepare(&config.directory)?;
+        let (readers, writes, writer) = database::open(&config, signals.clone()).await?;
+        let bindings = {
+            let (config, signals) = (config.clone(), signals.clone());
+            let opening =
+                tokio::task::spawn_blocking(move || Bindings::open(&config, signals, now_unix_nanos()));
+            opening.await.map_err(|_| Error::Closed)??
+        };
+        let folder = tokio::spawn(fold_now_and_then(bindings.clone(), config.snapshot_interval));
+        signals.opened(bindings.len());
+        let subscribers = Remembered {
+            entries_max: config.subscribers_cached_max,
+            lifetime: config.subscriber_cached_for,
+            entries: Mutex::default(),
+        };
+        Ok(Self {
+            readers,
+            writes: Arc::new(Mutex::new(Some(writes))),
+            bindings,
+            subscribers: Arc::new(subscribers),
+            tasks: Arc::new(Mutex::new(vec![("state writer", writer), ("bindings snapshot", folder)])),
+            signals,
+        })
+    }
+
+    /// The subscriber with this user part and domain.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn subscriber(&self, user: &str, domain: &str) -> Result<Option<Arc<Subscriber>>, Error> {
+        let key = (user.to_owned(), domain.to_owned());
+        if let Some(remembered) = self.subscribers.get(&key) {
+            self.signals.subscriber_remembered();
+            return Ok(remembered);
+        }
+        let read = database::subscriber(&self.readers, user, domain).await;
+        self.signals.subscriber_read(read.is_ok());
+        let read = read?;
+        self.subscribers.remember(key, read.clone());
+        Ok(read)
+    }
+
+    /// Adds a subscriber or replaces it; on disk when it returns.
+    ///
+    /// # Errors
+    /// When it could not be written, or too many writes wait.
+    pub async fn put_subscriber(&self, subscriber: &Subscriber) -> Result<(), Error> {
+        let (waiting, answer) = oneshot::channel();
+        self.write(Write::Subscriber(Box::new(subscriber.clone()), waiting))?;
+        let result = answer.await.map_err(|_| Error::Closed)?;
+        self.subscribers.forget(&(subscriber.user.clone(), subscriber.domain.clone()));
+        result
+    }
+
+    /// How many subscribers there are.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn subscribers_count(&self) -> Result<u64, Error> {
+        database::count(&self.readers, Counted::Subscribers).await
+    }
+
+    /// Writes a call record. It is on the disk when this returns, and a second one of the same call
+    /// (Call-ID, tags, epoch) changes nothing.
+    ///
+    /// # Errors
+    /// When it could not be written, or too many writes wait: then it is not known, and trying again is safe.
+    pub async fn append_call_record(&self, record: &CallRecord) -> Result<Appended, Error> {
+        let (waiting, answer) = oneshot::channel();
+        if let Err(error) = self.write(Write::Record(Box::new(record.clone()), waiting)) {
+            self.signals.call_record_appended(Err(&error));
+            return Err(error);
+        }
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// The latest call records, the latest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn call_records(&self, limit: u32) -> Result<Vec<CallRecord>, Error> {
+        database::call_records(&self.readers, limit).await
+    }
+
+    /// How many call records there are.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn call_records_count(&self) -> Result<u64, Error> {
+        database::count(&self.readers, Counted::CallRecords).await
+    }
+
+    /// Where subscribers are.
+    #[must_use]
+    pub fn bindings(&self) -> &Bindings {
+        &self.bindings
+    }
+
+    /// Takes no more writes, finishes the ones that wait, writes the last snapshot and closes.
+    /// Gives the names of what was not finished by the deadline.
+    pub async fn drain(&self, deadline: Duration) -> Vec<String> {
+        let until = Instant::now() + deadline;
+        drop(self.writes.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut stragglers = Vec::new();
+        for (name, task) in tasks {
+            if name == "bindings snapshot" {
+                // It may only stop between two folds: a fold runs on a blocking thread and is never cut short.
+                task.abort();
+            } else if tokio::time::timeout_at(until, task).await.is_err() {
+                stragglers.push(name.to_owned());
+            }
+        }
+        let bindings = self.bindings.clone();
+        let last = tokio::task::spawn_blocking(move || bindings.snapshot());
+        if !matches!(tokio::time::timeout_at(until, last).await, Ok(Ok(Ok(())))) {
+            stragglers.push("bindings snapshot".to_owned());
+        }
+        if tokio::time::timeout_at(until, self.readers.close()).await.is_err() {
+            stragglers.push("state readers".to_owned());
+        }
+        stragglers
+    }
+
+    fn write(&self, write: Write) -> Result<(), Error> {
+        let writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = writes.as_ref().ok_or(Error::Closed)?;
+        sender.try_send(write).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => Error::Closed,
+        })
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("bindings", &self.bindings).finish_non_exhaustive()
+    }
+}
+
+impl Remembered {
+    #[expect(clippy::option_option, reason = "unknown here, and known not to exist, are two things")]
+    fn get(&self, key: &UserAndDomain) -> Option<Option<Arc<Subscriber>>> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let (subscriber, at) = entries.get(key)?;
+        (at.elapsed() < self.lifetime).then(|| subscriber.clone())
+    }
+
+    fn remember(&self, key: UserAndDomain, subscriber: Option<Arc<Subscriber>>) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() >= self.entries_max {
+            entries.retain(|_, (_, at)| at.elapsed() < self.lifetime);
+        }
+        if entries.len() >= self.entries_max {
+            // Everything is young: starting over costs one query each, and keeps no order to maintain per read.
+            entries.clear();
+        }
+        if self.entries_max > 0 {
+            entries.insert(key, (subscriber, Instant::now()));
+        }
+    }
+
+    fn forget(&self, key: &UserAndDomain) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
+async fn fold_now_and_then(bindings: Bindings, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let bindings = bindings.clone();
+        // A failure is told by the signals, and the journal still holds everything.
+        drop(tokio::task::spawn_blocking(move || bindings.snapshot()).await);
+    }
+}
+
+#[cfg(test)]
+mod tests;

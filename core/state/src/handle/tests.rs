@@ -1,0 +1,117 @@
+use super::*;
+
+async fn open(folder: &std::path::Path) -> State {
+    State::open(Config::for_test(folder), &Registry::for_test()).await.expect("opens")
+}
+
+#[tokio::test]
+async fn a_record_is_written_once_and_outlives_the_process() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = open(folder.path()).await;
+    let record = CallRecord::for_test("call-1");
+    assert_eq!(state.append_call_record(&record).await.expect("written"), Appended::New);
+    assert_eq!(state.append_call_record(&record).await.expect("written"), Appended::Known);
+    let next_epoch = CallRecord { epoch: 1, ..record.clone() };
+    assert_eq!(state.append_call_record(&next_epoch).await.expect("written"), Appended::New);
+
+    // No drain: another process opens what a killed one left.
+    let again = open(folder.path()).await;
+    assert_eq!(again.call_records(10).await.expect("read"), [next_epoch, record]);
+    assert_eq!(again.call_records_count().await.expect("read"), 2);
+}
+
+#[tokio::test]
+async fn writes_that_come_together_all_land() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = open(folder.path()).await;
+    let mut writes = tokio::task::JoinSet::new();
+    for n in 0..250 {
+        let state = state.clone();
+        writes.spawn(
+            async move { state.append_call_record(&CallRecord::for_test(&format!("call-{n}"))).await },
+        );
+    }
+    for result in writes.join_all().await {
+        assert_eq!(result.expect("written"), Appended::New);
+    }
+    assert_eq!(state.call_records_count().await.expect("read"), 250);
+}
+
+#[tokio::test]
+async fn subscribers_are_kept_without_a_password_and_changes_show_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = open(folder.path()).await;
+    assert_eq!(state.subscriber("bob", "biloxi.com").await.expect("read"), None);
+    let mut bob = Subscriber::new("bob", "biloxi.com", "zanzibar");
+    // The value that RFC 2617 arithmetic gives for these three words.
+    assert_eq!(bob.ha1_md5, "12af60467a33e8518da5c68bbff12b11");
+    state.put_subscriber(&bob).await.expect("written");
+    assert_eq!(state.subscriber("bob", "biloxi.com").await.expect("read").as_deref(), Some(&bob));
+    bob.enabled = false;
+    state.put_subscriber(&bob).await.expect("written");
+    assert_eq!(state.subscriber("bob", "biloxi.com").await.expect("read").as_deref(), Some(&bob));
+    assert_eq!(state.subscribers_count().await.expect("read"), 1);
+    assert!(!format!("{bob:?}").contains("bob"));
+    drop(state);
+    assert_eq!(
+        open(folder.path()).await.subscriber("bob", "biloxi.com").await.expect("read").as_deref(),
+        Some(&bob)
+    );
+}
+
+#[tokio::test]
+async fn after_a_drain_nothing_is_taken() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = open(folder.path()).await;
+    state.append_call_record(&CallRecord::for_test("call-1")).await.expect("written");
+    assert_eq!(state.drain(Duration::from_secs(5)).await, Vec::<String>::new());
+    let refused = state.append_call_record(&CallRecord::for_test("call-2")).await;
+    assert_eq!(refused.expect_err("closed").reason(), "closed");
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_a_broken_folder_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = Config { writes_queue_max: 1, ..Config::for_test(folder.path()) };
+    let state = State::open(config, &Registry::for_test()).await.expect("opens");
+    let records: Vec<_> = (0..50).map(|n| CallRecord::for_test(&format!("call-{n}"))).collect();
+    // On this single thread the writer cannot run between two first polls.
+    let mut writes = Vec::new();
+    for record in &records {
+        writes.push(Box::pin(state.append_call_record(record)));
+    }
+    let mut refused = 0;
+    let results = futures_join(writes).await;
+    for result in results {
+        match result {
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error.reason(), "queue_full");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, 49);
+
+    let file = folder.path().join("a-file");
+    std::fs::write(&file, b"").expect("written");
+    let error = State::open(Config::for_test(&file), &Registry::for_test()).await.expect_err("not a folder");
+    assert_eq!(error.reason(), "file");
+}
+
+/// Polls every future once in order, then waits for each.
+async fn futures_join<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
+    let mut done: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        for (future, slot) in futures.iter_mut().zip(&mut done) {
+            if slot.is_none()
+                && let std::task::Poll::Ready(output) = std::pin::Pin::new(future).poll(context)
+            {
+                *slot = Some(output);
+            }
+        }
+        if done.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}

@@ -1,0 +1,79 @@
+//! A call record: what billing and disputes need to know of one call, written once.
+
+use belfry_signal::record::Name;
+use belfry_signal::{Pii, Region};
+
+/// What writing a record did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// The call was not known; it is on disk now.
+    New,
+    /// The call was told before; the first record stands.
+    Known,
+}
+
+/// One call. Its identity is Call-ID, both tags and the epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallRecord {
+    /// The Call-ID.
+    pub call_id: Pii<String>,
+    /// The caller's tag.
+    pub from_tag: String,
+    /// The callee's tag; empty when nobody answered.
+    pub to_tag: String,
+    /// Grows when a call changes its owner, so that two owners cannot write one record; 0 on a single node.
+    pub epoch: u64,
+    /// The trace of the call, in hexadecimal.
+    pub trace_id: String,
+    /// When the INVITE came, in nanoseconds since the Unix epoch.
+    pub start_unix_nanos: u64,
+    /// When it was answered.
+    pub answer_unix_nanos: Option<u64>,
+    /// When it ended.
+    pub end_unix_nanos: u64,
+    /// Who called.
+    pub caller: Pii<String>,
+    /// Who was called.
+    pub callee: Pii<String>,
+    /// The caller's region.
+    pub region: Region,
+    /// The caller's country.
+    pub country: Option<String>,
+    /// The caller's transport, as `tls`.
+    pub transport: Name,
+    /// The final status code of the INVITE.
+    pub status_code: u16,
+    /// How it ended, from the vocabulary of [`belfry_signal::record::Call::outcome`].
+    pub outcome: Name,
+    /// Why, from a closed vocabulary.
+    pub cause: Name,
+    /// The node that owned the call.
+    pub node: String,
+}
+
+impl CallRecord {
+    /// A record for tests.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a literal")]
+    pub fn for_test(call_id: &str) -> Self {
+        Self {
+            call_id: call_id.to_owned().into(),
+            from_tag: "a".to_owned(),
+            to_tag: "b".to_owned(),
+            epoch: 0,
+            trace_id: "00".repeat(16),
+            start_unix_nanos: 1_000_000_000,
+            answer_unix_nanos: Some(2_000_000_000),
+            end_unix_nanos: 3_000_000_000,
+            caller: "sip:a@x".to_owned().into(),
+            callee: "sip:b@x".to_owned().into(),
+            region: Region::configured("test").expect("a plain name"),
+            country: Some("GB".to_owned()),
+            transport: "udp".into(),
+            status_code: 200,
+            outcome: "answered".into(),
+            cause: "normal".into(),
+            node: "node-1".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Who is logged in: random tokens, kept as hashes, bounded in number, age and idleness.
+//!
+//! Login links are tokens of the same kind, good for one login.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+/// Links that wait to be used; the oldest makes room.
+const LINKS_MAX: usize = 16;
+
+/// A secret that a browser shows: 256 random bits.
+#[derive(Clone)]
+pub(crate) struct Token(String);
+
+/// What we keep of a token: who reads our memory cannot log in, and a lookup takes no time that tells anything.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct TokenHash([u8; 32]);
+
+/// Sessions and links of a process. They end with it.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    limits: Limits,
+    inner: Mutex<Inner>,
+}
+
+/// How many and how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) sessions_max: usize,
+    pub(crate) idle_max: Duration,
+    pub(crate) age_max: Duration,
+    pub(crate) link_age_max: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    sessions: HashMap<TokenHash, Session>,
+    /// Oldest first.
+    links: Vec<(TokenHash, Instant)>,
+}
+
+#[derive(Debug)]
+struct Session {
+    began: Instant,
+    used: Instant,
+}
+
+impl Token {
+    fn random() -> Self {
+        let bytes: [u8; 32] = rand::random();
+        Self(text_of(&bytes))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TokenHash {
+    pub(crate) fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+}
+
+impl std::fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenHash([secret])")
+    }
+}
+
+impl Sessions {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { limits, inner: Mutex::default() }
+    }
+
+    /// Begins a session. When there are too many, the one unused for longest ends.
+    pub(crate) fn begin(&self, now: Instant) -> Token {
+        let token = Token::random();
+        self.with(now, |inner| {
+            while inner.sessions.len() >= self.limits.sessions_max {
+                let idlest = inner.sessions.iter().min_by_key(|(_, session)| session.used);
+                let Some(hash) = idlest.map(|(hash, _)| *hash) else { break };
+                inner.sessions.remove(&hash);
+            }
+            inner.sessions.insert(TokenHash::of(token.as_str()), Session { began: now, used: now });
+        });
+        token
+    }
+
+    /// Whether the session stands; asking counts as use.
+    pub(crate) fn touch(&self, hash: TokenHash, now: Instant) -> bool {
+        self.with(now, |inner| {
+            let session = inner.sessions.get_mut(&hash);
+            session.map(|session| session.used = now).is_some()
+        })
+    }
+
+    pub(crate) fn end(&self, hash: TokenHash, now: Instant) {
+        self.with(now, |inner| inner.sessions.remove(&hash));
+    }
+
+    pub(crate) fn count(&self, now: Instant) -> usize {
+        self.with(now, |inner| inner.sessions.len())
+    }
+
+    /// A new token for one login.
+    pub(crate) fn new_link(&self, now: Instant) -> Token {
+        let token = Token::random();
+        self.with(now, |inner| {
+            if inner.links.len() >= LINKS_MAX {
+                inner.links.remove(0);
+            }
+            inner.links.push((TokenHash::of(token.as_str()), now));
+        });
+        token
+    }
+
+    /// Spends a login link; the second time it is not there any more.
+    pub(crate) fn spend_link(&self, token: &str, now: Instant) -> bool {
+        let hash = TokenHash::of(token);
+        self.with(now, |inner| {
+            let found = inner.links.iter().position(|(link, _)| *link == hash);
+            found.map(|index| inner.links.remove(index)).is_some()
+        })
+    }
+
+    fn with<R>(&self, now: Instant, act: impl FnOnce(&mut Inner) -> R) -> R {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Limits { idle_max, age_max, link_age_max, .. } = self.limits;
+        inner.sessions.retain(|_, session| now - session.used < idle_max && now - session.began < age_max);
+        inner.links.retain(|(_, made)| now - *made < link_age_max);
+        act(&mut inner)
+    }
+}
+
+/// Bytes as text that can stand in a URL and a cookie.
+pub(crate) fn text_of(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn sessions() -> Sessions {
+        Sessions::new(Limits {
+            sessions_max: 2,
+            idle_max: 10 * MINUTE,
+            age_max: 30 * MINUTE,
+            link_age_max: 5 * MINUTE,
+        })
+    }
+
+    #[test]
+    fn a_session_ends_when_idle_and_when_old() {
+        let (sessions, start) = (sessions(), Instant::now());
+        let hash = TokenHash::of(sessions.begin(start).as_str());
+        let used = [(9, true), (18, true), (27, true), (31, false)];
+        for (minutes, stands) in used {
+            assert_eq!(sessions.touch(hash, start + minutes * MINUTE), stands, "after {minutes} minutes");
+        }
+        let idle = TokenHash::of(sessions.begin(start).as_str());
+        assert!(!sessions.touch(idle, start + 10 * MINUTE));
+        assert!(!sessions.touch(TokenHash::of("made up"), start));
+    }
+
+    #[test]
+    fn the_idlest_session_makes_room() {
+        let (sessions, start) = (sessions(), Instant::now());
+        let [first, second, third] = [0, 1, 3].map(|minute| {
+            let now = start + minute * MINUTE;
+            if minute == 3 {
+                let all = sessions.count(now);
+                assert_eq!(all, 2);
+            }
+            TokenHash::of(sessions.begin(now).as_str())
+        });
+        let now = start + 3 * MINUTE;
+        assert_eq!(sessions.count(now), 2);
+        assert_eq!([first, second, third].map(|hash| sessions.touch(hash, now)), [false, true, true]);
+        sessions.end(second, now);
+        assert!(!sessions.touch(second, now));
+    }
+
+    #[test]
+    fn a_login_link_is_good_once_and_not_for_ever() {
+        let (sessions, start) = (sessions(), Instant::now());
+        let link = sessions.new_link(start);
+        assert!(sessions.spend_link(link.as_str(), start));
+        assert!(!sessions.spend_link(link.as_str(), start));
+        let old = sessions.new_link(start);
+        assert!(!sessions.spend_link(old.as_str(), start + 5 * MINUTE));
+    }
+}

@@ -1,0 +1,183 @@
+//! The builder: a thread that makes splits of sealed live buffers and publishes them with the WAL checkpoint.
+//!
+//! The hand-over is bounded: when as many buffers wait as may, intake keeps filling its own buffer and then waits.
+//! A buffer that cannot be built stays searchable and is tried again; nothing behind it overtakes it, because the
+//! checkpoint must not pass records that are not in a split.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::facts::RecordKind;
+use crate::live::Sealed;
+use crate::signals::Work;
+use crate::split::Split;
+use crate::store::Store;
+
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// In order; the first is the one that is being built.
+    waiting: VecDeque<Arc<Sealed>>,
+    /// Checkpoint of the last published buffer.
+    published: Option<u64>,
+    failures: u64,
+    failure: String,
+    is_shut: bool,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// The intake's end of the builder. Dropping it lets the thread finish the split in hand.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    desk: Arc<Desk>,
+    buffers_max: usize,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Builder {
+    pub(crate) fn start(store: Arc<Store>) -> Result<Self, Error> {
+        let desk = Arc::<Desk>::default();
+        let buffers_max = store.config.sealed_buffers_max;
+        let path = store.config.directory.clone();
+        let own_desk = Arc::clone(&desk);
+        let thread = std::thread::Builder::new()
+            .name("events-build".to_owned())
+            .spawn(move || run(&store, &own_desk))
+            .map_err(|source| Error::disk("start a thread for", path, source))?;
+        Ok(Self { desk, buffers_max, thread: Some(thread) })
+    }
+
+    /// Whether one more buffer may wait.
+    pub(crate) fn has_room(&self) -> bool {
+        self.desk.lock().waiting.len() < self.buffers_max
+    }
+
+    /// The checkpoint of the last buffer that was published since the start.
+    pub(crate) fn published(&self) -> Option<u64> {
+        self.desk.lock().published
+    }
+
+    /// Hands over a sealed buffer; the caller made sure that there is room.
+    pub(crate) fn hand_over(&self, sealed: Arc<Sealed>) {
+        self.desk.lock().waiting.push_back(sealed);
+        self.desk.changed.notify_all();
+    }
+
+    /// Waits until there is room; `false` when there was none in time.
+    pub(crate) fn wait_for_room(&self, wait: Duration) -> bool {
+        let queue = self.desk.lock();
+        let is_full = |queue: &mut Queue| queue.waiting.len() >= self.buffers_max;
+        let waited = self.desk.changed.wait_timeout_while(queue, wait, is_full);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Waits until every buffer that was handed over is published.
+    ///
+    /// # Errors
+    /// As soon as a try to build fails; it is tried again nevertheless.
+    pub(crate) fn wait_until_published(&self) -> Result<(), Error> {
+        let queue = self.desk.lock();
+        let failures = queue.failures;
+        let is_busy = |queue: &mut Queue| !queue.waiting.is_empty() && queue.failures == failures;
+        let queue = self.desk.changed.wait_while(queue, is_busy).unwrap_or_else(PoisonError::into_inner);
+        if queue.waiting.is_empty() { Ok(()) } else { Err(Error::Build(queue.failure.clone())) }
+    }
+}
+
+impl Drop for Builder {
+    fn drop(&mut self) {
+        self.desk.lock().is_shut = true;
+        self.desk.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported by the thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first waiting buffer, or `None` when the store is shut.
+    fn first(&self) -> Option<Arc<Sealed>> {
+        let is_idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.is_shut;
+        let queue = self.changed.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
+        if queue.is_shut { None } else { queue.waiting.front().cloned() }
+    }
+
+    fn published(&self) {
+        let mut queue = self.lock();
+        queue.published = queue.waiting.pop_front().map(|sealed| sealed.position);
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    fn failed(&self, error: &Error) {
+        let mut queue = self.lock();
+        queue.failures += 1;
+        queue.failure = error.to_string();
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// Waits before the next try; ends early when the store is shut.
+    fn pause(&self, pause: Duration) {
+        let waited = self.changed.wait_timeout_while(self.lock(), pause, |queue| !queue.is_shut);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn run(store: &Store, desk: &Desk) {
+    let mut pause = RETRY_FIRST;
+    while let Some(sealed) = desk.first() {
+        let built = catch_unwind(AssertUnwindSafe(|| publish(store, &sealed)))
+            .unwrap_or_else(|_| Err(Error::Build("the index library panicked".to_owned())));
+        match built {
+            Ok(()) => {
+                pause = RETRY_FIRST;
+                desk.published();
+            }
+            Err(error) => {
+                store.signals.work_failed(Work::Build, &error);
+                desk.failed(&error);
+                desk.pause(pause);
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}
+
+/// Builds the split, commits it with its checkpoint, then shows it to readers in the buffer's place.
+fn publish(store: &Store, sealed: &Arc<Sealed>) -> Result<(), Error> {
+    let split = if sealed.entries.is_empty() {
+        None
+    } else {
+        let started = Instant::now();
+        let split = store.make_split(|id, directory| {
+            Split::build(id, directory, &sealed.entries, &store.config, &store.fields)
+        })?;
+        let mut kinds = [0; RecordKind::ALL.len()];
+        for entry in &sealed.entries {
+            kinds[RecordKind::of(&entry.record.body) as usize] += 1;
+        }
+        store.signals.split_built(started.elapsed(), &kinds);
+        Some(Arc::new(split))
+    };
+    store.catalogue.publish(split.as_ref().map(|split| &split.row), sealed.position, sealed.sequence_next)?;
+    store.live.publish(sealed, split);
+    store.count_splits();
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! The catalogue: which splits exist and up to where the WAL is in them, in one redb file.
+//!
+//! A split counts from the moment its row is committed, together with the WAL position that it reaches: a crash
+//! leaves either both or neither, so a replay from the checkpoint neither loses a record nor doubles one.
+
+use std::path::Path;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::filter::Filter;
+use crate::schema::FORMAT;
+
+const SPLITS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("splits");
+const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+const TEXTS: TableDefinition<'_, &str, &str> = TableDefinition::new("texts");
+
+/// A row: what is known of a split without opening it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SplitRow {
+    pub(crate) id: u64,
+    /// Time of the oldest record.
+    pub(crate) from_nanos: u64,
+    /// Time of the newest record.
+    pub(crate) to_nanos: u64,
+    pub(crate) records: u64,
+    /// How many merges lie behind it.
+    pub(crate) level: u32,
+    /// Whether attribute names were left out of the index.
+    pub(crate) has_unindexed_names: bool,
+    /// Files and their lengths: a torn split is noticed before it is opened.
+    pub(crate) files: Vec<(String, u64)>,
+    /// Calls and traces inside.
+    pub(crate) filter: Filter,
+}
+
+impl SplitRow {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.files.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// What the catalogue says at start.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    pub(crate) rows: Vec<SplitRow>,
+    /// WAL position up to which everything is in splits.
+    pub(crate) checkpoint: u64,
+    /// Number of the next record.
+    pub(crate) sequence_next: u64,
+    /// Number of the next split.
+    pub(crate) split_next: u64,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    database: Database,
+}
+
+impl Catalogue {
+    /// Opens or creates the file and reads all of it.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Contents), Error> {
+        let database = Database::create(path).map_err(Error::catalogue)?;
+        let write = database.begin_write().map_err(Error::catalogue)?;
+        {
+            // Opened for writing once, so that they exist for readers.
+            write.open_table(SPLITS).map_err(Error::catalogue)?;
+            write.open_table(NUMBERS).map_err(Error::catalogue)?;
+            let mut texts = write.open_table(TEXTS).map_err(Error::catalogue)?;
+            let found = texts.get("format").map_err(Error::catalogue)?.map(|text| text.value().to_owned());
+            match found {
+                None => {
+                    texts.insert("format", FORMAT).map_err(Error::catalogue)?;
+                }
+                Some(found) if found == FORMAT => {}
+                Some(found) => {
+                    let message =
+                        format!("it is {found:?} and this version reads {FORMAT:?}: move the directory away");
+                    return Err(Error::Format(message));
+                }
+            }
+        }
+        write.commit().map_err(Error::catalogue)?;
+        let catalogue = Self { database };
+        let contents = catalogue.read()?;
+        Ok((catalogue, contents))
+    }
+
+    fn read(&self) -> Result<Contents, Error> {
+        let read = self.database.begin_read().map_err(Error::catalogue)?;
+        let splits = read.open_table(SPLITS).map_err(Error::catalogue)?;
+        let mut rows = Vec::new();
+        for row in splits.iter().map_err(Error::catalogue)? {
+            let (id, bytes) = row.map_err(Error::catalogue)?;
+            let row: SplitRow = postcard::from_bytes(bytes.value())
+                .map_err(|error| Error::Format(format!("row {:016x}: {error}", id.value())))?;
+            rows.push(row);
+        }
+        let numbers = read.open_table(NUMBERS).map_err(Error::catalogue)?;
+        let number = |name: &str| -> Result<u64, Error> {
+            Ok(numbers.get(name).map_err(Error::catalogue)?.map_or(0, |number| number.value()))
+        };
+        Ok(Contents {
+            rows,
+            checkpoint: number("checkpoint")?,
+            sequence_next: number("sequence_next")?,
+            split_next: number("split_next")?,
+        })
+    }
+
+    /// Publishes the split of a live buffer, if it had records, with the WAL position that it reaches.
+    pub(crate) fn publish(
+        &self,
+        split: Option<&SplitRow>,
+        checkpoint: u64,
+        sequence_next: u64,
+    ) -> Result<(), Error> {
+        self.change(split, &[], &[("checkpoint", checkpoint), ("sequence_next", sequence_next)])
+    }
+
+    /// Puts one split in the place of several.
+    pub(crate) fn replace(&self, merged: &SplitRow, replaced: &[u64]) -> Result<(), Error> {
+        self.change(Some(merged), replaced, &[])
+    }
+
+    /// Forgets splits.
+    pub(crate) fn forget(&self, splits: &[u64]) -> Result<(), Error> {
+        self.change(None, splits, &[])
+    }
+
+    fn change(&self, added: Option<&SplitRow>, removed: &[u64], set: &[(&str, u64)]) -> Result<(), Error> {
+        let write = self.database.begin_write().map_err(Error::catalogue)?;
+        {
+            let mut splits = write.open_table(SPLITS).map_err(Error::catalogue)?;
+            let mut numbers = write.open_table(NUMBERS).map_err(Error::catalogue)?;
+            for id in removed {
+                splits.remove(id).map_err(Error::catalogue)?;
+            }
+            if let Some(row) = added {
+                let bytes = postcard::to_allocvec(row).map_err(|error| Error::Format(error.to_string()))?;
+                splits.insert(row.id, bytes.as_slice()).map_err(Error::catalogue)?;
+                let next =
+                    numbers.get("split_next").map_err(Error::catalogue)?.map_or(0, |next| next.value());
+                numbers.insert("split_next", next.max(row.id + 1)).map_err(Error::catalogue)?;
+            }
+            for (name, number) in set {
+                numbers.insert(*name, number).map_err(Error::catalogue)?;
+            }
+        }
+        write.commit().map_err(Error::catalogue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_checkpoint_survive() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("catalogue.redb");
+        let row = SplitRow {
+            id: 7,
+            from_nanos: 1,
+            to_nanos: 2,
+            records: 3,
+            level: 0,
+            has_unindexed_names: false,
+            files: vec![("a.store".into(), 10), ("a.idx".into(), 5)],
+            filter: Filter::of(&[1, 2], 64),
+        };
+        {
+            let (catalogue, contents) = Catalogue::open(&path).expect("created");
+            assert_eq!((contents.checkpoint, contents.rows.len()), (0, 0));
+            catalogue.publish(Some(&row), 40, 4).expect("published");
+            catalogue.publish(None, 50, 4).expect("published");
+        }
+        let (catalogue, contents) = Catalogue::open(&path).expect("opened");
+        assert_eq!((contents.checkpoint, contents.sequence_next, contents.split_next), (50, 4, 8));
+        assert_eq!(contents.rows, vec![row.clone()]);
+        catalogue.replace(&SplitRow { id: 9, ..row }, &[7]).expect("replaced");
+        let ids: Vec<u64> = catalogue.read().expect("read").rows.iter().map(|row| row.id).collect();
+        assert_eq!(ids, [9]);
+        catalogue.forget(&[9]).expect("forgotten");
+        assert!(catalogue.read().expect("read").rows.is_empty());
+    }
+}

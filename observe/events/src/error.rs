@@ -1,0 +1,71 @@
+//! How the store of events can fail.
+
+use std::path::PathBuf;
+
+pub use crate::query::BadQuery;
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or directory could not be used.
+    #[error("cannot {action} {path}: {source}")]
+    Disk {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The catalogue could not be read or written.
+    #[error("catalogue of splits: {0}")]
+    Catalogue(#[from] Box<redb::Error>),
+    /// The catalogue holds what this version cannot read.
+    #[error("catalogue of splits is not readable: {0}")]
+    Format(String),
+    /// The index library failed.
+    #[error("index: {0}")]
+    Index(#[from] tantivy::TantivyError),
+    /// A split is not what the catalogue says.
+    #[error("split {split:016x} is damaged: {what}")]
+    Damaged {
+        /// Which.
+        split: u64,
+        /// What was found.
+        what: String,
+    },
+    /// The index builder is behind and the live buffer is full; nothing was taken, the caller may come again.
+    #[error("the index builder is behind and the live buffer is full")]
+    Busy,
+    /// A live buffer could not be made a split; it stays searchable and is tried again.
+    #[error("a split could not be built: {0}")]
+    Build(String),
+    /// The search text cannot be understood.
+    #[error("{0}")]
+    BadQuery(#[from] BadQuery),
+}
+
+impl Error {
+    /// The reason, bounded, for labels.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Disk { .. } => "disk",
+            Self::Catalogue(_) => "catalogue",
+            Self::Format(_) => "format",
+            Self::Index(_) => "index",
+            Self::Damaged { .. } => "damaged",
+            Self::Busy => "busy",
+            Self::Build(_) => "build",
+            Self::BadQuery(_) => "bad_query",
+        }
+    }
+
+    pub(crate) fn disk(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Disk { action, path: path.into(), source }
+    }
+
+    pub(crate) fn catalogue(error: impl Into<redb::Error>) -> Self {
+        Self::Catalogue(Box::new(error.into()))
+    }
+}

@@ -1,0 +1,133 @@
+//! What readers see: the filling buffer, the buffers on their way into splits, and the splits, always together.
+//!
+//! One lock covers all three, so a record moves from a buffer into a split in one step for every reader: it is
+//! never missing and never there twice. The lock is held for pointer copies only.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use belfry_signal::Record;
+
+use crate::catalogue::SplitRow;
+use crate::facts::{CallKey, call_id};
+use crate::split::Split;
+
+/// A record in a live buffer.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Its number: the order in which records came.
+    pub(crate) sequence: u64,
+    pub(crate) call_key: Option<CallKey>,
+    pub(crate) record: Arc<Record>,
+}
+
+/// A full buffer on its way into a split.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) entries: Vec<Arc<Entry>>,
+    /// WAL position up to which everything is in this buffer or in those before.
+    pub(crate) position: u64,
+    pub(crate) sequence_next: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    filling: Vec<Arc<Entry>>,
+    sealed: Vec<Arc<Sealed>>,
+    splits: Vec<Arc<Split>>,
+}
+
+/// The shared state of the store.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    state: RwLock<State>,
+}
+
+/// What was there at one moment.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// Live records, in order of arrival.
+    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) splits: Vec<Arc<Split>>,
+}
+
+impl Entry {
+    pub(crate) fn new(sequence: u64, record: &Record) -> Self {
+        let call_key = call_id(&record.body).map(CallKey::of);
+        Self { sequence, call_key, record: Arc::new(record.clone()) }
+    }
+}
+
+impl Live {
+    pub(crate) fn new(splits: Vec<Arc<Split>>) -> Self {
+        Self { state: RwLock::new(State { splits, ..State::default() }) }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn push(&self, entries: Vec<Arc<Entry>>) {
+        self.write().filling.extend(entries);
+    }
+
+    /// Takes the filling buffer off as a sealed one.
+    pub(crate) fn seal(&self, position: u64, sequence_next: u64) -> Arc<Sealed> {
+        let mut state = self.write();
+        let entries = std::mem::take(&mut state.filling);
+        let sealed = Arc::new(Sealed { entries, position, sequence_next });
+        state.sealed.push(Arc::clone(&sealed));
+        sealed
+    }
+
+    /// Puts a split in the place of the sealed buffer that it was built from.
+    pub(crate) fn publish(&self, sealed: &Arc<Sealed>, split: Option<Arc<Split>>) {
+        let mut state = self.write();
+        state.sealed.retain(|other| !Arc::ptr_eq(other, sealed));
+        state.splits.extend(split);
+    }
+
+    /// Drops splits and, after a merge, adds the one that replaces them.
+    pub(crate) fn replace(&self, dropped: &[u64], merged: Option<Arc<Split>>) {
+        let mut state = self.write();
+        state.splits.retain(|split| !dropped.contains(&split.row.id));
+        state.splits.extend(merged);
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.read();
+        let live =
+            state.filling.len() + state.sealed.iter().map(|sealed| sealed.entries.len()).sum::<usize>();
+        let mut entries = Vec::with_capacity(live);
+        for sealed in &state.sealed {
+            entries.extend(sealed.entries.iter().cloned());
+        }
+        entries.extend(state.filling.iter().cloned());
+        Snapshot { entries, splits: state.splits.clone() }
+    }
+
+    pub(crate) fn splits(&self) -> Vec<Arc<Split>> {
+        self.read().splits.clone()
+    }
+
+    /// Whether a split of that number is still in use: a reader may hold one that was dropped meanwhile.
+    pub(crate) fn has_split(&self, id: u64) -> bool {
+        self.read().splits.iter().any(|split| split.row.id == id)
+    }
+
+    pub(crate) fn live_records(&self) -> usize {
+        let state = self.read();
+        state.filling.len() + state.sealed.iter().map(|sealed| sealed.entries.len()).sum::<usize>()
+    }
+
+    /// Numbers of sound and damaged splits, and their bytes.
+    pub(crate) fn split_counts(&self) -> (usize, usize, u64) {
+        let state = self.read();
+        let damaged = state.splits.iter().filter(|split| split.is_damaged()).count();
+        let bytes = state.splits.iter().map(|split| SplitRow::bytes(&split.row)).sum();
+        (state.splits.len() - damaged, damaged, bytes)
+    }
+}

@@ -1,0 +1,125 @@
+//! The search language: what people type, as a tree.
+//!
+//! ```text
+//! handshake failed                     both words, anywhere in a record
+//! "no route to host"                   the words in a row; so is alice@example.com
+//! hand*                                words that begin so
+//! component:edge_gateway severity:>=warn
+//! call_id:"a84b4c76e66710@pc33"  trace_id:4bf92f3577b34da6a3ce929d0e0e4736
+//! sip.method:INVITE  attributes.reason:busy  rtc.mos:<3.5
+//! invite AND NOT (busy OR -cancel)     OR binds weaker than AND; a space is AND; -x is NOT x
+//! ```
+//!
+//! One parser, two back ends: [`evaluate`] for the live buffer, [`compile`] for Tantivy. A test holds that both
+//! give the same answers. Not here: time ranges and limits, which stand beside the text.
+
+pub(crate) mod compile;
+pub(crate) mod evaluate;
+mod excluded;
+mod lex;
+mod parse;
+
+use belfry_signal::{Severity, TraceId};
+
+use crate::facts::{CallKey, RecordKind};
+use crate::words::Phrase;
+
+pub(crate) use parse::parse;
+
+/// Why a search text cannot be understood, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("at character {position}: {message}")]
+pub struct BadQuery {
+    /// The character where it goes wrong, counted from 1.
+    pub position: usize,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl BadQuery {
+    fn new(position: usize, message: impl Into<String>) -> Self {
+        Self { position, message: message.into() }
+    }
+}
+
+/// A condition on a record.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Expr {
+    /// Every record.
+    All,
+    /// The phrase stands in one of the record's texts.
+    Text(Phrase),
+    /// The record is of one of these kinds.
+    Kind(Vec<RecordKind>),
+    /// It has one of these severities.
+    Severity(Vec<Severity>),
+    /// A name that the configuration or the code gave, compared whole.
+    Keyword(Keyword, Word),
+    /// It belongs to the trace.
+    Trace(TraceId),
+    /// It belongs to the call.
+    Call(CallKey),
+    /// The phrase stands in an attribute of that name.
+    Attribute(String, Phrase),
+    /// An attribute of that name is a number in that relation.
+    Compare(String, Comparison, f64),
+    /// It does not hold.
+    Not(Box<Expr>),
+    /// All hold.
+    And(Vec<Expr>),
+    /// One holds at least.
+    Or(Vec<Expr>),
+}
+
+/// Fields that are compared whole, not word by word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keyword {
+    Component,
+    Node,
+    Region,
+}
+
+/// A whole value in lower case, or its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Word {
+    pub(crate) text: String,
+    pub(crate) is_prefix: bool,
+}
+
+/// Relations between numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl Expr {
+    /// Whether the expression asks about an attribute by name: a split that could not index all names must then
+    /// be scanned.
+    pub(crate) fn names_an_attribute(&self) -> bool {
+        match self {
+            Self::Attribute(..) | Self::Compare(..) => true,
+            Self::Not(inner) => inner.names_an_attribute(),
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::names_an_attribute),
+            _ => false,
+        }
+    }
+
+    /// Both conditions.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::All, one) | (one, Self::All) => one,
+            (one, two) => Self::And(vec![one, two]),
+        }
+    }
+
+    /// The severities from `least` up.
+    pub(crate) fn severity_at_least(least: Severity) -> Self {
+        Self::Severity(SEVERITIES.into_iter().filter(|severity| *severity >= least).collect())
+    }
+}
+
+pub(crate) const SEVERITIES: [Severity; 4] =
+    [Severity::Debug, Severity::Info, Severity::Warn, Severity::Error];

@@ -1,0 +1,407 @@
+//! The composition root: starts the rooms that the configuration names, stops them in order.
+//!
+//! One function per room, none of which starts another.
+
+pub mod media;
+pub mod observe;
+pub mod secrets;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use belfry_dashboard::{Dashboard, DashboardDeps, DashboardHandle};
+use belfry_engine::{Change, Engine, EngineDeps, EngineHandle};
+use belfry_gateway::{Gateway, GatewayDeps, GatewayHandle};
+use belfry_mesh::Mesh;
+use belfry_notify::{Notify, NotifyHandle};
+use belfry_relay::RelayHandle;
+use belfry_signal::{Registry, Resource, TraceKey, now_unix_nanos};
+use belfry_signalling::{Core, CoreHandle, Deps};
+use belfry_state::{State, Subscriber};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use crate::admin::{self, Admin, Order, SetLogLevel, Text};
+use crate::config::Config;
+use crate::drain::{Drained, Step, drain};
+use crate::signals::Signals;
+
+/// Orders from the admin door that may wait.
+const ORDERS_MAX: usize = 16;
+
+/// The runtimes and switches that the process gives the app.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Runs what carries calls.
+    pub data: Handle,
+    /// Runs what watches.
+    pub tower: Handle,
+    /// Changes the log level of the terminal.
+    pub set_log_level: SetLogLevel,
+    /// Whether faults may be switched: only in a demo.
+    pub has_faults: bool,
+}
+
+/// Switches that break a room on purpose; all off unless a demo turns them.
+#[derive(Clone, Default)]
+pub struct Faults {
+    /// The core's.
+    pub core: belfry_signalling::Faults,
+    /// The relay's.
+    pub relay: belfry_relay::Faults,
+}
+
+/// A running Belfry.
+pub struct App {
+    config: Config,
+    /// All metrics, the emitter and the journeys of the process.
+    pub registry: Registry,
+    signals: Signals,
+    surroundings: Surroundings,
+    ready: Arc<AtomicBool>,
+    config_text: Arc<Text>,
+    orders: mpsc::Receiver<Order>,
+    /// Switches that break a room on purpose.
+    pub faults: Faults,
+    trace_key: TraceKey,
+    /// Links between the rooms.
+    pub mesh: Mesh,
+    /// Where the admin door is.
+    pub admin_address: SocketAddr,
+    /// Where the read APIs are.
+    pub api_address: Option<SocketAddr>,
+    /// The observe room.
+    pub observe: Option<observe::Observe>,
+    notify: Option<NotifyHandle>,
+    /// The alert engine.
+    pub engine: Option<EngineHandle>,
+    /// The page.
+    pub dashboard: Option<DashboardHandle>,
+    relay: Option<RelayHandle>,
+    state: Option<State>,
+    core: Option<CoreHandle>,
+    /// The edge.
+    pub gateway: Option<GatewayHandle>,
+}
+
+impl App {
+    /// Starts every room that is on, watchers first, the edge last.
+    ///
+    /// # Errors
+    /// When a room cannot be started; what was started is dropped.
+    pub async fn start(
+        config: Config,
+        config_text: &str,
+        surroundings: Surroundings,
+    ) -> anyhow::Result<Self> {
+        let node = &config.node;
+        let resource = Resource {
+            node: node.name.clone(),
+            site: node.site.clone(),
+            region: node.region.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let (registry, records) = Registry::new(resource, node.records_max);
+        let signals = Signals::register(&registry);
+        let trace_key = TraceKey::new(secrets::key(&node.data.join("secrets/trace.key"))?);
+        let mesh = Mesh::start(config.mesh.clone(), &registry).await.context("start the mesh")?;
+        let (order_sender, orders) = mpsc::channel(ORDERS_MAX);
+        let ready = Arc::new(AtomicBool::new(false));
+        let config_text = Arc::new(Text::new(config_text));
+        let door = Admin {
+            registry: registry.clone(),
+            ready: ready.clone(),
+            config_text: config_text.clone(),
+            set_log_level: surroundings.set_log_level.clone(),
+            orders: order_sender,
+            has_faults: surroundings.has_faults,
+        };
+        let admin_address = start_admin(door, &config.admin, &surroundings).await?;
+        let mut app = Self {
+            observe: config
+                .observe
+                .as_ref()
+                .map(|observe| observe::start(observe, &registry, records))
+                .transpose()
+                .context("start the observe room")?,
+            config,
+            registry,
+            signals,
+            surroundings,
+            ready,
+            config_text,
+            orders,
+            faults: Faults::default(),
+            trace_key,
+            mesh,
+            admin_address,
+            api_address: None,
+            notify: None,
+            engine: None,
+            dashboard: None,
+            relay: None,
+            state: None,
+            core: None,
+            gateway: None,
+        };
+        app.start_alerts().await?;
+        app.start_api().await?;
+        app.start_dashboard().await?;
+        app.start_media()?;
+        app.start_state().await?;
+        app.start_core().await?;
+        app.start_edge().await?;
+        app.set_ready(true);
+        Ok(app)
+    }
+
+    /// The next order from the admin door.
+    pub async fn next_order(&mut self) -> Option<Order> {
+        self.orders.recv().await
+    }
+
+    /// Adds subscribers to the store, if there is one.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn subscribe(&self, subscribers: Vec<Subscriber>) -> anyhow::Result<()> {
+        let Some(state) = self.state.clone() else { return Ok(()) };
+        for subscriber in &subscribers {
+            state.put_subscriber(subscriber).await.context("add a subscriber")?;
+        }
+        Ok(())
+    }
+
+    /// Starts the core, if the configuration has one and it is not running.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start_core(&mut self) -> anyhow::Result<()> {
+        let (Some(core), Some(state), None) = (&self.config.core, &self.state, &self.core) else {
+            return Ok(());
+        };
+        let deps = Deps {
+            registry: self.registry.clone(),
+            mesh: self.mesh.clone(),
+            state: state.clone(),
+            trace_key: self.trace_key.clone(),
+            faults: self.faults.core.clone(),
+        };
+        let config = core.signalling.clone();
+        let starting = self.surroundings.data.spawn(async move { Core::start(config, deps) });
+        self.core = Some(starting.await?.context("start the core")?);
+        self.signals.room_started("core");
+        Ok(())
+    }
+
+    /// Stops the core at once, as a crash would, and leaves the rest running.
+    pub async fn stop_core(&mut self) {
+        if let Some(core) = self.core.take() {
+            let stragglers = core.drain(std::time::Duration::ZERO).await;
+            self.signals.room_drained("core", &stragglers);
+        }
+    }
+
+    /// Takes a new configuration into force, or says why not.
+    pub async fn reload(
+        &mut self,
+        loaded: Result<(Config, String), Vec<crate::config::Fault>>,
+    ) -> Vec<String> {
+        let (config, text) = match loaded {
+            Ok(loaded) => loaded,
+            Err(faults) => {
+                self.signals.config_refused(faults.len());
+                return faults.iter().map(ToString::to_string).collect();
+            }
+        };
+        if let (Some(gateway), Some(edge)) = (&self.gateway, config.edge.clone())
+            && let Err(error) = gateway.reload(&edge)
+        {
+            self.signals.config_refused(1);
+            return vec![format!("edge: {error}")];
+        }
+        self.config_text.set(&text);
+        self.config = config;
+        self.signals.config_reloaded();
+        self.note_change("config", "configuration reloaded");
+        Vec::new()
+    }
+
+    /// Shows a change on the page, beside the alerts that it may have caused.
+    pub fn note_change(&self, kind: &'static str, text: &str) {
+        if let Some(engine) = &self.engine {
+            engine.record_change(Change { unix_nanos: now_unix_nanos(), kind, text: text.to_owned() });
+        }
+    }
+
+    /// Says that a fault was switched.
+    pub fn note_fault(&self, fault: &'static str, is_on: bool) {
+        self.signals.fault_switched(fault, is_on);
+        self.note_change("fault", &format!("{fault} {}", if is_on { "on" } else { "off" }));
+    }
+
+    /// Stops in order; when `now` ends, at once. Returns what did not finish.
+    pub async fn drain(mut self, now: impl Future<Output = ()>) -> Drained {
+        self.set_ready(false);
+        let limits = self.config.node.drain;
+        let mut steps = Vec::new();
+        if let Some(gateway) = self.gateway.take() {
+            steps.push(Step::new(
+                "edge",
+                limits.edge,
+                |deadline| async move { gateway.drain(deadline).await },
+            ));
+        }
+        if let Some(core) = self.core.take() {
+            steps.push(Step::new("core", limits.core, |deadline| async move { core.drain(deadline).await }));
+        }
+        if let Some(state) = self.state.take() {
+            steps.push(Step::new(
+                "state",
+                limits.core,
+                |deadline| async move { state.drain(deadline).await },
+            ));
+        }
+        if let Some(relay) = self.relay.take() {
+            steps.push(Step::new(
+                "media",
+                limits.media,
+                |deadline| async move { relay.drain(deadline).await },
+            ));
+        }
+        let mesh = self.mesh.clone();
+        steps.push(Step::new("mesh", limits.media, |deadline| async move { mesh.drain(deadline).await }));
+        if let Some(engine) = self.engine.take() {
+            steps.push(Step::new(
+                "alerts",
+                limits.alerts,
+                |deadline| async move { engine.drain(deadline).await },
+            ));
+        }
+        if let Some(notify) = self.notify.take() {
+            steps.push(Step::new(
+                "notify",
+                limits.alerts,
+                |deadline| async move { notify.drain(deadline).await },
+            ));
+        }
+        if let Some(dashboard) = self.dashboard.take() {
+            let limit = limits.alerts;
+            steps.push(Step::new(
+                "dashboard",
+                limit,
+                |deadline| async move { dashboard.drain(deadline).await },
+            ));
+        }
+        if let Some(observe) = self.observe.take() {
+            let pipeline = observe.pipeline;
+            steps.push(Step::new("observe", limits.observe, |deadline| async move {
+                pipeline.drain(deadline).await
+            }));
+        }
+        drain(steps, &self.signals, now).await
+    }
+
+    fn set_ready(&self, is_ready: bool) {
+        self.ready.store(is_ready, Ordering::Release);
+        self.signals.readiness_changed(is_ready);
+    }
+
+    async fn start_alerts(&mut self) -> anyhow::Result<()> {
+        let Some(alerts) = self.config.alerts.clone() else { return Ok(()) };
+        let registry = self.registry.clone();
+        let starting = self.surroundings.tower.spawn(async move {
+            let notify = Notify::start(alerts.notify, &registry).context("start notify")?;
+            let deps = EngineDeps { registry, notify: notify.clone() };
+            let engine = Engine::start(alerts.engine, deps).context("start the alert engine")?;
+            anyhow::Ok((notify, engine))
+        });
+        let (notify, engine) = starting.await??;
+        self.notify = Some(notify);
+        self.engine = Some(engine);
+        self.signals.room_started("alerts");
+        Ok(())
+    }
+
+    async fn start_api(&mut self) -> anyhow::Result<()> {
+        let (Some(config), Some(observe)) = (&self.config.observe, &self.observe) else { return Ok(()) };
+        let mut router = belfry_query::router(observe.reader.clone());
+        if let Some(engine) = &self.engine {
+            router = router.merge(engine.router());
+        }
+        let listen = config.listen;
+        let binding = self.surroundings.tower.spawn(async move {
+            let listener =
+                tokio::net::TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
+            let address = listener.local_addr()?;
+            tokio::spawn(async move { axum::serve(listener, router).await });
+            anyhow::Ok(address)
+        });
+        self.api_address = Some(binding.await?.context("start the read APIs")?);
+        self.signals.room_started("observe");
+        Ok(())
+    }
+
+    async fn start_dashboard(&mut self) -> anyhow::Result<()> {
+        let (Some(config), Some(observe), Some(engine)) =
+            (self.config.dashboard.clone(), &self.observe, &self.engine)
+        else {
+            return Ok(());
+        };
+        let deps = DashboardDeps {
+            registry: self.registry.clone(),
+            reader: observe.reader.clone(),
+            engine: engine.clone(),
+            mesh: Some(self.mesh.clone()),
+        };
+        let starting = self.surroundings.tower.spawn(async move { Dashboard::start(config, deps) });
+        self.dashboard = Some(starting.await?.context("start the dashboard")?);
+        self.signals.room_started("dashboard");
+        Ok(())
+    }
+
+    fn start_media(&mut self) -> anyhow::Result<()> {
+        let Some(config) = self.config.media.clone() else { return Ok(()) };
+        let _in_data = self.surroundings.data.enter();
+        let relay = media::start(config, &self.registry, &self.mesh, self.faults.relay.clone());
+        self.relay = Some(relay.context("start the media room")?);
+        self.signals.room_started("media");
+        Ok(())
+    }
+
+    async fn start_state(&mut self) -> anyhow::Result<()> {
+        let Some(core) = &self.config.core else { return Ok(()) };
+        let (config, registry) = (core.state.clone(), self.registry.clone());
+        let data = self.surroundings.data.clone();
+        let opening =
+            self.surroundings.data.spawn_blocking(move || data.block_on(State::open(config, &registry)));
+        self.state = Some(opening.await?.context("open the state store")?);
+        Ok(())
+    }
+
+    async fn start_edge(&mut self) -> anyhow::Result<()> {
+        let Some(config) = self.config.edge.clone() else { return Ok(()) };
+        let deps = GatewayDeps {
+            registry: self.registry.clone(),
+            mesh: self.mesh.clone(),
+            trace_key: self.trace_key.clone(),
+        };
+        let starting = self.surroundings.data.spawn_blocking(move || Gateway::start(config, deps));
+        self.gateway = Some(starting.await?.context("start the edge")?);
+        self.signals.room_started("edge");
+        Ok(())
+    }
+}
+
+async fn start_admin(
+    door: Admin,
+    config: &admin::Config,
+    surroundings: &Surroundings,
+) -> anyhow::Result<SocketAddr> {
+    let config = config.clone();
+    let listen = config.listen;
+    let starting = surroundings.tower.spawn(async move { door.start(&config).await });
+    starting.await?.with_context(|| format!("open the admin door on {listen}"))
+}

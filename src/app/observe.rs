@@ -1,0 +1,105 @@
+//! Starts the observe room: stores, pipeline, read APIs.
+//!
+//! The stores know nothing of the pipeline and the pipeline nothing of the stores; the two adapters here bring them
+//! together.
+
+use belfry_events::{EventsReader, EventsWriter};
+use belfry_pipeline::{Entry, Pipeline, PipelineHandle, Store, StoreError, numbered};
+use belfry_query::Reader;
+use belfry_series::{SeriesReader, SeriesWriter};
+use belfry_signal::record::Record;
+use belfry_signal::{RecordReceiver, Registry};
+
+use crate::config;
+
+/// The running room.
+#[derive(Clone)]
+pub struct Observe {
+    /// WAL and delivery.
+    pub pipeline: PipelineHandle,
+    /// Reading.
+    pub reader: Reader,
+}
+
+/// Opens the stores and starts the pipeline.
+///
+/// # Errors
+/// When a store or the WAL cannot be opened.
+pub fn start(
+    config: &config::Observe,
+    registry: &Registry,
+    records: RecordReceiver,
+) -> anyhow::Result<Observe> {
+    let (series_writer, series_reader): (SeriesWriter, SeriesReader) =
+        belfry_series::Series::open(config.series.clone(), registry)?;
+    let (events_writer, events_reader): (EventsWriter, EventsReader) =
+        belfry_events::Events::open(config.events.clone(), registry)?;
+    let stores: Vec<Box<dyn Store>> =
+        vec![Box::new(EventsStore(events_writer)), Box::new(SeriesStore(series_writer))];
+    let pipeline = Pipeline::start(config.pipeline.clone(), registry.clone(), records, stores)?;
+    Ok(Observe { pipeline, reader: Reader::new(events_reader, series_reader) })
+}
+
+/// Events as a store of the pipeline.
+struct EventsStore(EventsWriter);
+
+impl Store for EventsStore {
+    fn name(&self) -> &'static str {
+        "events"
+    }
+
+    fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError> {
+        let records: Vec<Record> = entries
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Record(record) => Some(record.clone()),
+                Entry::Samples { .. } => None,
+            })
+            .collect();
+        self.0.apply(position, &records).map_err(|error| StoreError::new(error.reason(), error.to_string()))
+    }
+
+    fn checkpoint(&self) -> u64 {
+        self.0.checkpoint()
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.0.flush().map_err(|error| StoreError::new(error.reason(), error.to_string()))
+    }
+
+    fn tick(&mut self, unix_millis: i64) {
+        self.0.tick(unix_millis);
+    }
+}
+
+/// Series as a store of the pipeline.
+struct SeriesStore(SeriesWriter);
+
+impl Store for SeriesStore {
+    fn name(&self) -> &'static str {
+        "series"
+    }
+
+    fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError> {
+        for (position, entry) in numbered(position, entries) {
+            if let Entry::Samples { unix_millis, samples } = entry {
+                self.0
+                    .append(position, *unix_millis, samples)
+                    .map_err(|error| StoreError::new(error.reason(), error.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> u64 {
+        self.0.checkpoint()
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.0.flush().map_err(|error| StoreError::new(error.reason(), error.to_string()))
+    }
+
+    fn tick(&mut self, unix_millis: i64) {
+        self.0.tick(unix_millis);
+    }
+}

@@ -1,0 +1,253 @@
+//! The command line: what each command does, told by `--help`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Everything after `belfry`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "belfry",
+    version,
+    about = "One binary for real-time communications: TLS edge, SIP core, media relay, telemetry, SLOs and paging.",
+    long_about = "Belfry is one binary that carries calls and watches itself while it does.\n\n\
+        A file says which rooms are on: a room is on when its section is present in belfry.toml, so the same binary \
+        runs as edge, core, media, observe, or all in one.",
+    after_long_help = "FIRST STEPS\n  \
+        belfry demo                              everything on loopback, with simulated customers\n  \
+        belfry check --config belfry.toml        every mistake in a configuration, with line and column\n  \
+        belfry run --config belfry.toml          the real thing; SIGTERM drains, SIGHUP reloads\n\n\
+        LOOKING AT A RUNNING BELFRY (from the same machine)\n  \
+        belfry slo                               objectives, budgets, burn\n  \
+        belfry call CALL-ID                      ladder, quality and logs of one call\n  \
+        belfry fault core-errors on              break something (demo only)\n\n\
+        EXIT CODES\n  0 done   1 failed   2 wrong use of the command line   78 the configuration is wrong"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the rooms that a configuration names, until SIGTERM.
+    #[command(
+        after_help = "SIGTERM or SIGINT drains: the edge stops accepting, calls finish, telemetry is flushed last. \
+        A second one stops at once. SIGHUP re-reads the configuration and keeps the old one when it is wrong."
+    )]
+    Run(RunArguments),
+    /// Check a configuration and name every mistake with file, line, column and what is allowed.
+    Check(RunArguments),
+    /// Run everything on loopback with simulated customers, until Ctrl-C or for a time.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry demo\n  \
+        belfry demo --for 90 --fault core-errors@20+25 --report r.json\n\n\
+        FAULTS\n  core-errors (the core answers 503)   media-loss (the relay drops 8 %)   edge-slow (the backend delays)\n  \
+        core-down (the core stops)           registrar-slow (REGISTER is answered late)")]
+    Demo(DemoArguments),
+    /// Print every metric of every room: name, kind, unit, labels and their bounds.
+    Catalog,
+    /// Show one call of a running Belfry: ladder, quality and logs.
+    Call {
+        /// The Call-ID header's value.
+        call_id: String,
+        /// Which Belfry to ask.
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Show the objectives of a running Belfry: budget, burn, time to exhaustion.
+    Slo {
+        /// Which Belfry to ask.
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Switch a fault of a running demo on or off.
+    Fault {
+        /// Which fault.
+        name: Fault,
+        /// On or off.
+        switch: Switch,
+        /// The demo's admin door.
+        #[arg(long, default_value = "127.0.0.1:9901")]
+        admin: SocketAddr,
+    },
+    /// Work with SIP messages in files.
+    Sip {
+        /// What to do.
+        #[command(subcommand)]
+        command: SipCommand,
+    },
+    /// Explain where a customer's address would be sent, step by step.
+    Steer {
+        /// The customer's address.
+        address: std::net::IpAddr,
+        /// The configuration with the regions and the overrides.
+        #[arg(long, default_value = "belfry.toml")]
+        config: PathBuf,
+    },
+    /// Add subscribers to the store of a configuration, or change their passwords.
+    #[command(after_help = "Reads lines of `user@domain password` from standard input:\n  \
+        echo 'alice@example.org secret' | belfry subscribers --config belfry.toml")]
+    Subscribers(RunArguments),
+    /// Hash a password for `[dashboard] users`. The password is read from standard input.
+    HashPassword,
+    /// Print the completions of a shell, to be sourced or installed.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which configuration.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// The configuration.
+    #[arg(long, default_value = "belfry.toml")]
+    pub config: PathBuf,
+}
+
+/// How a demo runs.
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// Where to keep its data (default: a new temporary directory, removed at the end).
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Stop after this many seconds.
+    #[arg(long = "for", value_name = "SECONDS")]
+    pub seconds: Option<u64>,
+    /// Add this to every port, so that two demos can run at once.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=20_000))]
+    pub port_offset: u16,
+    /// Switch a fault on SECONDS after the start, for DURATION seconds (until the end when left out).
+    #[arg(long = "fault", value_name = "NAME@SECONDS[+DURATION]")]
+    pub faults: Vec<PlannedFault>,
+    /// Write what happened as JSON when the demo ends.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+/// Which Belfry to ask.
+#[derive(Debug, Args)]
+pub struct Site {
+    /// The read API of the running Belfry.
+    #[arg(long, default_value = "127.0.0.1:9090")]
+    pub api: SocketAddr,
+}
+
+/// What to do with SIP messages.
+#[derive(Debug, Subcommand)]
+pub enum SipCommand {
+    /// Parse each file as one SIP message and print one JSON line: verdict, status, reason, start line, main headers.
+    Parse {
+        /// Files with one message each; `-` is standard input.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// What can be broken in a demo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum)]
+pub enum Fault {
+    /// The core answers 503 to every call.
+    CoreErrors,
+    /// The relay drops 8 % of the packets.
+    MediaLoss,
+    /// The HTTP backend delays its answers.
+    EdgeSlow,
+    /// The core stops.
+    CoreDown,
+    /// The registrar answers late.
+    RegistrarSlow,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::CoreErrors, Self::MediaLoss, Self::EdgeSlow, Self::CoreDown, Self::RegistrarSlow];
+
+    /// The name on the command line and in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CoreErrors => "core-errors",
+            Self::MediaLoss => "media-loss",
+            Self::EdgeSlow => "edge-slow",
+            Self::CoreDown => "core-down",
+            Self::RegistrarSlow => "registrar-slow",
+        }
+    }
+
+    /// The fault of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| fault.as_str() == name)
+    }
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Break it.
+    On,
+    /// Mend it.
+    Off,
+}
+
+/// A fault that a demo switches on by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedFault {
+    /// Which.
+    pub fault: Fault,
+    /// Seconds after the start.
+    pub at_seconds: u64,
+    /// For how long; until the end when absent.
+    pub for_seconds: Option<u64>,
+}
+
+impl std::str::FromStr for PlannedFault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let names = Fault::ALL.map(Fault::as_str).join(", ");
+        let (name, times) = text
+            .split_once('@')
+            .ok_or_else(|| format!("write NAME@SECONDS[+DURATION], with a name of {names}"))?;
+        let fault =
+            Fault::named(name).ok_or_else(|| format!("no fault is called {name:?}; there are {names}"))?;
+        let seconds =
+            |text: &str| text.parse::<u64>().map_err(|_| format!("{text:?} is not a number of seconds"));
+        let (at_seconds, for_seconds) = match times.split_once('+') {
+            Some((at, duration)) => (seconds(at)?, Some(seconds(duration)?)),
+            None => (seconds(times)?, None),
+        };
+        Ok(Self { fault, at_seconds, for_seconds })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn planned_faults_are_read_and_refused_with_a_reason() {
+        let planned: PlannedFault = "core-errors@20+25".parse().expect("well formed");
+        assert_eq!(planned, PlannedFault { fault: Fault::CoreErrors, at_seconds: 20, for_seconds: Some(25) });
+        assert_eq!("media-loss@3".parse::<PlannedFault>().map(|p| p.for_seconds), Ok(None));
+        for (text, word) in
+            [("core-errors", "write NAME@"), ("corerrors@1", "no fault"), ("core-down@x", "seconds")]
+        {
+            let error = text.parse::<PlannedFault>().expect_err(text);
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

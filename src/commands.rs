@@ -1,0 +1,245 @@
+//! The commands that answer and end.
+
+use std::io::{IsTerminal, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use belfry_signal::{Registry, Resource};
+use belfry_state::{State, Subscriber};
+use clap::CommandFactory;
+use hyper::Method;
+
+use crate::ask::ask;
+use crate::cli::{Cli, Fault, Switch};
+use crate::run::{load, refuse};
+use crate::{catalog, slo_table};
+
+/// How long a command waits for the store to close.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Prints a line for whoever reads the output. A closed pipe is the reader's wish.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Prints a line for whoever must mend something.
+pub fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "belfry: {line}");
+}
+
+/// `belfry check`.
+///
+/// # Errors
+/// Never; a wrong configuration is an exit code.
+pub fn check(path: &Path) -> anyhow::Result<ExitCode> {
+    match load(path) {
+        Ok((config, _)) => {
+            let rooms = [
+                ("edge", config.edge.is_some()),
+                ("core", config.core.is_some()),
+                ("media", config.media.is_some()),
+                ("observe", config.observe.is_some()),
+                ("alerts", config.alerts.is_some()),
+                ("dashboard", config.dashboard.is_some()),
+            ];
+            let on: Vec<&str> = rooms.iter().filter(|(_, is_on)| *is_on).map(|(room, _)| *room).collect();
+            say(&format!("{}: good; rooms that are on: {}", path.display(), on.join(", ")));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(faults) => Ok(refuse(&faults)),
+    }
+}
+
+/// A registry with the signals of every room, none of which runs.
+#[must_use]
+pub fn catalogue_of_all_rooms() -> Registry {
+    let registry = Registry::new(Resource::for_test(), 1).0;
+    drop(crate::signals::Signals::register(&registry));
+    belfry_mesh::describe(&registry);
+    belfry_gateway::describe(&registry);
+    belfry_state::describe(&registry);
+    belfry_signalling::describe(&registry);
+    belfry_relay::describe(&registry);
+    belfry_pipeline::describe(&registry);
+    belfry_series::describe(&registry);
+    belfry_events::describe(&registry);
+    belfry_notify::describe(&registry);
+    belfry_engine::describe(&registry);
+    belfry_dashboard::describe(&registry);
+    registry
+}
+
+/// `belfry catalog`.
+///
+/// # Errors
+/// Never.
+pub fn catalog() -> anyhow::Result<ExitCode> {
+    let text = catalog::render(&catalogue_of_all_rooms().catalogue());
+    say(text.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `belfry call`.
+///
+/// # Errors
+/// When the Belfry at `api` cannot be asked or does not know the call.
+pub fn call(call_id: &str, api: SocketAddr) -> anyhow::Result<ExitCode> {
+    let path = format!("/api/v1/calls/{}?format=text", percent_encoded(call_id));
+    say(block_on(ask(Method::GET, api, &path))?.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `belfry slo`.
+///
+/// # Errors
+/// When the Belfry at `api` cannot be asked.
+pub fn slo(api: SocketAddr) -> anyhow::Result<ExitCode> {
+    let json = block_on(ask(Method::GET, api, "/api/v1/slos"))?;
+    say(slo_table::render(&json)?.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `belfry fault`.
+///
+/// # Errors
+/// When the demo's admin door cannot be asked or refuses.
+pub fn fault(fault: Fault, switch: Switch, admin: SocketAddr) -> anyhow::Result<ExitCode> {
+    let switch = if switch == Switch::On { "on" } else { "off" };
+    block_on(ask(Method::POST, admin, &format!("/faults/{}/{switch}", fault.as_str())))?;
+    say(&format!("{} {switch}", fault.as_str()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `belfry sip parse`: one JSON line per file; the exit code is 0 whatever the verdicts are.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn sip_parse(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    for file in files {
+        let bytes = if file.as_os_str() == "-" {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes).context("read standard input")?;
+            bytes
+        } else {
+            std::fs::read(file).with_context(|| format!("read {}", file.display()))?
+        };
+        say(&crate::sip_line::judge(&file.display().to_string(), &bytes).to_string());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `belfry steer`.
+///
+/// # Errors
+/// When the GeoIP file or the steering section cannot be used.
+pub fn steer(address: IpAddr, path: &Path) -> anyhow::Result<ExitCode> {
+    let config = match load(path) {
+        Ok((config, _)) => config,
+        Err(faults) => return Ok(refuse(&faults)),
+    };
+    let Some(edge) = config.edge else {
+        bail!("{} has no [edge] section, so nothing is steered", path.display())
+    };
+    for step in belfry_gateway::explain(&edge, address, &Registry::new(Resource::for_test(), 1).0)? {
+        say(&step);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `belfry subscribers`: reads lines of `user@domain password` from standard input, so that no password stands in the
+/// process list.
+///
+/// # Errors
+/// When a line is not of that form, or the store cannot be written.
+pub fn subscribers(path: &Path) -> anyhow::Result<ExitCode> {
+    let config = match load(path) {
+        Ok((config, _)) => config,
+        Err(faults) => return Ok(refuse(&faults)),
+    };
+    let Some(core) = config.core else {
+        bail!("{} has no [core] section, so there is no store", path.display())
+    };
+    let mut subscribers = Vec::new();
+    for (number, line) in std::io::stdin().lines().enumerate() {
+        let line = line.context("read standard input")?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let subscriber = read_subscriber(&line).with_context(|| format!("read line {}", number + 1))?;
+        subscribers.push(subscriber);
+    }
+    let count = subscribers.len();
+    block_on(async {
+        let state = State::open(core.state, &Registry::new(Resource::for_test(), 1).0).await?;
+        for subscriber in &subscribers {
+            state.put_subscriber(subscriber).await?;
+        }
+        let stragglers = state.drain(STORE_PATIENCE).await;
+        if !stragglers.is_empty() {
+            bail!("the store did not finish: {}", stragglers.join(", "));
+        }
+        anyhow::Ok(())
+    })?;
+    say(&format!("{count} subscribers can register"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_subscriber(line: &str) -> anyhow::Result<Subscriber> {
+    let (address, password) =
+        line.trim().split_once(char::is_whitespace).context("write `user@domain password`")?;
+    let (user, domain) = address.split_once('@').context("write `user@domain password`")?;
+    if user.is_empty() || domain.is_empty() {
+        bail!("{address:?} is not user@domain");
+    }
+    Ok(Subscriber::new(user, domain, password.trim()))
+}
+
+/// `belfry hash-password`.
+///
+/// # Errors
+/// When standard input holds no password.
+pub fn hash_password() -> anyhow::Result<ExitCode> {
+    say(&belfry_dashboard::hash_password(&read_password()?)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `belfry completions`.
+///
+/// # Errors
+/// Never.
+pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    clap_complete::generate(shell, &mut Cli::command(), "belfry", &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_password() -> anyhow::Result<String> {
+    if std::io::stdin().is_terminal() {
+        complain("type the password, then Enter (it is shown)");
+    }
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).context("read the password from standard input")?;
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        bail!("standard input holds no password; try: echo -n SECRET | belfry ...");
+    }
+    Ok(password.to_owned())
+}
+
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+/// Escapes what may not stand in a path segment (RFC 3986 section 3.3).
+fn percent_encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'@' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}

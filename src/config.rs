@@ -1,0 +1,301 @@
+//! What an operator may set: the sections of `belfry.toml`, one per room.
+//!
+//! A room is on when its section is present. Each crate owns the struct of its section and knows what is allowed in
+//! it; this file reads files and environment, and gives every fault its place.
+
+pub mod document;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use belfry_signal::Region;
+use serde::Deserialize;
+
+use document::Document;
+pub use document::Fault;
+
+/// The annotated defaults: missing keys of a present section come from here.
+pub const SHIPPED: &str = include_str!("../belfry.toml");
+
+/// The prefix of environment variables that set keys: `BELFRY__ADMIN__LISTEN` sets `admin.listen`.
+const ENVIRONMENT_PREFIX: &str = "BELFRY__";
+
+/// Every section.
+const SECTIONS: &[&str] =
+    &["node", "admin", "mesh", "edge", "core", "media", "observe", "alerts", "dashboard"];
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What this process is called, and its bounds.
+    pub node: Node,
+    /// The admin door.
+    pub admin: crate::admin::Config,
+    /// Links to other nodes.
+    pub mesh: belfry_mesh::Config,
+    /// Where customers come in.
+    pub edge: Option<belfry_gateway::Config>,
+    /// Where calls are decided.
+    pub core: Option<Core>,
+    /// Where sound flows.
+    pub media: Option<belfry_relay::Config>,
+    /// Where the house sees itself.
+    pub observe: Option<Observe>,
+    /// Where trouble is named.
+    pub alerts: Option<Alerts>,
+    /// Where people look.
+    pub dashboard: Option<belfry_dashboard::Config>,
+}
+
+/// The `[node]` section.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// This process's name, unique in the site.
+    pub name: String,
+    /// The site.
+    pub site: String,
+    /// The region in which the site stands.
+    pub region: Region,
+    /// Where everything that lives on disk lives; relative paths of other sections start here.
+    pub data: PathBuf,
+    /// The log filter of the terminal.
+    pub log: String,
+    /// Threads of the runtime that carries calls.
+    pub data_threads: usize,
+    /// Threads of the runtime that watches.
+    pub tower_threads: usize,
+    /// Records that may wait for the telemetry pipeline.
+    pub records_max: usize,
+    /// How long each room may take to drain.
+    pub drain: Drain,
+}
+
+/// The `[node.drain]` section.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// The edge: open requests.
+    #[serde(with = "humantime_serde")]
+    pub edge: Duration,
+    /// The core: calls under way.
+    #[serde(with = "humantime_serde")]
+    pub core: Duration,
+    /// Media: streams.
+    #[serde(with = "humantime_serde")]
+    pub media: Duration,
+    /// Alerts: the outbox.
+    #[serde(with = "humantime_serde")]
+    pub alerts: Duration,
+    /// Observe: everything that was emitted.
+    #[serde(with = "humantime_serde")]
+    pub observe: Duration,
+}
+
+/// The `[core]` section.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Core {
+    /// Registrar, proxy, calls.
+    pub signalling: belfry_signalling::Config,
+    /// Subscribers, bindings, call records.
+    pub state: belfry_state::Config,
+}
+
+/// The `[observe]` section.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Observe {
+    /// Where the read APIs listen.
+    pub listen: SocketAddr,
+    /// WAL and delivery.
+    pub pipeline: belfry_pipeline::Config,
+    /// Time series.
+    pub series: belfry_series::Config,
+    /// Logs, spans, SIP messages, calls.
+    pub events: belfry_events::Config,
+}
+
+/// The `[alerts]` section.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alerts {
+    /// SLOs and pages.
+    pub engine: belfry_engine::Config,
+    /// PagerDuty.
+    pub notify: belfry_notify::Config,
+}
+
+impl Config {
+    /// Reads a file, with the environment over it.
+    ///
+    /// # Errors
+    /// Every fault, with its place.
+    pub fn load(path: &Path, environment: &[(String, String)]) -> Result<Self, Vec<Fault>> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let message = format!("cannot be read: {error}; `belfry demo` needs no file, and the repository's belfry.toml is a start");
+            vec![Fault { source: name.clone(), position: None, message }]
+        })?;
+        Self::parse(&name, &text, environment)
+    }
+
+    /// Reads a text; `name` is shown in faults.
+    ///
+    /// # Errors
+    /// Every fault, with its place.
+    pub fn parse(name: &str, text: &str, environment: &[(String, String)]) -> Result<Self, Vec<Fault>> {
+        let mut document = Document::parse(name, text, SHIPPED);
+        document.only_sections(SECTIONS);
+        let paths: Vec<(&str, String, &str)> = environment
+            .iter()
+            .filter_map(|(variable, value)| {
+                let path = variable.strip_prefix(ENVIRONMENT_PREFIX)?.to_lowercase();
+                Some((variable.as_str(), path, value.as_str()))
+            })
+            .collect();
+        for (variable, path, value) in &paths {
+            document.set(variable, &path.split("__").collect::<Vec<_>>(), value);
+        }
+        let node: Option<Node> = document.required_section("node");
+        let node_name = node.as_ref().map_or_else(String::new, |node| node.name.clone());
+        document.set("node.name", &["mesh", "node"], &node_name);
+        let admin = document.required_section("admin");
+        let mesh = document.required_section("mesh");
+        let (edge, core, media) =
+            (document.section("edge"), document.section("core"), document.section("media"));
+        let (observe, alerts) = (document.section("observe"), document.section("alerts"));
+        let dashboard = document.section("dashboard");
+        let (Some(node), Some(admin), Some(mesh)) = (node, admin, mesh) else {
+            return Err(document.into_faults());
+        };
+        let config = Self { node, admin, mesh, edge, core, media, observe, alerts, dashboard };
+        for (section, key, message) in config.check() {
+            document.fault_of_key(section, &key, &message);
+        }
+        let faults = document.into_faults();
+        if faults.is_empty() { Ok(config.placed()) } else { Err(faults) }
+    }
+
+    /// What is wrong although it has the right type: section, key inside it, what is allowed.
+    fn check(&self) -> Vec<(&'static str, String, String)> {
+        let mut faults = Vec::new();
+        let mut add = |section: &'static str, below: &str, found: Vec<(String, String)>| {
+            for (key, message) in found {
+                let key = if below.is_empty() { key } else { format!("{below}.{key}") };
+                faults.push((section, key, message));
+            }
+        };
+        add("node", "", self.node.check());
+        add("mesh", "", self.mesh.check());
+        if let Some(edge) = &self.edge {
+            add("edge", "", edge.check());
+        }
+        if let Some(core) = &self.core {
+            add("core", "signalling", core.signalling.check());
+            add("core", "state", core.state.check());
+        }
+        if let Some(media) = &self.media {
+            add("media", "", media.check());
+        }
+        if let Some(observe) = &self.observe {
+            add("observe", "pipeline", observe.pipeline.check());
+            add("observe", "series", observe.series.check());
+            add("observe", "events", observe.events.check());
+        }
+        if let Some(alerts) = &self.alerts {
+            add("alerts", "engine", alerts.engine.check());
+            add("alerts", "notify", alerts.notify.check());
+            if self.observe.is_none() {
+                faults.push((
+                    "alerts",
+                    String::new(),
+                    "needs the section [observe] in the same process".to_owned(),
+                ));
+            }
+        }
+        if let Some(dashboard) = &self.dashboard {
+            let mut add = |found: Vec<(String, String)>| {
+                faults.extend(found.into_iter().map(|(key, message)| ("dashboard", key, message)));
+            };
+            add(dashboard.check());
+            if self.observe.is_none() || self.alerts.is_none() {
+                let message = "needs the sections [observe] and [alerts] in the same process";
+                faults.push(("dashboard", String::new(), message.to_owned()));
+            }
+        }
+        faults
+    }
+}
+
+impl Node {
+    fn check(&self) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        for (key, name) in [("name", &self.name), ("site", &self.site)] {
+            if let Err(error) = belfry_signal::label::check_name(name) {
+                faults.push((key.to_owned(), error.to_string()));
+            }
+        }
+        for (key, threads) in [("data_threads", self.data_threads), ("tower_threads", self.tower_threads)] {
+            if !(1..=256).contains(&threads) {
+                faults.push((key.to_owned(), "use 1 to 256".to_owned()));
+            }
+        }
+        if !(1024..=16_000_000).contains(&self.records_max) {
+            faults.push(("records_max".to_owned(), "use 1024 to 16000000".to_owned()));
+        }
+        faults
+    }
+}
+
+impl Config {
+    /// The same with every relative path put below the data directory.
+    fn placed(mut self) -> Self {
+        let data = self.node.data.clone();
+        for path in self.paths() {
+            // Joining an absolute path gives that path.
+            *path = data.join(&*path);
+        }
+        self
+    }
+
+    /// Every path of every section.
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let mut paths = Vec::new();
+        if let Some(identity) = &mut self.mesh.identity {
+            let files = [
+                &mut identity.directory,
+                &mut identity.certificate,
+                &mut identity.key,
+                &mut identity.authority,
+            ];
+            paths.extend(files.into_iter().flatten());
+        }
+        if let Some(edge) = &mut self.edge {
+            paths.extend([&mut edge.tls.directory, &mut edge.sip.flow_key_file]);
+            paths.extend(
+                edge.tls.certificates.iter_mut().flat_map(|pair| [&mut pair.chain_file, &mut pair.key_file]),
+            );
+            paths.extend(&mut edge.tls.peer_ca_files);
+            paths.extend(edge.geoip.as_mut().map(|geoip| &mut geoip.database));
+        }
+        if let Some(core) = &mut self.core {
+            paths.push(&mut core.state.directory);
+        }
+        if let Some(observe) = &mut self.observe {
+            paths.extend([
+                &mut observe.pipeline.directory,
+                &mut observe.events.directory,
+                &mut observe.series.directory,
+            ]);
+        }
+        if let Some(alerts) = &mut self.alerts {
+            paths.extend([&mut alerts.engine.directory, &mut alerts.notify.directory]);
+            paths.extend(
+                alerts.notify.services.iter_mut().filter_map(|service| service.routing_key_file.as_mut()),
+            );
+        }
+        paths
+    }
+}

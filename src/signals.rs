@@ -1,0 +1,94 @@
+//! Everything the front door tells the world: start, readiness, reload, drain.
+
+use std::borrow::Cow;
+
+use belfry_signal::record::Attributes;
+use belfry_signal::{Counter, Emitter, Gauge, Registry, Severity};
+
+/// The component's name in records and metrics.
+const COMPONENT: &str = "belfry";
+
+belfry_signal::label_enum! {
+    /// How a reload ended.
+    pub enum Reload("outcome") {
+        /// The new configuration is in force.
+        Swapped = "swapped",
+        /// It is wrong; the old one stays.
+        Refused = "refused",
+    }
+}
+
+/// The front door's signals.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    emitter: Emitter,
+    reloads: Counter<(Reload,)>,
+    ready: Gauge<()>,
+    rooms: Gauge<()>,
+}
+
+impl Signals {
+    /// Registers the front door's metrics.
+    #[must_use]
+    pub fn register(registry: &Registry) -> Self {
+        let component = registry.component(COMPONENT);
+        Self {
+            emitter: component.emitter(),
+            reloads: component
+                .counter("config_reloads_total", "Configurations re-read on SIGHUP, by outcome."),
+            ready: component
+                .gauge("ready", "1 when this process takes customers, 0 while it starts or drains."),
+            rooms: component.gauge("rooms", "Rooms that are on in this process."),
+        }
+    }
+
+    /// A room is up.
+    pub fn room_started(&self, room: &'static str) {
+        self.rooms.add((), 1);
+        self.log(Severity::Info, "room started", vec![("room".into(), room.into())]);
+    }
+
+    /// A room was drained; `stragglers` did not finish.
+    pub fn room_drained(&self, room: &'static str, stragglers: &[String]) {
+        self.rooms.add((), -1);
+        let severity = if stragglers.is_empty() { Severity::Info } else { Severity::Warn };
+        let named = belfry_signal::Value::Text(Cow::Owned(stragglers.join(", ")));
+        self.log(severity, "room drained", vec![("room".into(), room.into()), ("stragglers".into(), named)]);
+    }
+
+    /// This process takes customers from now on, or no longer does.
+    pub fn readiness_changed(&self, is_ready: bool) {
+        self.ready.set((), i64::from(is_ready));
+        self.log(Severity::Info, "readiness changed", vec![("ready".into(), is_ready.into())]);
+    }
+
+    /// SIGHUP brought a new configuration.
+    pub fn config_reloaded(&self) {
+        self.reloads.inc((Reload::Swapped,));
+        self.log(Severity::Info, "configuration reloaded", vec![]);
+    }
+
+    /// SIGHUP brought a configuration with this many faults; the old one stays in force.
+    pub fn config_refused(&self, faults: usize) {
+        self.reloads.inc((Reload::Refused,));
+        let faults = i64::try_from(faults).unwrap_or(i64::MAX);
+        self.log(
+            Severity::Error,
+            "new configuration refused, the old one stays in force",
+            vec![("faults".into(), faults.into())],
+        );
+    }
+
+    /// A demo's fault was switched.
+    pub fn fault_switched(&self, fault: &'static str, is_on: bool) {
+        self.log(
+            Severity::Warn,
+            "fault switched",
+            vec![("fault".into(), fault.into()), ("on".into(), is_on.into())],
+        );
+    }
+
+    fn log(&self, severity: Severity, message: &'static str, attributes: Attributes) {
+        self.emitter.log(COMPONENT, severity, message, attributes, None, None);
+    }
+}

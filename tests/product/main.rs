@@ -1,0 +1,8 @@
+//! The whole product, as a user runs it: the binary, real clients, crashes.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod binary;
+mod crash;
+mod real_clients;
+mod running;

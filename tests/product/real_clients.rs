@@ -1,0 +1,298 @@
+//! Clients that others wrote, from Debian packages, through the edge: sipp, baresip, curl, h2load.
+
+use std::f64::consts::TAU;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::running::{Ports, Running, eventually, free_port, site_config, tool, wait_for_end};
+
+const SCENARIOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");
+/// Calls of the sipp test.
+const CALLS: u32 = 1000;
+/// The tone that baresip plays, in Hz.
+const TONE_HZ: f64 = 440.0;
+
+/// Runs one sipp in the test's folder.
+fn sipp(directory: &Path, port: u16, arguments: &[&str], target: u16) -> Child {
+    Command::new(tool("sipp"))
+        .current_dir(directory)
+        .env("TERM", "dumb")
+        .args(["-i", "127.0.0.1", "-p", &port.to_string(), "-t", "u1", "-nd", "-nostdin"])
+        .args(arguments)
+        .arg(format!("127.0.0.1:{target}"))
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(directory.join(format!("sipp-{port}.out"))).expect("a file"))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sipp starts")
+}
+
+pub(crate) fn register_with_sipp(directory: &Path, user: &str, port: u16, target: u16) {
+    let file = directory.join(format!("{user}.csv"));
+    fs::write(
+        &file,
+        format!("SEQUENTIAL\n{user};belfry.test;[authentication username={user} password=secret]\n"),
+    )
+    .expect("written");
+    let scenario = format!("{SCENARIOS}/register.xml");
+    let file = file.to_string_lossy().into_owned();
+    let mut registering = sipp(directory, port, &["-sf", &scenario, "-inf", &file, "-m", "1"], target);
+    let status = wait_for_end(&mut registering);
+    assert!(status.success(), "sipp could not register {user}: {status}");
+}
+
+/// A-law and mu-law silence would do for packets; a tone lets a person listen to a capture.
+fn write_mu_law_tone(path: &Path) {
+    let samples: Vec<u8> = (0..8000)
+        .map(|n| mu_law((f64::sin(TAU * TONE_HZ * f64::from(n) / 8000.0) * 8000.0) as i16))
+        .collect();
+    fs::write(path, samples).expect("written");
+}
+
+/// ITU-T G.711 mu-law.
+fn mu_law(sample: i16) -> u8 {
+    let sign = if sample < 0 { 0x80 } else { 0 };
+    let magnitude = i32::from(sample).abs().min(32_635) + 132;
+    let exponent = (0..8).rev().find(|e| magnitude & (1 << (e + 7)) != 0).unwrap_or(0);
+    let mantissa = (magnitude >> (exponent + 3)) & 0x0f;
+    !(sign | ((exponent as u8) << 4) | mantissa as u8)
+}
+
+#[test]
+fn two_sipps_register_and_complete_a_thousand_calls_with_sound() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let ports = Ports::free();
+    let belfry = Running::start(directory.path(), ports, &site_config(directory.path(), &ports));
+    belfry.subscribe(&["alice", "bob"]);
+    let (alice_port, bob_port) = (free_port(), free_port());
+    register_with_sipp(directory.path(), "alice", alice_port, ports.sip);
+    register_with_sipp(directory.path(), "bob", bob_port, ports.sip);
+
+    write_mu_law_tone(&directory.path().join("tone.ul"));
+    let callers = directory.path().join("callers.csv");
+    fs::write(
+        &callers,
+        "SEQUENTIAL\nalice;belfry.test;[authentication username=alice password=secret];bob\n",
+    )
+    .expect("written");
+    let callee_media = free_port().to_string();
+    let calls = CALLS.to_string();
+    let callee_scenario = format!("{SCENARIOS}/uas.xml");
+    let callee_arguments = ["-sf", &callee_scenario, "-rtp_echo", "-mp", &callee_media, "-m", &calls];
+    let mut callee = sipp(directory.path(), bob_port, &callee_arguments, ports.sip);
+    let caller_scenario = format!("{SCENARIOS}/uac.xml");
+    let callers = callers.to_string_lossy().into_owned();
+    let caller_arguments = [
+        "-sf",
+        &caller_scenario,
+        "-inf",
+        &callers,
+        "-m",
+        &calls,
+        "-r",
+        "40",
+        "-l",
+        "60",
+        "-trace_err",
+        "-error_file",
+        "errors.log",
+    ];
+    let mut caller = sipp(directory.path(), alice_port, &caller_arguments, ports.sip);
+    let status = wait_for_end(&mut caller);
+    let errors = fs::read_to_string(directory.path().join("errors.log")).unwrap_or_default();
+    let errors: String = errors.chars().take(3000).collect();
+    assert!(status.success(), "the caller failed with {status}:\n{errors}\n{}", belfry.logged());
+    let status = wait_for_end(&mut callee);
+    assert!(status.success(), "the callee failed with {status}");
+
+    // 400 ms of sound each way is 20 packets each way; some are on their way when the call ends.
+    let packets = belfry.metric("media_packets_forwarded_total", "");
+    assert!(packets >= f64::from(CALLS) * 20.0, "{packets} packets were relayed");
+    let answered = eventually("every call is found as answered", || {
+        let (_, body) = belfry.api("/api/v1/calls?limit=1&outcome=answered");
+        body.contains("\"call_id\"").then_some(body)
+    });
+    assert!(answered.contains("\"answered\""), "{answered}");
+    assert_eq!(belfry.metric("signal_records_dropped_total", ""), 0.0);
+}
+
+/// Writes the files of one baresip; `answer` makes it pick up by itself.
+fn baresip_home(directory: &Path, user: &str, ports: &Ports, answer: bool) -> std::path::PathBuf {
+    let home = directory.join(user);
+    fs::create_dir_all(&home).expect("a folder");
+    let modules = "/usr/lib/baresip/modules";
+    let config = format!(
+        "module_path {modules}\nsip_listen 127.0.0.1:{}\nsip_cafile {}\n\
+         audio_player aubridge,{user}\naudio_source aufile,{}\naudio_alert aufile,/dev/null\n\
+         audio_srate 8000\naudio_channels 1\nausrc_format s16\nauplay_format s16\nrtp_ports 16384-18000\n\
+         net_interface 127.0.0.1\nsnd_path {}\n\
+         module g711.so\nmodule aufile.so\nmodule aubridge.so\nmodule sndfile.so\nmodule_app account.so\nmodule_app menu.so\n",
+        free_port(),
+        directory.join("data/edge/tls/ca.pem").display(),
+        home.join("heard.wav").display(),
+        home.join("tone.wav").display(),
+    );
+    fs::write(home.join("config"), config).expect("written");
+    let mode = if answer { ";answermode=auto" } else { "" };
+    let account = format!(
+        "<sip:{user}@belfry.test;transport=tls>;auth_user={user};auth_pass=secret;\
+         outbound=\"sip:127.0.0.1:{};transport=tls\";regint=600;audio_codecs=PCMU{mode}\n",
+        ports.sips
+    );
+    fs::write(home.join("accounts"), account).expect("written");
+    fs::write(home.join("contacts"), "").expect("written");
+    write_wav_tone(&home.join("tone.wav"));
+    home
+}
+
+fn write_wav_tone(path: &Path) {
+    let samples: Vec<u8> = (0..8000 * 20)
+        .flat_map(|n| ((f64::sin(TAU * TONE_HZ * f64::from(n) / 8000.0) * 12_000.0) as i16).to_le_bytes())
+        .collect();
+    let length = u32::try_from(samples.len()).expect("short");
+    let mut wav = Vec::new();
+    wav.extend(b"RIFF");
+    wav.extend((36 + length).to_le_bytes());
+    wav.extend(b"WAVEfmt ");
+    wav.extend([16, 0, 0, 0, 1, 0, 1, 0]);
+    wav.extend(8000u32.to_le_bytes());
+    wav.extend(16_000u32.to_le_bytes());
+    wav.extend([2, 0, 16, 0]);
+    wav.extend(b"data");
+    wav.extend(length.to_le_bytes());
+    wav.extend(samples);
+    fs::write(path, wav).expect("written");
+}
+
+/// How much of the sound's energy is at the tone (Goertzel), 0 to 1, over its loudest second.
+fn tone_share(wav: &[u8]) -> f64 {
+    let samples: Vec<f64> = wav
+        .get(44..)
+        .unwrap_or_default()
+        .chunks_exact(2)
+        .map(|b| f64::from(i16::from_le_bytes([b[0], b[1]])))
+        .collect();
+    let share = |window: &[f64]| {
+        let step = TAU * TONE_HZ / 8000.0;
+        let (mut real, mut imaginary, mut energy) = (0.0, 0.0, 0.0);
+        for (n, sample) in window.iter().enumerate() {
+            real += sample * (step * n as f64).cos();
+            imaginary += sample * (step * n as f64).sin();
+            energy += sample * sample;
+        }
+        let is_loud = energy / window.len() as f64 > 1e6;
+        if is_loud {
+            (real * real + imaginary * imaginary) * 2.0 / (energy * window.len() as f64)
+        } else {
+            0.0
+        }
+    };
+    samples.chunks_exact(4000).map(share).fold(0.0, f64::max)
+}
+
+#[test]
+fn baresip_calls_baresip_over_tls_and_hears_the_tone() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let ports = Ports::free();
+    let belfry = Running::start(directory.path(), ports, &site_config(directory.path(), &ports));
+    belfry.subscribe(&["carol", "dave"]);
+    let start = |user: &str, answer: bool, commands: &[&str]| {
+        let home = baresip_home(directory.path(), user, &ports, answer);
+        let mut command = Command::new(tool("baresip"));
+        command.arg("-f").arg(&home).current_dir(&home).stdin(Stdio::null());
+        for text in commands {
+            command.args(["-e", text]);
+        }
+        command
+            .stdout(fs::File::create(home.join("out")).expect("a file"))
+            .stderr(fs::File::create(home.join("err")).expect("a file"))
+            .spawn()
+            .expect("baresip starts")
+    };
+    let mut dave = start("dave", true, &[]);
+    let registered = |user: &'static str| {
+        let log = directory.path().join(user).join("out");
+        eventually("baresip is registered", || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            text.contains("200 OK").then_some(())
+        });
+    };
+    registered("dave");
+    let mut carol = start("carol", false, &["/dial sip:dave@belfry.test"]);
+    let heard = |user: &str| directory.path().join(user).join("heard.wav");
+    let share = eventually("both sides hear two seconds of the tone", || {
+        let shares = ["carol", "dave"].map(|user| fs::read(heard(user)).map_or(0.0, |wav| tone_share(&wav)));
+        let least = shares[0].min(shares[1]);
+        (least > 0.9).then_some(least)
+    });
+    assert!(share > 0.9, "the tone is {share} of what was heard");
+    for child in [&mut carol, &mut dave] {
+        crate::running::signal(child.id(), "TERM");
+        wait_for_end(child);
+    }
+}
+
+#[test]
+fn curl_and_h2load_get_through_over_both_versions_of_http() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let ports = Ports::free();
+    let backend = backend();
+    let routes = format!(
+        "\n[edge.http]\nbackends = [{{ name = \"portal\", addresses = [\"127.0.0.1:{backend}\"], \
+         connect_timeout = \"2s\", read_timeout = \"5s\" }}]\nroutes = [{{ path = \"/\", backend = \"portal\" }}]\n"
+    );
+    let config = format!("{}{routes}", site_config(directory.path(), &ports));
+    let belfry = Running::start(directory.path(), ports, &config);
+    let ca = directory.path().join("data/edge/tls/ca.pem");
+    for version in ["--http1.1", "--http2"] {
+        let output = Command::new(tool("curl"))
+            .args(["-sS", version, "--max-time", "20", "-w", "%{http_version} %{http_code}", "--cacert"])
+            .arg(&ca)
+            .arg(format!("https://localhost:{}/hello", ports.tls))
+            .output()
+            .expect("curl runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let expected = if version == "--http2" { "2 200" } else { "1.1 200" };
+        assert!(text.ends_with(expected), "{version}: {text} {}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains("portal"), "{text}");
+    }
+    for flags in [vec!["--h1", "-c", "8"], vec!["-c", "4", "-m", "8"]] {
+        let output = Command::new(tool("h2load"))
+            .args(["-n", "2000"])
+            .args(&flags)
+            .arg(format!("https://127.0.0.1:{}/load", ports.tls))
+            .output()
+            .expect("h2load runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("2000 succeeded, 0 failed"), "{flags:?}:\n{text}");
+    }
+    assert!(belfry.metric("edge_requests_total", "") >= 4002.0);
+    let (status, body) = belfry.api("/api/v1/logs?query=component:edge_gateway&limit=5");
+    assert_eq!(status, 200, "{body}");
+}
+
+/// A backend of the standard library: answers every request and keeps the connection.
+fn backend() -> u16 {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut writer = stream.try_clone().expect("a handle");
+                let mut lines = BufReader::new(stream).lines();
+                while let Some(Ok(line)) = lines.next() {
+                    if line.is_empty() {
+                        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nportal\n";
+                        if writer.write_all(answer.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    port
+}
