@@ -94,8 +94,6 @@ pub struct LimitsConfig {
     pub sip_flow_queue_max: usize,
     /// Remembered TLS sessions for resumption by id; tickets need no memory.
     pub tls_sessions_max: usize,
-    /// Bytes of an HTTP/1.1 request header, 4,096 to 1,048,575 (h2 has its own 64 KiB).
-    pub http_header_bytes_max: usize,
     /// Concurrent h2 streams of one connection.
     pub h2_streams_max: u32,
     /// Requests of one HTTP/1.1 connection.
@@ -238,8 +236,6 @@ impl Config {
         let limits = &self.limits;
         let bytes = limits.sip_message_bytes_max;
         need((1_300..=65_535).contains(&bytes), "limits.sip_message_bytes_max", "use 1300 to 65535");
-        let bytes = limits.http_header_bytes_max;
-        need((4_096..=1_048_575).contains(&bytes), "limits.http_header_bytes_max", "use 4096 to 1048575");
         for (key, value) in [
             ("limits.connections_max", limits.connections_max),
             ("limits.connections_per_listener_max", limits.connections_per_listener_max),

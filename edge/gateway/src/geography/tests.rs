@@ -139,7 +139,6 @@ fn config(path: &Path) -> Config {
         sip_flow_queue_max = 1
         tls_sessions_max = 1
         h2_streams_max = 1
-        http_header_bytes_max = 4096
         http_requests_per_connection_max = 1
         [timeouts]
         handshake = "1s"

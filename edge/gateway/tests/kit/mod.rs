@@ -85,7 +85,6 @@ sip_flows_max = 1000
 sip_flow_queue_max = 64
 tls_sessions_max = 100
 h2_streams_max = 100
-http_header_bytes_max = 65536
 http_requests_per_connection_max = 1000
 [timeouts]
 handshake = "5s"
