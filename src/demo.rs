@@ -71,8 +71,8 @@ pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let customers_runtime = Builder::new_multi_thread().thread_name("customers").enable_all().build()?;
     let customers = customers_runtime.handle().clone();
     let demo = async {
-        let scene = Scene::set(config, &text, surroundings, doors, &data, &customers).await?;
-        scene.play(arguments).await
+        let scene = Box::pin(Scene::set(config, &text, surroundings, doors, &data, &customers)).await?;
+        Box::pin(scene.play(arguments)).await
     };
     let ended = runtimes.tower.block_on(demo);
     customers_runtime.shutdown_background();
@@ -107,9 +107,9 @@ impl Scene {
         let backend = Backend::start(doors.backend())
             .await
             .with_context(|| format!("listen on {}: another demo? try --port-offset 100", doors.backend()))?;
-        let pagerduty = PagerDuty::start(doors.pagerduty(), &[ROUTING_KEY])
-            .await
-            .with_context(|| format!("listen on {}: another demo? try --port-offset 100", doors.pagerduty()))?;
+        let pagerduty = PagerDuty::start(doors.pagerduty(), &[ROUTING_KEY]).await.with_context(|| {
+            format!("listen on {}: another demo? try --port-offset 100", doors.pagerduty())
+        })?;
         progress.set_message("the rooms: observe, alerts, dashboard, media, core, edge");
         let app = App::start(config, text, surroundings)
             .await
@@ -155,7 +155,9 @@ impl Scene {
             match heard {
                 Heard::Order(Some(Order::Fault(fault, is_on))) => self.switch(fault, is_on).await?,
                 Heard::Stop | Heard::Order(Some(Order::Drain) | None) => break,
-                Heard::Reload => say("the demo's configuration is made by the demo; there is nothing to reload"),
+                Heard::Reload => {
+                    say("the demo's configuration is made by the demo; there is nothing to reload")
+                }
             }
         }
         self.finish(arguments.report.clone()).await
@@ -163,7 +165,8 @@ impl Scene {
 
     async fn switch(&mut self, fault: Fault, is_on: bool) -> anyhow::Result<()> {
         let seconds = self.started.elapsed().as_secs_f64();
-        let open = self.windows.iter_mut().find(|window| window.fault == fault && window.until_seconds.is_none());
+        let open =
+            self.windows.iter_mut().find(|window| window.fault == fault && window.until_seconds.is_none());
         match (open, is_on) {
             (None, true) => {
                 self.windows.push(FaultWindow { fault, from_seconds: seconds, until_seconds: None });
@@ -195,7 +198,8 @@ impl Scene {
         let Some(observe) = &self.app.observe else { bail!("the demo's configuration has no [observe]") };
         observe.pipeline.flush().await;
         let counts = observe.pipeline.counts();
-        let signals = report::Signals { emitted: counts.emitted, stored: counts.stored, dropped: counts.dropped };
+        let signals =
+            report::Signals { emitted: counts.emitted, stored: counts.stored, dropped: counts.dropped };
         let mos = scores(&observe.reader).await;
         let told = report::Report {
             seconds,
@@ -213,7 +217,8 @@ impl Scene {
         let json = serde_json::to_string_pretty(&told)?;
         match report {
             Some(path) => {
-                std::fs::write(&path, format!("{json}\n")).with_context(|| format!("write {}", path.display()))?;
+                std::fs::write(&path, format!("{json}\n"))
+                    .with_context(|| format!("write {}", path.display()))?;
                 say(&format!("report written to {}", path.display()));
             }
             None => say(&json),
@@ -225,7 +230,8 @@ impl Scene {
         let doors = self.doors;
         let login = self.app.dashboard.as_ref().and_then(belfry_dashboard::DashboardHandle::login_link);
         let login = login.unwrap_or_else(|| format!("http://{}", doors.page()));
-        let admin = if doors.admin().port() == 9901 { String::new() } else { format!(" --admin {}", doors.admin()) };
+        let admin =
+            if doors.admin().port() == 9901 { String::new() } else { format!(" --admin {}", doors.admin()) };
         let api = if doors.api().port() == 9090 { String::new() } else { format!(" --api {}", doors.api()) };
         say(&format!(
             "\n  Belfry is running, with {} simulated customers in three countries.\n\n  \
@@ -253,7 +259,7 @@ impl Scene {
 async fn scores(reader: &Reader) -> report::Scores {
     let filter = CallFilter { limit: CALLS_SCORED_MAX, ..CallFilter::default() };
     let mut scores: Vec<f64> = match reader.calls(filter).await {
-        Ok(found) => found.items.iter().filter_map(|row| row.call.mos_mean).collect(),
+        Ok(found) => found.rows.iter().filter_map(|row| row.call.mos_mean).collect(),
         Err(error) => {
             complain(&format!("the calls cannot be read: {error}"));
             Vec::new()

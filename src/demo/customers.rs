@@ -96,9 +96,12 @@ impl Tally {
     #[expect(clippy::cast_precision_loss, reason = "counts of calls")]
     pub fn calls(&self, windows: &[FaultWindow]) -> report::Calls {
         let count = |calls: &mut dyn Iterator<Item = &Done>| -> (u64, u64) {
-            calls.fold((0, 0), |(tried, completed), call| (tried + 1, completed + u64::from(call.is_completed)))
+            calls.fold((0, 0), |(tried, completed), call| {
+                (tried + 1, completed + u64::from(call.is_completed))
+            })
         };
-        let meets = |call: &&Done| windows.iter().any(|window| window.meets(call.from_seconds, call.until_seconds));
+        let meets =
+            |call: &&Done| windows.iter().any(|window| window.meets(call.from_seconds, call.until_seconds));
         let (tried, completed) = count(&mut self.calls.iter());
         let (outside, completed_outside) = count(&mut self.calls.iter().filter(|call| !meets(call)));
         let completed_ratio_outside_faults =
@@ -157,7 +160,9 @@ impl Customers {
             }
             anyhow::Ok(())
         };
-        timeout(FIRST_REGISTRATIONS, all_registered).await.context("the customers did not register in time")??;
+        timeout(FIRST_REGISTRATIONS, all_registered)
+            .await
+            .context("the customers did not register in time")??;
         for land in LANDS {
             for number in 1..=VISITORS {
                 tasks.spawn_on(world.clone().visit(land, number), runtime);
@@ -189,7 +194,12 @@ impl Customers {
 
 impl World {
     /// A phone that is switched on and registered, over the transport that its number gives it.
-    async fn registered(self, kind: &'static str, land: Land, number: u8) -> anyhow::Result<(&'static str, Seat)> {
+    async fn registered(
+        self,
+        kind: &'static str,
+        land: Land,
+        number: u8,
+    ) -> anyhow::Result<(&'static str, Seat)> {
         let (transport, edge) = match number % 3 {
             0 => (Transport::Wss, self.doors.tls()),
             1 => (Transport::Udp, self.doors.sip()),
@@ -206,7 +216,10 @@ impl World {
         };
         let seat = Seat { phone: Phone::start(config.clone()).await?, config };
         self.counts.registrations_tried.fetch_add(1, Ordering::Relaxed);
-        seat.phone.register().await.with_context(|| format!("register {}", seat.phone.address_of_record()))?;
+        seat.phone
+            .register()
+            .await
+            .with_context(|| format!("register {}", seat.phone.address_of_record()))?;
         self.counts.registrations_ok.fetch_add(1, Ordering::Relaxed);
         Ok((kind, seat))
     }
@@ -230,7 +243,8 @@ impl World {
                 register_at = Instant::now() + milliseconds(REGISTER_MS);
                 self.register(&mut seat).await;
             }
-            let callee = user("callee", &LANDS[rand::random_range(0..LANDS.len())], rand::random_range(1..=CALLEES));
+            let callee =
+                user("callee", &LANDS[rand::random_range(0..LANDS.len())], rand::random_range(1..=CALLEES));
             let from_seconds = self.started.elapsed().as_secs_f64();
             let plan = CallPlan::talk(milliseconds(TALK_MS));
             let report = seat.phone.call(&format!("sip:{callee}@{DOMAIN}"), plan).await;
@@ -248,7 +262,7 @@ impl World {
             server_name: "localhost".to_owned(),
             source: land.address(200 + number),
             trust: self.trust.clone(),
-            is_http2: number % 2 == 0,
+            is_http2: number.is_multiple_of(2),
             timeout: Duration::from_secs(5),
         };
         let mut open: Option<Connection> = None;
@@ -308,9 +322,15 @@ mod tests {
 
     #[test]
     fn only_calls_that_met_no_fault_count_against_us() {
-        let done = |from_seconds, until_seconds, is_completed| Done { from_seconds, until_seconds, is_completed };
+        let done =
+            |from_seconds, until_seconds, is_completed| Done { from_seconds, until_seconds, is_completed };
         let tally = Tally {
-            calls: vec![done(0.0, 3.0, true), done(5.0, 8.0, false), done(21.0, 21.1, false), done(50.0, 53.0, true)],
+            calls: vec![
+                done(0.0, 3.0, true),
+                done(5.0, 8.0, false),
+                done(21.0, 21.1, false),
+                done(50.0, 53.0, true),
+            ],
             ..Tally::default()
         };
         let window = FaultWindow { fault: Fault::CoreErrors, from_seconds: 20.0, until_seconds: Some(45.0) };

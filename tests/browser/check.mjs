@@ -8,13 +8,14 @@
 
 import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { connect, createServer } from "node:net";
 import { join } from "node:path";
 
 import { chromium } from "playwright-core";
 
-const url = process.env.BELFRY_URL;
+const link = process.env.BELFRY_URL;
 const output = process.argv[2];
-if (!url || !output) {
+if (!link || !output) {
   console.error("usage: BELFRY_URL=http://127.0.0.1:8080/login/TOKEN node check.mjs OUTPUT_DIRECTORY");
   process.exit(2);
 }
@@ -27,7 +28,10 @@ const FLAGS = [
   "--disable-component-update", "--disable-sync",
 ];
 
-const origin = new URL(url).origin;
+// The browser reaches the server through a wire of ours, which can be cut.
+const wire = await layWire(new URL(link));
+const origin = `http://127.0.0.1:${wire.port}`;
+const url = origin + new URL(link).pathname;
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 mkdirSync(output, { recursive: true });
 
@@ -44,17 +48,18 @@ try {
   const bytes = listen(page);
   await logIn(page, bytes);
   await watchTheGridMove(page);
-  await pictureTheOverview(page, context);
+  await pictureTheOverview(page);
   await walkWithTheKeyboard(page);
   await openACall(page);
   await searchTheLogs(page);
   await readARunbook(page);
-  await loseAndFindTheServer(page, context);
+  await loseAndFindTheServer(page);
   await logOut(page, context);
 } catch (error) {
   await fail(error);
 }
 await browser.close();
+wire.close();
 console.log(`browser test: all is as it should be; pictures are in ${output}`);
 
 async function logIn(page, bytes) {
@@ -95,7 +100,7 @@ async function watchTheGridMove(page) {
   }
 }
 
-async function pictureTheOverview(page, context) {
+async function pictureTheOverview(page) {
   say("look at the overview");
   await page.locator(".slos tbody tr").first().waitFor();
   const size = await page.evaluate(() => ({
@@ -162,6 +167,8 @@ async function searchTheLogs(page) {
   await page.getByRole("searchbox").fill("severity:(");
   await page.keyboard.press("Enter");
   await page.locator(".refused").waitFor();
+  // The browser complains about every 400; this one is the answer that we asked for.
+  complaints.splice(0, complaints.length, ...complaints.filter((text) => !text.includes("400 (Bad Request)")));
 }
 
 async function readARunbook(page) {
@@ -177,16 +184,16 @@ async function readARunbook(page) {
   await page.locator(".title .count").waitFor();
 }
 
-async function loseAndFindTheServer(page, context) {
+async function loseAndFindTheServer(page) {
   say("lose the server: STALE in words, and LIVE again when it is back");
   await page.goto(`${origin}/`);
   await page.locator('[data-link="live"]').waitFor();
   const quiet = complaints.length;
-  await context.setOffline(true);
+  wire.cut();
   await page.locator('[data-link="stale"]').waitFor({ timeout: 20_000 });
   await page.locator(".stale-banner").waitFor();
   await page.screenshot({ path: join(output, "stale.png") });
-  await context.setOffline(false);
+  wire.mend();
   await page.locator('[data-link="live"]').waitFor({ timeout: 20_000 });
   // The browser itself complains about the connection that we cut.
   complaints.length = quiet;
@@ -197,6 +204,30 @@ async function logOut(page, context) {
   await page.getByRole("button", { name: "Log out" }).click();
   await page.waitForURL(`${origin}/login`);
   expect((await context.request.get(`${origin}/api/status`)).status() === 401, "after the logout there is no data");
+}
+
+/** A TCP proxy on loopback. */
+async function layWire(server) {
+  const open = new Set();
+  let isCut = false;
+  const proxy = createServer((near) => {
+    if (isCut) return near.destroy();
+    const far = connect({ host: server.hostname, port: Number(server.port || 80) });
+    for (const [socket, other] of [[near, far], [far, near]]) {
+      open.add(socket);
+      socket.setNoDelay(true);
+      socket.pipe(other);
+      socket.on("error", () => other.destroy());
+      socket.on("close", () => (open.delete(socket), other.destroy()));
+    }
+  });
+  await new Promise((ready) => proxy.listen(0, "127.0.0.1", ready));
+  const cut = () => {
+    isCut = true;
+    for (const socket of open) socket.destroy();
+  };
+  const close = () => (cut(), proxy.close());
+  return { port: proxy.address().port, cut, mend: () => (isCut = false), close };
 }
 
 /** Complaints of the page, and the bytes of each of its files as they were sent. */

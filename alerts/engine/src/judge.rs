@@ -158,10 +158,7 @@ impl Judge {
             since_unix_nanos: since.saturating_mul(NANOS),
             good_ratio_5m: window(300).and_then(|window| window.error_ratio()).map(|ratio| 1.0 - ratio),
             events_per_second: minute.total() as f64 / minute.measured_seconds.max(1) as f64,
-            last_event_unix_nanos: watched
-                .and_then(|w| w.last_event_second)
-                .unwrap_or(0)
-                .saturating_mul(NANOS),
+            last_event_unix_nanos: watched.and_then(|w| w.last_event_second).map(|s| s.saturating_mul(NANOS)),
         }
     }
 

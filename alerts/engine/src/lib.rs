@@ -27,6 +27,8 @@ pub use status::{
     Cell, CellState, Change, Page, PageState, PairStatus, SloStatus, Status, Watchdog, Window as WindowStatus,
 };
 
+pub use belfry_notify::AlertName;
+
 /// Registers the crate's metric families, for the catalogue of a process that does not run it.
 pub fn describe(registry: &belfry_signal::Registry) {
     signals::Signals::register(registry);

@@ -308,7 +308,7 @@ impl Record {
     fn shown(&self) -> Shown {
         Shown {
             id: self.id.to_string(),
-            alert: self.alert.as_str(),
+            alert: self.alert,
             journey: self.journey,
             region: self.lead.clone(),
             regions: self.regions(),

@@ -1,5 +1,6 @@
 //! What the engine shows: one snapshot a second, for the control-tower page and the JSON APIs.
 
+use belfry_notify::AlertName;
 use belfry_signal::{Cause, Journey, Label, Region, Room};
 use serde::{Serialize, Serializer};
 
@@ -125,8 +126,8 @@ pub struct Cell {
     pub good_ratio_5m: Option<f64>,
     /// Events a second over the measured part of the last minute.
     pub events_per_second: f64,
-    /// When the last event was; 0 when there never was one.
-    pub last_event_unix_nanos: u64,
+    /// When the last event was; `None` when there never was one.
+    pub last_event_unix_nanos: Option<u64>,
 }
 
 /// Whether somebody is still needed.
@@ -145,7 +146,8 @@ pub struct Page {
     /// The opaque handle that links carry.
     pub id: String,
     /// Which alert; its runbook has the same name.
-    pub alert: &'static str,
+    #[serde(serialize_with = "label")]
+    pub alert: AlertName,
     /// What customers cannot do.
     #[serde(serialize_with = "label")]
     pub journey: Journey,

@@ -88,7 +88,8 @@ fn render(text: &str) -> String {
     });
     let mut rendered = String::new();
     html::push_html(&mut rendered, events);
-    rendered
+    // Long lines scroll, so the keyboard must be able to get there.
+    rendered.replace("<pre>", "<pre tabindex=\"0\">")
 }
 
 fn links(lines: &str) -> String {
@@ -139,7 +140,7 @@ mod tests {
         assert!(html.contains("href=\"/logs?q=severity%3A%3E%3Dwarn%20%22a%20%26%20b%22\""), "{html}");
         assert!(html.contains("href=\"/calls?q=call.outcome%3Afailed\""), "{html}");
         assert!(html.contains("<code>severity:&gt;=warn &quot;a &amp; b&quot;</code>"), "{html}");
-        assert!(html.contains("<pre><code>plain\n</code></pre>"), "{html}");
+        assert!(html.contains("<pre tabindex=\"0\"><code>plain\n</code></pre>"), "{html}");
         assert!(!html.contains("<script>"), "{html}");
         assert_eq!(runbooks.titles().runbooks[0].name, "A");
     }

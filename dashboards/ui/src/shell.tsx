@@ -21,7 +21,7 @@ export function Shell({ children, wall = false }: { children: ComponentChildren;
         Skip to the content
       </a>
       <header class="bar">
-        <a class="brand" href="/" aria-label="Belfry, overview">
+        <a class="brand" href="/">
           <Bell />
           <span>Belfry</span>
           {snapshot.value?.site && <span class="site">{snapshot.value.site}</span>}

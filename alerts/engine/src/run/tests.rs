@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use belfry_notify::{Notify, ServiceConfig};
+use belfry_notify::{AlertName, Notify, ServiceConfig};
 use belfry_signal::{Cause, Journey, Pii, Room};
 use http_body_util::BodyExt;
 use tokio::time::sleep;
@@ -133,7 +133,10 @@ async fn the_demos_fault_is_paged_within_8_seconds_and_resolved_soon_after_its_e
     assert_eq!(house.taken(), (1, 1));
     let status = house.engine.status();
     let page = &status.pages[0];
-    assert_eq!((page.alert, page.room, page.state), ("CallSetupBudgetBurn", Room::Core, PageState::Resolved));
+    assert_eq!(
+        (page.alert, page.room, page.state),
+        (AlertName::CallSetupBudgetBurn, Room::Core, PageState::Resolved)
+    );
     assert_eq!(page.causes[0].0, Cause::ServerError);
     assert_eq!(page.examples, 3);
     let example = house.engine.example(&page.id, 1).expect("kept");

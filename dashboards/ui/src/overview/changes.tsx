@@ -15,7 +15,7 @@ export function Changes({ changes, peers }: { changes: Change[]; peers: Peer[] }
       <header>
         <h2 id="changes-title">Changes and faults</h2>
       </header>
-      <div class="scroll" tabIndex={0} role="region" aria-labelledby="changes-title">
+      <div class="scroll" tabIndex={0} role="group" aria-labelledby="changes-title">
         {down.map((peer) => (
           <p class="peer-down" key={peer.name + peer.service}>
             <StateMark state="critical" /> Link to {peer.name} ({peer.service}) is down

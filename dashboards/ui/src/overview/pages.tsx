@@ -20,7 +20,7 @@ export function Pages({ pages }: { pages: Page[] }) {
         <h2 id="pages-title">Pages</h2>
         <p>{open.length} open</p>
       </header>
-      <div class="scroll" tabIndex={0} role="region" aria-labelledby="pages-title">
+      <div class="scroll" tabIndex={0} role="group" aria-labelledby="pages-title">
         {open.length === 0 && <p class="quiet">No page is open.</p>}
         {open.map((page) => (
           <PageCard key={page.id} page={page} />

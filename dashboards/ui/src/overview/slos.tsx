@@ -15,7 +15,7 @@ export function Slos({ slos }: { slos: Slo[] }) {
         <h2 id="slos-title">Objectives, first to run out on top</h2>
         <p>{tally(slos)}</p>
       </header>
-      <div class="scroll" tabIndex={0} role="region" aria-labelledby="slos-title">
+      <div class="scroll" tabIndex={0} role="group" aria-labelledby="slos-title">
         <table>
           <thead>
             <tr>

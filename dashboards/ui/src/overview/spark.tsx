@@ -1,10 +1,15 @@
-/** A quarter of an hour of one cell: height is traffic, colour is the state at that time. */
+/**
+ * A quarter of an hour of one cell: height is traffic, colour is the state at that time.
+ * After a start it begins with a third of that width, so that the first minutes can be seen.
+ */
 
 import type { State, TrendPoint } from "../wire";
 
 const HEIGHT = 100;
+const YOUNG = 1 / 3;
 
-export function Spark({ points, length }: { points: TrendPoint[]; length: number }) {
+export function Spark({ points, length: longest }: { points: TrendPoint[]; length: number }) {
+  const length = Math.max(points.length, Math.ceil(longest * YOUNG));
   const highest = Math.max(0.1, ...points.map(([rate]) => rate));
   const paths = new Map<State, string>();
   const offset = length - points.length;
