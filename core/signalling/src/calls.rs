@@ -223,7 +223,7 @@ impl Calls {
             region: invite.region.clone(),
             country: invite.country.clone(),
             transport: invite.transport,
-            relay: None,
+            relay: chain.relay,
             is_offer_delayed: invite.sdp().is_none(),
             report: None,
             silent_legs: Vec::new(),
@@ -270,9 +270,14 @@ impl Calls {
         self.closing.get_mut(&epoch)
     }
 
-    /// Drops the books of an attempt that counts for nothing.
+    /// Drops the books of an attempt that the called side challenged: it goes on with the next INVITE of its chain,
+    /// on the relay that has its session. Should none come, the relay gives the session up by itself.
     pub(crate) fn forget(&mut self, call_id: &str) -> Option<Call> {
-        self.live.remove(call_id)
+        let call = self.live.remove(call_id)?;
+        if let Some(relay) = &call.relay {
+            self.chains.keep_relay(call_id, Arc::clone(relay));
+        }
+        Some(call)
     }
 
     /// Closes the books.

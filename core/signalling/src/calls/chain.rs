@@ -2,6 +2,7 @@
 //! its first INVITE (RFC 6076 section 4.3).
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belfry_signal::SpanContext;
@@ -15,12 +16,14 @@ const CHAINS_MAX: usize = 16_384;
 const CHAIN_LIFETIME: Duration = Duration::from_secs(32);
 
 /// Where an attempt began.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Chain {
     /// The root span of the call that may come of it.
     pub(crate) root: SpanContext,
     pub(crate) began: Instant,
     pub(crate) start_unix_nanos: u64,
+    /// The relay that holds a session from before the challenge.
+    pub(crate) relay: Option<Arc<str>>,
 }
 
 /// The attempts that began lately, by Call-ID.
@@ -36,13 +39,20 @@ impl Chains {
     pub(super) fn of(&mut self, invite: &Received, now: Instant) -> Chain {
         self.forget_old(now);
         if let Some(chain) = self.chains.get(invite.call_id()) {
-            return *chain;
+            return chain.clone();
         }
         let root = SpanContext { trace_id: invite.trace_id, ..SpanContext::new_root() };
-        let chain = Chain { root, began: now, start_unix_nanos: invite.unix_nanos };
-        self.chains.insert(invite.call_id().into(), chain);
+        let chain = Chain { root, began: now, start_unix_nanos: invite.unix_nanos, relay: None };
+        self.chains.insert(invite.call_id().into(), chain.clone());
         self.order.push_back((now, invite.call_id().into()));
         chain
+    }
+
+    /// The called side asked for credentials: its session waits for the caller to come back with them.
+    pub(super) fn keep_relay(&mut self, call_id: &str, relay: Arc<str>) {
+        if let Some(chain) = self.chains.get_mut(call_id) {
+            chain.relay = Some(relay);
+        }
     }
 
     /// The attempt is over: another one of this Call-ID begins anew.

@@ -24,7 +24,7 @@ impl Core {
             return Some(epoch);
         };
         let request = Request::Delete { session: SessionKey(key.to_string()) };
-        if self.ask_relay(&relay, request, Then::Close { epoch: Some(epoch) }).is_err() {
+        if self.ask_relay(&relay, request, Then::Close { epoch }).is_err() {
             self.write_record(epoch);
         }
         Some(epoch)

@@ -77,8 +77,8 @@ pub(crate) enum Then {
     Respond { branch: TransactionId, response: Arc<Received> },
     /// Forward an ACK with the new body.
     Acknowledge { ack: Arc<Received> },
-    /// Close the books of the call of this epoch with the relay's report; `None` when nobody wants it.
-    Close { epoch: Option<u64> },
+    /// Close the books of the call of this epoch with the relay's report.
+    Close { epoch: u64 },
 }
 
 impl Core {

@@ -260,6 +260,26 @@ async fn a_phones_503_is_not_ours() {
 }
 
 #[tokio::test]
+async fn a_phone_that_challenges_does_not_make_two_attempts() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house).await;
+    house.call(&alice, "bob", "challenged", SDP).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    let challenge = "Proxy-Authenticate: Digest realm=\"bobs-phone\", nonce=\"1\"\n";
+    house.say(&bob, &invite.answer("407 Proxy Authentication Required", "tb", challenge));
+    house.hear_request(&bob, "ACK").await;
+    let challenged = house.hear_status(&alice, 407).await;
+    assert!(challenged.text().contains("bobs-phone"));
+    house.acknowledge(&alice, &challenged);
+    assert_eq!((journey(&house), house.core.live_calls()), ((0, 0), 0));
+    house.call_from(&alice, "bob", "challenged", 3, SDP).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    house.say_with(&bob, &invite.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())), SDP);
+    house.hear_status(&alice, 200).await;
+    assert_eq!((journey(&house), house.relay.asked().len()), ((1, 0), 3));
+}
+
+#[tokio::test]
 async fn it_rings_only_so_long() {
     let config = Config { ring_timeout: Duration::from_secs(1), ..Config::for_test() };
     let mut house = House::with(config).await;
