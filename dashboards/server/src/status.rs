@@ -147,7 +147,7 @@ impl Projector {
         };
         json::Page {
             id: page.id.clone(),
-            alert: page.alert.to_owned(),
+            alert: page.alert.as_str().to_owned(),
             journey: page.journey.as_str().to_owned(),
             region: page.region.as_str().to_owned(),
             regions: page.regions.iter().map(|region| region.as_str().to_owned()).collect(),
@@ -161,7 +161,7 @@ impl Projector {
             resolved_ms: page.resolved_unix_nanos.map(millis),
             summary: page.summary.clone(),
             examples: page.examples,
-            has_runbook: self.runbooks.has(page.alert),
+            has_runbook: self.runbooks.has(page.alert.as_str()),
         }
     }
 
@@ -245,7 +245,7 @@ fn cell(cell: &belfry_engine::Cell) -> json::Cell {
         since_ms: millis(cell.since_unix_nanos),
         good_ratio_5m: cell.good_ratio_5m,
         events_per_second: cell.events_per_second,
-        last_event_ms: (cell.last_event_unix_nanos > 0).then(|| millis(cell.last_event_unix_nanos)),
+        last_event_ms: cell.last_event_unix_nanos.map(millis),
     }
 }
 
@@ -296,7 +296,7 @@ mod tests {
             since_ms: 0.0,
             good_ratio_5m: None,
             events_per_second: rate,
-            last_event_ms: None,
+            last_event_ms: cell.last_event_unix_nanos.map(millis),
         }
     }
 
