@@ -130,7 +130,7 @@ impl Core {
             };
             self.signals.transaction_ended(ended, request.method, SpanKind::Server);
         }
-        if request.method == MethodName::Bye {
+        if exchange.ended_call.is_some() {
             self.signals.disconnected(now().saturating_duration_since(exchange.began));
         }
         if !exchange.is_setup {

@@ -265,6 +265,11 @@ impl Calls {
         Some(epoch)
     }
 
+    /// The live calls.
+    pub(crate) fn live_keys(&self) -> Vec<CallKey> {
+        self.live.keys().cloned().collect()
+    }
+
     /// A call that is over and whose books are open.
     pub(crate) fn closing(&mut self, epoch: u64) -> Option<&mut Call> {
         self.closing.get_mut(&epoch)

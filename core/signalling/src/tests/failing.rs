@@ -366,6 +366,21 @@ async fn credentials_of_one_domain_do_not_open_another() {
 }
 
 #[tokio::test]
+async fn a_stopping_core_hangs_up_and_writes_records() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house).await;
+    house.call(&alice, "bob", "talking", SDP).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    house.say_with(&bob, &invite.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())), SDP);
+    house.hear_status(&alice, 200).await;
+    assert_eq!(house.core.drain(Duration::from_millis(1)).await, ["1 call"]);
+    house.hear_request(&alice, "BYE").await;
+    house.hear_request(&bob, "BYE").await;
+    assert_eq!(record(&house).await, ("answered".into(), "shut_down".into(), 200));
+    assert!(house.relay.asked().contains(&"delete".to_owned()));
+}
+
+#[tokio::test]
 async fn a_core_may_stop_and_start_again_in_one_process() {
     let mut house = House::new().await;
     let (alice, _) = phones(&mut house).await;
@@ -390,6 +405,10 @@ async fn a_draining_core_finishes_what_it_has() {
     house.say(&bob, &invite.answer("180 Ringing", "tb", ""));
     house.hear_status(&alice, 180).await;
     assert_eq!(drain.await.expect("no panic"), ["1 call"]);
+    // It did not wait, but it left nothing open.
+    house.hear_request(&bob, "CANCEL").await;
+    house.hear_status(&alice, 503).await;
+    assert_eq!(record(&house).await, ("failed".into(), "shut_down".into(), 503));
 }
 
 #[tokio::test]
