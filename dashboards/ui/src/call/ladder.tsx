@@ -25,9 +25,10 @@ interface Step {
 /** Longer silences than this get a row of their own. */
 const GAP_MS = 1000;
 
-export function Ladder({ messages, summary, start }: { messages: Message[]; summary: CallRow | null; start: number }) {
+export function Ladder({ messages: kept, summary, start }: { messages: Message[]; summary: CallRow | null; start: number }) {
   const [chosen, choose] = useState(0);
-  if (messages.length === 0) return <p class="quiet">No message of this call is kept.</p>;
+  if (kept.length === 0) return <p class="quiet">No message of this call is kept.</p>;
+  const messages = withPeers(kept);
   const parties = findParties(messages, summary);
   const steps = messages.map((message) => step(message, parties));
   const retransmissions = messages.filter((message) => message.retransmission).length;
@@ -157,6 +158,25 @@ function Text({ message, start }: { message: Message; start: number }) {
       <pre tabIndex={0}>{message.text}</pre>
     </aside>
   );
+}
+
+/** A node that sends along a flow may not know the address behind it; the answer to what it sent tells. */
+const UNKNOWN_PEER = "0.0.0.0:0";
+
+function withPeers(messages: Message[]): Message[] {
+  const known = messages.filter((message) => message.peer !== UNKNOWN_PEER);
+  const byBranch = new Map(known.map((message) => [branch(message), message.peer]));
+  byBranch.delete("");
+  const caller = known.find((message) => message.direction === "received")?.peer;
+  const other = known.find((message) => message.peer !== caller)?.peer;
+  return messages.map((message) =>
+    message.peer === UNKNOWN_PEER ? { ...message, peer: byBranch.get(branch(message)) ?? other ?? message.peer } : message,
+  );
+}
+
+/** The topmost Via's branch: the same on a request and on its answers, for each hop (RFC 3261 section 8.1.1.7). */
+function branch(message: Message): string {
+  return /^(?:via|v)\s*:[^\r\n]*?;\s*branch=([^;,\s]+)/im.exec(message.text)?.[1] ?? "";
 }
 
 /** The caller's side first, our nodes in the middle, everybody else to the right, in order of appearance. */
