@@ -51,7 +51,13 @@ fn config() -> Config {
 
 fn view(step: u64) -> Arc<View> {
     let text = |name: &str| Arc::from(format!("{{\"{name}\":{step}}}"));
-    Arc::new(View { snapshot: text("snapshot"), step, trend: text("trend"), point: text("point") })
+    Arc::new(View {
+        snapshot: text("snapshot"),
+        step,
+        trend: text("trend"),
+        point: text("point"),
+        status: Arc::default(),
+    })
 }
 
 fn call() -> Call {
@@ -224,6 +230,7 @@ async fn strangers_get_the_frame_and_no_data() {
         "/api/logs",
         "/api/runbooks",
         "/api/runbooks/x",
+        "/api/pages/p1",
         "/api/pages/p1/examples/1",
         "/api/nothing",
     ];
