@@ -91,7 +91,11 @@ impl App {
     ///
     /// # Errors
     /// When a room cannot be started; what was started is dropped.
-    pub async fn start(config: Config, config_text: &str, surroundings: Surroundings) -> anyhow::Result<Self> {
+    pub async fn start(
+        config: Config,
+        config_text: &str,
+        surroundings: Surroundings,
+    ) -> anyhow::Result<Self> {
         let node = &config.node;
         let resource = Resource {
             node: node.name.clone(),
@@ -175,7 +179,9 @@ impl App {
     /// # Errors
     /// When it cannot be started.
     pub async fn start_core(&mut self) -> anyhow::Result<()> {
-        let (Some(core), Some(state), None) = (&self.config.core, &self.state, &self.core) else { return Ok(()) };
+        let (Some(core), Some(state), None) = (&self.config.core, &self.state, &self.core) else {
+            return Ok(());
+        };
         let deps = Deps {
             registry: self.registry.clone(),
             mesh: self.mesh.clone(),
@@ -199,7 +205,10 @@ impl App {
     }
 
     /// Takes a new configuration into force, or says why not.
-    pub async fn reload(&mut self, loaded: Result<(Config, String), Vec<crate::config::Fault>>) -> Vec<String> {
+    pub async fn reload(
+        &mut self,
+        loaded: Result<(Config, String), Vec<crate::config::Fault>>,
+    ) -> Vec<String> {
         let (config, text) = match loaded {
             Ok(loaded) => loaded,
             Err(faults) => {
@@ -239,32 +248,58 @@ impl App {
         let limits = self.config.node.drain;
         let mut steps = Vec::new();
         if let Some(gateway) = self.gateway.take() {
-            steps.push(Step::new("edge", limits.edge, |deadline| async move { gateway.drain(deadline).await }));
+            steps.push(Step::new(
+                "edge",
+                limits.edge,
+                |deadline| async move { gateway.drain(deadline).await },
+            ));
         }
         if let Some(core) = self.core.take() {
             steps.push(Step::new("core", limits.core, |deadline| async move { core.drain(deadline).await }));
         }
         if let Some(state) = self.state.take() {
-            steps.push(Step::new("state", limits.core, |deadline| async move { state.drain(deadline).await }));
+            steps.push(Step::new(
+                "state",
+                limits.core,
+                |deadline| async move { state.drain(deadline).await },
+            ));
         }
         if let Some(relay) = self.relay.take() {
-            steps.push(Step::new("media", limits.media, |deadline| async move { relay.drain(deadline).await }));
+            steps.push(Step::new(
+                "media",
+                limits.media,
+                |deadline| async move { relay.drain(deadline).await },
+            ));
         }
         let mesh = self.mesh.clone();
         steps.push(Step::new("mesh", limits.media, |deadline| async move { mesh.drain(deadline).await }));
         if let Some(engine) = self.engine.take() {
-            steps.push(Step::new("alerts", limits.alerts, |deadline| async move { engine.drain(deadline).await }));
+            steps.push(Step::new(
+                "alerts",
+                limits.alerts,
+                |deadline| async move { engine.drain(deadline).await },
+            ));
         }
         if let Some(notify) = self.notify.take() {
-            steps.push(Step::new("notify", limits.alerts, |deadline| async move { notify.drain(deadline).await }));
+            steps.push(Step::new(
+                "notify",
+                limits.alerts,
+                |deadline| async move { notify.drain(deadline).await },
+            ));
         }
         if let Some(dashboard) = self.dashboard.take() {
             let limit = limits.alerts;
-            steps.push(Step::new("dashboard", limit, |deadline| async move { dashboard.drain(deadline).await }));
+            steps.push(Step::new(
+                "dashboard",
+                limit,
+                |deadline| async move { dashboard.drain(deadline).await },
+            ));
         }
         if let Some(observe) = self.observe.take() {
             let pipeline = observe.pipeline;
-            steps.push(Step::new("observe", limits.observe, |deadline| async move { pipeline.drain(deadline).await }));
+            steps.push(Step::new("observe", limits.observe, |deadline| async move {
+                pipeline.drain(deadline).await
+            }));
         }
         drain(steps, &self.signals, now).await
     }
@@ -275,11 +310,11 @@ impl App {
     }
 
     async fn start_alerts(&mut self) -> anyhow::Result<()> {
-        let (Some(alerts), Some(observe)) = (self.config.alerts.clone(), &self.observe) else { return Ok(()) };
-        let (registry, reader) = (self.registry.clone(), observe.reader.clone());
+        let Some(alerts) = self.config.alerts.clone() else { return Ok(()) };
+        let registry = self.registry.clone();
         let starting = self.surroundings.tower.spawn(async move {
             let notify = Notify::start(alerts.notify, &registry).context("start notify")?;
-            let deps = EngineDeps { registry, reader, notify: notify.clone() };
+            let deps = EngineDeps { registry, notify: notify.clone() };
             let engine = Engine::start(alerts.engine, deps).context("start the alert engine")?;
             anyhow::Ok((notify, engine))
         });
@@ -298,7 +333,8 @@ impl App {
         }
         let listen = config.listen;
         let binding = self.surroundings.tower.spawn(async move {
-            let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
+            let listener =
+                tokio::net::TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
             let address = listener.local_addr()?;
             tokio::spawn(async move { axum::serve(listener, router).await });
             anyhow::Ok(address)

@@ -57,7 +57,7 @@ pub fn check(path: &Path) -> anyhow::Result<ExitCode> {
 #[must_use]
 pub fn catalogue_of_all_rooms() -> Registry {
     let registry = Registry::new(Resource::for_test(), 1).0;
-    crate::signals::Signals::register(&registry);
+    drop(crate::signals::Signals::register(&registry));
     belfry_mesh::describe(&registry);
     belfry_gateway::describe(&registry);
     belfry_state::describe(&registry);
@@ -140,8 +140,10 @@ pub fn steer(address: IpAddr, path: &Path) -> anyhow::Result<ExitCode> {
         Ok((config, _)) => config,
         Err(faults) => return Ok(refuse(&faults)),
     };
-    let Some(edge) = config.edge else { bail!("{} has no [edge] section, so nothing is steered", path.display()) };
-    for step in belfry_gateway::explain(&edge, address)? {
+    let Some(edge) = config.edge else {
+        bail!("{} has no [edge] section, so nothing is steered", path.display())
+    };
+    for step in belfry_gateway::explain(&edge, address, &Registry::new(Resource::for_test(), 1).0)? {
         say(&step);
     }
     Ok(ExitCode::SUCCESS)
@@ -157,7 +159,9 @@ pub fn subscribers(path: &Path) -> anyhow::Result<ExitCode> {
         Ok((config, _)) => config,
         Err(faults) => return Ok(refuse(&faults)),
     };
-    let Some(core) = config.core else { bail!("{} has no [core] section, so there is no store", path.display()) };
+    let Some(core) = config.core else {
+        bail!("{} has no [core] section, so there is no store", path.display())
+    };
     let mut subscribers = Vec::new();
     for (number, line) in std::io::stdin().lines().enumerate() {
         let line = line.context("read standard input")?;
@@ -173,8 +177,9 @@ pub fn subscribers(path: &Path) -> anyhow::Result<ExitCode> {
         for subscriber in &subscribers {
             state.put_subscriber(subscriber).await?;
         }
-        for straggler in state.drain(STORE_PATIENCE).await {
-            bail!("the store did not finish: {straggler}");
+        let stragglers = state.drain(STORE_PATIENCE).await;
+        if !stragglers.is_empty() {
+            bail!("the store did not finish: {}", stragglers.join(", "));
         }
         anyhow::Ok(())
     })?;
@@ -183,7 +188,8 @@ pub fn subscribers(path: &Path) -> anyhow::Result<ExitCode> {
 }
 
 fn read_subscriber(line: &str) -> anyhow::Result<Subscriber> {
-    let (address, password) = line.trim().split_once(char::is_whitespace).context("write `user@domain password`")?;
+    let (address, password) =
+        line.trim().split_once(char::is_whitespace).context("write `user@domain password`")?;
     let (user, domain) = address.split_once('@').context("write `user@domain password`")?;
     if user.is_empty() || domain.is_empty() {
         bail!("{address:?} is not user@domain");
@@ -230,7 +236,9 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 fn percent_encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'@' => char::from(byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'@' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect()

@@ -12,8 +12,8 @@ use std::time::Duration;
 use belfry_signal::Region;
 use serde::Deserialize;
 
-pub use document::Fault;
 use document::Document;
+pub use document::Fault;
 
 /// The annotated defaults: missing keys of a present section come from here.
 pub const SHIPPED: &str = include_str!("../belfry.toml");
@@ -163,10 +163,13 @@ impl Config {
         document.set("node.name", &["mesh", "node"], &node_name);
         let admin = document.required_section("admin");
         let mesh = document.required_section("mesh");
-        let (edge, core, media) = (document.section("edge"), document.section("core"), document.section("media"));
+        let (edge, core, media) =
+            (document.section("edge"), document.section("core"), document.section("media"));
         let (observe, alerts) = (document.section("observe"), document.section("alerts"));
         let dashboard = document.section("dashboard");
-        let (Some(node), Some(admin), Some(mesh)) = (node, admin, mesh) else { return Err(document.into_faults()) };
+        let (Some(node), Some(admin), Some(mesh)) = (node, admin, mesh) else {
+            return Err(document.into_faults());
+        };
         let config = Self { node, admin, mesh, edge, core, media, observe, alerts, dashboard };
         for (section, key, message) in config.check() {
             document.fault_of_key(section, &key, &message);
@@ -205,7 +208,11 @@ impl Config {
             add("alerts", "engine", alerts.engine.check());
             add("alerts", "notify", alerts.notify.check());
             if self.observe.is_none() {
-                faults.push(("alerts", String::new(), "needs the section [observe] in the same process".to_owned()));
+                faults.push((
+                    "alerts",
+                    String::new(),
+                    "needs the section [observe] in the same process".to_owned(),
+                ));
             }
         }
         if let Some(dashboard) = &self.dashboard {
@@ -257,12 +264,19 @@ impl Config {
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let mut paths = Vec::new();
         if let Some(identity) = &mut self.mesh.identity {
-            let files = [&mut identity.directory, &mut identity.certificate, &mut identity.key, &mut identity.authority];
+            let files = [
+                &mut identity.directory,
+                &mut identity.certificate,
+                &mut identity.key,
+                &mut identity.authority,
+            ];
             paths.extend(files.into_iter().flatten());
         }
         if let Some(edge) = &mut self.edge {
             paths.extend([&mut edge.tls.directory, &mut edge.sip.flow_key_file]);
-            paths.extend(edge.tls.certificates.iter_mut().flat_map(|pair| [&mut pair.chain_file, &mut pair.key_file]));
+            paths.extend(
+                edge.tls.certificates.iter_mut().flat_map(|pair| [&mut pair.chain_file, &mut pair.key_file]),
+            );
             paths.extend(&mut edge.tls.peer_ca_files);
             paths.extend(edge.geoip.as_mut().map(|geoip| &mut geoip.database));
         }
@@ -270,11 +284,17 @@ impl Config {
             paths.push(&mut core.state.directory);
         }
         if let Some(observe) = &mut self.observe {
-            paths.extend([&mut observe.pipeline.directory, &mut observe.events.directory, &mut observe.series.directory]);
+            paths.extend([
+                &mut observe.pipeline.directory,
+                &mut observe.events.directory,
+                &mut observe.series.directory,
+            ]);
         }
         if let Some(alerts) = &mut self.alerts {
             paths.extend([&mut alerts.engine.directory, &mut alerts.notify.directory]);
-            paths.extend(alerts.notify.services.iter_mut().filter_map(|service| service.routing_key_file.as_mut()));
+            paths.extend(
+                alerts.notify.services.iter_mut().filter_map(|service| service.routing_key_file.as_mut()),
+            );
         }
         paths
     }

@@ -13,9 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
-use belfry_kit::pagerduty::PagerDuty;
+use anyhow::{Context, bail};
+use belfry_kit::PagerDuty;
+use belfry_query::{CallFilter, Reader};
+use belfry_signal::now_unix_nanos;
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::runtime::{Builder, Handle};
 use tokio::time::Instant;
 
 use crate::admin::Order;
@@ -36,6 +39,9 @@ const LOSS_PPM: u32 = 80_000;
 const PORTAL_DELAY: Duration = Duration::from_millis(900);
 /// How late the registrar answers under the fault `registrar-slow`.
 const REGISTRAR_DELAY: Duration = Duration::from_millis(1200);
+
+/// How many of the last calls the report's scores are made of.
+const CALLS_SCORED_MAX: usize = 1000;
 
 /// Runs a demo to its end.
 ///
@@ -61,11 +67,16 @@ pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
         set_log_level,
         has_faults: true,
     };
+    // The customers have threads of their own: the product's runtimes carry nothing but the product.
+    let customers_runtime = Builder::new_multi_thread().thread_name("customers").enable_all().build()?;
+    let customers = customers_runtime.handle().clone();
     let demo = async {
-        let scene = Scene::set(config, &text, surroundings, doors, &data).await?;
-        scene.play(arguments).await
+        let scene = Box::pin(Scene::set(config, &text, surroundings, doors, &data, &customers)).await?;
+        Box::pin(scene.play(arguments)).await
     };
-    runtimes.tower.block_on(demo)
+    let ended = runtimes.tower.block_on(demo);
+    customers_runtime.shutdown_background();
+    ended
 }
 
 /// A demo that runs.
@@ -77,6 +88,7 @@ struct Scene {
     doors: Doors,
     obeyed: Obeyed,
     started: Instant,
+    started_unix_nanos: u64,
     windows: Vec<FaultWindow>,
 }
 
@@ -87,6 +99,7 @@ impl Scene {
         surroundings: Surroundings,
         doors: Doors,
         data: &Path,
+        customers_runtime: &Handle,
     ) -> anyhow::Result<Self> {
         let progress = progress();
         progress.set_message("the outside world: a portal and a stand-in for PagerDuty");
@@ -94,9 +107,9 @@ impl Scene {
         let backend = Backend::start(doors.backend())
             .await
             .with_context(|| format!("listen on {}: another demo? try --port-offset 100", doors.backend()))?;
-        let pagerduty = PagerDuty::start(doors.pagerduty(), ROUTING_KEY)
-            .await
-            .with_context(|| format!("listen on {}: another demo? try --port-offset 100", doors.pagerduty()))?;
+        let pagerduty = PagerDuty::start(doors.pagerduty(), &[ROUTING_KEY]).await.with_context(|| {
+            format!("listen on {}: another demo? try --port-offset 100", doors.pagerduty())
+        })?;
         progress.set_message("the rooms: observe, alerts, dashboard, media, core, edge");
         let app = App::start(config, text, surroundings)
             .await
@@ -104,7 +117,7 @@ impl Scene {
         progress.set_message("the customers: subscribing and registering them");
         app.subscribe(customers::subscribers(DOMAIN)).await?;
         let ca = std::fs::read(ca_file(data)).with_context(|| format!("read {}", ca_file(data).display()))?;
-        let customers = Customers::start(doors, &ca).await?;
+        let customers = Customers::start(doors, &ca, customers_runtime).await?;
         progress.finish_and_clear();
         let scene = Self {
             app,
@@ -114,6 +127,7 @@ impl Scene {
             doors,
             obeyed,
             started: Instant::now(),
+            started_unix_nanos: now_unix_nanos(),
             windows: Vec::new(),
         };
         scene.say_where(data);
@@ -141,7 +155,9 @@ impl Scene {
             match heard {
                 Heard::Order(Some(Order::Fault(fault, is_on))) => self.switch(fault, is_on).await?,
                 Heard::Stop | Heard::Order(Some(Order::Drain) | None) => break,
-                Heard::Reload => say("the demo's configuration is made by the demo; there is nothing to reload"),
+                Heard::Reload => {
+                    say("the demo's configuration is made by the demo; there is nothing to reload")
+                }
             }
         }
         self.finish(arguments.report.clone()).await
@@ -149,7 +165,8 @@ impl Scene {
 
     async fn switch(&mut self, fault: Fault, is_on: bool) -> anyhow::Result<()> {
         let seconds = self.started.elapsed().as_secs_f64();
-        let open = self.windows.iter_mut().find(|window| window.fault == fault && window.until_seconds.is_none());
+        let open =
+            self.windows.iter_mut().find(|window| window.fault == fault && window.until_seconds.is_none());
         match (open, is_on) {
             (None, true) => {
                 self.windows.push(FaultWindow { fault, from_seconds: seconds, until_seconds: None });
@@ -177,21 +194,19 @@ impl Scene {
         let seconds = self.started.elapsed().as_secs();
         say("ending the calls that are under way");
         let tally = self.customers.stop().await;
-        let pages = report::pages(&self.pagerduty.incidents(), self.started, &self.windows);
-        let signals = match &self.app.observe {
-            Some(observe) => {
-                observe.pipeline.flush().await;
-                let counts = observe.pipeline.counts();
-                report::Signals { emitted: counts.emitted, stored: counts.stored, dropped: counts.dropped }
-            }
-            None => report::Signals::default(),
-        };
+        let pages = report::pages(&self.pagerduty.inbox().incidents, self.started_unix_nanos, &self.windows);
+        let Some(observe) = &self.app.observe else { bail!("the demo's configuration has no [observe]") };
+        observe.pipeline.flush().await;
+        let counts = observe.pipeline.counts();
+        let signals =
+            report::Signals { emitted: counts.emitted, stored: counts.stored, dropped: counts.dropped };
+        let mos = scores(&observe.reader).await;
         let told = report::Report {
             seconds,
             calls: tally.calls(&self.windows),
             registrations: tally.registrations,
             http: tally.http,
-            mos: tally.scores(),
+            mos,
             signals,
             pages,
         };
@@ -202,7 +217,8 @@ impl Scene {
         let json = serde_json::to_string_pretty(&told)?;
         match report {
             Some(path) => {
-                std::fs::write(&path, format!("{json}\n")).with_context(|| format!("write {}", path.display()))?;
+                std::fs::write(&path, format!("{json}\n"))
+                    .with_context(|| format!("write {}", path.display()))?;
                 say(&format!("report written to {}", path.display()));
             }
             None => say(&json),
@@ -214,7 +230,8 @@ impl Scene {
         let doors = self.doors;
         let login = self.app.dashboard.as_ref().and_then(belfry_dashboard::DashboardHandle::login_link);
         let login = login.unwrap_or_else(|| format!("http://{}", doors.page()));
-        let admin = if doors.admin().port() == 9901 { String::new() } else { format!(" --admin {}", doors.admin()) };
+        let admin =
+            if doors.admin().port() == 9901 { String::new() } else { format!(" --admin {}", doors.admin()) };
         let api = if doors.api().port() == 9090 { String::new() } else { format!(" --api {}", doors.api()) };
         say(&format!(
             "\n  Belfry is running, with {} simulated customers in three countries.\n\n  \
@@ -236,6 +253,19 @@ impl Scene {
             data.display(),
         ));
     }
+}
+
+/// Scores of the last thousand calls, as the relay measured them.
+async fn scores(reader: &Reader) -> report::Scores {
+    let filter = CallFilter { limit: CALLS_SCORED_MAX, ..CallFilter::default() };
+    let mut scores: Vec<f64> = match reader.calls(filter).await {
+        Ok(found) => found.rows.iter().filter_map(|row| row.call.mos_mean).collect(),
+        Err(error) => {
+            complain(&format!("the calls cannot be read: {error}"));
+            Vec::new()
+        }
+    };
+    report::Scores { p5: report::quantile(&mut scores, 0.05), p50: report::quantile(&mut scores, 0.5) }
 }
 
 /// Where the edge's local authority keeps the certificate that clients trust.

@@ -129,7 +129,12 @@ impl Obeyed {
     }
 }
 
-async fn serve(config: Config, text: &str, surroundings: Surroundings, path: PathBuf) -> anyhow::Result<ExitCode> {
+async fn serve(
+    config: Config,
+    text: &str,
+    surroundings: Surroundings,
+    path: PathBuf,
+) -> anyhow::Result<ExitCode> {
     let mut obeyed = Obeyed::new().context("listen for signals")?;
     let mut app = App::start(config, text, surroundings).await?;
     say_where(&app);

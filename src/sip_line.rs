@@ -9,7 +9,9 @@ pub fn judge(file: &str, bytes: &[u8]) -> Value {
     let limits = Limits::default();
     let (verdict, status, reason, position) = match verdict_of(bytes, &limits) {
         Verdict::Accept => ("ok", None, None, None),
-        Verdict::Reject { status, reason, position } => ("reject", Some(status), Some(reason), Some(position)),
+        Verdict::Reject { status, reason, position } => {
+            ("reject", Some(status), Some(reason), Some(position))
+        }
         // Nobody is answered; the verdict is a refusal all the same.
         Verdict::Discard { reason, position } => ("reject", None, Some(reason), Some(position)),
     };
@@ -34,8 +36,11 @@ fn start_line(message: &Message<'_>) -> Value {
 
 fn main_headers(message: &Message<'_>) -> Value {
     let text = |name: HeaderName| {
-        let values: Vec<String> =
-            message.fields().filter(|field| field.id == name).map(|field| field.text().into_owned()).collect();
+        let values: Vec<String> = message
+            .fields()
+            .filter(|field| field.id == name)
+            .map(|field| field.text().into_owned())
+            .collect();
         if values.len() == 1 { json!(values[0]) } else { json!(values) }
     };
     json!({
@@ -63,13 +68,19 @@ mod tests {
         let line = judge("good.sip", OPTIONS.as_bytes());
         assert_eq!((&line["verdict"], &line["status"]), (&json!("ok"), &Value::Null));
         assert_eq!(line["start_line"], json!({ "method": "OPTIONS", "uri": "sip:b@example.com" }));
-        assert_eq!((&line["headers"]["call_id"], &line["headers"]["to"]), (&json!("x@y"), &json!("<sip:b@example.com>")));
+        assert_eq!(
+            (&line["headers"]["call_id"], &line["headers"]["to"]),
+            (&json!("x@y"), &json!("<sip:b@example.com>"))
+        );
     }
 
     #[test]
     fn a_bad_message_names_status_reason_and_place() {
         let line = judge("bad.sip", OPTIONS.replace("SIP/2.0\r\nVia", "SIP/7.0\r\nVia").as_bytes());
-        assert_eq!((&line["verdict"], &line["status"], &line["reason"]), (&json!("reject"), &json!(505), &json!("version")));
+        assert_eq!(
+            (&line["verdict"], &line["status"], &line["reason"]),
+            (&json!("reject"), &json!(505), &json!("version"))
+        );
         assert_eq!(judge("noise", b"\x00\xff")["verdict"], json!("reject"));
     }
 }

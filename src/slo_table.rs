@@ -11,19 +11,40 @@ pub fn render(json: &str) -> anyhow::Result<String> {
     let answer: Value = serde_json::from_str(json).context("read the objectives")?;
     let slos = answer["slos"].as_array().context("read the objectives: no list of them")?;
     let mut rows = vec![
-        ["SLO", "REGION", "OBJECTIVE", "GOOD", "BAD", "BUDGET LEFT", "BURN 1h", "BURN 6h", "EXHAUSTED IN", "COVERAGE"]
-            .map(str::to_owned),
+        [
+            "SLO",
+            "REGION",
+            "OBJECTIVE",
+            "GOOD",
+            "BAD",
+            "BUDGET LEFT",
+            "BURN 1h",
+            "BURN 6h",
+            "EXHAUSTED IN",
+            "COVERAGE",
+        ]
+        .map(str::to_owned),
     ];
     for slo in slos {
         let text = |key: &str| slo[key].as_str().unwrap_or("-").to_owned();
         let count = |key: &str| slo[key].as_u64().map_or("-".to_owned(), |count| count.to_string());
-        let percent = |key: &str| slo[key].as_f64().map_or("-".to_owned(), |ratio| format!("{:.2} %", ratio * 100.0));
+        let percent =
+            |key: &str| slo[key].as_f64().map_or("-".to_owned(), |ratio| format!("{:.2} %", ratio * 100.0));
         let burn = |key: &str| slo[key].as_f64().map_or("-".to_owned(), |burn| format!("{burn:.1}x"));
-        let objective = slo["objective_ppm"].as_f64().map_or("-".to_owned(), |ppm| format!("{} %", ppm / 10_000.0));
+        let objective =
+            slo["objective_ppm"].as_f64().map_or("-".to_owned(), |ppm| format!("{} %", ppm / 10_000.0));
         let exhaustion = slo["exhaustion_seconds"].as_f64().map_or("not in sight".to_owned(), in_words);
         rows.push([
-            text("name"), text("region"), objective, count("good"), count("bad"), percent("budget_remaining_ratio"),
-            burn("burn_1h"), burn("burn_6h"), exhaustion, percent("coverage_ratio"),
+            text("name"),
+            text("region"),
+            objective,
+            count("good"),
+            count("bad"),
+            percent("budget_remaining_ratio"),
+            burn("burn_1h"),
+            burn("burn_6h"),
+            exhaustion,
+            percent("coverage_ratio"),
         ]);
     }
     Ok(aligned(&rows))

@@ -56,4 +56,3 @@ async fn forward_notices(sender: LinkSender<FromRelay>, relay: RelayHandle) {
         }
     }
 }
-

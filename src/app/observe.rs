@@ -4,7 +4,7 @@
 //! together.
 
 use belfry_events::{EventsReader, EventsWriter};
-use belfry_pipeline::{Entry, Pipeline, PipelineHandle, Store, StoreError};
+use belfry_pipeline::{Entry, Pipeline, PipelineHandle, Store, StoreError, numbered};
 use belfry_query::Reader;
 use belfry_series::{SeriesReader, SeriesWriter};
 use belfry_signal::record::Record;
@@ -25,12 +25,17 @@ pub struct Observe {
 ///
 /// # Errors
 /// When a store or the WAL cannot be opened.
-pub fn start(config: &config::Observe, registry: &Registry, records: RecordReceiver) -> anyhow::Result<Observe> {
+pub fn start(
+    config: &config::Observe,
+    registry: &Registry,
+    records: RecordReceiver,
+) -> anyhow::Result<Observe> {
     let (series_writer, series_reader): (SeriesWriter, SeriesReader) =
         belfry_series::Series::open(config.series.clone(), registry)?;
     let (events_writer, events_reader): (EventsWriter, EventsReader) =
         belfry_events::Events::open(config.events.clone(), registry)?;
-    let stores: Vec<Box<dyn Store>> = vec![Box::new(EventsStore(events_writer)), Box::new(SeriesStore(series_writer))];
+    let stores: Vec<Box<dyn Store>> =
+        vec![Box::new(EventsStore(events_writer)), Box::new(SeriesStore(series_writer))];
     let pipeline = Pipeline::start(config.pipeline.clone(), registry.clone(), records, stores)?;
     Ok(Observe { pipeline, reader: Reader::new(events_reader, series_reader) })
 }
@@ -76,9 +81,11 @@ impl Store for SeriesStore {
     }
 
     fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError> {
-        for entry in entries {
+        for (position, entry) in numbered(position, entries) {
             if let Entry::Samples { unix_millis, samples } = entry {
-                self.0.append(position, *unix_millis, samples).map_err(|error| StoreError::new(error.reason(), error.to_string()))?;
+                self.0
+                    .append(position, *unix_millis, samples)
+                    .map_err(|error| StoreError::new(error.reason(), error.to_string()))?;
             }
         }
         Ok(())

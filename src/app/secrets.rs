@@ -20,7 +20,10 @@ pub fn key(path: &Path) -> anyhow::Result<[u8; 32]> {
             let length = bytes.len();
             match bytes.try_into() {
                 Ok(key) => Ok(key),
-                Err(_) => bail!("{} holds {length} bytes and not 32; restore it, or remove it to get a new one", path.display()),
+                Err(_) => bail!(
+                    "{} holds {length} bytes and not 32; restore it, or remove it to get a new one",
+                    path.display()
+                ),
             }
         }
         Err(error) if error.kind() == ErrorKind::NotFound => make(path),
@@ -34,7 +37,8 @@ fn make(path: &Path) -> anyhow::Result<[u8; 32]> {
         std::fs::create_dir_all(folder).with_context(context)?;
     }
     let key: [u8; 32] = rand::random();
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(context)?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(context)?;
     file.write_all(&key).and_then(|()| file.sync_all()).with_context(context)?;
     Ok(key)
 }

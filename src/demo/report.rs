@@ -1,6 +1,9 @@
 //! What a demo did, as JSON. The shape is a contract with whoever runs demos in scripts: fields are only ever added.
 
+use belfry_kit::Incident;
 use serde::Serialize;
+
+use super::plan::FaultWindow;
 
 /// The whole report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -89,6 +92,40 @@ pub struct Page {
     pub seconds_to_trigger: Option<f64>,
     /// From the fault's end to the resolve.
     pub seconds_to_resolve: Option<f64>,
+}
+
+/// The incidents at the stand-in, each with the fault that was on when it was triggered.
+///
+/// `started_unix_nanos` is when the demo's clock began, from which the windows are counted.
+#[must_use]
+pub fn pages(incidents: &[Incident], started_unix_nanos: u64, windows: &[FaultWindow]) -> Vec<Page> {
+    incidents
+        .iter()
+        .map(|incident| {
+            let seconds = |nanos: u64| nanos.saturating_sub(started_unix_nanos) as f64 / 1e9;
+            let triggered = seconds(incident.triggered_unix_nanos);
+            // A page comes some seconds after its cause, perhaps when that is over.
+            let window = windows.iter().rfind(|window| window.from_seconds <= triggered);
+            let end = window.and_then(|window| window.until_seconds);
+            let resolved = incident.resolved_unix_nanos.map(seconds);
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let payload = &incident.event["payload"];
+            Page {
+                alert: text(&payload["class"]),
+                journey: text(&payload["custom_details"]["journey"]),
+                region: text(&payload["custom_details"]["region"]),
+                fault: window.map_or_else(String::new, |window| window.fault.as_str().to_owned()),
+                triggers: incident.triggers,
+                resolves: incident.resolves,
+                seconds_to_trigger: window.map(|window| tenths(triggered - window.from_seconds)),
+                seconds_to_resolve: resolved.zip(end).map(|(resolved, end)| tenths(resolved - end)),
+            }
+        })
+        .collect()
+}
+
+fn tenths(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
 }
 
 /// The value below which `share` (0 to 1) of the values lie (nearest rank); 0 for none.

@@ -169,10 +169,16 @@ default_region = "eu"
     );
     // Writing to a string cannot fail.
     for Land { region, country, .. } in LANDS {
-        let _ = write!(text, "[[edge.steering.regions]]\nname = \"{region}\"\nsite = \"loopback\"\ncountries = [\"{country}\"]\n");
+        let _ = write!(
+            text,
+            "[[edge.steering.regions]]\nname = \"{region}\"\nsite = \"loopback\"\ncountries = [\"{country}\"]\n"
+        );
     }
     for Land { country, network, .. } in LANDS {
-        let _ = write!(text, "[[edge.steering.overrides]]\nnetwork = \"127.0.{network}.0/24\"\ncountry = \"{country}\"\n");
+        let _ = write!(
+            text,
+            "[[edge.steering.overrides]]\nnetwork = \"127.0.{network}.0/24\"\ncountry = \"{country}\"\n"
+        );
     }
     let _ = write!(
         text,
@@ -183,16 +189,21 @@ register_slow = "500ms"
 
 [media]
 bind_address = "127.0.0.1"
-advertised_address = "127.0.0.1"
 port_min = {port_min}
 port_max = {port_max}
-quality_window = "1s"
+quality_window = "2s"
+# The customers share two processors with everything else: their packets are late when these are busy.
+jitter_buffer = "150ms"
+mos_min = 4.0
 
 [observe]
 listen = "{api}"
 
 [alerts.engine]
 rules = "demo"
+regions = ["eu", "us", "apac"]
+stale_after = "15s"
+group_join = "30s"
 
 [alerts.notify]
 public_url = "http://{page}"

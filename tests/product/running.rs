@@ -20,16 +20,15 @@ pub(crate) struct Ports {
     pub(crate) sips: u16,
     pub(crate) admin: u16,
     pub(crate) api: u16,
-    pub(crate) page: u16,
     pub(crate) rtp_first: u16,
 }
 
 impl Ports {
     pub(crate) fn free() -> Self {
-        let [tls, sip, sips, admin, api, page] = std::array::from_fn(|_| free_port());
+        let [tls, sip, sips, admin, api] = std::array::from_fn(|_| free_port());
         // The RTP range is wide; its place depends on a free port so that tests side by side differ.
         let rtp_first = 20_000 + (free_port() % 200) * 100;
-        Self { tls, sip, sips, admin, api, page, rtp_first }
+        Self { tls, sip, sips, admin, api, rtp_first }
     }
 }
 
@@ -78,7 +77,6 @@ address = "127.0.0.1:{sips}"
 domains = ["belfry.test"]
 [media]
 bind_address = "127.0.0.1"
-advertised_address = "127.0.0.1"
 port_min = {rtp_first}
 port_max = {rtp_last}
 [observe]

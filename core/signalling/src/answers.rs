@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::calls::Phase;
 use crate::core::{Core, now};
 use crate::edges::Way;
-use crate::exchange::{CallKey, Failure};
+use crate::exchange::{CallKey, Exchange, Failure};
 use crate::handle::{Target, Transport};
 use crate::received::Received;
 use crate::signals::{AttemptResult, CallCause, Ended, MethodName};
@@ -41,7 +41,7 @@ impl Core {
             peer: Some(peer),
             method: request.method,
             call_id: request.call_id().into(),
-            trace_id: self.trace_key.trace_of_call(request.call_id()),
+            trace_id: request.trace_id,
             cseq: request.cseq_text().into(),
         })
     }
@@ -93,15 +93,15 @@ impl Core {
     /// Sends an answer, provisional or final. A final one is judged and ends the exchange.
     pub(crate) fn reply(&mut self, id: TransactionId, answer: Failure) {
         let Failure { status, bytes: Some(mut bytes), fault, cause } = answer else { return };
-        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-        if status >= 200 && exchange.status.is_none() {
-            exchange.status = Some(status);
+        if status >= 200 {
+            // Nobody needs the request any more; the transaction layer repeats the answer by itself.
+            let Some(mut exchange) = self.exchanges.remove(&id) else { return };
             if let Some(timer) = exchange.forward.as_mut().and_then(|forward| forward.ring.take()) {
                 self.timers.stop(timer);
             }
-            self.exchange_ended(id, status, fault, cause);
-            if let Some(key) = self.key_of_bye(id) {
-                match self.hold_for_record(&key, id, status, bytes) {
+            self.exchange_ended(&exchange, status, fault, cause);
+            if let Some(epoch) = exchange.ended_call {
+                match self.hold_for_record(epoch, id, status, bytes) {
                     Some(given_back) => bytes = given_back,
                     None => return,
                 }
@@ -111,21 +111,15 @@ impl Core {
         let _ = self.transactions.respond(id, status, bytes, now());
     }
 
-    fn key_of_bye(&self, id: TransactionId) -> Option<CallKey> {
-        let exchange = self.exchanges.get(&id)?;
-        (exchange.request.method == MethodName::Bye).then(|| exchange.call.clone()).flatten()
-    }
-
     /// The books of an exchange that got its final answer.
     fn exchange_ended(
         &mut self,
-        id: TransactionId,
+        exchange: &Exchange,
         status: u16,
         fault: Option<(Room, Cause)>,
         cause: Option<CallCause>,
     ) {
-        let Some(exchange) = self.exchanges.get(&id) else { return };
-        let request = Arc::clone(&exchange.request);
+        let request = &exchange.request;
         // A REGISTER has its own span and judgement.
         if request.method != MethodName::Register {
             let ended = Ended {
@@ -144,7 +138,7 @@ impl Core {
             return;
         }
         let key = exchange.call.clone();
-        self.setup_ended(key, &request, status, fault, cause);
+        self.setup_ended(key, request, status, fault, cause);
     }
 
     /// An INVITE that would set up a call got its final answer.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use belfry_relay_api::{Leg, SessionReport};
 use belfry_signal::{Region, SpanContext, SpanId};
+use belfry_sip_proto::timer::TimerKey;
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_sip_proto::{HeaderName, OwnedMessage};
 
@@ -27,13 +28,12 @@ pub(crate) enum Phase {
     Setup,
     /// Answered 2xx.
     Talking,
-    /// Over; its record is being written.
-    Closing,
 }
 
 /// One call.
 #[derive(Debug)]
 pub(crate) struct Call {
+    pub(crate) key: CallKey,
     pub(crate) phase: Phase,
     /// Tells calls apart that use one Call-ID after another.
     pub(crate) epoch: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Call {
     pub(crate) began: Instant,
     pub(crate) start_unix_nanos: u64,
     pub(crate) answer_unix_nanos: Option<u64>,
-    pub(crate) end_unix_nanos: Option<u64>,
+    pub(crate) end_unix_nanos: u64,
     /// From the INVITE to the first sign of life of the called side.
     pub(crate) post_dial: Option<Duration>,
     pub(crate) caller: Party,
@@ -58,8 +58,10 @@ pub(crate) struct Call {
     pub(crate) report: Option<SessionReport>,
     /// Legs that the relay never heard.
     pub(crate) silent_legs: Vec<Leg>,
-    /// The final status of the INVITE and why the call ended, once it has.
-    pub(crate) ending: Option<Ending>,
+    /// The final status of the INVITE and why the call ended; meaningless while it lives.
+    pub(crate) ending: Ending,
+    /// Gives the call up when it outlives every sensible call.
+    pub(crate) lifetime: Option<TimerKey>,
     /// Final answers to BYE that wait for the record.
     pub(crate) held: Vec<(TransactionId, u16, Vec<u8>)>,
 }
@@ -147,49 +149,49 @@ pub(crate) fn hop_of(received: &Received) -> Hop {
     }
 }
 
-/// All calls that are not yet closed, by Call-ID.
+/// All calls that are not yet closed: the live ones by Call-ID, and by epoch those that are over and whose record
+/// is not yet durable, so that a Call-ID can be used again at once.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    calls: HashMap<CallKey, Call>,
+    live: HashMap<CallKey, Call>,
+    closing: HashMap<u64, Call>,
     last_epoch: u64,
-    live: usize,
 }
 
 impl Calls {
     /// Calls that ring or talk.
     pub(crate) fn live_count(&self) -> usize {
-        self.live
+        self.live.len()
     }
 
     /// Calls in memory, those included whose record is being written.
     pub(crate) fn len(&self) -> usize {
-        self.calls.len()
+        self.live.len() + self.closing.len()
     }
 
     pub(crate) fn get(&self, call_id: &str) -> Option<&Call> {
-        self.calls.get(call_id)
+        self.live.get(call_id)
     }
 
     pub(crate) fn get_mut(&mut self, call_id: &str) -> Option<&mut Call> {
-        self.calls.get_mut(call_id)
+        self.live.get_mut(call_id)
     }
 
     pub(crate) fn key(&self, call_id: &str) -> Option<CallKey> {
-        self.calls.get_key_value(call_id).map(|(key, _)| Arc::clone(key))
+        self.live.get_key_value(call_id).map(|(key, _)| Arc::clone(key))
     }
 
     pub(crate) fn root(&self, call_id: &str) -> Option<SpanContext> {
-        self.calls.get(call_id).map(|call| call.root)
+        self.live.get(call_id).map(|call| call.root)
     }
 
     /// Opens the books of a call; `None` when a call of this Call-ID is open.
     pub(crate) fn open(&mut self, invite: &Received, root: SpanContext, now: Instant) -> Option<CallKey> {
-        if self.calls.contains_key(invite.call_id()) {
+        if self.live.contains_key(invite.call_id()) {
             return None;
         }
         let key: CallKey = invite.call_id().into();
         self.last_epoch += 1;
-        self.live += 1;
         let mut caller = Party::of(&invite.message, HeaderName::From);
         caller.learn_contact(&invite.message);
         caller.routes = route_values(&invite.message);
@@ -197,6 +199,7 @@ impl Calls {
         caller.cseq_last = invite.message.cseq().map_or(0, |cseq| cseq.number);
         let callee = Party { tag: None, ..Party::of(&invite.message, HeaderName::To) };
         let call = Call {
+            key: Arc::clone(&key),
             phase: Phase::Setup,
             epoch: self.last_epoch,
             root,
@@ -204,7 +207,7 @@ impl Calls {
             began: now,
             start_unix_nanos: invite.unix_nanos,
             answer_unix_nanos: None,
-            end_unix_nanos: None,
+            end_unix_nanos: 0,
             post_dial: None,
             caller,
             callee,
@@ -215,16 +218,17 @@ impl Calls {
             is_offer_delayed: invite.sdp().is_none(),
             report: None,
             silent_legs: Vec::new(),
-            ending: None,
+            ending: Ending { status: 500, cause: CallCause::ServerError },
+            lifetime: None,
             held: Vec::new(),
         };
-        self.calls.insert(Arc::clone(&key), call);
+        self.live.insert(Arc::clone(&key), call);
         Some(key)
     }
 
     /// The call was answered by this response; the first answer makes the dialog that is followed.
     pub(crate) fn answered(&mut self, call_id: &str, response: &Received, our_routes: usize) -> bool {
-        let Some(call) = self.calls.get_mut(call_id).filter(|call| call.phase == Phase::Setup) else {
+        let Some(call) = self.live.get_mut(call_id).filter(|call| call.phase == Phase::Setup) else {
             return false;
         };
         call.phase = Phase::Talking;
@@ -241,28 +245,29 @@ impl Calls {
         true
     }
 
-    /// The call is over; `None` when it was before.
-    pub(crate) fn ended(&mut self, call_id: &str, ending: Ending, unix_nanos: u64) -> Option<&mut Call> {
-        let call = self.calls.get_mut(call_id).filter(|call| call.phase != Phase::Closing)?;
-        call.phase = Phase::Closing;
-        call.ending = Some(ending);
-        call.end_unix_nanos = Some(unix_nanos);
-        self.live -= 1;
-        Some(call)
+    /// The call is over; gives the epoch by which it is found until its books are closed. `None` when it was over.
+    pub(crate) fn ended(&mut self, call_id: &str, ending: Ending, unix_nanos: u64) -> Option<u64> {
+        let mut call = self.live.remove(call_id)?;
+        call.ending = ending;
+        call.end_unix_nanos = unix_nanos;
+        let epoch = call.epoch;
+        self.closing.insert(epoch, call);
+        Some(epoch)
+    }
+
+    /// A call that is over and whose books are open.
+    pub(crate) fn closing(&mut self, epoch: u64) -> Option<&mut Call> {
+        self.closing.get_mut(&epoch)
     }
 
     /// Drops the books of an attempt that counts for nothing.
     pub(crate) fn forget(&mut self, call_id: &str) -> Option<Call> {
-        let call = self.calls.remove(call_id)?;
-        if call.phase != Phase::Closing {
-            self.live -= 1;
-        }
-        Some(call)
+        self.live.remove(call_id)
     }
 
     /// Closes the books.
-    pub(crate) fn close(&mut self, call_id: &str) -> Option<Call> {
-        self.calls.remove(call_id)
+    pub(crate) fn close(&mut self, epoch: u64) -> Option<Call> {
+        self.closing.remove(&epoch)
     }
 }
 

@@ -6,12 +6,12 @@ mod outputs;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use belfry_mesh::{Mesh, Service};
-use belfry_signal::{Registry, SpanContext, SpanId, TraceKey, now_unix_nanos};
+use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
 use belfry_state::State;
@@ -49,10 +49,14 @@ pub struct Deps {
 }
 
 /// Switches that make the core misbehave, for demonstrations and drills. All off by default.
+///
+/// They outlive a core that is stopped and started again in one process, and so do its metric handles, which can be
+/// registered only once.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     answer_503: Arc<AtomicBool>,
     register_delay_ms: Arc<AtomicU64>,
+    signals: Arc<OnceLock<Signals>>,
 }
 
 impl Faults {
@@ -65,6 +69,10 @@ impl Faults {
     pub fn set_register_delay(&self, delay: Duration) {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self.register_delay_ms.store(delay_ms, Ordering::Relaxed);
+    }
+
+    fn signals(&self, registry: &Registry) -> Signals {
+        self.signals.get_or_init(|| Signals::register(registry)).clone()
     }
 
     pub(crate) fn answers_503(&self) -> bool {
@@ -80,27 +88,38 @@ impl Faults {
 #[derive(Clone, Debug)]
 pub struct CoreHandle {
     control: mpsc::Sender<Control>,
-    live_calls: watch::Receiver<usize>,
+    load: watch::Receiver<Load>,
+}
+
+/// What a drain waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Load {
+    /// Calls that ring or talk.
+    live: usize,
+    /// Those and the ones whose record is being written.
+    open: usize,
 }
 
 impl CoreHandle {
     /// Calls that ring or talk now.
     #[must_use]
     pub fn live_calls(&self) -> usize {
-        *self.live_calls.borrow()
+        self.load.borrow().live
     }
 
     /// Takes no new calls, waits for the live ones, stops. Names what was still there at the deadline.
     pub async fn drain(&self, deadline: Duration) -> Vec<String> {
         // A core that is gone already has nothing to drain.
         let _ = self.control.send(Control::Drain).await;
-        let mut live_calls = self.live_calls.clone();
-        let is_empty = async { live_calls.wait_for(|calls| *calls == 0).await.map(|_| ()) };
-        let is_in_time = tokio::time::timeout(deadline, is_empty).await.is_ok();
-        let left = self.live_calls();
+        let mut load = self.load.clone();
+        let is_empty = async { load.wait_for(|load| load.open == 0).await.map(|_| ()) };
+        let _ = tokio::time::timeout(deadline, is_empty).await;
+        let open = self.load.borrow().open;
+        // The channel closes when the core has stopped and let go of its links.
         let _ = self.control.send(Control::Stop).await;
-        match left {
-            0 if is_in_time => Vec::new(),
+        self.control.closed().await;
+        match open {
+            0 => Vec::new(),
             1 => vec!["1 call".to_owned()],
             calls => vec![format!("{calls} calls")],
         }
@@ -127,7 +146,9 @@ pub struct Core {
     pub(crate) is_draining: bool,
     /// Messages that wait behind the one that is looked at.
     pub(crate) waiting: usize,
-    live_calls: watch::Sender<usize>,
+    load: watch::Sender<Load>,
+    /// Takes links from edges and relays; they end with the core.
+    _doors: JoinSet<()>,
     hasher: RandomState,
 }
 
@@ -141,13 +162,16 @@ impl Core {
             return Err(Error::Config { key, allowed });
         }
         let now = now();
-        let signals = Signals::register(&deps.registry);
+        let signals = deps.faults.signals(&deps.registry);
         signals.started(config.domains.len());
         let (events, event_receiver) = mpsc::channel(config.queue_messages_max);
         let (control, control_receiver) = mpsc::channel(4);
-        let (live_sender, live_calls) = watch::channel(0);
-        tokio::spawn(edges::accept(deps.mesh.serve(Service::Signalling), events.clone(), signals.clone()));
-        tokio::spawn(relays::accept(deps.mesh.dial(Service::Media), events));
+        let (load_sender, load) = watch::channel(Load::default());
+        let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
+        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key };
+        let mut doors = JoinSet::new();
+        doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
+        doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
         let core = Self {
             signals,
             state: deps.state,
@@ -164,12 +188,13 @@ impl Core {
             jobs: JoinSet::new(),
             is_draining: false,
             waiting: 0,
-            live_calls: live_sender,
+            load: load_sender,
+            _doors: doors,
             hasher: RandomState::new(),
             config,
         };
         tokio::spawn(core.run(event_receiver, control_receiver));
-        Ok(CoreHandle { control, live_calls })
+        Ok(CoreHandle { control, load })
     }
 
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut control: mpsc::Receiver<Control>) {
@@ -205,8 +230,8 @@ impl Core {
     }
 
     fn publish_load(&mut self) {
-        let live = self.calls.live_count();
-        self.live_calls.send_if_modified(|known| std::mem::replace(known, live) != live);
+        let load = Load { live: self.calls.live_count(), open: self.calls.len() };
+        self.load.send_if_modified(|known| std::mem::replace(known, load) != load);
     }
 
     /// Looks after what no event reminds us of.
@@ -217,11 +242,10 @@ impl Core {
     }
 
     /// A span in the trace of a Call-ID; below its call's root, when there is a call.
-    pub(crate) fn span_of(&self, call_id: &str) -> (SpanContext, Option<SpanId>) {
+    pub(crate) fn span_of(&self, call_id: &str, trace_id: TraceId) -> (SpanContext, Option<SpanId>) {
         if let Some(root) = self.calls.root(call_id) {
             return (root.child(), Some(root.span_id));
         }
-        let trace_id = self.trace_key.trace_of_call(call_id);
         (SpanContext { trace_id, span_id: SpanId::random(), sampled: true }, None)
     }
 

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use belfry_mesh::{Link, LinkReceiver, LinkSender, Links};
-use belfry_signal::TraceId;
+use belfry_mesh::{Link, LinkError, LinkReceiver, LinkSender, Links};
+use belfry_signal::{TraceId, TraceKey};
 use belfry_sip_proto::{Limits, Uri};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::core::Event;
 use crate::handle::{FlowToken, FromEdge, PublicAddress, SendFailure, Target, ToEdge, Transport};
@@ -103,7 +104,10 @@ impl Edges {
     /// Hands a message to an edge.
     pub(crate) fn send(&self, edge: &str, target: Target, id: u64, bytes: Vec<u8>) -> Result<(), SendFault> {
         let sender = self.edges.get(edge).and_then(|edge| edge.sender.as_ref()).ok_or(SendFault::EdgeLink)?;
-        sender.try_send(ToEdge::Send { id, target, bytes }).map_err(|_| SendFault::EdgeLink)
+        sender.try_send(ToEdge::Send { id, target, bytes }).map_err(|error| match error {
+            LinkError::Full => SendFault::QueueFull,
+            LinkError::Down => SendFault::EdgeLink,
+        })
     }
 
     /// The address that an edge shows to customers of a transport.
@@ -144,64 +148,70 @@ fn names(edge: &Edge, uri: &Uri<'_>) -> bool {
 
 /// Host names compare without case; IPv6 literals with or without their brackets.
 fn same_host(one: &str, other: &str) -> bool {
-    let bare = |host: &'_ str| host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    bare(one) == bare(other)
+    fn bare(host: &str) -> &str {
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+    bare(one).eq_ignore_ascii_case(bare(other))
+}
+
+/// What the tasks of links need.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) signals: Signals,
+    pub(crate) trace_key: TraceKey,
 }
 
 /// Takes links as edges connect, each in a task of its own that ends with the link.
-pub(crate) async fn accept(
-    mut links: Links<ToEdge, FromEdge>,
-    events: mpsc::Sender<Event>,
-    signals: Signals,
-) {
+pub(crate) async fn accept(mut links: Links<ToEdge, FromEdge>, reader: Reader) {
     let mut last_link = 0;
+    // Their tasks end with this one, and so do the links.
+    let mut tasks = JoinSet::new();
     while let Some(link) = links.next().await {
         last_link += 1;
-        tokio::spawn(serve(link, last_link, events.clone(), signals.clone()));
+        tasks.spawn(reader.clone().serve(link, last_link));
+        while tasks.try_join_next().is_some() {}
     }
 }
 
-async fn serve(link: Link<ToEdge, FromEdge>, number: u64, events: mpsc::Sender<Event>, signals: Signals) {
-    let (sender, mut receiver) = link.split();
-    let Some(FromEdge::Hello { node, addresses }) = receiver.recv().await else {
-        signals.edge_refused();
-        return;
-    };
-    let node: Arc<str> = node.into();
-    let up = EdgeEvent::Up { node: Arc::clone(&node), link: number, addresses, sender };
-    if events.send(Event::Edge(up)).await.is_ok() {
-        read(&mut receiver, &node, &events, &signals).await;
+impl Reader {
+    async fn serve(self, link: Link<ToEdge, FromEdge>, number: u64) {
+        let (sender, mut receiver) = link.split();
+        let Some(FromEdge::Hello { node, addresses }) = receiver.recv().await else {
+            self.signals.edge_refused();
+            return;
+        };
+        let node: Arc<str> = node.into();
+        let up = EdgeEvent::Up { node: Arc::clone(&node), link: number, addresses, sender };
+        if self.events.send(Event::Edge(up)).await.is_ok() {
+            self.read(&mut receiver, &node).await;
+        }
+        // The core may be gone already; then nobody needs to know.
+        let _ = self.events.send(Event::Edge(EdgeEvent::Down { node, link: number })).await;
     }
-    // The core may be gone already; then nobody needs to know.
-    let _ = events.send(Event::Edge(EdgeEvent::Down { node, link: number })).await;
-}
 
-/// Reads until the link or the core is gone. A full queue makes the link wait, which the edge sees and counts.
-async fn read(
-    receiver: &mut LinkReceiver<FromEdge>,
-    node: &Arc<str>,
-    events: &mpsc::Sender<Event>,
-    signals: &Signals,
-) {
-    let limits = Limits::default();
-    while let Some(message) = receiver.recv().await {
-        let event = match message {
-            FromEdge::Hello { .. } => continue,
-            FromEdge::FlowClosed { flow } => EdgeEvent::FlowClosed { edge: Arc::clone(node), flow },
-            FromEdge::SendFailed { id, failure } => EdgeEvent::SendFailed { id, failure },
-            FromEdge::Message(inbound) => {
-                let source = *inbound.source.reveal();
-                match Received::read(Arc::clone(node), inbound, &limits) {
-                    Ok(received) => EdgeEvent::Message(Box::new(received)),
-                    Err(fault) => {
-                        signals.message_malformed(fault.reason(), source);
-                        continue;
+    /// Reads until the link or the core is gone. A full queue makes the link wait, which the edge sees and counts.
+    async fn read(&self, receiver: &mut LinkReceiver<FromEdge>, node: &Arc<str>) {
+        let limits = Limits::default();
+        while let Some(message) = receiver.recv().await {
+            let event = match message {
+                FromEdge::Hello { .. } => continue,
+                FromEdge::FlowClosed { flow } => EdgeEvent::FlowClosed { edge: Arc::clone(node), flow },
+                FromEdge::SendFailed { id, failure } => EdgeEvent::SendFailed { id, failure },
+                FromEdge::Message(inbound) => {
+                    let source = *inbound.source.reveal();
+                    match Received::read(Arc::clone(node), inbound, &limits, &self.trace_key) {
+                        Ok(received) => EdgeEvent::Message(Box::new(received)),
+                        Err(fault) => {
+                            self.signals.message_malformed(fault.reason(), source);
+                            continue;
+                        }
                     }
                 }
+            };
+            if self.events.send(Event::Edge(event)).await.is_err() {
+                return;
             }
-        };
-        if events.send(Event::Edge(event)).await.is_err() {
-            return;
         }
     }
 }

@@ -24,12 +24,12 @@ pub(crate) struct Exchange {
     pub(crate) began: Instant,
     pub(crate) span: SpanContext,
     pub(crate) parent: Option<SpanId>,
-    /// The final status sent; `None` while there is none.
-    pub(crate) status: Option<u16>,
     /// Set once the request is to be forwarded.
     pub(crate) forward: Option<Forward>,
     /// The call that the request sets up, changes or ends.
     pub(crate) call: Option<CallKey>,
+    /// The epoch of the call that it ended: its answer waits for the record.
+    pub(crate) ended_call: Option<u64>,
     /// Whether it is the INVITE that sets a call up.
     pub(crate) is_setup: bool,
     /// Whether the caller does not want it any more.

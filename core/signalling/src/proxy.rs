@@ -31,9 +31,9 @@ impl Core {
         if received.message.is_request() { self.on_request(received) } else { self.on_response(received) }
     }
 
-    fn on_request(&mut self, request: Received) {
+    fn on_request(&mut self, mut request: Received) {
         if let Some(fault) = request.fault {
-            self.message_received(&request, false);
+            self.message_received(&mut request, false);
             self.signals.message_malformed(fault.reason(), request.source);
             if let Some(status) = fault.status() {
                 self.refuse_malformed(&request, status);
@@ -41,13 +41,13 @@ impl Core {
             return;
         }
         if self.is_overloaded_for(&request) {
-            self.message_received(&request, false);
+            self.message_received(&mut request, false);
             return self.shed(&request, ShedReason::Queue);
         }
         let is_reliable = request.transport.is_reliable();
         let way = self.way_back(&request);
         let outcome = self.transactions.on_request(server_key(&request), way, is_reliable, now());
-        self.message_received(&request, matches!(outcome, OnRequest::Repeated(_)));
+        self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_)));
         match outcome {
             OnRequest::New(id) => self.on_new_request(id, request),
             OnRequest::Repeated(_) | OnRequest::Acknowledged(_) => {}
@@ -84,7 +84,7 @@ impl Core {
     }
 
     fn on_new_request(&mut self, id: TransactionId, request: Received) {
-        let (span, parent) = self.span_of(request.call_id());
+        let (span, parent) = self.span_of(request.call_id(), request.trace_id);
         let method = request.method;
         let is_setup = method == MethodName::Invite && !request.is_in_dialog();
         let exchange = Exchange {
@@ -92,9 +92,9 @@ impl Core {
             began: now(),
             span,
             parent,
-            status: None,
             forward: None,
             call: None,
+            ended_call: None,
             is_setup,
             is_cancelled: false,
             cancel_reason: None,
@@ -192,6 +192,9 @@ impl Core {
     pub(crate) fn look_up(&mut self, id: TransactionId, purpose: Purpose, user: String, domain: String) {
         if self.jobs.len() >= self.config.store_requests_max {
             self.signals.request_shed(ShedReason::Queue);
+            if purpose == Purpose::Register {
+                return self.shed_registration(id);
+            }
             return self.fail(id, Failure::ours(503, Room::Core, Cause::Overload, CallCause::Overload));
         }
         let (state, timeout) = (self.state.clone(), self.config.store_timeout);
@@ -270,12 +273,12 @@ impl Core {
 
     /// Opens the books of a call; false when one with its Call-ID is open.
     fn open_call(&mut self, id: TransactionId, request: &Received) -> bool {
-        let trace_id = self.trace_key.trace_of_call(request.call_id());
-        let root = SpanContext { trace_id, ..SpanContext::new_root() };
+        let root = SpanContext { trace_id: request.trace_id, ..SpanContext::new_root() };
         let Some(key) = self.calls.open(request, root, now()) else { return false };
-        if let Some(call) = self.calls.get(&key) {
-            let alarm = Alarm::Lifetime(key.clone(), call.epoch);
-            self.timers.set(now() + self.config.call_lifetime, alarm);
+        let alarm = Alarm::Lifetime(Arc::clone(&key));
+        let timer = self.timers.set(now() + self.config.call_lifetime, alarm);
+        if let Some(call) = self.calls.get_mut(&key) {
+            call.lifetime = Some(timer);
         }
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.span = root.child();

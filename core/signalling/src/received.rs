@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use belfry_signal::Region;
+use belfry_signal::{Region, TraceId, TraceKey};
 use belfry_sip_proto::{Edit, Fault, FaultKind, Limits, OwnedMessage, admit};
 
 use crate::handle::{FlowToken, Inbound, Transport};
@@ -22,12 +22,14 @@ pub(crate) struct Received {
     pub(crate) region: Region,
     pub(crate) country: Option<String>,
     pub(crate) unix_nanos: u64,
+    /// The trace of its Call-ID.
+    pub(crate) trace_id: TraceId,
     /// The message; a request's top Via already has `received` and `rport` (RFC 3261 section 18.2.1, RFC 3581).
     pub(crate) message: OwnedMessage,
     pub(crate) method: MethodName,
     /// What is wrong with it, when something is.
     pub(crate) fault: Option<Fault>,
-    /// The bytes as they were on the wire, for the ladder.
+    /// The bytes as they were on the wire, until the ladder takes them.
     pub(crate) wire: Vec<u8>,
 }
 
@@ -36,7 +38,12 @@ impl Received {
     ///
     /// # Errors
     /// When it has not even a start line: nobody can answer that.
-    pub(crate) fn read(edge: Arc<str>, inbound: Inbound, limits: &Limits) -> Result<Self, Fault> {
+    pub(crate) fn read(
+        edge: Arc<str>,
+        inbound: Inbound,
+        limits: &Limits,
+        trace_key: &TraceKey,
+    ) -> Result<Self, Fault> {
         let source = inbound.source.into_inner();
         let wire = inbound.bytes;
         let (message, fault) = OwnedMessage::scan(wire.clone(), limits);
@@ -50,7 +57,9 @@ impl Received {
         let fault = fault.or_else(|| message.check().err()).or_else(|| admit(&message).err());
         let message = with_source(message, source, limits);
         let method = MethodName::of(message.method().as_bytes());
+        let trace_id = trace_key.trace_of_call(message.call_id().unwrap_or_default());
         Ok(Self {
+            trace_id,
             edge,
             flow: inbound.flow,
             transport: inbound.transport,

@@ -83,9 +83,11 @@ impl Core {
             let verdict = Verdict::new(500, RegisterOutcome::Failed).blaming(Cause::Store);
             return self.end_registration(id, verdict);
         };
-        let Some(realm) = self.realm_of_registration(&request) else { return };
-        let Ok(Some(credentials)) = Authority::credentials(&request.message, Side::Registrar, &realm) else {
-            return;
+        let realm = self.realm_of_registration(&request).unwrap_or_default();
+        let credentials = Authority::credentials(&request.message, Side::Registrar, &realm);
+        let Ok(Some(credentials)) = credentials else {
+            // The edge whose address the phone meant left meanwhile.
+            return self.end_registration(id, Verdict::new(404, RegisterOutcome::Rejected));
         };
         let judgement =
             self.authority.judge(&credentials, "REGISTER", &realm, subscriber.as_deref(), unix_seconds());
@@ -205,6 +207,13 @@ impl Core {
         verdict
     }
 
+    /// There is no room to ask the store.
+    pub(crate) fn shed_registration(&mut self, id: TransactionId) {
+        let retry_after = self.config.retry_after.as_secs().to_string();
+        let verdict = Verdict::new(503, RegisterOutcome::Failed).blaming(Cause::Overload);
+        self.end_registration(id, verdict.with(HeaderName::RetryAfter, retry_after));
+    }
+
     fn challenge_registration(&mut self, id: TransactionId, realm: &str, is_stale: bool) {
         let mut verdict = Verdict::new(Side::Registrar.status(), RegisterOutcome::Challenged);
         for challenge in self.authority.challenges(realm, is_stale, unix_seconds()) {
@@ -235,9 +244,9 @@ impl Core {
 
     /// The realm of a REGISTER: the domain that it asks for, which must be ours.
     fn realm_of_registration(&self, request: &Received) -> Option<String> {
-        let uri = request.message.uri()?;
-        self.aor_of_registration(request)?;
-        self.domain_of(&uri)
+        let asked = self.domain_of(&request.message.uri()?)?;
+        // Credentials of one domain must not bind an address of another.
+        (self.aor_of_registration(request)?.domain == asked).then_some(asked)
     }
 
     fn aor_of_registration(&self, request: &Received) -> Option<Aor> {

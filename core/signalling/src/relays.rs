@@ -8,6 +8,7 @@ use belfry_mesh::{LinkReceiver, LinkSender, Links};
 use belfry_relay_api::{FromRelay, Request, ToRelay};
 use belfry_sip_proto::timer::TimerKey;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::core::Event;
 use crate::signals::RelayRequest;
@@ -119,6 +120,8 @@ impl<T> Relays<T> {
 /// Takes links as relays connect, each in a task of its own that ends with the link.
 pub(crate) async fn accept(mut links: Links<ToRelay, FromRelay>, events: mpsc::Sender<Event>) {
     let mut last_link = 0;
+    // Their tasks end with this one, and so do the links.
+    let mut tasks = JoinSet::new();
     while let Some(link) = links.next().await {
         last_link += 1;
         let node: Arc<str> = link.peer().into();
@@ -127,7 +130,8 @@ pub(crate) async fn accept(mut links: Links<ToRelay, FromRelay>, events: mpsc::S
         if events.send(Event::Relay(up)).await.is_err() {
             return;
         }
-        tokio::spawn(read(receiver, node, last_link, events.clone()));
+        tasks.spawn(read(receiver, node, last_link, events.clone()));
+        while tasks.try_join_next().is_some() {}
     }
 }
 

@@ -82,7 +82,7 @@ pub(crate) struct Passing<'a> {
     /// When.
     pub(crate) unix_nanos: u64,
     /// The message.
-    pub(crate) bytes: &'a [u8],
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A span to emit.
@@ -230,7 +230,7 @@ impl Signals {
             summary,
             cseq: passing.cseq,
             retransmission: passing.is_repeat,
-            bytes: Pii::new(passing.bytes.to_vec()),
+            bytes: Pii::new(passing.bytes),
         };
         self.emitter.emit_at(passing.unix_nanos, COMPONENT, belfry_signal::record::Body::Sip(message));
     }

@@ -179,7 +179,7 @@ impl Algorithm {
 impl NonceKey {
     /// A key, from a random source or the configuration.
     #[must_use]
-    pub fn new(key: [u8; 32]) -> Self {
+    pub const fn new(key: [u8; 32]) -> Self {
         Self(key)
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use belfry_engine::{CellState, EngineHandle, PageState, PairStatus, Status};
 use belfry_mesh::Mesh;
-use belfry_signal::{Label, Pii};
+use belfry_signal::Pii;
 use tokio::sync::watch;
 
 use crate::json;
@@ -230,7 +230,7 @@ fn json_page(page: &belfry_engine::Page, runbooks: &Runbooks) -> json::Page {
     };
     json::Page {
         id: page.id.clone(),
-        alert: page.alert.text().to_owned(),
+        alert: page.alert.as_str().to_owned(),
         journey: page.journey.as_str().to_owned(),
         region: page.region.as_str().to_owned(),
         regions: page.regions.iter().map(|region| region.as_str().to_owned()).collect(),
@@ -244,7 +244,7 @@ fn json_page(page: &belfry_engine::Page, runbooks: &Runbooks) -> json::Page {
         resolved_ms: page.resolved_unix_nanos.map(millis),
         summary: page.summary.clone(),
         examples: page.examples,
-        has_runbook: runbooks.has(page.alert.text()),
+        has_runbook: runbooks.has(page.alert.as_str()),
     }
 }
 
@@ -320,7 +320,7 @@ mod tests {
             since_ms: 0.0,
             good_ratio_5m: None,
             events_per_second: rate,
-            last_event_ms: None,
+            last_event_ms: cell.last_event_unix_nanos.map(millis),
         }
     }
 

@@ -42,3 +42,21 @@ pub use config::{
 pub use error::Error;
 pub use handle::{Gateway, GatewayDeps, GatewayHandle};
 pub use signals::{ListenerName, ResponseFlag};
+
+use std::net::IpAddr;
+
+use belfry_signal::{Registry, TraceKey};
+
+/// Registers this room's signals without starting it, for the catalogue.
+pub fn describe(registry: &Registry) {
+    drop(signals::Signals::register(registry, TraceKey::new([0; 32])));
+}
+
+/// Where a customer at this address would go, step by step: the GeoIP file first, then the operator's map.
+///
+/// # Errors
+/// When the GeoIP file or the map cannot be used.
+pub fn explain(config: &Config, address: IpAddr, registry: &Registry) -> Result<Vec<String>, Error> {
+    let signals = signals::Signals::register(registry, TraceKey::new([0; 32]));
+    Ok(geography::Geography::load(config, &signals)?.explain(address))
+}

@@ -40,9 +40,6 @@ pub enum Error {
     /// A live buffer could not be made a split; it stays searchable and is tried again.
     #[error("a split could not be built: {0}")]
     Build(String),
-    /// The store was shut.
-    #[error("the store of events is shut")]
-    Shut,
     /// The search text cannot be understood.
     #[error("{0}")]
     BadQuery(#[from] BadQuery),
@@ -60,7 +57,6 @@ impl Error {
             Self::Damaged { .. } => "damaged",
             Self::Busy => "busy",
             Self::Build(_) => "build",
-            Self::Shut => "shut",
             Self::BadQuery(_) => "bad_query",
         }
     }

@@ -60,7 +60,7 @@ impl EventsReader {
                 expr = expr.and(Expr::Kind(query.kinds.clone()));
             }
             let range = range(query.from_nanos, query.to_nanos);
-            let gathered = reader.gather(&expr, &range, None, reader.limit(query.limit))?;
+            let gathered = reader.gather(&expr, &range, None, reader.limit(query.limit));
             Ok(gathered.into_found(|hit| Some(LogLine { sequence: hit.sequence, record: hit.record })))
         })
     }
@@ -86,7 +86,7 @@ impl EventsReader {
             }
             let range = range(filter.from_nanos, filter.to_nanos);
             let key = filter.trace_id.map(|trace_id| trace_key(&trace_id.0));
-            let gathered = reader.gather(&Expr::And(parts), &range, key, reader.limit(filter.limit))?;
+            let gathered = reader.gather(&Expr::And(parts), &range, key, reader.limit(filter.limit));
             Ok(gathered.into_found(|hit| match &hit.record.body {
                 Body::Call(call) => Some(CallRow { end_unix_nanos: hit.unix_nanos, call: Call::clone(call) }),
                 _ => None,
@@ -102,7 +102,7 @@ impl EventsReader {
         let found = self.counted(Question::Call, |reader| {
             let max = reader.store.config.call_records_max;
             let key = CallKey::of(wanted);
-            let mut gathered = reader.gather(&Expr::Call(key), &TimeRange::ALL, Some(key.0), max)?;
+            let mut gathered = reader.gather(&Expr::Call(key), &TimeRange::ALL, Some(key.0), max);
             // The index knows calls by a hash only; the records know the Call-ID.
             gathered.hits.retain(|hit| call_id(&hit.record.body) == Some(wanted));
             let trace_id = gathered.hits.iter().find_map(|hit| match &hit.record.body {
@@ -112,7 +112,7 @@ impl EventsReader {
             });
             if let Some(trace_id) = trace_id {
                 let key = trace_key(&trace_id.0);
-                let of_trace = reader.gather(&Expr::Trace(trace_id), &TimeRange::ALL, Some(key), max)?;
+                let of_trace = reader.gather(&Expr::Trace(trace_id), &TimeRange::ALL, Some(key), max);
                 gathered.add(of_trace, max);
             }
             Ok(gathered.into_found(|hit| Some((trace_id, hit))))
@@ -134,7 +134,7 @@ impl EventsReader {
         let found = self.counted(Question::Trace, |reader| {
             let max = reader.store.config.call_records_max;
             let key = trace_key(&trace_id.0);
-            let gathered = reader.gather(&Expr::Trace(trace_id), &TimeRange::ALL, Some(key), max)?;
+            let gathered = reader.gather(&Expr::Trace(trace_id), &TimeRange::ALL, Some(key), max);
             Ok(gathered.into_found(Some))
         })?;
         if found.rows.is_empty() {
@@ -166,19 +166,14 @@ impl EventsReader {
     }
 
     /// The newest records that meet the condition, from live buffers and from every split that may hold one.
-    fn gather(
-        &self,
-        expr: &Expr,
-        range: &TimeRange,
-        key: Option<u64>,
-        limit: usize,
-    ) -> Result<Gathered, Error> {
-        for _ in 0..TRIES_MAX {
-            if let Some(gathered) = self.gather_once(expr, range, key, limit) {
-                return Ok(gathered);
+    fn gather(&self, expr: &Expr, range: &TimeRange, key: Option<u64>, limit: usize) -> Gathered {
+        for _ in 1..TRIES_MAX {
+            if let Some(gathered) = self.gather_once(expr, range, key, limit, false) {
+                return gathered;
             }
         }
-        Err(Error::Shut)
+        // Splits come and go faster than they can be read: what is missing counts as damaged.
+        self.gather_once(expr, range, key, limit, true).unwrap_or_default()
     }
 
     /// `None` when a split was replaced while it was to be read: the snapshot is out of date.
@@ -188,6 +183,7 @@ impl EventsReader {
         range: &TimeRange,
         key: Option<u64>,
         limit: usize,
+        is_last: bool,
     ) -> Option<Gathered> {
         let Snapshot { entries, mut splits } = self.store.live.snapshot();
         let text_bytes_max = self.store.config.record_text_bytes_max;
@@ -216,7 +212,10 @@ impl EventsReader {
                 continue;
             }
             if !self.read_split(&split, expr, &range, wanted, &mut gathered) {
-                return None;
+                if !is_last {
+                    return None;
+                }
+                gathered.splits_damaged += 1;
             }
             gathered.keep_newest(wanted);
         }
@@ -244,8 +243,16 @@ impl EventsReader {
             }
             Err(_) if !store.live.has_split(split.row.id) => false,
             Err(error) => {
-                store.found_damaged(split, &error);
                 gathered.splits_damaged += 1;
+                let damage = if matches!(error, Error::Damaged { .. }) {
+                    Err(error)
+                } else {
+                    split.verify_again().map(|()| error)
+                };
+                match damage {
+                    Err(damage) => store.found_damaged(split, &damage),
+                    Ok(error) => store.signals.split_unreadable(split.row.id, &error),
+                }
                 true
             }
         }

@@ -6,17 +6,20 @@
 
 use std::collections::HashSet;
 
+use tantivy::directory::FileSlice;
 use tantivy::index::IndexSettings;
 use tantivy::schema::{
     FAST, Field, INDEXED, IndexRecordOption, JsonObjectOptions, OwnedValue, STORED, Schema,
     TextFieldIndexing, TextOptions,
 };
 use tantivy::store::{Compressor, ZstdCompressor};
+use tantivy::termdict::TermDictionary;
 use tantivy::tokenizer::{Token, TokenStream, Tokenizer, TokenizerManager};
 use tantivy::{IndexSortByField, Order, TantivyDocument};
 
 use belfry_signal::Record;
 
+use crate::error::Error;
 use crate::facts::Facts;
 use crate::words::Words;
 
@@ -152,6 +155,19 @@ impl Fields {
         document.add_field_value(self.numbers, &OwnedValue::Object(numbers));
         document.add_bytes(self.record, stored);
         (document, is_over)
+    }
+}
+
+/// Makes sure that the index library writes the term dictionary that our splits have.
+///
+/// The `quickwit` feature of Tantivy decides it for the whole program; were it lost, every split of before would be
+/// unreadable and new ones would be of the other kind. The library says which kind it has when it is shown a
+/// dictionary of the other.
+pub(crate) fn check_dictionary() -> Result<(), Error> {
+    let fst_trailer = FileSlice::from(1u32.to_le_bytes().to_vec());
+    match TermDictionary::open(fst_trailer) {
+        Err(error) if error.to_string().contains("compiled tantivy with SSTable") => Ok(()),
+        _ => Err(Error::Format("Tantivy is built without its `quickwit` feature".to_owned())),
     }
 }
 

@@ -163,6 +163,13 @@ impl Signals {
         );
     }
 
+    /// A sound split could not be read this time; the answer says that it is missing.
+    pub(crate) fn split_unreadable(&self, split: u64, error: &Error) {
+        let mut attributes = reason(error);
+        attributes.push(("events.split".into(), Value::Text(format!("{split:016x}").into())));
+        self.log(Severity::Error, "split could not be read", attributes);
+    }
+
     /// Splits were dropped as a whole.
     pub(crate) fn splits_dropped(&self, why: DropReason, splits: usize, records: u64) {
         self.dropped.add((why,), records);

@@ -12,7 +12,7 @@ use tantivy::directory::MmapDirectory;
 use tantivy::query::EnableScoring;
 use tantivy::schema::Value;
 use tantivy::store::StoreReader;
-use tantivy::{DocSet, Index, IndexBuilder, SegmentReader, TERMINATED, TantivyDocument};
+use tantivy::{DocSet, Index, IndexBuilder, SegmentReader, TERMINATED, TantivyDocument, TantivyError};
 
 use belfry_signal::Record;
 
@@ -223,8 +223,16 @@ impl Split {
             opened.search(self.row.id, fields, index_expr, check, range, limit)
         }));
         searched.unwrap_or_else(|_| {
-            Err(Error::Damaged { split: self.row.id, what: "its files cannot be read".to_owned() })
+            let message = "the library panicked while it read a split".to_owned();
+            Err(Error::Index(TantivyError::InternalError(message)))
         })
+    }
+
+    /// Looks for damage after a failure to read: an error in hand may be the library's or the machine's fault, and
+    /// a sound split must not be given up for it.
+    pub(crate) fn verify_again(&self) -> Result<(), Error> {
+        self.is_verified.store(false, Ordering::Relaxed);
+        self.verify()
     }
 
     /// Verifies checksums once, before the first use.

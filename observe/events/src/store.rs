@@ -10,7 +10,7 @@ use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::error::Error;
 use crate::live::Live;
-use crate::schema::Fields;
+use crate::schema::{Fields, check_dictionary};
 use crate::signals::Signals;
 use crate::split::{OpenSplits, Split};
 
@@ -35,6 +35,7 @@ pub(crate) struct Resume {
 impl Store {
     /// Reads the catalogue, checks the splits that it names and removes directories that it does not.
     pub(crate) fn open(config: Config, signals: Signals) -> Result<(Self, Resume), Error> {
+        check_dictionary()?;
         let directory = config.directory.join("splits");
         fs::create_dir_all(&directory).map_err(|source| Error::disk("create", &directory, source))?;
         let (catalogue, contents) = Catalogue::open(&config.directory.join("catalogue.redb"))?;

@@ -1,24 +1,18 @@
 //! The store as a whole: what goes in comes out, from buffers and from splits, before and after every accident.
 
+mod accidents;
+mod agreement;
+
 use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use proptest::prelude::*;
 
 use belfry_signal::record::{
     Body, Call, Direction, Log, Quality, Record, SipMessage, Span, SpanKind, SpanStatus,
 };
 use belfry_signal::{Pii, Region, Registry, Severity, SpanContext, SpanId, TraceId, Value};
 
-use crate::facts::Facts;
-use crate::live::Entry;
-use crate::query::evaluate::{matches, matches_entry};
-use crate::query::parse;
-use crate::schema::Fields;
-use crate::split::{OpenSplits, Split, TimeRange};
 use crate::{CallFilter, Config, Error, Events, EventsReader, EventsWriter, LogQuery};
 
 const SECOND: u64 = 1_000_000_000;
@@ -326,101 +320,6 @@ fn the_oldest_splits_go_when_the_disk_bound_is_met() {
     assert_eq!(seconds(&reader, ""), [4, 3, 2]);
 }
 
-fn damage(directory: &Path, extension: &str, change: impl Fn(&mut Vec<u8>)) {
-    let splits = fs::read_dir(directory.join("splits")).expect("listed");
-    let mut names: Vec<_> = splits.map(|entry| entry.expect("listed").path()).collect();
-    names.sort();
-    let file = fs::read_dir(&names[0])
-        .expect("listed")
-        .map(|entry| entry.expect("listed").path())
-        .find(|path| path.extension().is_some_and(|found| found == extension))
-        .expect("the file is there");
-    let mut bytes = fs::read(&file).expect("read");
-    change(&mut bytes);
-    fs::remove_file(&file).expect("removed");
-    fs::write(&file, bytes).expect("written");
-}
-
-#[test]
-fn damaged_splits_are_reported_and_the_others_answer() {
-    type Change = fn(&mut Vec<u8>);
-    let changes: [(&str, Change); 4] = [
-        ("store", |bytes| bytes.truncate(bytes.len() / 2)),
-        ("term", Vec::clear),
-        ("idx", |bytes| bytes[0] ^= 0xff),
-        ("fast", |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 0x55)),
-    ];
-    for (extension, change) in changes {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        {
-            let (mut writer, _reader) = open(directory.path());
-            for second in [1, 2] {
-                writer.apply(second, &[log(second, "tick")]).expect("applied");
-                writer.flush().expect("flushed");
-            }
-        }
-        damage(directory.path(), extension, change);
-        let registry = Registry::for_test();
-        let config = Config::for_test(directory.path().to_owned());
-        let (writer, reader) = Events::open(config, &registry).expect("the store opens");
-        let found = reader.search(&LogQuery { limit: 10, ..LogQuery::default() }).expect("read");
-        assert_eq!((found.rows.len(), found.splits_damaged), (1, 1), "{extension}");
-        assert_eq!(found.rows[0].record.unix_nanos, START + 2 * SECOND);
-        let text = registry.encode_text();
-        assert!(text.contains("events_splits{state=\"damaged\"} 1"), "{extension}: {text}");
-        assert!(text.contains("events_records_dropped_total{reason=\"unreadable\"} 1"), "{extension}");
-        drop(writer);
-    }
-}
-
-#[test]
-fn what_a_crash_left_half_built_is_removed() {
-    let directory = tempfile::tempdir().expect("temporary directory");
-    drop(open(directory.path()));
-    let orphan = directory.path().join("splits/00000000000000aa");
-    fs::create_dir_all(&orphan).expect("created");
-    fs::write(orphan.join("half.store"), b"half").expect("written");
-    let (_writer, reader) = open(directory.path());
-    assert!(!orphan.exists());
-    assert_eq!(seconds(&reader, ""), Vec::<u64>::new());
-}
-
-#[test]
-fn a_full_store_refuses_instead_of_growing_and_recovers() {
-    let directory = tempfile::tempdir().expect("temporary directory");
-    let config = Config {
-        seal_records_max: 2,
-        live_records_max: 4,
-        sealed_buffers_max: 1,
-        hand_over_wait: Duration::from_millis(20),
-        ..Config::for_test(directory.path().to_owned())
-    };
-    let (mut writer, reader) = open_with(config);
-    // A file where the splits should be: no split can be built.
-    let splits = directory.path().join("splits");
-    fs::remove_dir(&splits).expect("removed");
-    fs::write(&splits, b"").expect("written");
-    let mut taken = 0;
-    let refused = (1..20).find_map(|position| match writer.apply(position, &[log(position, "tick")]) {
-        Ok(()) => {
-            taken += 1;
-            None
-        }
-        Err(error) => Some((position, error)),
-    });
-    let (position, error) = refused.expect("the store is bounded");
-    assert!(matches!(error, Error::Busy), "{error}");
-    assert_eq!(seconds(&reader, "").len(), taken);
-    assert!(writer.flush().is_err());
-    fs::remove_file(&splits).expect("removed");
-    fs::create_dir(&splits).expect("created");
-    // The builder tries again by itself; a flush may still meet the last failure.
-    while writer.flush().is_err() {}
-    writer.apply(position, &[log(position, "tick")]).expect("applied");
-    assert_eq!(seconds(&reader, "").len(), taken + 1);
-    assert_eq!(writer.checkpoint(), position - 1);
-}
-
 #[test]
 fn attribute_names_beyond_the_bound_are_found_by_scanning() {
     let directory = tempfile::tempdir().expect("temporary directory");
@@ -478,191 +377,6 @@ fn bad_searches_are_errors_with_a_place() {
     match error {
         Err(Error::BadQuery(bad)) => assert_eq!(bad.position, 6),
         other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn the_dictionary_is_the_one_that_splits_are_written_with() {
-    // The `quickwit` feature of Tantivy decides it; were it lost in the workspace, old splits would be unreadable.
-    let directory = tempfile::tempdir().expect("temporary directory");
-    let (mut writer, _reader) = open(directory.path());
-    writer.apply(1, &world()).expect("applied");
-    writer.flush().expect("flushed");
-    let is_sstable = std::cell::Cell::new(false);
-    damage(directory.path(), "term", |bytes| {
-        // The composite file ends in footers; dictionaries inside end in their type, 2 for sstables, 1 for FSTs.
-        is_sstable.set(bytes.windows(4).any(|window| window == [2, 0, 0, 0]));
-    });
-    assert!(is_sstable.get());
-}
-
-const VOCABULARY: &[&str] = &[
-    "invite",
-    "Busy",
-    "hand",
-    "handshake failed",
-    "edge-gateway",
-    "a b a",
-    "sip:bob@example.com",
-    "ÜBER",
-    "7",
-];
-
-fn any_record() -> impl Strategy<Value = Record> {
-    let word = || proptest::sample::select(VOCABULARY);
-    let attributes = proptest::collection::vec(
-        (
-            proptest::sample::select(&["sip.method", "reason", "rtc.mos", "odd name"][..]),
-            prop_oneof![
-                word().prop_map(Value::from),
-                (-3i64..5).prop_map(Value::from),
-                proptest::sample::select(&[-0.0, 0.0, 2.5, 3.5, f64::NAN][..]).prop_map(Value::from),
-                any::<bool>().prop_map(Value::from),
-            ],
-        ),
-        0..4,
-    );
-    let severity = proptest::sample::select(&crate::query::SEVERITIES[..]);
-    let made_log = (0..20u64, word(), attributes, severity, 0..4u8).prop_map(
-        |(second, message, attributes, severity, call)| {
-            let mut record = log(second, message);
-            if let Body::Log(log) = &mut record.body {
-                log.severity = severity;
-                log.attributes = attributes.into_iter().map(|(name, value)| (name.into(), value)).collect();
-                log.call_id = (call > 1).then(|| Pii::new(format!("call-{call}@host")));
-            }
-            record
-        },
-    );
-    prop_oneof![
-        3 => made_log,
-        1 => (0..20u64, 0..4u8, proptest::sample::select(&["INVITE", "180", "BYE"][..]))
-            .prop_map(|(second, call, summary)| sip(second, call, summary)),
-        1 => (0..20u64, 0..4u8).prop_map(|(second, call)| span(second, call, SpanStatus::Ok)),
-        1 => (0..20u64, 0..4u8, proptest::sample::select(&[1.0, 2.5, 4.0][..]))
-            .prop_map(|(second, call, mos)| quality(second, call, mos)),
-        1 => (0..20u64, 0..4u8).prop_map(|(second, call)| ended(second, call, "busy", Some(2.5))),
-    ]
-}
-
-fn any_query() -> impl Strategy<Value = String> {
-    let leaf = proptest::sample::select(
-        &[
-            "invite",
-            "busy",
-            "hand*",
-            "handshake",
-            "\"handshake failed\"",
-            "\"a b\"",
-            "\"a a\"",
-            "b*",
-            "edge-gat*",
-            "über",
-            "kind:sip",
-            "kind:log",
-            "kind:c*",
-            "severity:error",
-            "severity:<warn",
-            "component:edge*",
-            "component:media_relay",
-            "node:core-1",
-            "region:eu*",
-            "call_id:call-2@host",
-            "call-3@host",
-            "trace_id:03030303030303030303030303030303",
-            "sip.method:invite",
-            "sip.method:inv*",
-            "reason:x",
-            "attributes.reason:busy",
-            "attributes.reason:\"a b a\"",
-            "attributes.reason:7",
-            "rtc.mos:<2.5",
-            "rtc.mos:<=2.5",
-            "rtc.mos:>0",
-            "rtc.mos:>=0",
-            "rtc.mos:>=-1.5",
-            "attributes.odd_name:tr*",
-            "true",
-            "sip.response.status_code:180",
-            "sip.response.status_code:>199.5",
-            "sip:bob@example.com",
-        ][..],
-    )
-    .prop_map(|text| if text == "reason:x" { "attributes.reason:true".to_owned() } else { text.to_owned() });
-    leaf.prop_recursive(3, 12, 3, |inner| {
-        prop_oneof![
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} {b})")),
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} OR {b})")),
-            inner.clone().prop_map(|a| format!("NOT {a}")),
-            inner.prop_map(|a| format!("-{a}")),
-        ]
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    /// The heart of it: the live buffer and the index give the same answers.
-    #[test]
-    fn the_index_and_the_scan_agree(
-        records in proptest::collection::vec(any_record(), 1..30),
-        queries in proptest::collection::vec(any_query(), 12),
-        names_max in prop_oneof![Just(16usize), Just(1000)],
-    ) {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let config = Config {
-            split_attributes_max: names_max,
-            record_text_bytes_max: 256,
-            ..Config::for_test(directory.path().to_owned())
-        };
-        let fields = Fields::new();
-        let entries: Vec<Arc<Entry>> =
-            records.iter().enumerate().map(|(i, record)| Arc::new(Entry::new(i as u64, record))).collect();
-        // Half of them in each of two splits, and those merged: three ways to hold the same records.
-        let (left, right) = entries.split_at(entries.len() / 2);
-        let build = |id: u64, part: &[Arc<Entry>]| {
-            let path = directory.path().join(id.to_string());
-            Arc::new(Split::build(id, path, part, &config, &fields).expect("built"))
-        };
-        let parts: Vec<Arc<Split>> = [left, right]
-            .iter()
-            .enumerate()
-            .filter(|(_, part)| !part.is_empty())
-            .map(|(id, part)| build(id as u64, part))
-            .collect();
-        let merged = Split::merge(9, directory.path().join("9"), &parts, &config, &fields).expect("merged");
-        let open = OpenSplits::new(4);
-        for text in &queries {
-            let expr = parse(text, 2000).expect(text);
-            let mut expected: Vec<u64> = entries
-                .iter()
-                .filter(|entry| {
-                    let is_met = matches(&expr, &Facts::of(&entry.record, config.record_text_bytes_max));
-                    assert_eq!(is_met, matches_entry(&expr, entry, config.record_text_bytes_max), "{text}");
-                    is_met
-                })
-                .map(|entry| entry.sequence)
-                .collect();
-            expected.sort_unstable();
-            for splits in [parts.iter().map(|part| &**part).collect::<Vec<_>>(), vec![&merged]] {
-                let mut found = Vec::new();
-                for split in splits {
-                    let hits = split
-                        .search(&open, &fields, &expr, &TimeRange::ALL, 1000, config.record_text_bytes_max)
-                        .expect(text);
-                    let times: Vec<u64> = hits.iter().map(|hit| hit.unix_nanos).collect();
-                    prop_assert!(times.is_sorted_by(|a, b| a >= b), "newest first: {times:?}");
-                    for hit in &hits {
-                        // NaN is not itself, so records are compared as text.
-                        let original = &entries[usize::try_from(hit.sequence).expect("fits")].record;
-                        prop_assert_eq!(format!("{:?}", &hit.record), format!("{original:?}"));
-                    }
-                    found.extend(hits.iter().map(|hit| hit.sequence));
-                }
-                found.sort_unstable();
-                prop_assert_eq!(&found, &expected, "{}", text);
-            }
-        }
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Found<T> {
     pub has_more: bool,
     /// Splits that had to be opened.
     pub splits_read: usize,
-    /// Splits of that time that are damaged: rows of theirs are missing.
+    /// Splits of that time that are damaged or could not be read: rows of theirs are missing.
     pub splits_damaged: usize,
 }
 

@@ -1,6 +1,7 @@
 //! Pages: grouping, joining, ending, telling.
 
 use belfry_signal::{Cause, Room};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -150,4 +151,114 @@ fn only_pages_that_are_over_and_told_make_room() {
     assert_eq!(pages.records().count(), 2);
     assert_eq!(pages.take_changes().1.len(), 2);
     assert!(!pages.has_changes());
+}
+
+/// What happens to pages from outside.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Turn {
+        slo: usize,
+        region: usize,
+    },
+    Wait {
+        seconds: u64,
+    },
+    /// The outbox takes so many messages, then refuses.
+    Deliver {
+        taken: usize,
+    },
+    Restart,
+}
+
+const SLOS: [&str; 2] = ["call_setup", "register"];
+const REGIONS: [&str; 3] = ["eu", "us", "apac"];
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(
+        prop_oneof![
+            4 => (0..SLOS.len(), 0..REGIONS.len()).prop_map(|(slo, region)| Step::Turn { slo, region }),
+            3 => (0_u64..50).prop_map(|seconds| Step::Wait { seconds }),
+            3 => (0_usize..4).prop_map(|taken| Step::Deliver { taken }),
+            1 => Just(Step::Restart),
+        ],
+        1..120,
+    )
+}
+
+/// Everything that the outbox took, by key.
+type Heard = BTreeMap<DedupKey, Vec<(PageId, Delivery)>>;
+
+fn deliver(pages: &mut Pages, heard: &mut Heard, taken: usize) {
+    for (id, delivery, notification) in pages.undelivered().into_iter().take(taken) {
+        let key = match &notification {
+            Notification::Trigger(page) => page.dedup_key.clone(),
+            Notification::Resolve { dedup_key, .. } => dedup_key.clone(),
+        };
+        heard.entry(key).or_default().push((id, delivery));
+        pages.delivered(id, delivery);
+    }
+}
+
+proptest! {
+    /// P1: every trigger gets exactly one resolve, after it, whatever is refused and however often it restarts.
+    #[test]
+    fn every_trigger_gets_exactly_one_resolve(steps in steps()) {
+        let mut pages = pages();
+        let (mut now, mut heard) = (START, Heard::new());
+        let mut burning: BTreeSet<(usize, usize)> = BTreeSet::new();
+        let turn = |pages: &mut Pages, burning: &mut BTreeSet<_>, now, at: (usize, usize)| {
+            let region = region(REGIONS[at.1]);
+            if burning.remove(&at) {
+                pages.recovered(now, SLOS[at.0], &region);
+            } else {
+                burning.insert(at);
+                pages.tripped(now, SLOS[at.0], &region);
+            }
+        };
+        for step in steps {
+            match step {
+                Step::Turn { slo, region } => turn(&mut pages, &mut burning, now, (slo, region)),
+                Step::Wait { seconds } => {
+                    for _ in 0..seconds {
+                        now += SECOND;
+                        open_due(&mut pages, now);
+                    }
+                }
+                Step::Deliver { taken } => deliver(&mut pages, &mut heard, taken),
+                Step::Restart => {
+                    let records: Vec<Record> = pages.records().cloned().collect();
+                    // As the engine does it: an alert without a page yet trips anew, one of a page goes on.
+                    burning = BTreeSet::new();
+                    for record in records.iter().filter(|record| record.is_open()) {
+                        for member in record.members.iter().filter(|member| member.is_burning) {
+                            let slo = SLOS.iter().position(|slo| *slo == record.slo).expect("known");
+                            let region = REGIONS.iter().position(|r| *r == member.region.as_str());
+                            burning.insert((slo, region.expect("known")));
+                        }
+                    }
+                    pages = self::pages();
+                    pages.restore(records);
+                }
+            }
+            let open: Vec<_> = pages.records().filter(|record| record.is_open()).collect();
+            let keys: BTreeSet<_> = open.iter().map(|record| &record.dedup_key).collect();
+            prop_assert_eq!(keys.len(), open.len(), "open pages have different keys");
+        }
+        for at in burning.clone() {
+            turn(&mut pages, &mut burning, now, at);
+        }
+        now += 60 * SECOND;
+        open_due(&mut pages, now);
+        deliver(&mut pages, &mut heard, usize::MAX);
+        prop_assert_eq!(pages.open_count(), 0);
+        for messages in heard.values() {
+            for pair in messages.chunks(2) {
+                prop_assert_eq!(pair.len(), 2, "{:?}", messages);
+                prop_assert_eq!((pair[0].1, pair[1].1), (Delivery::Trigger, Delivery::Resolve));
+                prop_assert_eq!(pair[0].0, pair[1].0);
+            }
+            let triggered: BTreeSet<_> = messages.iter().map(|(id, _)| id).collect();
+            prop_assert_eq!(triggered.len() * 2, messages.len(), "each page once");
+        }
+    }
 }

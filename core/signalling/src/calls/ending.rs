@@ -11,41 +11,51 @@ use crate::exchange::CallKey;
 use crate::signals::{AttemptResult, CallCause, RecordOutcome};
 
 impl Core {
-    /// A call is over, answered or not: frees its media and closes its books. Later calls of this do nothing.
-    pub(crate) fn end_call(&mut self, key: &CallKey, status: u16, cause: CallCause) {
-        let Some(call) = self.calls.ended(key, Ending { status, cause }, now_unix_nanos()) else { return };
-        let Some(relay) = call.relay.clone() else { return self.write_record(key) };
+    /// A call is over, answered or not: frees its media and closes its books. Gives the epoch under which its
+    /// books are found until they are closed; `None` when it was over before.
+    pub(crate) fn end_call(&mut self, key: &CallKey, status: u16, cause: CallCause) -> Option<u64> {
+        let epoch = self.calls.ended(key, Ending { status, cause }, now_unix_nanos())?;
+        let call = self.calls.closing(epoch)?;
+        if let Some(timer) = call.lifetime.take() {
+            self.timers.stop(timer);
+        }
+        let Some(relay) = call.relay.clone() else {
+            self.write_record(epoch);
+            return Some(epoch);
+        };
         let request = Request::Delete { session: SessionKey(key.to_string()) };
-        let then = Then::Close { call: CallKey::clone(key) };
-        if self.ask_relay(&relay, request, then).is_err() {
-            self.write_record(key);
+        if self.ask_relay(&relay, request, Then::Close { epoch: Some(epoch) }).is_err() {
+            self.write_record(epoch);
         }
+        Some(epoch)
     }
 
-    /// The relay has closed the session, or there is none to ask.
-    pub(crate) fn on_session_closed(&mut self, key: &CallKey, report: Option<SessionReport>) {
-        if let Some(call) = self.calls.get_mut(key).filter(|call| call.phase == Phase::Closing) {
+    /// The relay has closed the session of a call that is over, or could not.
+    pub(crate) fn on_session_closed(&mut self, epoch: u64, report: Option<SessionReport>) {
+        if let Some(call) = self.calls.closing(epoch) {
             call.report = report;
-            self.write_record(key);
+            self.write_record(epoch);
         }
     }
 
-    fn write_record(&mut self, key: &CallKey) {
-        let Some(call) = self.calls.get(key) else { return };
-        let record = call_record(key, call, self.signals.node());
-        let (state, timeout, call) = (self.state.clone(), self.config.store_timeout, CallKey::clone(key));
+    fn write_record(&mut self, epoch: u64) {
+        let node = self.signals.node().to_owned();
+        let Some(call) = self.calls.closing(epoch) else { return };
+        let record = call_record(call, node);
+        let (state, timeout) = (self.state.clone(), self.config.store_timeout);
         self.jobs.spawn(async move {
             let outcome = match tokio::time::timeout(timeout, state.append_call_record(&record)).await {
                 Ok(Ok(appended)) => Ok(appended),
                 Ok(Err(error)) => Err(error.reason()),
                 Err(_) => Err("timeout"),
             };
-            Done::Record { call, outcome }
+            Done::Record { epoch, outcome }
         });
     }
 
-    /// The record is durable, or will never be: the call is closed and what waited for it goes out.
-    pub(crate) fn on_record_written(&mut self, key: &CallKey, outcome: Result<Appended, &'static str>) {
+    /// The record is durable, or will never be: the books are closed and what waited for it goes out.
+    pub(crate) fn on_record_written(&mut self, epoch: u64, outcome: Result<Appended, &'static str>) {
+        let Some(call) = self.calls.close(epoch) else { return };
         let label = match outcome {
             Ok(Appended::New) => RecordOutcome::Written,
             Ok(Appended::Known) => RecordOutcome::Repeated,
@@ -54,26 +64,24 @@ impl Core {
                 RecordOutcome::Failed
             }
         };
-        self.signals.record_written(label, key);
-        let Some(call) = self.calls.close(key) else { return };
-        let ending = call.ending.unwrap_or(Ending { status: 500, cause: CallCause::ServerError });
-        self.signals.call_ended(shown_call(key, &call, ending), ending.cause, call.root, call.parent);
+        self.signals.record_written(label, &call.key);
+        self.signals.call_ended(shown_call(&call), call.ending.cause, call.root, call.parent);
         for (id, status, bytes) in call.held {
             // The transaction may have been given up meanwhile.
             let _ = self.transactions.respond(id, status, bytes, now());
         }
     }
 
-    /// Keeps the final answer to a BYE back until the call's record is durable; gives it back when there is nothing
-    /// to wait for.
+    /// Keeps the final answer to a BYE back until the record of its call is durable; gives it back when there is
+    /// nothing to wait for.
     pub(crate) fn hold_for_record(
         &mut self,
-        key: &CallKey,
+        epoch: u64,
         id: TransactionId,
         status: u16,
         bytes: Vec<u8>,
     ) -> Option<Vec<u8>> {
-        match self.calls.get_mut(key).filter(|call| call.phase == Phase::Closing) {
+        match self.calls.closing(epoch) {
             Some(call) => {
                 call.held.push((id, status, bytes));
                 None
@@ -83,39 +91,38 @@ impl Core {
     }
 
     /// A call outlived every sensible call.
-    pub(crate) fn on_lifetime_over(&mut self, key: &CallKey, epoch: u64) {
-        if self.calls.get(key).is_some_and(|call| call.epoch == epoch && call.phase == Phase::Talking) {
+    pub(crate) fn on_lifetime_over(&mut self, key: &CallKey) {
+        if self.calls.get(key).is_some_and(|call| call.phase == Phase::Talking) {
             self.hang_up(key, CallCause::LifetimeOver);
         }
     }
 }
 
 /// What the store keeps.
-fn call_record(key: &CallKey, call: &Call, node: &str) -> CallRecord {
-    let ending = call.ending.unwrap_or(Ending { status: 500, cause: CallCause::ServerError });
+fn call_record(call: &Call, node: String) -> CallRecord {
     CallRecord {
-        call_id: Pii::new(key.to_string()),
+        call_id: Pii::new(call.key.to_string()),
         from_tag: call.caller.tag.clone().unwrap_or_default(),
         to_tag: call.callee.tag.clone().unwrap_or_default(),
         epoch: 0,
         trace_id: call.root.trace_id.to_string(),
         start_unix_nanos: call.start_unix_nanos,
         answer_unix_nanos: call.answer_unix_nanos,
-        end_unix_nanos: call.end_unix_nanos.unwrap_or_else(now_unix_nanos),
+        end_unix_nanos: call.end_unix_nanos,
         caller: Pii::new(call.caller.uri.clone()),
         callee: Pii::new(call.callee.uri.clone()),
         region: call.region.clone(),
         country: call.country.clone(),
         transport: call.transport.uri_token().into(),
-        status_code: ending.status,
-        outcome: outcome_of(call, ending).into(),
-        cause: ending.cause.as_str().into(),
-        node: node.to_owned(),
+        status_code: call.ending.status,
+        outcome: outcome_of(call).into(),
+        cause: call.ending.cause.as_str().into(),
+        node,
     }
 }
 
 /// What the pipeline and the call page get.
-fn shown_call(key: &CallKey, call: &Call, ending: Ending) -> record::Call {
+fn shown_call(call: &Call) -> record::Call {
     let report = call.report.as_ref();
     let scores = |pick: fn(&LegReport) -> Option<f64>| -> Vec<f64> {
         let legs = report.map(|report| [pick(&report.caller), pick(&report.callee)]);
@@ -126,7 +133,7 @@ fn shown_call(key: &CallKey, call: &Call, ending: Ending) -> record::Call {
     #[expect(clippy::cast_precision_loss, reason = "at most two legs")]
     let mean = (!means.is_empty()).then(|| means.iter().sum::<f64>() / means.len() as f64);
     record::Call {
-        call_id: Pii::new(key.to_string()),
+        call_id: Pii::new(call.key.to_string()),
         trace_id: call.root.trace_id,
         start_unix_nanos: call.start_unix_nanos,
         answer_unix_nanos: call.answer_unix_nanos,
@@ -135,9 +142,9 @@ fn shown_call(key: &CallKey, call: &Call, ending: Ending) -> record::Call {
         region: call.region.clone(),
         country: call.country.clone(),
         transport: call.transport.uri_token().into(),
-        outcome: outcome_of(call, ending).into(),
-        status_code: ending.status,
-        cause: ending.cause.as_str().into(),
+        outcome: outcome_of(call).into(),
+        status_code: call.ending.status,
+        cause: call.ending.cause.as_str().into(),
         post_dial_seconds: call.post_dial.map(|delay| delay.as_secs_f64()),
         mos_min: lowest,
         mos_mean: mean,
@@ -145,13 +152,13 @@ fn shown_call(key: &CallKey, call: &Call, ending: Ending) -> record::Call {
     }
 }
 
-fn outcome_of(call: &Call, ending: Ending) -> &'static str {
+fn outcome_of(call: &Call) -> &'static str {
     if call.answer_unix_nanos.is_some() {
         return AttemptResult::Answered.record_outcome();
     }
-    match ending.cause {
+    match call.ending.cause {
         CallCause::NoAnswer => AttemptResult::Unavailable.record_outcome(),
-        _ => AttemptResult::of(ending.status).record_outcome(),
+        _ => AttemptResult::of(call.ending.status).record_outcome(),
     }
 }
 

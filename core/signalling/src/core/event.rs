@@ -36,7 +36,7 @@ pub(crate) enum Done {
     /// What is known of the subscriber whom an exchange asked about.
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// A call record is durable, or could not be written.
-    Record { call: CallKey, outcome: Result<Appended, &'static str> },
+    Record { epoch: u64, outcome: Result<Appended, &'static str> },
 }
 
 /// What the store knows of a subscriber; the error names why it failed.
@@ -63,7 +63,7 @@ pub(crate) enum Alarm {
     /// A REGISTER that a fault delays may go on.
     RegisterDelay(TransactionId),
     /// A call outlived every sensible call.
-    Lifetime(CallKey, u64),
+    Lifetime(CallKey),
     /// Look after everything else.
     Sweep,
 }
@@ -74,11 +74,11 @@ pub(crate) enum Then {
     /// Forward the exchange's request with the new body.
     Forward { id: TransactionId },
     /// Forward a response of a branch with the new body.
-    Respond { branch: TransactionId, response: Box<Received> },
+    Respond { branch: TransactionId, response: Arc<Received> },
     /// Forward an ACK with the new body.
     Acknowledge { ack: Arc<Received> },
-    /// Close the call's books with the relay's report.
-    Close { call: CallKey },
+    /// Close the books of the call of this epoch with the relay's report; `None` when nobody wants it.
+    Close { epoch: Option<u64> },
 }
 
 impl Core {
@@ -133,7 +133,7 @@ impl Core {
                 Purpose::Caller => self.on_calling_subscriber(id, found),
                 Purpose::Callee => self.on_called_subscriber(id, found),
             },
-            Ok(Done::Record { call, outcome }) => self.on_record_written(&call, outcome),
+            Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
             // A store request that panicked; whoever waits for it is answered by its own timer.
             Err(_) => self.signals.store_failed("panicked"),
         }
@@ -151,7 +151,7 @@ impl Core {
                     }
                 }
                 Alarm::RegisterDelay(id) => self.register(id),
-                Alarm::Lifetime(call, epoch) => self.on_lifetime_over(&call, epoch),
+                Alarm::Lifetime(call) => self.on_lifetime_over(&call),
                 Alarm::Sweep => self.sweep(),
             }
         }

@@ -51,20 +51,21 @@ impl Core {
         }
     }
 
-    /// A message came: the ladder gets it as it was on the wire.
-    pub(crate) fn message_received(&mut self, received: &Received, is_repeat: bool) {
+    /// A message came: the ladder takes it as it was on the wire.
+    pub(crate) fn message_received(&mut self, received: &mut Received, is_repeat: bool) {
+        let bytes = std::mem::take(&mut received.wire);
         self.signals.message_passed(Passing {
             way: Direction::Received,
             method: received.method,
             status: received.message.status(),
             call_id: received.call_id(),
-            trace_id: self.trace_key.trace_of_call(received.call_id()),
+            trace_id: received.trace_id,
             cseq: received.cseq_text(),
             transport: received.transport,
             peer: Some(received.source),
             is_repeat,
             unix_nanos: received.unix_nanos,
-            bytes: &received.wire,
+            bytes,
         });
     }
 
@@ -80,7 +81,7 @@ impl Core {
             peer: way.peer,
             is_repeat,
             unix_nanos: now_unix_nanos(),
-            bytes,
+            bytes: bytes.to_vec(),
         });
     }
 }

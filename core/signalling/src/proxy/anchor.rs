@@ -8,7 +8,7 @@ use belfry_sip_proto::HeaderName;
 use belfry_sip_proto::build::Writer;
 use belfry_sip_proto::transaction::TransactionId;
 
-use crate::calls::Phase;
+use crate::calls::hop_of;
 use crate::core::{Alarm, Core, Then, now};
 use crate::exchange::{CallKey, Destination, Failure};
 use crate::received::Received;
@@ -56,10 +56,10 @@ impl Core {
         };
         let role = if forward.has_offer { Role::Answer } else { Role::Offer };
         let from = forward.from.other();
-        let source = response.source;
-        let then = Then::Respond { branch, response: Box::new(response) };
-        if let Err(refusal) = self.describe_from(&key, role, from, sdp, source.ip(), then) {
-            self.refuse_answer(id, branch, refusal);
+        let response = Arc::new(response);
+        let then = Then::Respond { branch, response: Arc::clone(&response) };
+        if let Err(refusal) = self.describe(&key, role, from, sdp, &response, then) {
+            self.refuse_answer(id, branch, &response, refusal);
         }
         None
     }
@@ -83,18 +83,6 @@ impl Core {
         by: &Received,
         then: Then,
     ) -> Result<(), Refusal> {
-        self.describe_from(key, role, from, sdp, by.source.ip(), then)
-    }
-
-    fn describe_from(
-        &mut self,
-        key: &CallKey,
-        role: Role,
-        from: Leg,
-        sdp: Vec<u8>,
-        signalled_from: std::net::IpAddr,
-        then: Then,
-    ) -> Result<(), Refusal> {
         let relay = match self.calls.get(key).and_then(|call| call.relay.clone()) {
             Some(relay) => relay,
             None => self.relays.choose().ok_or(Refusal::Unavailable)?,
@@ -105,7 +93,7 @@ impl Core {
             session: SessionKey(key.to_string()),
             from,
             sdp,
-            signalled_from,
+            signalled_from: by.source.ip(),
             region: call.region.as_str().to_owned(),
             trace_id: call.root.trace_id.0,
         };
@@ -126,7 +114,7 @@ impl Core {
     pub(crate) fn delete_session(&mut self, relay: &str, key: &CallKey) {
         let request = Request::Delete { session: SessionKey(key.to_string()) };
         // A relay that is gone has freed it already.
-        let _ = self.ask_relay(relay, request, Then::Close { call: CallKey::clone(key) });
+        let _ = self.ask_relay(relay, request, Then::Close { epoch: None });
     }
 
     /// The relay did not answer in time, or is gone.
@@ -150,60 +138,70 @@ impl Core {
                 }
             }
             (Then::Respond { branch, response }, reply) => {
-                let exchange = self.branches.get(&branch).and_then(|branch| branch.exchange);
-                if let Some(exchange) = exchange.filter(|_| response.message.status() >= Some(200)) {
-                    self.note_refused_answer(exchange, &response);
-                    self.refuse_answer(exchange, branch, refusal_of(&reply));
+                if let Some(exchange) = self.branches.get(&branch).and_then(|branch| branch.exchange) {
+                    self.refuse_answer(exchange, branch, &response, refusal_of(&reply));
                 }
             }
             (Then::Acknowledge { ack }, Reply::Description { sdp }) => self.forward_ack(&ack, Some(&sdp)),
             (Then::Acknowledge { ack }, _) => self.forward_ack(&ack, None),
-            (Then::Close { call }, Reply::Deleted(report) | Reply::State(report)) => {
-                self.on_session_closed(&call, Some(*report));
+            (Then::Close { epoch: Some(epoch) }, Reply::Deleted(report)) => {
+                self.on_session_closed(epoch, Some(*report));
             }
-            (Then::Close { call }, _) => self.on_session_closed(&call, None),
-        }
-    }
-
-    /// Learns the dialog of an answer that will not reach the caller, so that it can be ended.
-    fn note_refused_answer(&mut self, exchange: TransactionId, response: &Received) {
-        let Some(exchange) = self.exchanges.get(&exchange).filter(|exchange| exchange.is_setup) else {
-            return;
-        };
-        if let Some(key) = exchange.call.clone() {
-            self.calls.answered(&key, response, 2);
+            (Then::Close { epoch: Some(epoch) }, _) => self.on_session_closed(epoch, None),
+            (Then::Close { epoch: None }, _) => {}
         }
     }
 
     /// The relay refused the callee's answer: the callee is thanked and hung up on, the caller is told.
-    fn refuse_answer(&mut self, id: TransactionId, branch: TransactionId, refusal: Refusal) {
-        let key = self.exchanges.get(&id).filter(|exchange| exchange.is_setup).and_then(|e| e.call.clone());
-        self.branch_ended(branch, 200);
-        if let Some(key) = key.filter(|key| self.calls.get(key).is_some_and(|c| c.phase == Phase::Talking)) {
-            self.acknowledge_for_caller(&key);
-            self.send_bye(&key, Leg::Callee, CallCause::MediaRefused);
+    fn refuse_answer(
+        &mut self,
+        id: TransactionId,
+        branch: TransactionId,
+        response: &Received,
+        refusal: Refusal,
+    ) {
+        if response.message.status() < Some(200) {
+            // Early sound is lost; the call goes on.
+            return;
+        }
+        if response.method == MethodName::Invite && self.exchanges.get(&id).is_some_and(|e| e.is_setup) {
+            self.hang_up_on_callee(branch, response, "media relay has no room");
         }
         self.fail(id, failure_of(refusal));
     }
 
-    /// The ACK that the caller will not send, because it never sees the 2xx.
-    fn acknowledge_for_caller(&mut self, key: &CallKey) {
-        let Some(call) = self.calls.get(key) else { return };
-        let (Some(contact), Some(hop)) = (call.callee.contact.clone(), call.callee.hop.clone()) else {
-            return;
-        };
-        let mut writer = Writer::request("ACK", &contact);
-        for route in &call.callee.routes {
-            writer = writer.header(HeaderName::Route, route);
+    /// The ACK and the BYE that a caller will not send, because it never sees the 2xx.
+    pub(super) fn hang_up_on_callee(&mut self, branch: TransactionId, response: &Received, why: &str) {
+        let contact = response.message.contacts().next();
+        let Some(contact) = contact.as_ref().and_then(|contact| contact.address()) else { return };
+        let Some(cseq) = response.message.cseq() else { return };
+        // Above our own two Record-Routes stand those of proxies between us and the callee.
+        let routes: Vec<String> = response
+            .message
+            .routes(HeaderName::RecordRoute)
+            .take_while(|route| !self.edges.is_ours(&route.uri))
+            .map(|route| format!("<{}>", route.uri))
+            .collect();
+        for (method, number) in
+            [(MethodName::Ack, cseq.number), (MethodName::Bye, cseq.number.saturating_add(1))]
+        {
+            let mut writer = Writer::request(method.wire(), contact.uri.as_str());
+            for route in routes.iter().rev() {
+                writer = writer.header(HeaderName::Route, route);
+            }
+            writer = writer
+                .header(HeaderName::MaxForwards, "70")
+                .copy(&response.message, HeaderName::From)
+                .copy(&response.message, HeaderName::To)
+                .copy(&response.message, HeaderName::CallId)
+                .header(HeaderName::CSeq, &format!("{number} {}", method.wire()));
+            if method == MethodName::Bye {
+                writer = writer.header(HeaderName::Reason, &format!("SIP;cause=503;text=\"{why}\""));
+            }
+            let destination = Destination { hop: hop_of(response), uri: None, path: Vec::new() };
+            self.send_own(method, destination, &writer.finish());
         }
-        let bytes = writer
-            .header(HeaderName::MaxForwards, "70")
-            .header(HeaderName::From, &call.caller.address)
-            .header(HeaderName::To, &call.callee.address)
-            .header(HeaderName::CallId, key)
-            .header(HeaderName::CSeq, &format!("{} ACK", call.caller.cseq_last))
-            .finish();
-        self.send_own(MethodName::Ack, Destination { hop, uri: None, path: Vec::new() }, &bytes);
+        self.branch_ended(branch, 200);
     }
 }
 

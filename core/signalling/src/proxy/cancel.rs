@@ -17,17 +17,16 @@ impl Core {
     pub(super) fn on_cancel(&mut self, id: TransactionId) {
         let Some(cancel) = self.request_of(id) else { return };
         let invite = self.transactions.invite_of_cancel(&server_key(&cancel));
-        let Some(invite) = invite.filter(|invite| self.exchanges.contains_key(invite)) else {
-            return self.answer(id, 481, &[]);
-        };
+        let Some(invite) = invite else { return self.answer(id, 481, &[]) };
         self.answer(id, 200, &[]);
         let reason = cancel.message.header_text(HeaderName::Reason).map(std::borrow::Cow::into_owned);
         self.cancel(invite, reason);
     }
 
+    /// Ends an INVITE that has no final answer yet; one that has is not touched.
     fn cancel(&mut self, invite: TransactionId, reason: Option<String>) {
         let Some(exchange) = self.exchanges.get_mut(&invite) else { return };
-        if exchange.status.is_some() || std::mem::replace(&mut exchange.is_cancelled, true) {
+        if std::mem::replace(&mut exchange.is_cancelled, true) {
             return;
         }
         exchange.cancel_reason = reason;

@@ -5,14 +5,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use belfry_relay_api::Leg;
+use belfry_signal::now_unix_nanos;
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
+use belfry_state::Binding;
 
 use crate::calls::Phase;
 use crate::core::Core;
 use crate::edges::Hop;
 use crate::exchange::{CallKey, Destination, Failure};
 use crate::handle::{FlowToken, Target, Transport};
+use crate::location::destination_of;
 use crate::received::Received;
 use crate::signals::{CallCause, MethodName};
 
@@ -68,21 +71,45 @@ impl Core {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.call = call.clone();
         }
-        let destination = Destination { hop, uri: None, path: Vec::new() };
-        self.begin_forward(id, VecDeque::from([destination]), used.count, false, from);
+        let mut destinations = VecDeque::from([Destination { hop, uri: None, path: Vec::new() }]);
+        if let Some(key) = &call {
+            destinations.extend(self.other_flows(key, from.other(), &request.message));
+        }
+        self.begin_forward(id, destinations, used.count, false, from);
         if let Some(key) = call.filter(|_| request.method == MethodName::Bye) {
-            self.on_bye(&key, from);
+            self.on_bye(id, &key, from);
         }
     }
 
+    /// Flows on which the phone that a request of a dialog names has registered since: when the one that the dialog
+    /// was made on is gone, the phone may be back on another.
+    fn other_flows(&self, key: &CallKey, leg: Leg, message: &OwnedMessage) -> Vec<Destination> {
+        let Some(call) = self.calls.get(key) else { return Vec::new() };
+        let party = if leg == Leg::Caller { &call.caller } else { &call.callee };
+        let Some(aor) = Uri::parse(&party.uri).and_then(|uri| self.aor_of(&uri)) else { return Vec::new() };
+        let is_named = |binding: &&Arc<Binding>| binding.contact.reveal() == message.request_uri();
+        let known = |destination: &Destination| party.hop.as_ref() != Some(&destination.hop);
+        self.bindings_of(&aor, now_unix_nanos())
+            .iter()
+            .filter(is_named)
+            .filter_map(|binding| destination_of(binding))
+            .filter(known)
+            .map(|destination| Destination { uri: None, ..destination })
+            .collect()
+    }
+
     /// A BYE ends the call whatever the other side says to it.
-    fn on_bye(&mut self, key: &CallKey, from: Leg) {
-        if self.calls.get(key).is_some_and(|call| call.phase == Phase::Talking) {
-            let cause = match from {
-                Leg::Caller => CallCause::CallerHungUp,
-                Leg::Callee => CallCause::CalleeHungUp,
-            };
-            self.end_call(key, 200, cause);
+    fn on_bye(&mut self, id: TransactionId, key: &CallKey, from: Leg) {
+        if self.calls.get(key).is_none_or(|call| call.phase != Phase::Talking) {
+            return;
+        }
+        let cause = match from {
+            Leg::Caller => CallCause::CallerHungUp,
+            Leg::Callee => CallCause::CalleeHungUp,
+        };
+        let ended = self.end_call(key, 200, cause);
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.ended_call = ended;
         }
     }
 

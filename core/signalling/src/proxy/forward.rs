@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use belfry_signal::{Cause, Room, SpanContext, now_unix_nanos};
+use belfry_signal::{Cause, Room, SpanContext, TraceId, now_unix_nanos};
 use belfry_sip_proto::digest::Credentials;
 use belfry_sip_proto::transaction::{ClientKey, ClientRequest, MethodKind, TransactionId};
 use belfry_sip_proto::{Edit, HeaderName, Limits, OwnedMessage, Via};
@@ -29,7 +29,7 @@ impl Core {
         loop {
             let Some(exchange) = self.exchanges.get_mut(&id) else { return };
             let Some(forward) = exchange.forward.as_mut() else { return };
-            let is_wanted = !exchange.is_cancelled && exchange.status.is_none();
+            let is_wanted = !exchange.is_cancelled;
             let Some(destination) = forward.destinations.pop_front().filter(|_| is_wanted) else {
                 let best = forward.best.take();
                 let fallback = if exchange.is_cancelled {
@@ -92,8 +92,9 @@ impl Core {
         let via = via_value(destination.hop.transport.via_token(), &address.host, address.port, &branch);
         let bytes = Edit::new(&message).prepend(HeaderName::Via, &via).finish();
         let call_id = message.call_id().unwrap_or_default();
-        let (span, _) = self.span_of(call_id);
-        let way = self.way_to(&destination, method, &message);
+        let trace_id = self.trace_key.trace_of_call(call_id);
+        let (span, _) = self.span_of(call_id, trace_id);
+        let way = way_to(&destination, method, &message, trace_id);
         if method == MethodName::Ack {
             return self.send_plain(&way, bytes);
         }
@@ -176,23 +177,8 @@ impl Core {
         if let Some(body) = body {
             edit = edit.set_body(None, body);
         }
-        let way = self.way_to(destination, request.method, message);
+        let way = way_to(destination, request.method, message, request.trace_id);
         Some(Prepared { way, branch, bytes: edit.finish() })
-    }
-
-    fn way_to(&self, destination: &Destination, method: MethodName, message: &OwnedMessage) -> Arc<Way> {
-        let call_id = message.call_id().unwrap_or_default();
-        let cseq = message.cseq().map_or_else(String::new, |cseq| format!("{} {}", cseq.number, cseq.method));
-        Arc::new(Way {
-            edge: Arc::clone(&destination.hop.edge),
-            target: destination.hop.target.clone(),
-            transport: destination.hop.transport,
-            peer: destination.hop.peer,
-            method,
-            call_id: call_id.into(),
-            trace_id: self.trace_key.trace_of_call(call_id),
-            cseq: cseq.into(),
-        })
     }
 
     /// Credentials for us need not travel on to the called phone (RFC 3261 section 22.3).
@@ -289,6 +275,26 @@ struct LoopParts<'a> {
     cseq: u32,
     uri: &'a str,
     routes: &'a [&'a [u8]],
+}
+
+fn way_to(
+    destination: &Destination,
+    method: MethodName,
+    message: &OwnedMessage,
+    trace_id: TraceId,
+) -> Arc<Way> {
+    let call_id = message.call_id().unwrap_or_default();
+    let cseq = message.cseq().map_or_else(String::new, |cseq| format!("{} {}", cseq.number, cseq.method));
+    Arc::new(Way {
+        edge: Arc::clone(&destination.hop.edge),
+        target: destination.hop.target.clone(),
+        transport: destination.hop.transport,
+        peer: destination.hop.peer,
+        method,
+        call_id: call_id.into(),
+        trace_id,
+        cseq: cseq.into(),
+    })
 }
 
 fn via_value(transport: &str, host: &str, port: u16, branch: &str) -> String {

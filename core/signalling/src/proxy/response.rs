@@ -5,23 +5,23 @@ use belfry_signal::{Cause, Room};
 use belfry_sip_proto::transaction::{ClientKey, OnResponse, TransactionId};
 use belfry_sip_proto::{Edit, HeaderName, Limits, OwnedMessage, build};
 
+use crate::calls::hop_of;
 use crate::core::{Core, now};
 use crate::exchange::Failure;
 use crate::received::Received;
 use crate::signals::{CallCause, Ended, MethodName};
 
 impl Core {
-    pub(super) fn on_response(&mut self, response: Received) {
-        if response.fault.is_some() {
-            let reason = response.fault.map_or("malformed", |fault| fault.reason());
-            self.message_received(&response, false);
-            return self.signals.message_malformed(reason, response.source);
+    pub(super) fn on_response(&mut self, mut response: Received) {
+        if let Some(fault) = response.fault {
+            self.message_received(&mut response, false);
+            return self.signals.message_malformed(fault.reason(), response.source);
         }
         let status = response.message.status().unwrap_or_default();
         let branch = response.message.top_via().and_then(|via| via.branch().map(str::to_owned));
         let key = ClientKey::new(branch.unwrap_or_default().as_bytes(), response.message.method().as_bytes());
         let outcome = self.transactions.on_response(&key, status, now());
-        self.message_received(&response, matches!(outcome, OnResponse::Absorbed(_)));
+        self.message_received(&mut response, matches!(outcome, OnResponse::Absorbed(_)));
         match outcome {
             OnResponse::ToUser(id) => self.on_branch_response(id, status, response),
             OnResponse::Absorbed(_) => {}
@@ -44,6 +44,9 @@ impl Core {
             self.branch_ended(id, status);
         }
         let Some(exchange) = exchange else { return };
+        if !self.exchanges.contains_key(&exchange) {
+            return self.on_late_response(id, status, &response);
+        }
         match status {
             0..=100 => self.cancel_if_wanted(exchange),
             101..200 => self.on_provisional(exchange, id, response),
@@ -88,6 +91,9 @@ impl Core {
         let status = response.message.status().unwrap_or_default();
         let bytes = upstream(response, body);
         let is_success = (200..300).contains(&status);
+        if !self.exchanges.contains_key(&exchange) {
+            return self.on_late_response(branch, status, response);
+        }
         if is_success && response.method == MethodName::Invite {
             if let Some(branch) = self.branches.get_mut(&branch) {
                 branch.answer = Some((status, bytes.clone()));
@@ -108,7 +114,16 @@ impl Core {
             let leg = exchange.forward.as_ref().map(|forward| forward.from.other());
             if let Some(leg) = leg {
                 call.party(leg).learn_contact(&response.message);
+                call.party(leg).hop = Some(hop_of(response));
             }
+        }
+    }
+
+    /// The caller has had its final answer. A phone that picks up now must not wait for a caller that is gone.
+    fn on_late_response(&mut self, branch: TransactionId, status: u16, response: &Received) {
+        let is_answer = (200..300).contains(&status) && response.method == MethodName::Invite;
+        if is_answer {
+            self.hang_up_on_callee(branch, response, "caller is gone");
         }
     }
 
@@ -121,10 +136,6 @@ impl Core {
 
     fn on_failure(&mut self, exchange: TransactionId, status: u16, response: &Received) {
         let bytes = upstream(response, None);
-        let is_over = self.exchanges.get(&exchange).is_none_or(|exchange| exchange.status.is_some());
-        if is_over {
-            return;
-        }
         let mut failure = Failure { status, bytes: Some(bytes), fault: None, cause: None };
         if status == 503 {
             // The called phone's trouble is not this house's: 503 upstream would say that we serve nobody
@@ -169,7 +180,8 @@ impl Core {
         let Some(branch) = self.branches.get(&id) else { return };
         let (exchange, was_heard, is_cancelled) = (branch.exchange, branch.was_heard, branch.is_cancelled);
         self.branch_ended(id, 408);
-        let failure = if is_cancelled {
+        let has_caller_given_up = exchange.is_some_and(|id| self.is_cancelled(id));
+        let failure = if is_cancelled || has_caller_given_up {
             Failure::plain(487, CallCause::Cancelled)
         } else if was_heard {
             Failure::plain(408, CallCause::NoAnswer)

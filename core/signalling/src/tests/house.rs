@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use belfry_mesh::{LinkReceiver, LinkSender, Mesh, Service};
+use belfry_mesh::{LinkReceiver, LinkSender, Links, Mesh, Service};
 use belfry_relay_api::{
     FromRelay, Leg, LegReport, Notice, Refusal, Reply, Request, SessionKey, SessionReport, ToRelay,
 };
@@ -26,11 +26,14 @@ pub(super) const SDP: &str =
 /// The core and its neighbours.
 pub(super) struct House {
     pub(super) core: CoreHandle,
+    mesh: Mesh,
+    config: Config,
     pub(super) faults: Faults,
     pub(super) state: State,
     pub(super) registry: Registry,
     pub(super) relay: FakeRelay,
     records: RecordReceiver,
+    links: Links<FromEdge, ToEdge>,
     to_core: LinkSender<FromEdge>,
     from_core: LinkReceiver<ToEdge>,
     _directory: TempDir,
@@ -172,21 +175,39 @@ impl House {
             trace_key: TraceKey::new([7; 32]),
             faults: faults.clone(),
         };
-        let core = Core::start(config, deps).expect("the core starts");
+        let core = Core::start(config.clone(), deps).expect("the core starts");
         let mut links = mesh.dial::<FromEdge, ToEdge>(Service::Signalling);
-        let link = tokio::time::timeout(PATIENCE, links.next()).await.expect("in time").expect("a link");
-        let (to_core, from_core) = link.split();
-        let transports = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Wss];
-        let addresses = transports
-            .into_iter()
-            .zip([5060, 5060, 5061, 8443])
-            .map(|(transport, port)| PublicAddress { transport, host: "edge.test".to_owned(), port })
-            .collect();
-        to_core.try_send(FromEdge::Hello { node: "edge-1".to_owned(), addresses }).expect("room");
-        let house =
-            Self { core, faults, state, registry, relay, records, to_core, from_core, _directory: directory };
+        let (to_core, from_core) = hello(&mut links).await;
+        let house = Self {
+            core,
+            mesh,
+            config,
+            faults,
+            state,
+            registry,
+            relay,
+            records,
+            links,
+            to_core,
+            from_core,
+            _directory: directory,
+        };
         house.until(|text| text.contains("core_edges 1") && text.contains("core_relays 1")).await;
         house
+    }
+
+    /// Stops the core as a crash would and starts it again; the edge and the relay stay.
+    pub(super) async fn restart(&mut self) {
+        self.core.drain(Duration::ZERO).await;
+        let deps = Deps {
+            registry: self.registry.clone(),
+            mesh: self.mesh.clone(),
+            state: self.state.clone(),
+            trace_key: TraceKey::new([7; 32]),
+            faults: self.faults.clone(),
+        };
+        self.core = Core::start(self.config.clone(), deps).expect("the core starts again");
+        (self.to_core, self.from_core) = hello(&mut self.links).await;
     }
 
     /// Waits until the metrics say so.
@@ -248,7 +269,6 @@ impl House {
             Target::Address { address, .. } => address.to_string(),
         };
         let message = OwnedMessage::parse(bytes, &Limits::default()).expect("the core speaks SIP");
-        message.check().expect("the core speaks SIP as it should be");
         Heard { id, flow, message }
     }
 
@@ -258,6 +278,8 @@ impl House {
         let (flow, caller) = (phone.flow.clone(), std::panic::Location::caller());
         async move {
             let heard = self.hear().await;
+            // Not in `hear`: the refusal of a malformed request copies what is malformed.
+            heard.message.check().expect("the core speaks SIP as it should be");
             assert_eq!((heard.flow.clone(), heard.status()), (flow, status), "{caller}: {}", heard.text());
             heard
         }
@@ -270,6 +292,7 @@ impl House {
         let caller = std::panic::Location::caller();
         async move {
             let heard = self.hear().await;
+            heard.message.check().expect("the core speaks SIP as it should be");
             assert!(heard.message.is_request(), "{caller}: {}", heard.text());
             assert_eq!(
                 (heard.flow.as_str(), heard.message.method()),
@@ -370,6 +393,20 @@ impl House {
         let found = text.lines().find_map(|known| known.strip_prefix(line)?.strip_prefix(' '))?;
         found.parse().ok()
     }
+}
+
+/// The edge connects and says who it is.
+async fn hello(links: &mut Links<FromEdge, ToEdge>) -> (LinkSender<FromEdge>, LinkReceiver<ToEdge>) {
+    let link = tokio::time::timeout(PATIENCE, links.next()).await.expect("in time").expect("a link");
+    let (to_core, from_core) = link.split();
+    let transports = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Wss];
+    let addresses = transports
+        .into_iter()
+        .zip([5060, 5060, 5061, 8443])
+        .map(|(transport, port)| PublicAddress { transport, host: "edge.test".to_owned(), port })
+        .collect();
+    to_core.try_send(FromEdge::Hello { node: "edge-1".to_owned(), addresses }).expect("room");
+    (to_core, from_core)
 }
 
 /// The header that answers a challenge.

@@ -1,0 +1,166 @@
+//! What may happen to a store: damage, crashes, full disks, readers in the middle of everything.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use belfry_signal::Registry;
+
+use super::{SECOND, START, log, open, open_with, seconds};
+use crate::{Config, Error, Events, LogQuery};
+
+fn damage(directory: &Path, extension: &str, change: impl Fn(&mut Vec<u8>)) {
+    let splits = fs::read_dir(directory.join("splits")).expect("listed");
+    let mut names: Vec<_> = splits.map(|entry| entry.expect("listed").path()).collect();
+    names.sort();
+    let file = fs::read_dir(&names[0])
+        .expect("listed")
+        .map(|entry| entry.expect("listed").path())
+        .find(|path| path.extension().is_some_and(|found| found == extension))
+        .expect("the file is there");
+    let mut bytes = fs::read(&file).expect("read");
+    change(&mut bytes);
+    fs::remove_file(&file).expect("removed");
+    fs::write(&file, bytes).expect("written");
+}
+
+#[test]
+fn damaged_splits_are_reported_and_the_others_answer() {
+    type Change = fn(&mut Vec<u8>);
+    let changes: [(&str, Change); 4] = [
+        ("store", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("term", Vec::clear),
+        ("idx", |bytes| bytes[0] ^= 0xff),
+        ("fast", |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 0x55)),
+    ];
+    for (extension, change) in changes {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        {
+            let (mut writer, _reader) = open(directory.path());
+            for second in [1, 2] {
+                writer.apply(second, &[log(second, "tick")]).expect("applied");
+                writer.flush().expect("flushed");
+            }
+        }
+        damage(directory.path(), extension, change);
+        let registry = Registry::for_test();
+        let config = Config::for_test(directory.path().to_owned());
+        let (writer, reader) = Events::open(config, &registry).expect("the store opens");
+        let found = reader.search(&LogQuery { limit: 10, ..LogQuery::default() }).expect("read");
+        assert_eq!((found.rows.len(), found.splits_damaged), (1, 1), "{extension}");
+        assert_eq!(found.rows[0].record.unix_nanos, START + 2 * SECOND);
+        let text = registry.encode_text();
+        assert!(text.contains("events_splits{state=\"damaged\"} 1"), "{extension}: {text}");
+        assert!(text.contains("events_records_dropped_total{reason=\"unreadable\"} 1"), "{extension}");
+        drop(writer);
+    }
+}
+
+#[test]
+fn what_a_crash_left_half_built_is_removed() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    drop(open(directory.path()));
+    let orphan = directory.path().join("splits/00000000000000aa");
+    fs::create_dir_all(&orphan).expect("created");
+    fs::write(orphan.join("half.store"), b"half").expect("written");
+    let (_writer, reader) = open(directory.path());
+    assert!(!orphan.exists());
+    assert_eq!(seconds(&reader, ""), Vec::<u64>::new());
+}
+
+#[test]
+fn a_full_store_refuses_instead_of_growing_and_recovers() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let config = Config {
+        seal_records_max: 2,
+        live_records_max: 4,
+        sealed_buffers_max: 1,
+        hand_over_wait: Duration::from_millis(20),
+        ..Config::for_test(directory.path().to_owned())
+    };
+    let (mut writer, reader) = open_with(config);
+    // A file where the splits should be: no split can be built.
+    let splits = directory.path().join("splits");
+    fs::remove_dir(&splits).expect("removed");
+    fs::write(&splits, b"").expect("written");
+    let mut taken = 0;
+    let refused = (1..20).find_map(|position| match writer.apply(position, &[log(position, "tick")]) {
+        Ok(()) => {
+            taken += 1;
+            None
+        }
+        Err(error) => Some((position, error)),
+    });
+    let (position, error) = refused.expect("the store is bounded");
+    assert!(matches!(error, Error::Busy), "{error}");
+    assert_eq!(seconds(&reader, "").len(), taken);
+    assert!(writer.flush().is_err());
+    fs::remove_file(&splits).expect("removed");
+    fs::create_dir(&splits).expect("created");
+    // The builder tries again by itself; a flush may still meet the last failure.
+    while writer.flush().is_err() {}
+    writer.apply(position, &[log(position, "tick")]).expect("applied");
+    assert_eq!(seconds(&reader, "").len(), taken + 1);
+    assert_eq!(writer.checkpoint(), position - 1);
+}
+
+#[test]
+fn a_damaged_split_does_not_keep_its_neighbours_from_merging() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    {
+        let (mut writer, _reader) = open(directory.path());
+        for second in 1..=5 {
+            writer.apply(second, &[log(second, "tick")]).expect("applied");
+            writer.flush().expect("flushed");
+        }
+    }
+    // The length stays right: only the checksum tells, and merging looks at it first.
+    damage(directory.path(), "idx", |bytes| bytes[0] ^= 0xff);
+    let config = Config { merge_splits: 2, ..Config::for_test(directory.path().to_owned()) };
+    let (writer, reader) = open_with(config);
+    writer.keep(i64::try_from(START / 1_000_000).expect("fits"));
+    let found = reader.search(&LogQuery { limit: 10, ..LogQuery::default() }).expect("read");
+    assert_eq!((found.rows.len(), found.splits_damaged), (4, 1));
+    let splits = fs::read_dir(directory.path().join("splits")).expect("listed").count();
+    assert_eq!(splits, 2, "the damaged one, and one of all others");
+}
+
+#[test]
+fn readers_see_every_record_once_while_buffers_become_splits_and_splits_merge() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let config = Config { merge_splits: 2, ..Config::for_test(directory.path().to_owned()) };
+    let (mut writer, reader) = open_with(config);
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for position in 1..=30 {
+                writer.apply(position, &[log(position, "tick"), log(position, "tock")]).expect("applied");
+                if position % 2 == 0 {
+                    writer.flush().expect("flushed");
+                    writer.keep(i64::try_from(START / 1_000_000).expect("fits"));
+                }
+            }
+            is_done.store(true, Ordering::Release);
+        });
+        let mut seen = 0;
+        while !is_done.load(Ordering::Acquire) {
+            let found = reader.search(&LogQuery { limit: 1000, ..LogQuery::default() }).expect("read");
+            let mut sequences: Vec<u64> = found.rows.iter().map(|row| row.sequence).collect();
+            sequences.sort_unstable();
+            let expected: Vec<u64> = (0..sequences.len() as u64).collect();
+            assert_eq!(sequences, expected, "nothing is missing and nothing is twice");
+            assert!(sequences.len() >= seen, "nothing disappears");
+            seen = sequences.len();
+            assert_eq!(found.splits_damaged, 0);
+        }
+    });
+    assert_eq!(seconds(&reader, "").len(), 60);
+}
+
+#[test]
+fn the_writer_can_live_on_any_thread_and_readers_on_many() {
+    fn check<W: Send, R: Clone + Send + Sync>(_: &(W, R)) {}
+    let directory = tempfile::tempdir().expect("temporary directory");
+    check(&open(directory.path()));
+}
