@@ -4,7 +4,7 @@
 //
 // It takes pictures on the way, checks each page with axe, and stops with a clear sentence at the first thing that is
 // not as it should be. Settings: BELFRY_CHROMIUM (default /usr/bin/chromium), BELFRY_LOG_QUERY (a search that finds
-// something, default `call`), BELFRY_WAIT_SECONDS (for customers to come, default 60).
+// something, default `logged in`), BELFRY_WAIT_SECONDS (for customers to come, default 60).
 
 import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -20,7 +20,7 @@ if (!link || !output) {
   process.exit(2);
 }
 const WAIT_MS = 1000 * Number(process.env.BELFRY_WAIT_SECONDS ?? 60);
-const LOG_QUERY = process.env.BELFRY_LOG_QUERY ?? "call";
+const LOG_QUERY = process.env.BELFRY_LOG_QUERY ?? "logged in";
 const WALL = { width: 1920, height: 1080 };
 const PAGE_BYTES_MAX = 200 * 1024;
 const FLAGS = [
@@ -160,9 +160,11 @@ async function searchTheLogs(page) {
   say(`search the logs for ${LOG_QUERY}`);
   await page.getByRole("link", { name: "Logs", exact: true }).click();
   await page.getByRole("searchbox").fill(LOG_QUERY);
+  const answered = page.waitForResponse((response) => response.url().includes("/api/logs?q="));
   await page.keyboard.press("Enter");
-  await page.waitForURL(/[?&]q=/);
-  await page.locator("table.logs tbody tr").first().waitFor();
+  const { lines } = await (await answered).json();
+  expect(lines.length > 0, `a search for "${LOG_QUERY}" finds something`);
+  await page.locator("table.logs .line", { hasText: lines[0].message }).first().waitFor();
   await picture(page, "logs");
   await page.getByRole("searchbox").fill("severity:(");
   await page.keyboard.press("Enter");

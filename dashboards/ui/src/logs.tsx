@@ -46,7 +46,9 @@ export function Logs() {
 }
 
 export function LogTable({ lines, within = false }: { lines: LogLine[]; within?: boolean }) {
-  if (lines.length === 0) return <p class="quiet">No line fits.</p>;
+  if (lines.length === 0) {
+    return <p class="quiet">{within ? "Nothing was logged about this call." : "No line fits."}</p>;
+  }
   return (
     <table class="list logs">
       <thead>

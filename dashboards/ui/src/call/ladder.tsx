@@ -7,7 +7,7 @@
 
 import { useState } from "preact/hooks";
 
-import { span } from "../format";
+import { party, span } from "../format";
 import type { CallRow, Message } from "../wire";
 
 interface Party {
@@ -186,10 +186,10 @@ function findParties(messages: Message[], summary: CallRow | null): Party[] {
   const first = messages.find((message) => message.direction === "received")?.peer ?? peers[0];
   const rest = peers.filter((peer) => peer !== first);
   const ours = nodes.map((node) => ({ key: node, title: node, detail: "Belfry" }));
-  const caller = first ? [{ key: first, title: summary?.caller ?? "caller", detail: first }] : [];
+  const caller = first ? [{ key: first, title: summary ? party(summary.caller) : "caller", detail: first }] : [];
   const callees = rest.map((peer, index) => ({
     key: peer,
-    title: index === 0 && summary ? summary.callee : "callee",
+    title: index === 0 && summary ? party(summary.callee) : "callee",
     detail: peer,
   }));
   return [...caller, ...ours, ...callees];
