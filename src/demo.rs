@@ -203,7 +203,7 @@ impl Scene {
         let mos = scores(&observe.reader).await;
         let told = report::Report {
             seconds,
-            calls: tally.calls(&self.windows),
+            calls: tally.calls(&self.windows, self.started),
             registrations: tally.registrations,
             http: tally.http,
             mos,

@@ -23,7 +23,7 @@ const CALLERS: u8 = 8;
 /// Phones that answer, per country.
 const CALLEES: u8 = 8;
 /// Visitors of the portal, per country.
-const VISITORS: u8 = 2;
+const VISITORS: u8 = 6;
 /// The password of every simulated customer.
 const PASSWORD: &str = "a-demo-password";
 /// Milliseconds of talk.
@@ -33,7 +33,7 @@ const PAUSE_MS: std::ops::Range<u64> = 300..1_200;
 /// Milliseconds between two registrations of one phone.
 const REGISTER_MS: std::ops::Range<u64> = 8_000..12_000;
 /// Milliseconds between two requests of one visitor.
-const VISIT_MS: std::ops::Range<u64> = 200..400;
+const VISIT_MS: std::ops::Range<u64> = 900..1_300;
 /// How long the calls that are under way at the end may take.
 const LAST_CALLS: Duration = Duration::from_secs(15);
 /// How long the customers may take to register at the start.
@@ -62,11 +62,11 @@ fn user(kind: &str, land: &Land, number: u8) -> String {
     format!("{kind}-{}-{number}", land.region)
 }
 
-/// One call that is over, in seconds after the start of the demo.
+/// One call that is over.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Done {
-    from_seconds: f64,
-    until_seconds: f64,
+    from: Instant,
+    until: Instant,
     is_completed: bool,
 }
 
@@ -91,17 +91,18 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Calls, and how many were completed of those that met no fault.
+    /// Calls, and how many were completed of those that met no fault; the windows are counted from `started`.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts of calls")]
-    pub fn calls(&self, windows: &[FaultWindow]) -> report::Calls {
+    pub fn calls(&self, windows: &[FaultWindow], started: Instant) -> report::Calls {
+        let seconds = |at: Instant| at.saturating_duration_since(started).as_secs_f64();
         let count = |calls: &mut dyn Iterator<Item = &Done>| -> (u64, u64) {
             calls.fold((0, 0), |(tried, completed), call| {
                 (tried + 1, completed + u64::from(call.is_completed))
             })
         };
         let meets =
-            |call: &&Done| windows.iter().any(|window| window.meets(call.from_seconds, call.until_seconds));
+            |call: &&Done| windows.iter().any(|window| window.meets(seconds(call.from), seconds(call.until)));
         let (tried, completed) = count(&mut self.calls.iter());
         let (outside, completed_outside) = count(&mut self.calls.iter().filter(|call| !meets(call)));
         let completed_ratio_outside_faults =
@@ -122,7 +123,6 @@ pub struct Customers {
 struct World {
     doors: Doors,
     trust: Trust,
-    started: Instant,
     stop: CancellationToken,
     counts: Arc<Counts>,
 }
@@ -136,7 +136,6 @@ impl Customers {
         let world = World {
             doors,
             trust: Trust::from_pem(ca_pem).context("read the edge's authority")?,
-            started: Instant::now(),
             stop: CancellationToken::new(),
             counts: Arc::default(),
         };
@@ -245,11 +244,10 @@ impl World {
             }
             let callee =
                 user("callee", &LANDS[rand::random_range(0..LANDS.len())], rand::random_range(1..=CALLEES));
-            let from_seconds = self.started.elapsed().as_secs_f64();
+            let from = Instant::now();
             let plan = CallPlan::talk(milliseconds(TALK_MS));
             let report = seat.phone.call(&format!("sip:{callee}@{DOMAIN}"), plan).await;
-            let until_seconds = self.started.elapsed().as_secs_f64();
-            let done = Done { from_seconds, until_seconds, is_completed: report.is_completed() };
+            let done = Done { from, until: Instant::now(), is_completed: report.is_completed() };
             self.counts.calls.lock().unwrap_or_else(PoisonError::into_inner).push(done);
             goes_on = self.pause(PAUSE_MS).await;
         }
@@ -322,19 +320,16 @@ mod tests {
 
     #[test]
     fn only_calls_that_met_no_fault_count_against_us() {
-        let done =
-            |from_seconds, until_seconds, is_completed| Done { from_seconds, until_seconds, is_completed };
-        let tally = Tally {
-            calls: vec![
-                done(0.0, 3.0, true),
-                done(5.0, 8.0, false),
-                done(21.0, 21.1, false),
-                done(50.0, 53.0, true),
-            ],
-            ..Tally::default()
+        let started = Instant::now();
+        let done = |from: u64, until: u64, is_completed| Done {
+            from: started + Duration::from_secs(from),
+            until: started + Duration::from_secs(until),
+            is_completed,
         };
+        let calls = vec![done(0, 3, true), done(5, 8, false), done(21, 22, false), done(50, 53, true)];
+        let tally = Tally { calls, ..Tally::default() };
         let window = FaultWindow { fault: Fault::CoreErrors, from_seconds: 20.0, until_seconds: Some(45.0) };
-        let calls = tally.calls(&[window]);
+        let calls = tally.calls(&[window], started);
         assert_eq!((calls.tried, calls.completed), (4, 2));
         assert!((calls.completed_ratio_outside_faults - 2.0 / 3.0).abs() < 1e-9);
     }

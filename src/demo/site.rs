@@ -193,7 +193,7 @@ port_min = {port_min}
 port_max = {port_max}
 quality_window = "2s"
 # The customers share two processors with everything else: their packets are late when these are busy.
-jitter_buffer = "150ms"
+jitter_buffer = "400ms"
 mos_min = 4.0
 
 [observe]
@@ -203,6 +203,7 @@ listen = "{api}"
 rules = "demo"
 regions = ["eu", "us", "apac"]
 stale_after = "15s"
+group_window = "1s"
 group_join = "30s"
 
 [alerts.notify]

@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, ListenerCount};
 use crate::certificates::Certificates;
 use crate::config::{LimitsConfig, TimeoutsConfig};
 use crate::cores::Cores;
@@ -42,6 +42,8 @@ pub(crate) struct Edge {
     pub(crate) cores: Cores,
     /// Where customers reach this edge by SIP, at most one address per transport.
     pub(crate) public_addresses: Vec<PublicAddress>,
+    /// Listeners that still take connections.
+    pub(crate) accepting: ListenerCount,
     /// Cancelled when no new connection may come in.
     pub(crate) draining: CancellationToken,
     /// Cancelled when everything must end.

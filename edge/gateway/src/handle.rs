@@ -185,7 +185,8 @@ impl GatewayHandle {
     /// Takes no new connections, lets HTTP requests finish and closes idle HTTP connections. SIP flows and UDP stay
     /// served, because the core still finishes dialogs over them: [`GatewayHandle::stop`] ends those.
     ///
-    /// Returns what was still open at the deadline.
+    /// Returns what was still open at the deadline. The handle may be dropped after that; the flows stay served until
+    /// the process ends.
     pub async fn drain(&self, deadline: Duration) -> Vec<String> {
         let inner = &self.inner;
         let until = Instant::now() + deadline;
@@ -204,7 +205,8 @@ impl GatewayHandle {
                     format!("edge: {} HTTP connections on {}", listener.http_open.open(), listener.name)
                 })
                 .collect();
-            if stragglers.is_empty() || Instant::now() >= until {
+            let is_shut = inner.edge.accepting.open() == 0;
+            if (is_shut && stragglers.is_empty()) || Instant::now() >= until {
                 return stragglers;
             }
             sleep(DRAIN_STEP).await;
@@ -239,9 +241,12 @@ impl GatewayHandle {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Without a handle nobody could ever stop the thread.
-        self.edge.stopping.cancel();
-        self.stop.cancel();
+        // After a drain the flows stay served for as long as the process lives: the core may still be finishing its
+        // dialogs over them. Otherwise nobody without a handle could ever stop the thread.
+        if !self.edge.draining.is_cancelled() {
+            self.edge.stopping.cancel();
+            self.stop.cancel();
+        }
     }
 }
 
@@ -291,6 +296,7 @@ fn build(
         flows: Flows::new(flow_key, limits.sip_flows_max, limits.sip_flow_queue_max, signals.clone()),
         cores: Cores::new(signals.clone()),
         public_addresses: public_addresses(bound),
+        accepting: ListenerCount::default(),
         draining: CancellationToken::new(),
         stopping: CancellationToken::new(),
     };

@@ -29,6 +29,10 @@ use crate::stream::{Connection, EdgeStream, HeaderClock, Socket};
 /// How long to wait before accepting again when the process has no file descriptor left.
 const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 
+/// An HTTP/1.1 request header may not be longer, as Pingora has it for h2: its own bound for HTTP/1.1 is 1 MiB, which
+/// a flood could fill on every connection until the header deadline.
+const HTTP_HEADER_BYTES_MAX: usize = 64 * 1024;
+
 /// One listener for connections.
 #[derive(Clone)]
 pub(crate) struct Listener {
@@ -51,9 +55,14 @@ pub(crate) struct Listener {
 impl Listener {
     /// Accepts until the edge drains.
     pub(crate) async fn accept(self: Arc<Self>, socket: TcpListener) {
+        let _accepting = self.edge.accepting.hold();
         loop {
             let accepted = tokio::select! {
-                () = self.edge.draining.cancelled() => return,
+                () = self.edge.draining.cancelled() => {
+                    // Before the count falls: a drain that has seen it fall may say that nobody listens.
+                    drop(socket);
+                    return;
+                }
                 accepted = socket.accept() => accepted,
             };
             match accepted {
@@ -188,12 +197,15 @@ impl Listener {
 
     async fn serve_http(&self, peer: Peer, stream: EdgeStream, until: Instant, is_h2: bool) {
         let _open = self.http_open.hold();
-        let clock = HeaderClock::armed(until, self.edge.timeouts.header);
+        let bytes_max = if is_h2 { usize::MAX } else { HTTP_HEADER_BYTES_MAX };
+        let clock = HeaderClock::armed(until, self.edge.timeouts.header, bytes_max);
         let connection = Arc::new(Connection { peer, clock });
         let Ok(stream) = stream.for_http(Arc::clone(&connection), is_h2) else { return };
         self.http.process_new(Box::new(stream), &self.shutdown).await;
         if connection.clock.is_expired() {
             self.edge.signals.limit_hit(&self.name, Limit::HeaderTime);
+        } else if connection.clock.is_too_long() {
+            self.edge.signals.limit_hit(&self.name, Limit::HeaderBytes);
         } else if connection.clock.is_reading() {
             self.give_up(&connection.peer, Malformed::HttpRequest);
         }

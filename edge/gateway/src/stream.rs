@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -54,17 +54,23 @@ pub(crate) struct HeaderClock {
     phase: AtomicU8,
     until: Mutex<Instant>,
     limit: Duration,
+    /// Bytes of the header so far; `usize::MAX` is no bound (h2 has its own).
+    bytes: AtomicUsize,
+    bytes_max: usize,
 }
 
 const WAITING: u8 = 0;
 const READING: u8 = 1;
 const SERVING: u8 = 2;
 const EXPIRED: u8 = 3;
+const TOO_LONG: u8 = 4;
 
 impl HeaderClock {
-    /// A clock that runs until `until` for the first header, and `limit` for each later one.
-    pub(crate) fn armed(until: Instant, limit: Duration) -> Self {
-        Self { phase: AtomicU8::new(READING), until: Mutex::new(until), limit }
+    /// A clock that runs until `until` for the first header, and `limit` for each later one; a header that is not
+    /// whole after `bytes_max` bytes is given up.
+    pub(crate) fn armed(until: Instant, limit: Duration, bytes_max: usize) -> Self {
+        let (phase, bytes) = (AtomicU8::new(READING), AtomicUsize::new(0));
+        Self { phase, until: Mutex::new(until), limit, bytes, bytes_max }
     }
 
     /// A request header is whole.
@@ -82,6 +88,11 @@ impl HeaderClock {
         self.phase.load(Ordering::Relaxed) == EXPIRED
     }
 
+    /// Whether a header was longer than allowed.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == TOO_LONG
+    }
+
     /// Whether a header was begun and never came to an end.
     pub(crate) fn is_reading(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == READING
@@ -91,11 +102,22 @@ impl HeaderClock {
         self.is_reading().then(|| *self.until.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn byte_came(&self) {
+    fn bytes_came(&self, count: usize) {
         if self.phase.load(Ordering::Relaxed) == WAITING {
+            self.bytes.store(0, Ordering::Relaxed);
             *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + self.limit;
             self.phase.store(READING, Ordering::Relaxed);
         }
+        self.bytes.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// True once, when a header is still not whole after as many bytes as are allowed.
+    fn has_had_enough(&self) -> bool {
+        let is_over = self.is_reading() && self.bytes.load(Ordering::Relaxed) >= self.bytes_max;
+        if is_over {
+            self.phase.store(TOO_LONG, Ordering::Relaxed);
+        }
+        is_over
     }
 }
 
@@ -205,6 +227,9 @@ impl AsyncRead for EdgeStream {
         if let Poll::Ready(error) = this.poll_deadline(cx) {
             return Poll::Ready(Err(error));
         }
+        if this.http.as_ref().is_some_and(|http| http.connection.clock.has_had_enough()) {
+            return Poll::Ready(Err(io::Error::other("the request header is too long")));
+        }
         let before = buffer.filled().len();
         if this.read_ahead.is_empty() {
             ready!(this.poll_socket_read(cx, buffer))?;
@@ -216,7 +241,7 @@ impl AsyncRead for EdgeStream {
         }
         let received = buffer.filled().len() - before;
         if let Some(http) = this.http.as_ref().filter(|_| received > 0) {
-            http.connection.clock.byte_came();
+            http.connection.clock.bytes_came(received);
         }
         Poll::Ready(Ok(()))
     }

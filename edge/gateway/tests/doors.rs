@@ -298,3 +298,23 @@ async fn handshakes_under_way_are_bounded() {
     edge.metric_reaches("handshakes_total", &[("outcome", "cut_short")], 1.0).await;
     drop(edge.tls("web", &[]).await);
 }
+
+#[tokio::test]
+async fn a_header_may_be_so_long() {
+    let edge = TestEdge::start(backend().await, identity);
+    let header = |bytes: usize| {
+        let mut text = "GET /app HTTP/1.1\r\nHost: a\r\nConnection: close\r\n".to_owned();
+        while text.len() < bytes {
+            text.push_str(&format!("x-{}: {}\r\n", text.len(), "y".repeat(1_000)));
+        }
+        text + "\r\n"
+    };
+    let mut stream = TcpStream::connect(edge.address("plain")).await.expect("connects");
+    write(&mut stream, header(60_000).as_bytes()).await;
+    assert!(read_all(&mut stream).await.starts_with(b"HTTP/1.1 200"));
+    let mut stream = TcpStream::connect(edge.address("plain")).await.expect("connects");
+    // The edge may close before it has read everything.
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, header(200_000).as_bytes()).await;
+    assert_eq!(read_all(&mut stream).await, b"");
+    edge.metric_reaches("limits_total", &[("limit", "header_bytes")], 1.0).await;
+}

@@ -140,14 +140,24 @@ async fn a_drain_lets_requests_finish_and_names_those_that_do_not() {
     tokio::spawn(connection);
     let (status, _, _) = kit::collect(sender.send_request(get("/app")).await.expect("an answer")).await;
     assert_eq!(status, 200);
+    let (mut h2_sender, h2_connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(edge.tls("web", &[b"h2"]).await),
+    )
+    .await
+    .expect("ready");
+    let h2_connection = tokio::spawn(h2_connection);
+    let answer = h2_sender.send_request(get("https://edge.example.org/app")).await.expect("an answer");
+    assert_eq!(kit::collect(answer).await.0, 200);
     let stuck = TcpStream::connect(edge.address("plain")).await.expect("connects");
     let stuck = tokio::spawn(http1(stuck, get("/app?stall")));
     edge.metric_reaches("connections", &[("listener", "plain")], 1.0).await;
     let stragglers = edge.handle.drain(std::time::Duration::from_millis(200)).await;
     assert_eq!(stragglers, ["edge: 1 HTTP connections on plain"]);
-    // The one that had only been idle is gone; the one with a request gets its answer.
+    // Those that had only been idle are gone; the one with a request gets its answer.
     edge.metric_reaches("requests_total", &[("flag", "backend_timeout")], 1.0).await;
     assert_eq!(stuck.await.expect("ran").0, 504);
+    assert!(h2_connection.await.expect("ran").is_ok(), "h2 ends with a proper goodbye");
     assert_eq!(edge.handle.drain(kit::PATIENCE).await, [""; 0]);
     assert_eq!(edge.handle.stop(kit::PATIENCE).await, [""; 0]);
     assert!(TcpStream::connect(edge.address("web")).await.is_err(), "nobody listens any more");
@@ -185,4 +195,59 @@ async fn only_trusted_proxies_are_believed() {
         assert!(body.contains(&format!("x-forwarded-proto: {proto}\n")), "{body}");
         assert!(body.contains(&format!("x-belfry-region: {region}\n")), "{body}");
     }
+}
+
+/// Two readers that see different messages in the same bytes: what CVE-2026-2833, CVE-2026-2835 and the classics of
+/// request smuggling are made of. The backend must never see a request that the edge did not.
+#[tokio::test]
+async fn no_request_reaches_a_backend_unseen() {
+    let (backend, seen) = kit::recording_backend().await;
+    let edge = TestEdge::start(backend, |config| {
+        let config = config.replace("header = \"5s\"", "header = \"300ms\"");
+        config
+            .replace("stall = \"5s\"", "stall = \"300ms\"")
+            .replace("http_idle = \"30s\"", "http_idle = \"1s\"")
+    });
+    let hidden = "GET /secret HTTP/1.1\r\nHost: a\r\n\r\n";
+    let cases = [
+        format!("GET /app HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n{hidden}"),
+        format!("GET /app HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n{hidden}"),
+        format!("POST /app HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"),
+        format!(
+            "POST /app HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
+        ),
+        format!(
+            "POST /app HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{hidden}"
+        ),
+        format!("POST /app HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{hidden}"),
+        format!("POST /app HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 44\r\n\r\n{hidden}"),
+        format!("POST /app HTTP/1.1\r\nHost: a\r\nContent-Length: +0\r\n\r\n{hidden}"),
+        format!("GET /app HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{hidden}", hidden.len()),
+        format!("GET /app HTTP/1.1\nHost: a\n\n{hidden}"),
+        format!("GET /app HTTP/1.1\r\nHost: a\r\nX: y\r\n {hidden}"),
+        format!("GET /app HTTP/1.1\r\nHost: a\r\nX: y\rz\r\n\r\n{hidden}"),
+        format!("GET /app HTTP/1.1\r\nHost: a\r\nConnection: x-belfry-region\r\n\r\n{hidden}"),
+    ];
+    let attempts = cases.iter().map(|case| async {
+        let mut stream = TcpStream::connect(edge.address("plain")).await.expect("connects");
+        kit::write(&mut stream, case.as_bytes()).await;
+        // Some are refused, some answered; all connections come to an end.
+        kit::read_all(&mut stream).await
+    });
+    futures_util::future::join_all(attempts).await;
+    let seen = seen.lock().expect("not poisoned").clone();
+    for line in &seen {
+        assert!(line.contains(" /app ") && line.ends_with(" true"), "{line} in {seen:#?}");
+    }
+    assert!(seen.len() <= cases.len() && !seen.is_empty(), "{seen:#?}");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_let_go() {
+    let edge =
+        TestEdge::start(backend().await, |config| config.replace("stall = \"5s\"", "stall = \"200ms\""));
+    let mut stream = TcpStream::connect(edge.address("plain")).await.expect("connects");
+    kit::write(&mut stream, b"GET /app?big HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    edge.metric_reaches("requests_total", &[("flag", "client_stalled")], 1.0).await;
+    assert_eq!(edge.journey(Journey::EdgeHttp, "us"), (0, 0));
 }

@@ -302,3 +302,25 @@ async fn a_core_restart_drops_no_customer() {
     };
     assert_eq!(timeout(PATIENCE, again).await.expect("in time").flow, flow);
 }
+
+#[tokio::test]
+async fn calls_are_served_after_a_drain_until_the_core_is_done() {
+    let edge = TestEdge::start(backend().await, identity);
+    let mut core = edge.core().await;
+    let mut phone = edge.tls("sip-tls", &[]).await;
+    let udp_phone = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+    let (udp, tcp) = (edge.address("sip-udp"), edge.address("sip-tcp"));
+    write(&mut phone, &request("INVITE", "last-call")).await;
+    core.message().await;
+    let TestEdge { handle, directory: _directory, .. } = edge;
+    assert_eq!(handle.drain(PATIENCE).await, [""; 0], "open flows are no stragglers");
+    drop(handle);
+    assert!(TcpStream::connect(tcp).await.is_err(), "nobody new comes in");
+    write(&mut phone, &request("BYE", "last-call")).await;
+    let bye = core.message().await;
+    assert!(bye.bytes.starts_with(b"BYE "));
+    core.send(1, Target::Flow(bye.flow), OK);
+    assert_eq!(read_until(&mut phone, b"\r\n\r\n").await, OK);
+    udp_phone.send_to(&request("BYE", "last-udp"), udp).await.expect("sent");
+    assert!(core.message().await.bytes.starts_with(b"BYE "));
+}

@@ -7,7 +7,6 @@ mod event;
 mod inbox;
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -126,82 +125,75 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
         };
         let (shared, stop) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move {
-            let close = CancellationToken::new();
             let service = service_fn(|request| {
-                let (shared, close) = (Arc::clone(&shared), close.clone());
-                async move { Ok::<_, Infallible>(serve(&shared, request, &close).await) }
+                let shared = Arc::clone(&shared);
+                async move { serve(&shared, request).await }
             });
             let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             // A client may leave when it likes; that is no fault here.
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = close.cancelled() => {}
                 _ended = connection => {}
             }
         });
     }
 }
 
-async fn serve(
-    shared: &Shared,
-    request: Request<Incoming>,
-    close: &CancellationToken,
-) -> Response<Full<Bytes>> {
+/// The script says so: hyper closes a connection whose service fails.
+#[derive(Debug, thiserror::Error)]
+#[error("closed without an answer, as scripted")]
+struct Closed;
+
+async fn serve(shared: &Shared, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Closed> {
     match (request.method().clone(), request.uri().path()) {
         (Method::GET, "/inbox") => {
             let inbox = shared.state().inbox.clone();
-            respond(StatusCode::OK, &serde_json::to_value(inbox).unwrap_or_default())
+            Ok(respond(StatusCode::OK, &serde_json::to_value(inbox).unwrap_or_default()))
         }
-        (Method::POST, "/v2/enqueue") => take(shared, request, close, Event::parse).await,
-        (Method::POST, "/v2/change/enqueue") => take(shared, request, close, Event::parse_change).await,
+        (Method::POST, "/v2/enqueue") => take(shared, request, Event::parse).await,
+        (Method::POST, "/v2/change/enqueue") => take(shared, request, Event::parse_change).await,
         (_, "/inbox" | "/v2/enqueue" | "/v2/change/enqueue") => {
-            respond(StatusCode::METHOD_NOT_ALLOWED, &json!({ "status": "method not allowed" }))
+            Ok(respond(StatusCode::METHOD_NOT_ALLOWED, &json!({ "status": "method not allowed" })))
         }
-        _ => respond(StatusCode::NOT_FOUND, &json!({ "status": "not found" })),
+        _ => Ok(respond(StatusCode::NOT_FOUND, &json!({ "status": "not found" }))),
     }
 }
 
 async fn take(
     shared: &Shared,
     request: Request<Incoming>,
-    close: &CancellationToken,
     parse: fn(&Value, &[String]) -> Result<Event, Vec<String>>,
-) -> Response<Full<Bytes>> {
+) -> Result<Response<Full<Bytes>>, Closed> {
     let reply = shared.state().script.pop_front();
     match &reply {
         Some(Reply::Slow(pause)) => tokio::time::sleep(*pause).await,
-        Some(Reply::Close) => {
-            close.cancel();
-            return Response::new(Full::default());
-        }
+        Some(Reply::Close) => return Err(Closed),
         Some(Reply::Status(status)) => {
             shared.state().inbox.scripted += 1;
             let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            return respond(status, &json!({ "status": "scripted", "message": "this answer was asked for" }));
+            let answer = json!({ "status": "scripted", "message": "this answer was asked for" });
+            return Ok(respond(status, &answer));
         }
         _ => {}
     }
     let Ok(body) = Limited::new(request.into_body(), EVENT_BYTES_MAX).collect().await else {
         let errors = vec![format!("the event is larger than {EVENT_BYTES_MAX} bytes")];
-        return refuse(shared, StatusCode::PAYLOAD_TOO_LARGE, errors);
+        return Ok(refuse(shared, StatusCode::PAYLOAD_TOO_LARGE, errors));
     };
     let Ok(value) = serde_json::from_slice::<Value>(&body.to_bytes()) else {
-        return refuse(shared, StatusCode::BAD_REQUEST, vec!["the body is not JSON".to_owned()]);
+        return Ok(refuse(shared, StatusCode::BAD_REQUEST, vec!["the body is not JSON".to_owned()]));
     };
-    match parse(&value, &shared.routing_keys) {
-        Err(errors) => refuse(shared, StatusCode::BAD_REQUEST, errors),
-        Ok(event) => match shared.state().inbox.take(event) {
-            Err(error) => refuse(shared, StatusCode::BAD_REQUEST, vec![error]),
-            Ok(dedup_key) => {
-                if reply == Some(Reply::TakeAndClose) {
-                    close.cancel();
-                }
-                let answer =
-                    json!({ "status": "success", "message": "Event processed", "dedup_key": dedup_key });
-                respond(StatusCode::ACCEPTED, &answer)
-            }
-        },
+    // The lock is let go before anybody answers.
+    let taken = parse(&value, &shared.routing_keys)
+        .and_then(|event| shared.state().inbox.take(event).map_err(|error| vec![error]));
+    match taken {
+        Err(errors) => Ok(refuse(shared, StatusCode::BAD_REQUEST, errors)),
+        Ok(_) if reply == Some(Reply::TakeAndClose) => Err(Closed),
+        Ok(dedup_key) => {
+            let answer = json!({ "status": "success", "message": "Event processed", "dedup_key": dedup_key });
+            Ok(respond(StatusCode::ACCEPTED, &answer))
+        }
     }
 }
 

@@ -72,6 +72,7 @@ belfry_signal::label_enum! {
         FlowQueue = "flow_queue",
         ProxyHeaderTime = "proxy_header_time",
         HeaderTime = "header_time",
+        HeaderBytes = "header_bytes",
         SipIdle = "sip_idle",
         WriteStall = "write_stall",
         FileDescriptors = "file_descriptors",

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use belfry_gateway::{Config, Gateway, GatewayDeps, GatewayHandle};
@@ -297,6 +297,29 @@ pub async fn backend() -> SocketAddr {
     address
 }
 
+/// A backend that remembers each request as it understood it: its line, and whether the edge had seen it.
+pub async fn recording_backend() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("bound");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let record = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let record = Arc::clone(&record);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let is_ours = request.headers().contains_key("x-belfry-region");
+                let line = format!("{} {} {is_ours}", request.method(), request.uri());
+                record.lock().expect("not poisoned").push(line);
+                async move { Ok::<_, hyper::Error>(echo(request).await) }
+            });
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    (address, seen)
+}
+
 async fn echo(request: Request<Incoming>) -> Response<Full<Bytes>> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let mut text = format!("{} {}\n", request.method(), request.uri());
@@ -307,6 +330,9 @@ async fn echo(request: Request<Incoming>) -> Response<Full<Bytes>> {
     text.push_str(&format!("body: {} bytes\n", body.len()));
     if query.contains("stall") {
         tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    if query.contains("big") {
+        text = "x".repeat(64 << 20);
     }
     let status: u16 = query.strip_prefix("status=").and_then(|status| status.parse().ok()).unwrap_or(200);
     Response::builder()

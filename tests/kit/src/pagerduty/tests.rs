@@ -1,3 +1,5 @@
+//! The stand-in against events that the real service takes, refuses, or never sees.
+
 use super::*;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";

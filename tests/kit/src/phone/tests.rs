@@ -1,3 +1,5 @@
+//! Phones against the smallest exchange: calls over every transport, loss, refusal, cancelling, death.
+
 mod exchange;
 
 use std::sync::atomic::Ordering;
