@@ -32,7 +32,7 @@ function Known({ page }: { page: Page }) {
     <article class={`page-view ${page.state === "triggered" ? "is-critical" : "is-ok"}`}>
       <header class="title">
         <h1>
-          {words(page.journey)}, {where(page)}
+          {words(page.journey)} in {where(page)}
         </h1>
         <p>{page.state === "triggered" ? <StateMark state="critical" /> : <ResolvedMark />}</p>
         <p class="num">
