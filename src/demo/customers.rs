@@ -23,7 +23,7 @@ const CALLERS: u8 = 8;
 /// Phones that answer, per country.
 const CALLEES: u8 = 8;
 /// Visitors of the portal, per country.
-const VISITORS: u8 = 2;
+const VISITORS: u8 = 6;
 /// The password of every simulated customer.
 const PASSWORD: &str = "a-demo-password";
 /// Milliseconds of talk.
@@ -33,7 +33,7 @@ const PAUSE_MS: std::ops::Range<u64> = 300..1_200;
 /// Milliseconds between two registrations of one phone.
 const REGISTER_MS: std::ops::Range<u64> = 8_000..12_000;
 /// Milliseconds between two requests of one visitor.
-const VISIT_MS: std::ops::Range<u64> = 200..400;
+const VISIT_MS: std::ops::Range<u64> = 900..1_300;
 /// How long the calls that are under way at the end may take.
 const LAST_CALLS: Duration = Duration::from_secs(15);
 /// How long the customers may take to register at the start.
