@@ -7,7 +7,6 @@ use belfry_sip_proto::build;
 use belfry_sip_proto::transaction::TransactionId;
 use std::sync::Arc;
 
-use crate::calls::Phase;
 use crate::core::{Core, now};
 use crate::edges::Way;
 use crate::exchange::{CallKey, Exchange, Failure};
@@ -131,7 +130,7 @@ impl Core {
             };
             self.signals.transaction_ended(ended, request.method, SpanKind::Server);
         }
-        if request.method == MethodName::Bye {
+        if exchange.ended_call.is_some() {
             self.signals.disconnected(now().saturating_duration_since(exchange.began));
         }
         if !exchange.is_setup {
@@ -153,8 +152,9 @@ impl Core {
         let is_challenge = matches!(status, 401 | 407);
         if is_challenge {
             // The attempt goes on with credentials; it is one attempt (RFC 6076 section 4).
-            if let Some(key) = key {
-                self.forget_attempt(&key);
+            let forgotten = key.and_then(|key| self.calls.forget(&key));
+            if let Some(timer) = forgotten.and_then(|call| call.lifetime) {
+                self.timers.stop(timer);
             }
             return;
         }
@@ -166,15 +166,6 @@ impl Core {
         self.signals.attempt_ended(result, &request.region, fault, post_dial, request.call_id());
         if let Some(key) = key.filter(|_| status >= 300) {
             self.end_call(&key, status, cause.unwrap_or_else(|| cause_of(status)));
-        }
-    }
-
-    /// Drops the books of an attempt that was challenged by the called side, and its media.
-    fn forget_attempt(&mut self, key: &CallKey) {
-        if self.calls.get(key).is_some_and(|call| call.phase == Phase::Setup)
-            && let Some(relay) = self.calls.forget(key).and_then(|call| call.relay)
-        {
-            self.delete_session(&relay, key);
         }
     }
 }

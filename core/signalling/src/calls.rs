@@ -2,6 +2,7 @@
 //!
 //! Not here: what to send (the proxy), and what the store and the relay have to say ([`ending`]).
 
+mod chain;
 mod ending;
 mod hangup;
 
@@ -10,16 +11,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belfry_relay_api::{Leg, SessionReport};
-use belfry_signal::{Region, SpanContext, SpanId};
+use belfry_signal::{Region, SpanContext};
 use belfry_sip_proto::timer::TimerKey;
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_sip_proto::{HeaderName, OwnedMessage};
 
+use crate::calls::chain::Chains;
 use crate::edges::Hop;
 use crate::exchange::CallKey;
 use crate::handle::{Target, Transport};
 use crate::received::Received;
 use crate::signals::CallCause;
+
+pub(crate) use chain::Chain;
 
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +41,8 @@ pub(crate) struct Call {
     pub(crate) phase: Phase,
     /// Tells calls apart that use one Call-ID after another.
     pub(crate) epoch: u64,
-    /// The call's root span, and what stands above it.
+    /// The call's root span.
     pub(crate) root: SpanContext,
-    pub(crate) parent: Option<SpanId>,
     pub(crate) began: Instant,
     pub(crate) start_unix_nanos: u64,
     pub(crate) answer_unix_nanos: Option<u64>,
@@ -155,6 +158,7 @@ pub(crate) fn hop_of(received: &Received) -> Hop {
 pub(crate) struct Calls {
     live: HashMap<CallKey, Call>,
     closing: HashMap<u64, Call>,
+    chains: Chains,
     last_epoch: u64,
 }
 
@@ -185,13 +189,19 @@ impl Calls {
         self.live.get(call_id).map(|call| call.root)
     }
 
+    /// The chain of INVITEs that this one begins or goes on with: challenges make one attempt of several.
+    pub(crate) fn chain(&mut self, invite: &Received, now: Instant) -> Chain {
+        self.chains.of(invite, now)
+    }
+
     /// Opens the books of a call; `None` when a call of this Call-ID is open.
-    pub(crate) fn open(&mut self, invite: &Received, root: SpanContext, now: Instant) -> Option<CallKey> {
+    pub(crate) fn open(&mut self, invite: &Received, now: Instant) -> Option<CallKey> {
         if self.live.contains_key(invite.call_id()) {
             return None;
         }
         let key: CallKey = invite.call_id().into();
         self.last_epoch += 1;
+        let chain = self.chains.of(invite, now);
         let mut caller = Party::of(&invite.message, HeaderName::From);
         caller.learn_contact(&invite.message);
         caller.routes = route_values(&invite.message);
@@ -202,10 +212,9 @@ impl Calls {
             key: Arc::clone(&key),
             phase: Phase::Setup,
             epoch: self.last_epoch,
-            root,
-            parent: None,
-            began: now,
-            start_unix_nanos: invite.unix_nanos,
+            root: chain.root,
+            began: chain.began,
+            start_unix_nanos: chain.start_unix_nanos,
             answer_unix_nanos: None,
             end_unix_nanos: 0,
             post_dial: None,
@@ -214,7 +223,7 @@ impl Calls {
             region: invite.region.clone(),
             country: invite.country.clone(),
             transport: invite.transport,
-            relay: None,
+            relay: chain.relay,
             is_offer_delayed: invite.sdp().is_none(),
             report: None,
             silent_legs: Vec::new(),
@@ -248,6 +257,7 @@ impl Calls {
     /// The call is over; gives the epoch by which it is found until its books are closed. `None` when it was over.
     pub(crate) fn ended(&mut self, call_id: &str, ending: Ending, unix_nanos: u64) -> Option<u64> {
         let mut call = self.live.remove(call_id)?;
+        self.chains.end(call_id);
         call.ending = ending;
         call.end_unix_nanos = unix_nanos;
         let epoch = call.epoch;
@@ -255,14 +265,24 @@ impl Calls {
         Some(epoch)
     }
 
+    /// The live calls.
+    pub(crate) fn live_keys(&self) -> Vec<CallKey> {
+        self.live.keys().cloned().collect()
+    }
+
     /// A call that is over and whose books are open.
     pub(crate) fn closing(&mut self, epoch: u64) -> Option<&mut Call> {
         self.closing.get_mut(&epoch)
     }
 
-    /// Drops the books of an attempt that counts for nothing.
+    /// Drops the books of an attempt that the called side challenged: it goes on with the next INVITE of its chain,
+    /// on the relay that has its session. Should none come, the relay gives the session up by itself.
     pub(crate) fn forget(&mut self, call_id: &str) -> Option<Call> {
-        self.live.remove(call_id)
+        let call = self.live.remove(call_id)?;
+        if let Some(relay) = &call.relay {
+            self.chains.keep_relay(call_id, Arc::clone(relay));
+        }
+        Some(call)
     }
 
     /// Closes the books.

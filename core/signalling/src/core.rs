@@ -107,7 +107,8 @@ impl CoreHandle {
         self.load.borrow().live
     }
 
-    /// Takes no new calls, waits for the live ones, stops. Names what was still there at the deadline.
+    /// Takes no new calls, waits for the live ones, stops. Names what was still there at the deadline; those calls
+    /// are hung up and their records written.
     pub async fn drain(&self, deadline: Duration) -> Vec<String> {
         // A core that is gone already has nothing to drain.
         let _ = self.control.send(Control::Drain).await;
@@ -144,6 +145,8 @@ pub struct Core {
     pub(crate) authority: Authority,
     pub(crate) jobs: JoinSet<Done>,
     pub(crate) is_draining: bool,
+    /// Set once the core is to stop: the latest time to do so.
+    stop_at: Option<Instant>,
     /// Messages that wait behind the one that is looked at.
     pub(crate) waiting: usize,
     load: watch::Sender<Load>,
@@ -187,6 +190,7 @@ impl Core {
             authority: Authority::new(&config),
             jobs: JoinSet::new(),
             is_draining: false,
+            stop_at: None,
             waiting: 0,
             load: load_sender,
             _doors: doors,
@@ -206,7 +210,7 @@ impl Core {
                 biased;
                 Some(order) = control.recv() => match order {
                     Control::Drain => self.begin_drain(),
-                    Control::Stop => return,
+                    Control::Stop => self.begin_stop(),
                 },
                 () = sleep => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
@@ -221,12 +225,24 @@ impl Core {
             self.on_time();
             self.drain_outputs();
             self.publish_load();
+            if self.stop_at.is_some_and(|at| self.calls.len() == 0 || at <= now()) {
+                return;
+            }
         }
     }
 
     fn begin_drain(&mut self) {
         self.is_draining = true;
         self.signals.drain_began(self.calls.live_count());
+    }
+
+    /// Ends what is still there, and waits for its records as long as the store may take.
+    fn begin_stop(&mut self) {
+        self.is_draining = true;
+        self.end_all_calls();
+        let at = now() + self.config.relay_timeout + self.config.store_timeout;
+        self.stop_at = Some(at);
+        self.timers.set(at, Alarm::Sweep);
     }
 
     fn publish_load(&mut self) {
@@ -236,7 +252,9 @@ impl Core {
 
     /// Looks after what no event reminds us of.
     pub(crate) fn sweep(&mut self) {
-        self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
+        if self.stop_at.is_none() {
+            self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
+        }
         self.expire_bindings(now_unix_nanos());
         self.signals.load_changed(self.calls.live_count(), self.transactions.len(), self.waiting);
     }

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use belfry_relay_api::Leg;
-use belfry_signal::{Cause, Room, SpanContext, now_unix_nanos};
+use belfry_signal::{Cause, Room, now_unix_nanos};
 use belfry_sip_proto::transaction::{LegacyParts, MethodKind, OnRequest, ServerKey, TransactionId};
 use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
 
@@ -84,9 +84,14 @@ impl Core {
     }
 
     fn on_new_request(&mut self, id: TransactionId, request: Received) {
-        let (span, parent) = self.span_of(request.call_id(), request.trace_id);
         let method = request.method;
         let is_setup = method == MethodName::Invite && !request.is_in_dialog();
+        let (span, parent) = if is_setup {
+            let root = self.calls.chain(&request, now()).root;
+            (root.child(), Some(root.span_id))
+        } else {
+            self.span_of(request.call_id(), request.trace_id)
+        };
         let exchange = Exchange {
             request: Arc::new(request),
             began: now(),
@@ -273,16 +278,13 @@ impl Core {
 
     /// Opens the books of a call; false when one with its Call-ID is open.
     fn open_call(&mut self, id: TransactionId, request: &Received) -> bool {
-        let root = SpanContext { trace_id: request.trace_id, ..SpanContext::new_root() };
-        let Some(key) = self.calls.open(request, root, now()) else { return false };
+        let Some(key) = self.calls.open(request, now()) else { return false };
         let alarm = Alarm::Lifetime(Arc::clone(&key));
         let timer = self.timers.set(now() + self.config.call_lifetime, alarm);
         if let Some(call) = self.calls.get_mut(&key) {
             call.lifetime = Some(timer);
         }
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.span = root.child();
-            exchange.parent = Some(root.span_id);
             exchange.call = Some(key);
         }
         true

@@ -21,7 +21,7 @@ pub(crate) enum RelayEvent {
     /// Its link is gone.
     Down { node: Arc<str>, link: u64 },
     /// It said something.
-    Message(Box<FromRelay>),
+    Message { node: Arc<str>, message: Box<FromRelay> },
 }
 
 /// Every connected relay, and the requests that wait for a reply, each with what is to happen then.
@@ -137,7 +137,8 @@ pub(crate) async fn accept(mut links: Links<ToRelay, FromRelay>, events: mpsc::S
 
 async fn read(mut receiver: LinkReceiver<FromRelay>, node: Arc<str>, link: u64, events: mpsc::Sender<Event>) {
     while let Some(message) = receiver.recv().await {
-        if events.send(Event::Relay(RelayEvent::Message(Box::new(message)))).await.is_err() {
+        let event = RelayEvent::Message { node: Arc::clone(&node), message: Box::new(message) };
+        if events.send(Event::Relay(event)).await.is_err() {
             return;
         }
     }

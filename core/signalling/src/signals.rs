@@ -324,13 +324,7 @@ impl Signals {
     }
 
     /// A call is over, or never began; its record goes to the pipeline and its root span ends.
-    pub(crate) fn call_ended(
-        &self,
-        call: Call,
-        cause: CallCause,
-        context: SpanContext,
-        parent: Option<SpanId>,
-    ) {
+    pub(crate) fn call_ended(&self, call: Call, cause: CallCause, context: SpanContext) {
         self.ended.inc((cause, call.region.clone()));
         if let Some(answered) = call.answer_unix_nanos {
             self.call_seconds.observe((), seconds_since(answered));
@@ -350,7 +344,7 @@ impl Signals {
         let call_id = call.call_id.reveal().clone();
         let ended = Ended {
             context,
-            parent,
+            parent: None,
             call_id: &call_id,
             start_unix_nanos: call.start_unix_nanos,
             status: call.status_code,

@@ -24,7 +24,7 @@ impl Core {
             return Some(epoch);
         };
         let request = Request::Delete { session: SessionKey(key.to_string()) };
-        if self.ask_relay(&relay, request, Then::Close { epoch: Some(epoch) }).is_err() {
+        if self.ask_relay(&relay, request, Then::Close { epoch }).is_err() {
             self.write_record(epoch);
         }
         Some(epoch)
@@ -65,7 +65,7 @@ impl Core {
             }
         };
         self.signals.record_written(label, &call.key);
-        self.signals.call_ended(shown_call(&call), call.ending.cause, call.root, call.parent);
+        self.signals.call_ended(shown_call(&call), call.ending.cause, call.root);
         for (id, status, bytes) in call.held {
             // The transaction may have been given up meanwhile.
             let _ = self.transactions.respond(id, status, bytes, now());

@@ -1,19 +1,34 @@
 //! Hanging up on our own account: a BYE to each side of a dialog that we only watched.
 
-use belfry_relay_api::{Leg, Notice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use belfry_relay_api::{Leg, Notice, Request, SessionKey};
+use belfry_signal::{Cause, Room};
 use belfry_sip_proto::HeaderName;
 use belfry_sip_proto::build::Writer;
+use belfry_sip_proto::transaction::TransactionId;
 
 use super::Phase;
-use crate::core::Core;
-use crate::exchange::{CallKey, Destination};
+use crate::core::{Alarm, Core, Then, now};
+use crate::exchange::{CallKey, Destination, Failure};
 use crate::signals::{CallCause, MethodName};
 
+/// How long a silent session that is not ours is left to its own core.
+const ORPHAN_DELAY: Duration = Duration::from_secs(5);
+
 impl Core {
-    /// The relay noticed something about a session.
-    pub(crate) fn on_relay_notice(&mut self, notice: &Notice) {
+    /// A relay noticed something about a session.
+    pub(crate) fn on_relay_notice(&mut self, relay: &Arc<str>, notice: &Notice) {
         let (Notice::Silent { session } | Notice::OneWay { session, .. }) = notice;
-        let Some(key) = self.call_key(&session.0) else { return };
+        let Some(key) = self.call_key(&session.0) else {
+            // Another core's call, or one from before a restart. Its own core would have ended it soon.
+            if matches!(notice, Notice::Silent { .. }) {
+                let alarm = Alarm::Orphan { relay: Arc::clone(relay), session: session.clone() };
+                self.timers.set(now() + ORPHAN_DELAY, alarm);
+            }
+            return;
+        };
         let root = self.calls.root(&key);
         match notice {
             Notice::Silent { .. } => {
@@ -31,6 +46,14 @@ impl Core {
         }
     }
 
+    /// Nobody ended the call of a silent session: its core is gone, and the relay need not keep it.
+    pub(crate) fn on_orphan(&mut self, relay: &str, session: SessionKey) {
+        if self.call_key(&session.0).is_none() {
+            // A relay that is gone has freed it already; epoch 0 is no call's.
+            let _ = self.ask_relay(relay, Request::Delete { session }, Then::Close { epoch: 0 });
+        }
+    }
+
     /// Ends an answered call from here: BYE to both sides, and the books are closed.
     pub(crate) fn hang_up(&mut self, key: &CallKey, cause: CallCause) {
         if self.calls.get(key).is_none_or(|call| call.phase != Phase::Talking) {
@@ -40,6 +63,22 @@ impl Core {
             self.send_bye(key, leg, cause);
         }
         self.end_call(key, 200, cause);
+    }
+
+    /// The core stops: every call ends, those that ring with 503.
+    pub(crate) fn end_all_calls(&mut self) {
+        let ringing =
+            self.exchanges.iter().filter(|(_, exchange)| exchange.is_setup && exchange.call.is_some());
+        let ringing: Vec<TransactionId> = ringing.map(|(id, _)| *id).collect();
+        for id in ringing {
+            if let Some(branch) = self.forward_of(id).and_then(|forward| forward.branch) {
+                self.cancel_branch(branch, None);
+            }
+            self.fail(id, Failure::ours(503, Room::Core, Cause::Overload, CallCause::ShutDown));
+        }
+        for key in self.calls.live_keys() {
+            self.hang_up(&key, CallCause::ShutDown);
+        }
     }
 
     /// Sends the BYE that the other side would have sent to this one.
@@ -56,6 +95,7 @@ impl Core {
         }
         let text = match cause {
             CallCause::LifetimeOver => "call lifetime over",
+            CallCause::ShutDown => "server is stopping",
             _ => "media timeout",
         };
         let bytes = writer

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use belfry_relay_api::FromRelay;
+use belfry_relay_api::{FromRelay, SessionKey};
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_state::{Appended, Subscriber};
 
@@ -26,7 +26,7 @@ pub(crate) enum Event {
 pub(crate) enum Control {
     /// No new calls.
     Drain,
-    /// Stop now.
+    /// Stop as soon as the calls that are left have been ended.
     Stop,
 }
 
@@ -64,6 +64,8 @@ pub(crate) enum Alarm {
     RegisterDelay(TransactionId),
     /// A call outlived every sensible call.
     Lifetime(CallKey),
+    /// A silent session that is no call of ours was not ended by anybody.
+    Orphan { relay: Arc<str>, session: SessionKey },
     /// Look after everything else.
     Sweep,
 }
@@ -77,8 +79,8 @@ pub(crate) enum Then {
     Respond { branch: TransactionId, response: Arc<Received> },
     /// Forward an ACK with the new body.
     Acknowledge { ack: Arc<Received> },
-    /// Close the books of the call of this epoch with the relay's report; `None` when nobody wants it.
-    Close { epoch: Option<u64> },
+    /// Close the books of the call of this epoch with the relay's report.
+    Close { epoch: u64 },
 }
 
 impl Core {
@@ -114,14 +116,14 @@ impl Core {
                     self.on_relay_silent(orphan);
                 }
             }
-            RelayEvent::Message(message) => match *message {
+            RelayEvent::Message { node, message } => match *message {
                 FromRelay::Reply { id, reply } => {
                     if let Some(waiting) = self.relays.take(id) {
                         self.timers.stop(waiting.timer);
                         self.on_relay_reply(waiting, reply);
                     }
                 }
-                FromRelay::Notice(notice) => self.on_relay_notice(&notice),
+                FromRelay::Notice(notice) => self.on_relay_notice(&node, &notice),
             },
         }
     }
@@ -152,6 +154,7 @@ impl Core {
                 }
                 Alarm::RegisterDelay(id) => self.register(id),
                 Alarm::Lifetime(call) => self.on_lifetime_over(&call),
+                Alarm::Orphan { relay, session } => self.on_orphan(&relay, session),
                 Alarm::Sweep => self.sweep(),
             }
         }

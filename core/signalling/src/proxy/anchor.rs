@@ -110,13 +110,6 @@ impl Core {
         self.relays.ask(relay, request, then, now(), |id| timers.set(deadline, Alarm::Relay(id)))
     }
 
-    /// Frees a session whose call counts for nothing.
-    pub(crate) fn delete_session(&mut self, relay: &str, key: &CallKey) {
-        let request = Request::Delete { session: SessionKey(key.to_string()) };
-        // A relay that is gone has freed it already.
-        let _ = self.ask_relay(relay, request, Then::Close { epoch: None });
-    }
-
     /// The relay did not answer in time, or is gone.
     pub(crate) fn on_relay_silent(&mut self, waiting: Waiting<Then>) {
         self.on_relay_reply(waiting, Reply::Refused(Refusal::Unavailable));
@@ -144,11 +137,8 @@ impl Core {
             }
             (Then::Acknowledge { ack }, Reply::Description { sdp }) => self.forward_ack(&ack, Some(&sdp)),
             (Then::Acknowledge { ack }, _) => self.forward_ack(&ack, None),
-            (Then::Close { epoch: Some(epoch) }, Reply::Deleted(report)) => {
-                self.on_session_closed(epoch, Some(*report));
-            }
-            (Then::Close { epoch: Some(epoch) }, _) => self.on_session_closed(epoch, None),
-            (Then::Close { epoch: None }, _) => {}
+            (Then::Close { epoch }, Reply::Deleted(report)) => self.on_session_closed(epoch, Some(*report)),
+            (Then::Close { epoch }, _) => self.on_session_closed(epoch, None),
         }
     }
 

@@ -51,7 +51,7 @@ impl Core {
     }
 
     /// Sends the CANCEL of a branch, once.
-    pub(super) fn cancel_branch(&mut self, id: TransactionId, reason: Option<String>) {
+    pub(crate) fn cancel_branch(&mut self, id: TransactionId, reason: Option<String>) {
         let Some(branch) = self.branches.get_mut(&id) else { return };
         if !branch.was_heard || branch.is_over || std::mem::replace(&mut branch.is_cancelled, true) {
             return;

@@ -207,6 +207,8 @@ label_enum! {
         MediaTimeout = "media_timeout",
         /// It outlived every sensible call.
         LifetimeOver = "lifetime_over",
+        /// The core stopped and did not wait for it.
+        ShutDown = "shut_down",
         /// The called side was busy.
         Busy = "busy",
         /// The called side did not answer in time.

@@ -260,6 +260,26 @@ async fn a_phones_503_is_not_ours() {
 }
 
 #[tokio::test]
+async fn a_phone_that_challenges_does_not_make_two_attempts() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house).await;
+    house.call(&alice, "bob", "challenged", SDP).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    let challenge = "Proxy-Authenticate: Digest realm=\"bobs-phone\", nonce=\"1\"\n";
+    house.say(&bob, &invite.answer("407 Proxy Authentication Required", "tb", challenge));
+    house.hear_request(&bob, "ACK").await;
+    let challenged = house.hear_status(&alice, 407).await;
+    assert!(challenged.text().contains("bobs-phone"));
+    house.acknowledge(&alice, &challenged);
+    assert_eq!((journey(&house), house.core.live_calls()), ((0, 0), 0));
+    house.call_from(&alice, "bob", "challenged", 3, SDP).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    house.say_with(&bob, &invite.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())), SDP);
+    house.hear_status(&alice, 200).await;
+    assert_eq!((journey(&house), house.relay.asked().len()), ((1, 0), 3));
+}
+
+#[tokio::test]
 async fn it_rings_only_so_long() {
     let config = Config { ring_timeout: Duration::from_secs(1), ..Config::for_test() };
     let mut house = House::with(config).await;
@@ -346,6 +366,21 @@ async fn credentials_of_one_domain_do_not_open_another() {
 }
 
 #[tokio::test]
+async fn a_stopping_core_hangs_up_and_writes_records() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house).await;
+    house.call(&alice, "bob", "talking", SDP).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    house.say_with(&bob, &invite.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())), SDP);
+    house.hear_status(&alice, 200).await;
+    assert_eq!(house.core.drain(Duration::from_millis(1)).await, ["1 call"]);
+    house.hear_request(&alice, "BYE").await;
+    house.hear_request(&bob, "BYE").await;
+    assert_eq!(record(&house).await, ("answered".into(), "shut_down".into(), 200));
+    assert!(house.relay.asked().contains(&"delete".to_owned()));
+}
+
+#[tokio::test]
 async fn a_core_may_stop_and_start_again_in_one_process() {
     let mut house = House::new().await;
     let (alice, _) = phones(&mut house).await;
@@ -370,6 +405,10 @@ async fn a_draining_core_finishes_what_it_has() {
     house.say(&bob, &invite.answer("180 Ringing", "tb", ""));
     house.hear_status(&alice, 180).await;
     assert_eq!(drain.await.expect("no panic"), ["1 call"]);
+    // It did not wait, but it left nothing open.
+    house.hear_request(&bob, "CANCEL").await;
+    house.hear_status(&alice, 503).await;
+    assert_eq!(record(&house).await, ("failed".into(), "shut_down".into(), 503));
 }
 
 #[tokio::test]

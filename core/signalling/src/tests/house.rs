@@ -321,13 +321,25 @@ impl House {
 
     /// Sends an INVITE until it is let in; the core's 100 after it is heard.
     pub(super) async fn call(&mut self, caller: &Phone, callee: &str, call_id: &str, sdp: &str) {
-        self.say_with(caller, &caller.invite(callee, call_id, 1, ""), sdp);
+        self.call_from(caller, callee, call_id, 1, sdp).await;
+    }
+
+    /// The same with this CSeq for the first INVITE.
+    pub(super) async fn call_from(
+        &mut self,
+        caller: &Phone,
+        callee: &str,
+        call_id: &str,
+        cseq: u32,
+        sdp: &str,
+    ) {
+        self.say_with(caller, &caller.invite(callee, call_id, cseq, ""), sdp);
         self.hear_status(caller, 100).await;
         let challenged = self.hear_status(caller, 407).await;
         self.acknowledge(caller, &challenged);
         let uri = format!("sip:{callee}@belfry.test");
         let authorization = authorize(&challenged, caller.user, PASSWORD, "INVITE", &uri);
-        self.say_with(caller, &caller.invite(callee, call_id, 2, &authorization), sdp);
+        self.say_with(caller, &caller.invite(callee, call_id, cseq + 1, &authorization), sdp);
         self.hear_status(caller, 100).await;
     }
 
