@@ -274,7 +274,11 @@ impl App {
         // The edge holds the customers' flows until their calls are over.
         if let Some(gateway) = self.gateway.take() {
             let limit = limits.edge;
-            steps.push(Step::new("edge flows", limit, |deadline| async move { gateway.stop(deadline).await }));
+            steps.push(Step::new(
+                "edge flows",
+                limit,
+                |deadline| async move { gateway.stop(deadline).await },
+            ));
         }
         let mesh = self.mesh.clone();
         steps.push(Step::new("mesh", limits.media, |deadline| async move { mesh.drain(deadline).await }));

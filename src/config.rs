@@ -296,6 +296,7 @@ impl Config {
                 alerts.notify.services.iter_mut().filter_map(|service| service.routing_key_file.as_mut()),
             );
         }
+        paths.extend(self.dashboard.as_mut().and_then(|dashboard| dashboard.sessions_file.as_mut()));
         paths
     }
 }

@@ -4,8 +4,10 @@
 //
 // It takes pictures on the way, checks each page with axe, and stops with a clear sentence at the first thing that is
 // not as it should be. Settings: BELFRY_CHROMIUM (default /usr/bin/chromium), BELFRY_LOG_QUERY (a search that finds
-// something, default `call`), BELFRY_WAIT_SECONDS (for customers to come, default 60).
+// something, default `logged in`), BELFRY_WAIT_SECONDS (for customers to come, default 60). With BELFRY_FAULT_ON and
+// BELFRY_FAULT_OFF (commands) it also breaks call set-up and watches the page, the example call and the resolve.
 
+import { execSync } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { connect, createServer } from "node:net";
@@ -20,7 +22,7 @@ if (!link || !output) {
   process.exit(2);
 }
 const WAIT_MS = 1000 * Number(process.env.BELFRY_WAIT_SECONDS ?? 60);
-const LOG_QUERY = process.env.BELFRY_LOG_QUERY ?? "call";
+const LOG_QUERY = process.env.BELFRY_LOG_QUERY ?? "logged in";
 const WALL = { width: 1920, height: 1080 };
 const PAGE_BYTES_MAX = 200 * 1024;
 const FLAGS = [
@@ -53,6 +55,7 @@ try {
   await openACall(page);
   await searchTheLogs(page);
   await readARunbook(page);
+  if (process.env.BELFRY_FAULT_ON && process.env.BELFRY_FAULT_OFF) await watchAFault(page);
   await loseAndFindTheServer(page);
   await logOut(page, context);
 } catch (error) {
@@ -160,9 +163,11 @@ async function searchTheLogs(page) {
   say(`search the logs for ${LOG_QUERY}`);
   await page.getByRole("link", { name: "Logs", exact: true }).click();
   await page.getByRole("searchbox").fill(LOG_QUERY);
+  const answered = page.waitForResponse((response) => response.url().includes("/api/logs?q="));
   await page.keyboard.press("Enter");
-  await page.waitForURL(/[?&]q=/);
-  await page.locator("table.logs tbody tr").first().waitFor();
+  const { lines } = await (await answered).json();
+  expect(lines.length > 0, `a search for "${LOG_QUERY}" finds something`);
+  await page.locator("table.logs .line", { hasText: lines[0].message }).first().waitFor();
   await picture(page, "logs");
   await page.getByRole("searchbox").fill("severity:(");
   await page.keyboard.press("Enter");
@@ -182,6 +187,34 @@ async function readARunbook(page) {
   await page.locator(".live-query a").first().click();
   await page.waitForURL(/\/logs\?q=/);
   await page.locator(".title .count").waitFor();
+}
+
+async function watchAFault(page) {
+  say("break call set-up: red, a page with an example call, and resolved when it is mended");
+  await page.goto(`${origin}/`);
+  await page.locator("[data-cell]").first().waitFor();
+  execSync(process.env.BELFRY_FAULT_ON, { stdio: "ignore" });
+  try {
+    await page.locator('[data-worst="critical"]').waitFor();
+    const card = page.locator("[data-page]", { hasText: "Call set-up" });
+    await card.waitFor();
+    expect((await card.innerText()).includes("core"), "the page names the room at fault");
+    await page.locator("p[role=status]", { hasText: "Critical" }).waitFor({ state: "attached" });
+    // A few seconds more of it make a better picture.
+    await page.waitForTimeout(6000);
+    await picture(page, "overview-fault");
+    await card.getByRole("link", { name: "Call 1" }).click();
+    await page.waitForURL(/\/calls\/.+/);
+    await page.locator(".row-label", { hasText: "503" }).first().waitFor();
+    await picture(page, "example-call");
+  } finally {
+    execSync(process.env.BELFRY_FAULT_OFF, { stdio: "ignore" });
+  }
+  await page.goto(`${origin}/`);
+  await page.locator('[data-open-pages="0"]').waitFor();
+  await page.locator(".resolved a", { hasText: "Call set-up" }).first().click();
+  await page.getByText("Resolved").first().waitFor();
+  await picture(page, "page");
 }
 
 async function loseAndFindTheServer(page) {

@@ -84,7 +84,7 @@ impl Authority {
         self.algorithms
             .iter()
             .map(|algorithm| {
-                let nonce = self.key.issue(realm, unix_seconds);
+                let nonce = self.key.issue(realm, unix_seconds, rand::random());
                 Challenge::new(realm, nonce, *algorithm, is_stale).to_string()
             })
             .collect()

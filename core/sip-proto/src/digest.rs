@@ -33,6 +33,9 @@ pub enum Algorithm {
 #[derive(Clone)]
 pub struct NonceKey([u8; 32]);
 
+/// The time and the salt at the beginning of a nonce.
+const ISSUE_BYTES: usize = 12;
+
 /// What a nonce is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nonce {
@@ -183,31 +186,35 @@ impl NonceKey {
         Self(key)
     }
 
-    /// A nonce for this realm, issued at this time.
+    /// A nonce for this realm, issued at this time. `salt` is a random number: two clients that are challenged in the
+    /// same second must not share a nonce, or the second one's first count looks like a replay.
     #[must_use]
-    pub fn issue(&self, realm: &str, unix_seconds: u64) -> String {
-        let time = unix_seconds.to_be_bytes();
-        format!("{}{}", hex::encode(time), hex::encode(self.seal(realm, time)))
+    pub fn issue(&self, realm: &str, unix_seconds: u64, salt: u32) -> String {
+        let mut issue = [0; ISSUE_BYTES];
+        issue[..8].copy_from_slice(&unix_seconds.to_be_bytes());
+        issue[8..].copy_from_slice(&salt.to_be_bytes());
+        format!("{}{}", hex::encode(issue), hex::encode(self.seal(realm, &issue)))
     }
 
     /// What a nonce is worth now. A nonce from more than a minute in the future counts as stale: a clock moved.
     #[must_use]
     pub fn check(&self, realm: &str, nonce: &str, unix_seconds: u64, lifetime_seconds: u64) -> Nonce {
         let Ok(bytes) = hex::decode(nonce) else { return Nonce::Foreign };
-        let Some((time, seal)) = bytes.split_first_chunk::<8>() else { return Nonce::Foreign };
-        if !bool::from(self.seal(realm, *time).ct_eq(seal)) {
+        let Some((issue, seal)) = bytes.split_first_chunk::<ISSUE_BYTES>() else { return Nonce::Foreign };
+        if !bool::from(self.seal(realm, issue).ct_eq(seal)) {
             return Nonce::Foreign;
         }
+        let Some((time, _salt)) = issue.split_first_chunk::<8>() else { return Nonce::Foreign };
         let issued = u64::from_be_bytes(*time);
         let is_young = unix_seconds.saturating_sub(issued) <= lifetime_seconds;
         if is_young && issued <= unix_seconds.saturating_add(60) { Nonce::Fresh } else { Nonce::Stale }
     }
 
-    fn seal(&self, realm: &str, time: [u8; 8]) -> [u8; 16] {
+    fn seal(&self, realm: &str, issue: &[u8; ISSUE_BYTES]) -> [u8; 16] {
         let mut seal = [0; 16];
         // HMAC takes keys of any length, so this cannot fail; an unkeyed seal would only ever match itself.
         if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) {
-            mac.update(&time);
+            mac.update(issue);
             mac.update(realm.as_bytes());
             seal.copy_from_slice(&mac.finalize().into_bytes()[..16]);
         }

@@ -63,6 +63,12 @@ impl Assets {
         self.files.len() > 1
     }
 
+    /// Tells one build of the page from another.
+    pub(crate) fn version(&self) -> String {
+        let etag = self.files.get(INDEX).and_then(|file| file.etag.to_str().ok());
+        etag.unwrap_or_default().trim_matches('"').to_owned()
+    }
+
     #[cfg(test)]
     pub(crate) fn paths(&self) -> Vec<&'static str> {
         self.files.keys().copied().collect()

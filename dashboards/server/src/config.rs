@@ -1,6 +1,7 @@
 //! What may be set about the page. The defaults are in `belfry.toml`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -27,6 +28,8 @@ pub struct Config {
     /// A session ends after so long even when it is used.
     #[serde(with = "humantime_serde")]
     pub session_age_max: Duration,
+    /// Where sessions are kept over a restart, as hashes; absent means that a restart logs everybody out.
+    pub sessions_file: Option<PathBuf>,
     /// Sessions at once; the one unused for longest makes room.
     pub sessions_max: usize,
     /// Connections at once; more wait in the kernel's queue.

@@ -17,6 +17,7 @@ use crate::assets::Assets;
 use crate::attempts::Attempts;
 use crate::config::Config;
 use crate::error::Error;
+use crate::keeping::{self, Keeper};
 use crate::password::Users;
 use crate::reading::Reading;
 use crate::routes::{App, router};
@@ -116,6 +117,13 @@ pub(crate) fn serve(config: Config, registry: &Registry, sources: Sources) -> Re
         stop: stop.subscribe(),
         config,
     });
+    if let Some(file) = app.config.sessions_file.clone() {
+        match keeping::load(&file) {
+            Ok(kept) => app.sessions.take_up(kept, Instant::now()),
+            Err(_) => signals.sessions_not_kept(),
+        }
+        tokio::spawn(Keeper { app: Arc::clone(&app), file, stop: stop.subscribe() }.run());
+    }
     let server = Server {
         listener,
         router: router(Arc::clone(&app)),

@@ -135,10 +135,12 @@ pub(crate) struct TrendCell {
 }
 
 /// The server lives, even when there is nothing new.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Heartbeat {
     pub(crate) at_ms: f64,
     pub(crate) interval_ms: u64,
+    /// Which page is built in: a wall that shows another one loads itself anew.
+    pub(crate) page: String,
 }
 
 /// A list of calls.

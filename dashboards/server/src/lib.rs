@@ -12,6 +12,7 @@ mod config;
 mod error;
 mod handle;
 mod json;
+mod keeping;
 mod live;
 mod login;
 mod password;

@@ -100,7 +100,7 @@ impl Viewer {
         }
         let at_ms = millis(belfry_signal::now_unix_nanos());
         let interval_ms = u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX);
-        let beat = Heartbeat { at_ms, interval_ms };
+        let beat = Heartbeat { at_ms, interval_ms, page: self.app.assets.version() };
         Event::default().event("heartbeat").json_data(beat).ok()
     }
 

@@ -61,6 +61,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/logs", get(reading::logs))
         .route("/runbooks", get(runbooks))
         .route("/runbooks/{name}", get(runbook))
+        .route("/pages/{page_id}", get(page))
         .route("/pages/{page_id}/examples/{number}", get(example))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .layer(from_fn_with_state(Arc::clone(&app), require_session));
@@ -138,6 +139,14 @@ async fn runbook(State(app): State<Arc<App>>, Path(name): Path<String>) -> Respo
     match app.runbooks.get(&name) {
         Some(runbook) => Json(runbook).into_response(),
         None => refusal(StatusCode::NOT_FOUND, "there is no such runbook"),
+    }
+}
+
+async fn page(State(app): State<Arc<App>>, Path(page_id): Path<String>) -> Response {
+    let view = Arc::clone(&app.views.borrow());
+    match view.page(&page_id, &app.runbooks) {
+        Some(page) => Json(page).into_response(),
+        None => refusal(StatusCode::NOT_FOUND, "this page is not remembered"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who is logged in: random tokens, kept as hashes, bounded in number, age and idleness.
+//! Who is logged in: random tokens, held as hashes, bounded in number, age and idleness.
 //!
 //! Login links are tokens of the same kind, good for one login.
 
@@ -9,6 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Links that wait to be used; the oldest makes room.
@@ -20,13 +21,24 @@ pub(crate) struct Token(String);
 
 /// What we keep of a token: who reads our memory cannot log in, and a lookup takes no time that tells anything.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct TokenHash([u8; 32]);
+pub(crate) struct TokenHash(pub(crate) [u8; 32]);
 
-/// Sessions and links of a process. They end with it.
+/// Sessions and links. Links end with the process; `keeping` carries sessions over.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     limits: Limits,
     inner: Mutex<Inner>,
+    changes: Notify,
+}
+
+/// A session as it is written down.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) hash: TokenHash,
+    /// Since it began.
+    pub(crate) age: Duration,
+    /// Since it was used.
+    pub(crate) idle: Duration,
 }
 
 /// How many and how long.
@@ -76,7 +88,7 @@ impl std::fmt::Debug for TokenHash {
 
 impl Sessions {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, inner: Mutex::default() }
+        Self { limits, inner: Mutex::default(), changes: Notify::new() }
     }
 
     /// Begins a session. When there are too many, the one unused for longest ends.
@@ -90,6 +102,7 @@ impl Sessions {
             }
             inner.sessions.insert(TokenHash::of(token.as_str()), Session { began: now, used: now });
         });
+        self.changes.notify_one();
         token
     }
 
@@ -103,6 +116,34 @@ impl Sessions {
 
     pub(crate) fn end(&self, hash: TokenHash, now: Instant) {
         self.with(now, |inner| inner.sessions.remove(&hash));
+        self.changes.notify_one();
+    }
+
+    /// Returns when a session has begun or ended since the last time.
+    pub(crate) async fn changed(&self) {
+        self.changes.notified().await;
+    }
+
+    /// All sessions that stand.
+    pub(crate) fn kept(&self, now: Instant) -> Vec<Kept> {
+        let kept = |(hash, session): (&TokenHash, &Session)| Kept {
+            hash: *hash,
+            age: now - session.began,
+            idle: now - session.used,
+        };
+        self.with(now, |inner| inner.sessions.iter().map(kept).collect())
+    }
+
+    /// Takes sessions of an earlier process up again, as far as they still stand.
+    pub(crate) fn take_up(&self, kept: Vec<Kept>, now: Instant) {
+        self.with(now, |inner| {
+            for Kept { hash, age, idle } in kept.into_iter().take(self.limits.sessions_max) {
+                // A machine whose clock began after the session did cannot tell its age: that session ends.
+                if let (Some(began), Some(used)) = (now.checked_sub(age), now.checked_sub(idle)) {
+                    inner.sessions.insert(hash, Session { began, used });
+                }
+            }
+        });
     }
 
     pub(crate) fn count(&self, now: Instant) -> usize {
@@ -188,6 +229,22 @@ mod tests {
         assert_eq!([first, second, third].map(|hash| sessions.touch(hash, now)), [false, true, true]);
         sessions.end(second, now);
         assert!(!sessions.touch(second, now));
+    }
+
+    #[test]
+    fn sessions_are_taken_up_as_old_as_they_are() {
+        let (before, start) = (sessions(), Instant::now() + 60 * MINUTE);
+        let hash = TokenHash::of(before.begin(start).as_str());
+        let kept = before.kept(start + 9 * MINUTE);
+        let after = sessions();
+        after.take_up(kept.clone(), start + 9 * MINUTE);
+        assert!(after.touch(hash, start + 9 * MINUTE));
+        let late = sessions();
+        late.take_up(kept, start + 9 * MINUTE);
+        assert!(
+            !late.touch(hash, start + 10 * MINUTE),
+            "idle for ten minutes, nine of them in the earlier process"
+        );
     }
 
     #[test]

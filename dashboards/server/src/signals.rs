@@ -81,6 +81,7 @@ pub(crate) struct Signals {
     logins: Counter<(LoginOutcome,)>,
     refused: Counter<(Bounded,)>,
     accept_failures: Counter<()>,
+    session_file_failures: Counter<()>,
     sessions: Gauge<()>,
     connections: Gauge<()>,
     live_streams: Gauge<()>,
@@ -97,6 +98,10 @@ impl Signals {
             refused: component.counter("refused_total", "Requests refused because a bound was reached."),
             accept_failures: component
                 .counter("accept_failures_total", "Connections that could not be accepted."),
+            session_file_failures: component.counter(
+                "session_file_failures_total",
+                "Times the file of sessions could not be read or written.",
+            ),
             sessions: component.gauge("sessions", "Sessions that stand now."),
             connections: component.gauge("connections", "Connections open now."),
             live_streams: component.gauge("live_streams", "Live streams open now."),
@@ -172,6 +177,12 @@ impl Signals {
 
     pub(crate) fn sessions_counted(&self, sessions: usize) {
         self.sessions.set((), i64::try_from(sessions).unwrap_or(i64::MAX));
+    }
+
+    /// Sessions could not be read or written: a restart will ask everybody to log in.
+    pub(crate) fn sessions_not_kept(&self) {
+        self.session_file_failures.inc(());
+        self.emitter.log(COMPONENT, Severity::Warn, "sessions could not be kept", vec![], None, None);
     }
 
     pub(crate) fn connection_opened(&self) -> GaugeGuard {

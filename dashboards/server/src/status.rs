@@ -19,6 +19,9 @@ use crate::runbooks::Runbooks;
 const STEP_MILLIS: u64 = 5000;
 /// The two burn rates that the page has columns for.
 const WINDOWS_SHOWN: usize = 2;
+/// Resolved pages and changes in each snapshot: what a wall has room for, and not a megabyte a second.
+const RESOLVED_SHOWN: usize = 20;
+const CHANGES_SHOWN: usize = 40;
 /// A quarter of an hour.
 const POINTS_MAX: usize = 180;
 
@@ -35,6 +38,8 @@ pub(crate) struct View {
     pub(crate) trend: Arc<str>,
     /// This step alone.
     pub(crate) point: Arc<str>,
+    /// What it was made of: more pages than the snapshot carries.
+    pub(crate) status: Arc<Status>,
 }
 
 /// The task that owns the trend and publishes views.
@@ -74,6 +79,11 @@ pub(crate) fn examples(engine: EngineHandle) -> Examples {
 }
 
 impl View {
+    /// One page, however old, as long as the engine remembers it.
+    pub(crate) fn page(&self, id: &str, runbooks: &Runbooks) -> Option<json::Page> {
+        self.status.pages.iter().find(|page| page.id == id).map(|page| json_page(page, runbooks))
+    }
+
     fn empty() -> Self {
         let (trend, point) = (Trend::default().whole(), Trend::default().newest());
         let snapshot = json::Snapshot {
@@ -85,7 +95,13 @@ impl View {
             changes: vec![],
             peers: vec![],
         };
-        Self { snapshot: text(&snapshot), step: 0, trend: text(&trend), point: text(&point) }
+        Self {
+            snapshot: text(&snapshot),
+            step: 0,
+            trend: text(&trend),
+            point: text(&point),
+            status: Arc::default(),
+        }
     }
 }
 
@@ -119,7 +135,8 @@ impl Projector {
         let status = Arc::clone(&self.status.borrow_and_update());
         let snapshot = self.snapshot(&status);
         let before = self.views.borrow().clone();
-        let mut view = View { snapshot: text(&snapshot), ..View::clone(&before) };
+        let mut view =
+            View { snapshot: text(&snapshot), status: Arc::clone(&status), ..View::clone(&before) };
         if self.trend.gather(status.unix_nanos / 1_000_000, &snapshot.cells) {
             view.step = self.trend.completed;
             view.trend = text(&self.trend.whole());
@@ -134,34 +151,9 @@ impl Projector {
             site: self.site.clone(),
             cells: status.cells.iter().map(cell).collect(),
             slos: status.slos.iter().map(slo).collect(),
-            pages: status.pages.iter().map(|page| self.page(page)).collect(),
-            changes: status.changes.iter().map(change).collect(),
+            pages: shown(&status.pages).map(|page| json_page(page, &self.runbooks)).collect(),
+            changes: status.changes.iter().take(CHANGES_SHOWN).map(change).collect(),
             peers: self.peers(),
-        }
-    }
-
-    fn page(&self, page: &belfry_engine::Page) -> json::Page {
-        let cause = |(cause, count): &(belfry_signal::Cause, u64)| json::CauseCount {
-            cause: cause.as_str().to_owned(),
-            count: *count,
-        };
-        json::Page {
-            id: page.id.clone(),
-            alert: page.alert.as_str().to_owned(),
-            journey: page.journey.as_str().to_owned(),
-            region: page.region.as_str().to_owned(),
-            regions: page.regions.iter().map(|region| region.as_str().to_owned()).collect(),
-            room: page.room.as_str().to_owned(),
-            causes: page.causes.iter().map(cause).collect(),
-            state: match page.state {
-                PageState::Triggered => "triggered",
-                PageState::Resolved => "resolved",
-            },
-            triggered_ms: millis(page.triggered_unix_nanos),
-            resolved_ms: page.resolved_unix_nanos.map(millis),
-            summary: page.summary.clone(),
-            examples: page.examples,
-            has_runbook: self.runbooks.has(page.alert.as_str()),
         }
     }
 
@@ -231,6 +223,38 @@ impl Trend {
     }
 }
 
+fn json_page(page: &belfry_engine::Page, runbooks: &Runbooks) -> json::Page {
+    let cause = |(cause, count): &(belfry_signal::Cause, u64)| json::CauseCount {
+        cause: cause.as_str().to_owned(),
+        count: *count,
+    };
+    json::Page {
+        id: page.id.clone(),
+        alert: page.alert.as_str().to_owned(),
+        journey: page.journey.as_str().to_owned(),
+        region: page.region.as_str().to_owned(),
+        regions: page.regions.iter().map(|region| region.as_str().to_owned()).collect(),
+        room: page.room.as_str().to_owned(),
+        causes: page.causes.iter().map(cause).collect(),
+        state: match page.state {
+            PageState::Triggered => "triggered",
+            PageState::Resolved => "resolved",
+        },
+        triggered_ms: millis(page.triggered_unix_nanos),
+        resolved_ms: page.resolved_unix_nanos.map(millis),
+        summary: page.summary.clone(),
+        examples: page.examples,
+        has_runbook: runbooks.has(page.alert.as_str()),
+    }
+}
+
+/// All that are open, and the newest that are not; the engine gives the newest first.
+fn shown(pages: &[belfry_engine::Page]) -> impl Iterator<Item = &belfry_engine::Page> {
+    let is = |state| move |page: &&belfry_engine::Page| page.state == state;
+    let resolved = pages.iter().filter(is(PageState::Resolved)).take(RESOLVED_SHOWN);
+    pages.iter().filter(is(PageState::Triggered)).chain(resolved)
+}
+
 fn cell(cell: &belfry_engine::Cell) -> json::Cell {
     json::Cell {
         region: cell.region.as_str().to_owned(),
@@ -296,7 +320,7 @@ mod tests {
             since_ms: 0.0,
             good_ratio_5m: None,
             events_per_second: rate,
-            last_event_ms: cell.last_event_unix_nanos.map(millis),
+            last_event_ms: None,
         }
     }
 

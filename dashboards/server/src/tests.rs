@@ -40,6 +40,7 @@ fn config() -> Config {
         login_link_ttl: hour,
         session_ttl: hour,
         session_age_max: 24 * hour,
+        sessions_file: None,
         sessions_max: 8,
         connections_max: 32,
         live_streams_max: 2,
@@ -51,7 +52,13 @@ fn config() -> Config {
 
 fn view(step: u64) -> Arc<View> {
     let text = |name: &str| Arc::from(format!("{{\"{name}\":{step}}}"));
-    Arc::new(View { snapshot: text("snapshot"), step, trend: text("trend"), point: text("point") })
+    Arc::new(View {
+        snapshot: text("snapshot"),
+        step,
+        trend: text("trend"),
+        point: text("point"),
+        status: Arc::default(),
+    })
 }
 
 fn call() -> Call {
@@ -224,6 +231,7 @@ async fn strangers_get_the_frame_and_no_data() {
         "/api/logs",
         "/api/runbooks",
         "/api/runbooks/x",
+        "/api/pages/p1",
         "/api/pages/p1/examples/1",
         "/api/nothing",
     ];
@@ -336,6 +344,29 @@ async fn a_login_link_works_once() {
     assert_eq!(bench.get(&path, &cookie).await.1["location"], "/", "whoever is in just goes on");
     let without = Bench::start(Config { login_link: false, ..config() });
     assert_eq!(without.dashboard.login_link(), None);
+}
+
+#[tokio::test]
+async fn a_restart_logs_nobody_out() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("dashboard/sessions");
+    let keeping = Config { sessions_file: Some(file.clone()), ..config() };
+    let bench = Bench::start(keeping.clone());
+    let cookie = bench.cookie().await;
+    // The login is written down by a task of its own, at once.
+    while !std::fs::read_to_string(&file).is_ok_and(|text| text.lines().count() == 2) {
+        tokio::task::yield_now().await;
+    }
+    let text = std::fs::read_to_string(&file).expect("it was there");
+    let token = cookie.strip_prefix("belfry=").expect("our cookie");
+    assert!(!text.contains(token), "the file holds hashes only: {text}");
+    bench.dashboard.drain(Duration::from_secs(5)).await;
+    let again = Bench::start(keeping);
+    assert_eq!(again.get("/api/session", &cookie).await.0, StatusCode::NO_CONTENT);
+    std::fs::write(&file, "something else").expect("writable");
+    let damaged = Bench::start(Config { sessions_file: Some(file), ..config() });
+    assert_eq!(damaged.get("/api/session", &cookie).await.0, StatusCode::UNAUTHORIZED);
+    assert!(damaged.registry.encode_text().contains("dashboard_session_file_failures_total 1"));
 }
 
 #[tokio::test]

@@ -34,6 +34,9 @@ export async function ask<T>(path: string, abort?: AbortSignal): Promise<Answer<
   }
 }
 
+/** Who has scrolled down reads: then rows do not move under the eyes. */
+const READING_PX = 60;
+
 /** Asks when the component appears and whenever the path changes; keeps the old answer while waiting. */
 export function useAnswer<T>(path: string, every_ms?: number): Signal<Answer<T>> {
   const answer = useMemo(() => signal<Answer<T>>({ is: "waiting" }), []);
@@ -44,7 +47,9 @@ export function useAnswer<T>(path: string, every_ms?: number): Signal<Answer<T>>
       if (!abort.signal.aborted && next.is !== "waiting") answer.value = next;
     };
     void load();
-    const timer = every_ms === undefined ? undefined : setInterval(() => void load(), every_ms);
+    const timer = every_ms === undefined ? undefined : setInterval(() => {
+      if (!document.hidden && scrollY < READING_PX) void load();
+    }, every_ms);
     return () => {
       abort.abort();
       clearInterval(timer);

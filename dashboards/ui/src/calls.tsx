@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 
 import { useAnswer } from "./api";
 import { Count, param, QueryBox, Select } from "./filters";
-import { age, span, when, words } from "./format";
+import { age, party, span, when, words } from "./format";
 import { now, snapshot } from "./live/live";
 import { Shell } from "./shell";
 import { StateMark } from "./state";
@@ -68,8 +68,8 @@ function CallTable({ calls }: { calls: CallRow[] }) {
             <td class="num">
               <a href={`/calls/${encodeURIComponent(call.call_id)}`}>{when(call.start_ms, now.value)}</a>
             </td>
-            <td>{call.caller}</td>
-            <td>{call.callee}</td>
+            <td>{party(call.caller)}</td>
+            <td>{party(call.callee)}</td>
             <td>
               {call.region}
               {call.country && <small> {call.country}</small>}

@@ -98,6 +98,11 @@ export function when(at_ms: number, now_ms: number): string {
   return `${at.getDate()} ${month} ${pad(at.getHours())}:${pad(at.getMinutes())}`;
 }
 
+/** A SIP or telephone URI as people say it. */
+export function party(uri: string): string {
+  return uri.replace(/^(?:sips?|tel):/i, "");
+}
+
 /** `1 page`, `2 pages`. */
 export function plural(number: number, noun: string): string {
   return `${count(number)} ${noun}${number === 1 ? "" : "s"}`;

@@ -11,10 +11,19 @@ import { StateMark } from "./state";
 import type { LogLine, LogList } from "./wire";
 
 const REFRESH_MS = 5000;
+const SEVERITIES: [value: string, title: string][] = [
+  ["debug", "all"],
+  ["info", "info and above"],
+  ["warn", "warn and above"],
+  ["error", "error"],
+];
 
 export function Logs() {
   const query = new URLSearchParams();
   for (const name of ["q", "severity", "since"]) if (param(name)) query.set(name, param(name));
+  // Who just looks wants to see what matters; who searches wants to find.
+  const usual = param("q") ? "debug" : "info";
+  if (!param("severity")) query.set("severity", usual);
   const answer = useAnswer<LogList>(`/api/logs?${query}`, REFRESH_MS).value;
   useEffect(() => {
     document.title = "Logs \u00b7 Belfry";
@@ -28,7 +37,7 @@ export function Logs() {
           <Select
             label="Severity"
             name="severity"
-            options={[["", "all"], ["info", "info and above"], ["warn", "warn and above"], ["error", "error"]]}
+            options={SEVERITIES.map(([value, title]) => [value === usual ? "" : value, title])}
           />
           <Select
             label="Time"
@@ -46,7 +55,9 @@ export function Logs() {
 }
 
 export function LogTable({ lines, within = false }: { lines: LogLine[]; within?: boolean }) {
-  if (lines.length === 0) return <p class="quiet">No line fits.</p>;
+  if (lines.length === 0) {
+    return <p class="quiet">{within ? "Nothing was logged about this call." : "No line fits."}</p>;
+  }
   return (
     <table class="list logs">
       <thead>

@@ -108,6 +108,8 @@ export interface LogList {
 export interface Heartbeat {
   at_ms: number;
   interval_ms: number;
+  /** Which page is built in at the server. */
+  page: string;
 }
 
 export interface CallRow {

@@ -8,7 +8,7 @@ use belfry_sip_proto::transaction::{Output, TransactionId};
 use super::{Core, now};
 use crate::edges::Way;
 use crate::received::Received;
-use crate::signals::{Passing, SendFault, Way as Direction};
+use crate::signals::{MethodName, Passing, SendFault, Way as Direction};
 
 impl Core {
     /// Does everything that the transaction layer wants done. Events may lead to more outputs; all are done here.
@@ -70,13 +70,20 @@ impl Core {
     }
 
     fn message_sent(&self, way: &Way, bytes: &[u8], is_repeat: bool) {
+        // The ACK of a failed INVITE travels in its INVITE's transaction.
+        let is_ack = way.method == MethodName::Invite && bytes.starts_with(b"ACK ");
+        let (method, cseq) = if is_ack {
+            (MethodName::Ack, way.cseq.replace("INVITE", "ACK"))
+        } else {
+            (way.method, way.cseq.to_string())
+        };
         self.signals.message_passed(Passing {
             way: Direction::Sent,
-            method: way.method,
+            method,
             status: status_of(bytes),
             call_id: &way.call_id,
             trace_id: way.trace_id,
-            cseq: way.cseq.to_string(),
+            cseq,
             transport: way.transport,
             peer: way.peer,
             is_repeat,

@@ -150,6 +150,7 @@ async fn a_busy_phone_is_acknowledged_hop_by_hop() {
     // The phone repeats its answer: the ACK comes from state.
     house.say(&bob, &invite.answer("486 Busy Here", "tb", ""));
     house.hear_request(&bob, "ACK").await;
+    assert_eq!(house.metric("core_requests_total{direction=\"sent\",method=\"ack\"}"), Some(2.0));
     house.until(|text| text.contains("core_call_records_total{outcome=\"written\"} 1")).await;
     let records = house.state.call_records(10).await.expect("readable");
     assert_eq!((records.len(), &*records[0].outcome, records[0].status_code), (1, "busy", 486));
@@ -258,6 +259,59 @@ async fn a_phone_that_comes_back_on_another_flow_keeps_its_call() {
     house.hear_status(&moved, 200).await;
     house.say(&bob, &house.in_dialog(&bob, "BYE", 1, &invite, &alice.contact(), Some("tb")));
     house.hear_request(&moved, "BYE").await;
+}
+
+#[tokio::test]
+async fn both_may_hang_up_at_once_and_there_is_one_record() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house, Transport::Tcp, Transport::Tcp).await;
+    let (invite, answered) = talk(&mut house, &alice, &bob, "crossing").await;
+    house.say(&alice, &house.in_dialog(&alice, "BYE", 3, &answered, &bob.contact(), None));
+    house.say(&bob, &house.in_dialog(&bob, "BYE", 1, &invite, &alice.contact(), Some("tb")));
+    let to_bob = house.hear_request(&bob, "BYE").await;
+    let to_alice = house.hear_request(&alice, "BYE").await;
+    house.say(&bob, &to_bob.answer("200 OK", "", ""));
+    house.say(&alice, &to_alice.answer("200 OK", "", ""));
+    let mut heard =
+        [house.hear().await, house.hear().await].map(|heard| (heard.flow.clone(), heard.status()));
+    heard.sort();
+    assert_eq!(heard, [(alice.flow, 200), (bob.flow, 200)]);
+    house.until(|text| text.contains("core_call_records_total{outcome=\"written\"} 1")).await;
+    assert_eq!(house.state.call_records_count().await.expect("readable"), 1);
+    assert_eq!(house.metric("core_disconnect_seconds_count"), Some(1.0));
+}
+
+#[tokio::test]
+async fn early_dialogs_find_their_way_by_token() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house, Transport::Udp, Transport::Tls).await;
+    house.call(&alice, "bob", "early", "").await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    let reliable = format!("Contact: {}\nRequire: 100rel\nRSeq: 1\n", bob.contact());
+    house.say_with(&bob, &invite.answer("183 Session Progress", "tb", &reliable), SDP);
+    let progress = house.hear_status(&alice, 183).await;
+    assert!(progress.text().contains("m=audio 30000"));
+    house.say_with(&alice, &house.in_dialog(&alice, "PRACK", 3, &progress, &bob.contact(), None), SDP);
+    let prack = house.hear_request(&bob, "PRACK").await;
+    assert!(prack.text().contains("m=audio 20000"), "{}", prack.text());
+    house.say(&bob, &prack.answer("200 OK", "", ""));
+    house.hear_status(&alice, 200).await;
+    // The callee changes the session before it answers.
+    house.say_with(&bob, &house.in_dialog(&bob, "UPDATE", 1, &invite, &alice.contact(), Some("tb")), SDP);
+    let update = house.hear_request(&alice, "UPDATE").await;
+    house.say_with(&alice, &update.answer("200 OK", "", ""), SDP);
+    house.hear_status(&bob, 200).await;
+    let asked = ["offer callee", "answer caller", "offer callee", "answer caller"];
+    assert_eq!(house.relay.asked(), asked);
+}
+
+#[tokio::test]
+async fn without_anchoring_descriptions_pass_unchanged() {
+    let mut house = House::with(crate::Config { anchor_media: false, ..crate::Config::for_test() }).await;
+    let (alice, bob) = phones(&mut house, Transport::Tcp, Transport::Udp).await;
+    let (invite, answered) = talk(&mut house, &alice, &bob, "direct").await;
+    assert!(invite.message.body() == SDP.as_bytes() && answered.message.body() == SDP.as_bytes());
+    assert!(house.relay.asked().is_empty());
 }
 
 #[tokio::test]

@@ -149,6 +149,32 @@ async fn silence_on_both_sides_ends_the_call() {
 }
 
 #[tokio::test]
+async fn a_store_that_cannot_write_does_not_keep_phones_waiting() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house).await;
+    house.call(&alice, "bob", "no-disk", SDP).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    house.say_with(&bob, &invite.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())), SDP);
+    let answered = house.hear_status(&alice, 200).await;
+    house.state.drain(Duration::from_secs(5)).await;
+    house.say(&alice, &house.in_dialog(&alice, "BYE", 3, &answered, &bob.contact(), None));
+    let bye = house.hear_request(&bob, "BYE").await;
+    house.say(&bob, &bye.answer("200 OK", "", ""));
+    house.hear_status(&alice, 200).await;
+    assert_eq!(house.metric("core_call_records_total{outcome=\"failed\"}"), Some(1.0));
+    // A caller is not our fault; a store is.
+    house.say(&alice, &alice.invite("carol", "no-disk-2", 1, ""));
+    house.hear_status(&alice, 100).await;
+    let challenged = house.hear_status(&alice, 407).await;
+    house.acknowledge(&alice, &challenged);
+    let authorization = authorize(&challenged, "carol", PASSWORD, "INVITE", "sip:carol@belfry.test");
+    house.say(&alice, &alice.invite("carol", "no-disk-2", 2, &authorization));
+    house.hear_status(&alice, 100).await;
+    house.hear_status(&alice, 500).await;
+    assert_eq!(failures(&house, "core", "store"), Some(1.0));
+}
+
+#[tokio::test]
 async fn switched_faults_do_what_they_say_and_nothing_after() {
     let mut house = House::new().await;
     let (alice, bob) = phones(&mut house).await;

@@ -41,7 +41,7 @@ fn credentials_without_protection() {
 #[test]
 fn both_sides_agree_and_a_wrong_password_does_not() {
     for algorithm in [Algorithm::Md5, Algorithm::Md5Sess, Algorithm::Sha256, Algorithm::Sha256Sess] {
-        let nonce = KEY.issue("demo \"quoted\"", 1_000);
+        let nonce = KEY.issue("demo \"quoted\"", 1_000, 7);
         let challenge = Challenge::new("demo \"quoted\"", nonce, algorithm, true);
         let read = Challenge::parse(challenge.to_string().as_bytes()).expect("our own challenge");
         assert_eq!(read, challenge);
@@ -66,7 +66,8 @@ fn both_sides_agree_and_a_wrong_password_does_not() {
 
 #[test]
 fn nonces_age_and_cannot_be_forged() {
-    let nonce = KEY.issue("demo", 1_000);
+    let nonce = KEY.issue("demo", 1_000, 7);
+    assert_ne!(nonce, KEY.issue("demo", 1_000, 8), "two clients in one second");
     assert_eq!(KEY.check("demo", &nonce, 1_300, 300), Nonce::Fresh);
     assert_eq!(KEY.check("demo", &nonce, 1_301, 300), Nonce::Stale);
     assert_eq!(KEY.check("demo", &nonce, 100, 300), Nonce::Stale);

@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 
 import { useAnswer } from "../api";
 import { Mos, Outcome, talked } from "../calls";
-import { clock, span, words } from "../format";
+import { clock, party, span, words } from "../format";
 import { LogTable } from "../logs";
 import { Shell } from "../shell";
 import type { CallDetail, CallRow } from "../wire";
@@ -34,14 +34,15 @@ export function Call({ id }: { id: string }) {
 }
 
 function Detail({ call }: { call: CallDetail }) {
-  const start = call.summary?.start_ms ?? call.messages[0]?.at_ms ?? call.spans[0]?.start_ms ?? 0;
+  // The call begins with its first message; the record begins with the INVITE that was let in.
+  const start = call.messages[0]?.at_ms ?? call.summary?.start_ms ?? 0;
   return (
     <article class="call">
       <header class="title">
         <h1>
           {call.summary ? (
             <>
-              {call.summary.caller} <span class="to">to</span> {call.summary.callee}
+              {party(call.summary.caller)} <span class="to">to</span> {party(call.summary.callee)}
             </>
           ) : (
             "Call in progress"

@@ -7,7 +7,7 @@
 
 import { useState } from "preact/hooks";
 
-import { span } from "../format";
+import { party, span } from "../format";
 import type { CallRow, Message } from "../wire";
 
 interface Party {
@@ -25,9 +25,10 @@ interface Step {
 /** Longer silences than this get a row of their own. */
 const GAP_MS = 1000;
 
-export function Ladder({ messages, summary, start }: { messages: Message[]; summary: CallRow | null; start: number }) {
+export function Ladder({ messages: kept, summary, start }: { messages: Message[]; summary: CallRow | null; start: number }) {
   const [chosen, choose] = useState(0);
-  if (messages.length === 0) return <p class="quiet">No message of this call is kept.</p>;
+  if (kept.length === 0) return <p class="quiet">No message of this call is kept.</p>;
+  const messages = withPeers(kept);
   const parties = findParties(messages, summary);
   const steps = messages.map((message) => step(message, parties));
   const retransmissions = messages.filter((message) => message.retransmission).length;
@@ -159,6 +160,25 @@ function Text({ message, start }: { message: Message; start: number }) {
   );
 }
 
+/** A node that sends along a flow may not know the address behind it; the answer to what it sent tells. */
+const UNKNOWN_PEER = "0.0.0.0:0";
+
+function withPeers(messages: Message[]): Message[] {
+  const known = messages.filter((message) => message.peer !== UNKNOWN_PEER);
+  const byBranch = new Map(known.map((message) => [branch(message), message.peer]));
+  byBranch.delete("");
+  const caller = known.find((message) => message.direction === "received")?.peer;
+  const other = known.find((message) => message.peer !== caller)?.peer;
+  return messages.map((message) =>
+    message.peer === UNKNOWN_PEER ? { ...message, peer: byBranch.get(branch(message)) ?? other ?? message.peer } : message,
+  );
+}
+
+/** The topmost Via's branch: the same on a request and on its answers, for each hop (RFC 3261 section 8.1.1.7). */
+function branch(message: Message): string {
+  return /^(?:via|v)\s*:[^\r\n]*?;\s*branch=([^;,\s]+)/im.exec(message.text)?.[1] ?? "";
+}
+
 /** The caller's side first, our nodes in the middle, everybody else to the right, in order of appearance. */
 function findParties(messages: Message[], summary: CallRow | null): Party[] {
   const nodes = [...new Set(messages.map((message) => message.node))];
@@ -166,10 +186,10 @@ function findParties(messages: Message[], summary: CallRow | null): Party[] {
   const first = messages.find((message) => message.direction === "received")?.peer ?? peers[0];
   const rest = peers.filter((peer) => peer !== first);
   const ours = nodes.map((node) => ({ key: node, title: node, detail: "Belfry" }));
-  const caller = first ? [{ key: first, title: summary?.caller ?? "caller", detail: first }] : [];
+  const caller = first ? [{ key: first, title: summary ? party(summary.caller) : "caller", detail: first }] : [];
   const callees = rest.map((peer, index) => ({
     key: peer,
-    title: index === 0 && summary ? summary.callee : "callee",
+    title: index === 0 && summary ? party(summary.callee) : "callee",
     detail: peer,
   }));
   return [...caller, ...ours, ...callees];

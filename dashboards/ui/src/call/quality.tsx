@@ -25,6 +25,8 @@ const MEASURES: Measure[] = [
 
 /** Legs differ by dash, not by colour: colour is kept for what is abnormal. */
 const DASHES = [[], [7, 4], [2, 3]];
+/** Labels have no fractions of a second, so ticks have none. */
+const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
 const CHART_HEIGHT_PX = 170;
 
 export function QualityCurves({ windows }: { windows: Quality[] }) {
@@ -101,7 +103,7 @@ function draw(element: HTMLElement, measure: Measure, windows: Quality[], legs: 
       legend: { show: false },
       cursor: { sync: { key: "call" }, points: { size: 7 }, drag: { x: false, y: false } },
       scales: { y: { range: (_plot, _low, high) => [measure.range[0], measure.range[1] ?? top(high, measure.limit)] } },
-      axes: [{ ...axis, values: (_plot, seconds) => seconds.map((second) => clock(second * 1000)), space: 90 }, { ...axis, size: 40 }],
+      axes: [{ ...axis, values: (_plot, seconds) => seconds.map((second) => clock(second * 1000)), space: 90, incrs: SECONDS }, { ...axis, size: 40 }],
       series: [
         {},
         ...legs.map((leg, index) => ({

@@ -38,6 +38,7 @@ const RETRY_MS = 2000;
 let source: EventSource | undefined;
 let clockOffset = 0;
 let interval = HEARTBEAT_MS;
+let built: string | undefined;
 
 export function startLive(): void {
   if (source) return;
@@ -58,6 +59,9 @@ function open(): void {
   on<Trend>("point", addPoints);
   on<Heartbeat>("heartbeat", (beat) => {
     interval = beat.interval_ms;
+    // A wall stays open over upgrades: a page of another build would misread what the new server says.
+    built ??= beat.page;
+    if (built !== beat.page) location.reload();
     clockOffset = beat.at_ms - Date.now();
   });
   source.addEventListener("error", () => {

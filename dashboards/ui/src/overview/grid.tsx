@@ -9,12 +9,12 @@ import { Spark } from "./spark";
 const JOURNEYS = ["register", "call_setup", "media_quality", "edge_http", "messaging"];
 
 export function Grid({ cells }: { cells: Cell[] }) {
-  const regions = [...new Set(cells.map((cell) => cell.region))].sort();
+  const regions = [...new Set(cells.map((cell) => cell.region))].sort(byName);
   const named = new Set(cells.filter((cell) => cell.state !== "not_deployed").map((cell) => cell.journey));
   const journeys = [...JOURNEYS.filter((journey) => named.has(journey)), ...[...named].filter((j) => !JOURNEYS.includes(j))];
   const byKey = new Map(cells.map((cell) => [cellKey(cell.region, cell.journey), cell]));
   return (
-    <section class="grid" aria-labelledby="grid-title">
+    <section class={`grid ${density(regions.length)}`} aria-labelledby="grid-title">
       <h2 id="grid-title" class="sr">
         Regions and journeys
       </h2>
@@ -43,6 +43,17 @@ export function Grid({ cells }: { cells: Cell[] }) {
       {regions.length === 0 && <p class="waiting">No journey has had an event yet.</p>}
     </section>
   );
+}
+
+/** `site-2` before `site-10`. */
+function byName(a: string, b: string): number {
+  return a.localeCompare(b, "en", { numeric: true });
+}
+
+/** A wall does not scroll: many regions get lower rows. */
+function density(regions: number): string {
+  if (regions <= 5) return "";
+  return regions <= 10 ? "is-dense" : "is-tight";
 }
 
 function GridCell({ cell }: { cell: Cell | undefined }) {

@@ -19,7 +19,7 @@ export function Overview() {
   return (
     <Shell wall>
       <h1 class="sr">Overview</h1>
-      {view === null ? (
+      {view === null || view.at_ms === 0 ? (
         <p class="waiting">Waiting for the first figures.</p>
       ) : (
         <div class="wall">

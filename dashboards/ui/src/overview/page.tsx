@@ -11,12 +11,19 @@ import { PageFacts, ResolvedMark, where } from "./pages";
 
 export function PageView({ id }: { id: string }) {
   const view = snapshot.value;
-  const page = view?.pages.find((page) => page.id === id);
+  const live = view?.pages.find((page) => page.id === id);
   return (
     <Shell>
-      {page ? <Known page={page} /> : <Unknown waiting={view === null} id={id} />}
+      {live ? <Known page={live} /> : view === null ? <p class="waiting">Looking for page {id}.</p> : <Past id={id} />}
     </Shell>
   );
+}
+
+/** The live stream carries the newest pages only; the server remembers more. */
+function Past({ id }: { id: string }) {
+  const answer = useAnswer<Page>(`/api/pages/${encodeURIComponent(id)}`).value;
+  if (answer.is === "here") return <Known page={answer.value} />;
+  return answer.is === "waiting" ? <p class="waiting">Looking for page {id}.</p> : <Unknown id={id} />;
 }
 
 function Known({ page }: { page: Page }) {
@@ -25,7 +32,7 @@ function Known({ page }: { page: Page }) {
     <article class={`page-view ${page.state === "triggered" ? "is-critical" : "is-ok"}`}>
       <header class="title">
         <h1>
-          {words(page.journey)}, {where(page)}
+          {words(page.journey)} in {where(page)}
         </h1>
         <p>{page.state === "triggered" ? <StateMark state="critical" /> : <ResolvedMark />}</p>
         <p class="num">
@@ -45,14 +52,13 @@ function Inline({ name }: { name: string }) {
   return answer.is === "here" ? <RunbookText runbook={answer.value} /> : null;
 }
 
-function Unknown({ waiting, id }: { waiting: boolean; id: string }) {
-  if (waiting) return <p class="waiting">Looking for page {id}.</p>;
+function Unknown({ id }: { id: string }) {
   return (
     <section class="empty">
       <h1>This page is not here any more</h1>
       <p>
-        Page <code>{id}</code> is not among the open and recent ones. The <a href="/logs?q=page">logs</a> keep every
-        page that was sent.
+        Page <code>{id}</code> is no longer remembered. The <a href="/logs?q=page&since=90d">logs</a> keep every page
+        that was sent.
       </p>
     </section>
   );

@@ -32,7 +32,7 @@ export function Pages({ pages }: { pages: Page[] }) {
               {recent.map((page) => (
                 <li key={page.id}>
                   <a href={`/pages/${encodeURIComponent(page.id)}`}>
-                    {words(page.journey)}, {where(page)}
+                    {words(page.journey)} in {where(page)}
                   </a>
                   <span>{page.room}</span>
                   <span class="num">
@@ -56,7 +56,7 @@ function PageCard({ page }: { page: Page }) {
         <StateMark state="critical" silent />
         <h3>
           <a href={`/pages/${encodeURIComponent(page.id)}`}>
-            {words(page.journey)}, {where(page)}
+            {words(page.journey)} in {where(page)}
           </a>
         </h3>
         <p class="num">{age((now.value - page.triggered_ms) / 1000)}</p>
@@ -68,7 +68,7 @@ function PageCard({ page }: { page: Page }) {
 
 /** The regions of a page, the worst first. */
 export function where(page: Page): string {
-  return [page.region, ...page.regions.filter((region) => region !== page.region)].join(" ");
+  return [page.region, ...page.regions.filter((region) => region !== page.region)].join(", ");
 }
 
 /** Room at fault, cause split, examples, runbook: the same on the card and on the page's own view. */

@@ -73,11 +73,12 @@ function Budget({ left }: { left: number }) {
   );
 }
 
+/** Marked while both windows of the pair burn: a rate that is high but already over alerts nobody. */
 function Burn({ value, window }: { value: number; window: BurnWindow | undefined }) {
   const state = window?.severity === "page" ? "critical" : "warning";
   return (
     <td class="num">
-      {window && value >= window.factor && <StateMark state={state} />} {burn(value)}
+      {window?.is_burning && <StateMark state={state} />} {burn(value)}
     </td>
   );
 }

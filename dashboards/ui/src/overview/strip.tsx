@@ -34,13 +34,17 @@ function Worst({ cells }: { cells: Cell[] }) {
   );
 }
 
+/** More than these would not be read from 4 m. */
+const JOURNEYS_NAMED_MAX = 2;
+const REGIONS_NAMED_MAX = 4;
+
 function where(cells: Cell[]): string {
   const [first] = cells;
   if (!first) return "";
-  if (cells.length === 1) return `${words(first.journey)}, ${first.region}`;
-  const journeys = new Set(cells.map((cell) => cell.journey));
-  if (journeys.size === 1) return `${words(first.journey)}, ${cells.map((cell) => cell.region).join(" ")}`;
-  return `${cells.length} of the grid`;
+  if (cells.length === 1) return `${words(first.journey)} in ${first.region}`;
+  const [journeys, regions] = [new Set(cells.map((cell) => words(cell.journey))), new Set(cells.map((cell) => cell.region))];
+  if (journeys.size > JOURNEYS_NAMED_MAX || regions.size > REGIONS_NAMED_MAX) return `${cells.length} fields of the grid`;
+  return `${[...journeys].join(" and ")} in ${[...regions].join(", ")}`;
 }
 
 function others(number: number): string {

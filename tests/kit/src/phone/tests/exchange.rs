@@ -153,7 +153,8 @@ impl Core {
                 && credentials.verify("REGISTER", &self.algorithm.ha1(&user, DOMAIN, PASSWORD))
         });
         if !is_known {
-            let challenge = Challenge::new(DOMAIN, KEY.issue(DOMAIN, NOW), self.algorithm, false).to_string();
+            let challenge =
+                Challenge::new(DOMAIN, KEY.issue(DOMAIN, NOW, 1), self.algorithm, false).to_string();
             return build::response_to(
                 request,
                 401,
