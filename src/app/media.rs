@@ -2,8 +2,9 @@
 
 use belfry_mesh::{Link, LinkSender, Mesh, Service};
 use belfry_relay::{Relay, RelayHandle};
-use belfry_relay_api::{FromRelay, ToRelay};
+use belfry_relay_api::{FromRelay, Notice, ToRelay};
 use belfry_signal::Registry;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 /// Starts the relay, and answers every core that asks for it.
@@ -21,31 +22,37 @@ pub fn start(
     let serving = relay.clone();
     tokio::spawn(async move {
         while let Some(link) = links.next().await {
-            tokio::spawn(serve(link, serving.clone()));
+            tokio::spawn(serve(link, serving.for_core()));
         }
     });
     Ok(relay)
 }
 
 /// Answers one core until its link is gone. Requests run side by side: one that waits for a worker holds up no other.
+///
+/// The handle is the link's own. It ends with the last request under way, and the sessions that the core anchored are
+/// orphaned then.
 async fn serve(link: Link<FromRelay, ToRelay>, relay: RelayHandle) {
     let (sender, mut receiver) = link.split();
-    tokio::spawn(forward_notices(sender.clone(), relay.clone()));
+    tokio::spawn(forward_notices(sender.clone(), relay.notices()));
     while let Some(ToRelay { id, request }) = receiver.recv().await {
         let (sender, relay) = (sender.clone(), relay.clone());
         tokio::spawn(async move {
             let reply = relay.request(request).await;
             if sender.send(FromRelay::Reply { id, reply }).await.is_err() {
-                // The core that asked is gone; its sessions end by silence.
+                // The core that asked is gone; its sessions are orphans when the last such task ends.
             }
         });
     }
 }
 
-async fn forward_notices(sender: LinkSender<FromRelay>, relay: RelayHandle) {
-    let mut notices = relay.notices();
+async fn forward_notices(sender: LinkSender<FromRelay>, mut notices: Receiver<Notice>) {
     loop {
-        match notices.recv().await {
+        let notice = tokio::select! {
+            () = sender.closed() => return,
+            notice = notices.recv() => notice,
+        };
+        match notice {
             Ok(notice) => {
                 if sender.send(FromRelay::Notice(notice)).await.is_err() {
                     return;

@@ -1,7 +1,7 @@
 //! The relay's handle: requests in, replies and notices out, and the drain.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -21,11 +21,16 @@ const STOP_DEADLINE: Duration = Duration::from_secs(1);
 /// What goes to a worker.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// A request and where its reply goes.
-    Request(Request, oneshot::Sender<Reply>),
+    /// A request, who asks, and where its reply goes.
+    Request(Request, Controller, oneshot::Sender<Reply>),
     /// End every session and the thread.
     Stop(oneshot::Sender<()>),
 }
+
+/// Whoever may end a session that it asked for. A session looks at it from time to time, so that nothing has to be
+/// sent, and nothing can be lost, when a core and its thousand sessions part.
+#[derive(Clone, Debug)]
+pub(crate) struct Controller(Weak<()>);
 
 /// What handle and workers share.
 #[derive(Debug)]
@@ -52,11 +57,15 @@ pub(crate) struct Door {
 pub(crate) struct Doors(Vec<Door>);
 
 /// Talks to the relay. Cheap to clone.
+///
+/// What it asks for is asked in the name of one controller, which it shares with its clones. When the last of them is
+/// gone, the sessions that they anchored are *orphaned*: see [`RelayHandle::for_core`].
 #[derive(Clone, Debug)]
 pub struct RelayHandle {
     common: Arc<Common>,
     doors: Arc<Doors>,
     spread: RandomState,
+    life: Arc<()>,
 }
 
 impl Common {
@@ -99,6 +108,13 @@ impl Common {
     }
 }
 
+impl Controller {
+    /// Whether nobody is left who could end what it anchored.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
 impl FromIterator<Door> for Doors {
     fn from_iter<I: IntoIterator<Item = Door>>(doors: I) -> Self {
         Self(doors.into_iter().collect())
@@ -117,7 +133,18 @@ impl Drop for Doors {
 
 impl RelayHandle {
     pub(crate) fn new(common: Arc<Common>, doors: Doors) -> Self {
-        Self { common, doors: Arc::new(doors), spread: RandomState::new() }
+        Self { common, doors: Arc::new(doors), spread: RandomState::new(), life: Arc::new(()) }
+    }
+
+    /// A handle for one core's link: a controller of its own.
+    ///
+    /// When it and all its clones are gone, the sessions that it anchored, and that nobody has asked about since, are
+    /// orphaned: sound goes on, windows are measured and recorded but not judged, and a session ends by itself when
+    /// a leg that was heard falls silent, since a BYE may have found nobody. An offer, an answer or a query by
+    /// another controller adopts them.
+    #[must_use]
+    pub fn for_core(&self) -> Self {
+        Self { life: Arc::new(()), ..self.clone() }
     }
 
     /// Hands a request to the worker that owns the session. Always answers: a worker that is overloaded or does
@@ -186,7 +213,8 @@ impl RelayHandle {
         let share = self.spread.hash_one(key) % self.doors.0.len().max(1) as u64;
         let door = self.doors.0.get(usize::try_from(share).ok()?)?;
         let (answer, reply) = oneshot::channel();
-        door.commands.try_send(Command::Request(request, answer)).ok()?;
+        let controller = Controller(Arc::downgrade(&self.life));
+        door.commands.try_send(Command::Request(request, controller, answer)).ok()?;
         door.waker.wake().ok()?;
         tokio::time::timeout(self.common.config.reply_timeout, reply).await.ok()?.ok()
     }

@@ -12,6 +12,7 @@ use belfry_rtp_proto::sdp::{Direction, Media, Ports, Transport};
 use belfry_rtp_proto::window::{Format, Meter, Quality};
 use mio::net::UdpSocket;
 
+use crate::handle::Controller;
 use crate::ports::{Lease, Pair};
 use crate::signals::Subject;
 
@@ -25,6 +26,10 @@ pub(crate) const LEGS: [Leg; 2] = [Leg::Caller, Leg::Callee];
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) subject: Subject,
+    /// Who may end it: whoever asked about it last.
+    pub(crate) controller: Controller,
+    /// When its controller was found gone.
+    pub(crate) orphaned: Option<Instant>,
     /// By the index of the `m=` line.
     pub(crate) streams: Vec<Option<Stream>>,
     pub(crate) start_unix_nanos: u64,
@@ -94,9 +99,16 @@ pub(crate) enum Filter {
 }
 
 impl Session {
-    pub(crate) fn new(subject: Subject, start_unix_nanos: u64, now: Instant) -> Self {
+    pub(crate) fn new(
+        subject: Subject,
+        controller: Controller,
+        start_unix_nanos: u64,
+        now: Instant,
+    ) -> Self {
         Self {
             subject,
+            controller,
+            orphaned: None,
             streams: Vec::new(),
             start_unix_nanos,
             created: now,

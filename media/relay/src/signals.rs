@@ -64,6 +64,7 @@ pub(crate) struct Signals {
     request_seconds: Histogram<(Asked,)>,
     sessions: Gauge<()>,
     sessions_ended: Counter<(End,)>,
+    sessions_orphaned: CounterHandle,
     ports: Gauge<()>,
     ports_used: Gauge<()>,
     missed: Counter<(Place, Region)>,
@@ -103,6 +104,9 @@ impl Signals {
             ),
             sessions: component.gauge("sessions", "Calls anchored now."),
             sessions_ended: component.counter("sessions_ended_total", "Calls that were anchored and ended."),
+            sessions_orphaned: component
+                .counter::<()>("sessions_orphaned_total", "Calls whose core went away while they were anchored.")
+                .handle(()),
             ports: component.gauge("ports", "Ports in the configured range."),
             ports_used: component.gauge("ports_used", "Ports in use now."),
             missed: component.counter(
@@ -235,6 +239,17 @@ impl Signals {
         self.ports_used.set((), as_gauge(ports_used));
     }
 
+    /// The core of a call is gone.
+    pub(crate) fn session_orphaned(&self, subject: &Subject) {
+        self.sessions_orphaned.inc();
+        self.call_log(Severity::Info, "the core of a call is gone; its sound goes on", subject);
+    }
+
+    /// A core asked about a call that had lost its own.
+    pub(crate) fn session_adopted(&self, subject: &Subject) {
+        self.call_log(Severity::Info, "a call without a core has one again", subject);
+    }
+
     pub(crate) fn ports_changed(&self, ports_used: usize) {
         self.ports_used.set((), as_gauge(ports_used));
     }
@@ -273,13 +288,12 @@ impl Signals {
             call_id: Some(Pii::new(subject.key.0.clone())),
         };
         self.emitter.span(COMPONENT, span);
-        if end == End::Abandoned {
-            self.call_log(
-                Severity::Warn,
-                "a call was given up: no packet and no request for too long",
-                subject,
-            );
-        }
+        let message = match end {
+            End::Abandoned => "a call was given up: no packet and no request for too long",
+            End::Orphaned => "a call without a core was given up: a side fell silent",
+            End::Deleted | End::Stopped => return,
+        };
+        self.call_log(Severity::Warn, message, subject);
     }
 
     /// A window ended in which packets came from the leg.
@@ -308,9 +322,11 @@ impl Signals {
     }
 
     /// A window ended in which the leg should have been heard and was not.
-    pub(crate) fn window_unheard(&self, subject: &Subject, window: &Window) {
+    pub(crate) fn window_unheard(&self, subject: &Subject, window: &Window, is_judged: bool) {
         self.emit_quality(subject, window, None);
-        self.bad(subject, Cause::OneWay);
+        if is_judged {
+            self.bad(subject, Cause::OneWay);
+        }
     }
 
     /// The leg's RTCP told how long a packet takes there and back.

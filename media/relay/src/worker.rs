@@ -182,8 +182,8 @@ impl Worker {
     fn serve(&mut self) -> Turn {
         for _ in 0..COMMANDS_PER_TURN {
             match self.commands.try_recv() {
-                Ok(Command::Request(request, answer)) => {
-                    let reply = self.answer(request, Instant::now());
+                Ok(Command::Request(request, controller, answer)) => {
+                    let reply = self.answer(request, &controller, Instant::now());
                     // Whoever asked may have given up waiting; the session stands all the same.
                     let _ = answer.send(reply);
                 }

@@ -75,6 +75,8 @@ belfry_signal::label_enum! {
         Deleted = "deleted",
         /// Nothing was heard of it for too long.
         Abandoned = "abandoned",
+        /// Its core was gone, and one side or both fell silent.
+        Orphaned = "orphaned",
         /// The relay stopped.
         Stopped = "stopped",
     }

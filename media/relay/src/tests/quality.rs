@@ -186,3 +186,115 @@ async fn silence_and_abandonment_are_noticed() {
     until("the call was given up", async || bench.relay.live_sessions() == 0).await;
     until("it was counted", async || bench.metric("media_sessions_ended_total{end=\"abandoned\"} 1")).await;
 }
+
+/// A quick relay for what happens to a call without a core.
+fn orphan_config() -> Config {
+    Config {
+        quality_window: Duration::from_millis(200),
+        one_way_after: Duration::from_millis(600),
+        silent_after: Duration::from_secs(1),
+        ..config(4)
+    }
+}
+
+/// A call that was anchored by a core which is then gone, with a good window behind it.
+async fn orphan(bench: &Bench, caller: &mut Phone, callee: &mut Phone) {
+    let core = bench.relay.for_core();
+    let offer = Request::Offer(describe("a", Leg::Caller, &caller.sdp("")));
+    callee.rtp_to = given(core.request(offer).await).expect("taken").rtp;
+    let answer = Request::Answer(describe("a", Leg::Callee, &callee.sdp("")));
+    caller.rtp_to = given(core.clone().request(answer).await).expect("taken").rtp;
+    until("both legs had a good window", async || {
+        talk(caller, callee, 5).await;
+        windows(&bench.registry).0 >= 2
+    })
+    .await;
+    assert!(bench.metric("media_sessions_orphaned_total 0"), "its core is there");
+    drop(core);
+    until("the session is an orphan", async || {
+        talk(caller, callee, 1).await;
+        bench.metric("media_sessions_orphaned_total 1")
+    })
+    .await;
+}
+
+fn recorded_windows(bench: &mut Bench) -> usize {
+    bench.records().iter().filter(|record| matches!(record.body, Body::Quality(_))).count()
+}
+
+#[tokio::test]
+async fn a_call_without_a_core_goes_on_unjudged_until_a_side_hangs_up() {
+    let mut bench = Bench::start(orphan_config());
+    let mut notices = bench.relay.notices();
+    let (mut caller, mut callee) = (Phone::new(1).await, Phone::new(2).await);
+    orphan(&bench, &mut caller, &mut callee).await;
+    let judged = windows(&bench.registry);
+    bench.records();
+    bench.faults.set_loss(500_000);
+    let mut recorded = 0;
+    until("four windows were recorded", async || {
+        talk(&mut caller, &mut callee, 5).await;
+        recorded += recorded_windows(&mut bench);
+        recorded >= 4
+    })
+    .await;
+    bench.faults.set_loss(0);
+    assert_eq!(windows(&bench.registry), judged, "measured, and held against nobody");
+    // What was dropped before does not come any more.
+    while callee.hears_within(BRIEFLY).await.is_some() {}
+    let packet = caller.send().await;
+    assert_eq!(callee.hears().await, Some(packet), "sound goes on");
+    // The caller hangs up; its BYE finds nobody, and the callee does not know.
+    until("the session ended by itself", async || {
+        callee.send().await;
+        bench.metric("media_sessions_ended_total{end=\"orphaned\"} 1")
+    })
+    .await;
+    assert!(bench.metric("media_sessions 0") && bench.metric("media_ports_used 0"));
+    assert_eq!(windows(&bench.registry), judged);
+    assert!(notices.try_recv().is_err(), "nobody is bothered");
+    assert_eq!(bench.value("media_one_way_sessions_total", "caller"), 0.0);
+}
+
+#[tokio::test]
+async fn a_call_without_a_core_ends_in_silence_or_when_it_is_deleted() {
+    let bench = Bench::start(orphan_config());
+    let (mut caller, mut callee) = (Phone::new(1).await, Phone::new(2).await);
+    orphan(&bench, &mut caller, &mut callee).await;
+    until("silence ended it", async || bench.metric("media_sessions_ended_total{end=\"orphaned\"} 1")).await;
+    // One that nobody ever answered, and that its core will never end.
+    let core = bench.relay.for_core();
+    let offer = Request::Offer(describe("ringing", Leg::Caller, &caller.sdp("")));
+    given(core.request(offer).await).expect("taken");
+    drop(core);
+    until("it ended too", async || bench.metric("media_sessions_ended_total{end=\"orphaned\"} 2")).await;
+    let core = bench.relay.for_core();
+    let offer = Request::Offer(describe("b", Leg::Caller, &caller.sdp("")));
+    given(core.request(offer).await).expect("taken");
+    drop(core);
+    until("it is an orphan", async || bench.metric("media_sessions_orphaned_total 3")).await;
+    bench.delete("b").await;
+    assert!(bench.metric("media_sessions_ended_total{end=\"deleted\"} 1"));
+}
+
+#[tokio::test]
+async fn a_core_that_asks_about_a_call_adopts_it() {
+    let bench = Bench::start(orphan_config());
+    let (mut caller, mut callee) = (Phone::new(1).await, Phone::new(2).await);
+    orphan(&bench, &mut caller, &mut callee).await;
+    let judged = windows(&bench.registry).0;
+    bench.call("a", &mut caller, &mut callee).await;
+    until("windows are judged again", async || {
+        talk(&mut caller, &mut callee, 5).await;
+        windows(&bench.registry).0 >= judged + 2
+    })
+    .await;
+    assert_eq!(windows(&bench.registry).1, 0);
+    // Now a side that is not heard is somebody's business again, and the call is not given up.
+    until("the silence of the callee burns the journey", async || {
+        caller.send().await;
+        windows(&bench.registry).1 >= 1
+    })
+    .await;
+    assert!(matches!(bench.query("a").await, Reply::State(_)));
+}

@@ -8,29 +8,34 @@ use belfry_rtp_proto::sdp::{self, Media};
 use belfry_signal::{Region, TraceId};
 
 use super::Worker;
+use crate::handle::Controller;
 use crate::ports::{BindError, Pair};
 use crate::session::{Session, Stream, check_family};
 use crate::signals::{End, Subject, unix_nanos};
 
 impl Worker {
     /// Serves one request.
-    pub(super) fn answer(&mut self, request: Request, now: Instant) -> Reply {
+    pub(super) fn answer(&mut self, request: Request, by: &Controller, now: Instant) -> Reply {
         let outcome = match request {
-            Request::Offer(description) => self.offer(&description, now),
-            Request::Answer(description) => self.take_answer(&description, now),
+            Request::Offer(description) => self.offer(&description, by, now),
+            Request::Answer(description) => self.take_answer(&description, by, now),
             Request::Delete { session } => self.delete(&session, now),
-            Request::Query { session } => self.query(&session, now),
+            Request::Query { session } => self.query(&session, by, now),
         };
         outcome.unwrap_or_else(Reply::Refused)
     }
 
-    fn offer(&mut self, description: &Description, now: Instant) -> Result<Reply, Refusal> {
+    fn offer(&mut self, description: &Description, by: &Controller, now: Instant) -> Result<Reply, Refusal> {
         let parsed = self.parse(description)?;
         let (slot, is_new) = match self.by_key.get(&description.session) {
-            Some(&slot) => (slot, false),
+            Some(&slot) => {
+                self.adopt(slot, by, now);
+                (slot, false)
+            }
             None => {
                 self.common.admit_session()?;
-                (self.insert(Session::new(self.subject(description), unix_nanos(), now)), true)
+                let session = Session::new(self.subject(description), by.clone(), unix_nanos(), now);
+                (self.insert(session), true)
             }
         };
         if let Err(refusal) = self.open_streams(slot, parsed.media(), now) {
@@ -47,8 +52,14 @@ impl Worker {
         self.describe(slot, description, &parsed, now)
     }
 
-    fn take_answer(&mut self, description: &Description, now: Instant) -> Result<Reply, Refusal> {
+    fn take_answer(
+        &mut self,
+        description: &Description,
+        by: &Controller,
+        now: Instant,
+    ) -> Result<Reply, Refusal> {
         let slot = self.slot(&description.session)?;
+        self.adopt(slot, by, now);
         let parsed = self.parse(description)?;
         let streams = self.sessions[slot].as_ref().map_or(&[][..], |session| &session.streams);
         // An answer turns media off, never on: there would be no ports to send it to.
@@ -76,8 +87,10 @@ impl Worker {
         Ok(Reply::Deleted(Box::new(report)))
     }
 
-    fn query(&self, key: &SessionKey, now: Instant) -> Result<Reply, Refusal> {
-        let session = self.sessions[self.slot(key)?].as_ref().ok_or(Refusal::UnknownSession)?;
+    fn query(&mut self, key: &SessionKey, by: &Controller, now: Instant) -> Result<Reply, Refusal> {
+        let slot = self.slot(key)?;
+        self.adopt(slot, by, now);
+        let session = self.sessions[slot].as_ref().ok_or(Refusal::UnknownSession)?;
         Ok(Reply::State(Box::new(session.report(now))))
     }
 

@@ -1,4 +1,4 @@
-//! What time brings: quality windows, one-way and silent calls, calls that nobody ends.
+//! What time brings: quality windows, one-way and silent calls, calls that nobody ends, calls whose core is gone.
 
 use std::time::Instant;
 
@@ -6,6 +6,7 @@ use belfry_relay_api::{Leg, Notice};
 
 use super::Worker;
 use crate::config::Config;
+use crate::handle::Controller;
 use crate::session::{LEGS, Session, Stream, side_of};
 use crate::signals::{End, Signals, Window};
 
@@ -14,21 +15,30 @@ impl Worker {
     pub(super) fn watch(&mut self, slot: usize, now: Instant) {
         let common = &self.common;
         let Some(Some(session)) = self.sessions.get_mut(slot) else { return };
-        if session.answered.is_some() {
-            if now.duration_since(session.window_started) >= common.config.quality_window {
-                end_windows(session, &common.config, &common.signals, now, true);
-            }
+        if session.orphaned.is_none() && session.controller.is_gone() {
+            session.orphaned = Some(now);
+            common.signals.session_orphaned(&session.subject);
+        }
+        let is_answered = session.answered.is_some();
+        if is_answered && now.duration_since(session.window_started) >= common.config.quality_window {
+            end_windows(session, &common.config, &common.signals, now, true);
+        }
+        // Nobody could do anything about an orphan, and what is missing is most likely a phone that hung up.
+        if is_answered && session.orphaned.is_none() {
             for notice in notices(session, &common.config, now) {
                 common.signals.noticed(&session.subject, &notice);
                 // Nobody may be listening; the signals have it all the same.
                 let _ = common.notices.send(notice);
             }
         }
+        if is_orphan_over(session, &common.config, now) {
+            self.remove(slot, End::Orphaned, now);
+            return;
+        }
         let heard = LEGS.iter().filter_map(|leg| session.last_heard(*leg)).max();
         let last = heard.map_or(session.touched, |heard| heard.max(session.touched));
-        let is_held = session.answered.is_some() && !LEGS.iter().any(|leg| session.expects(*leg));
         let config = &common.config;
-        let after = if is_held { config.abandoned_held_after } else { config.abandoned_after };
+        let after = if is_held(session) { config.abandoned_held_after } else { config.abandoned_after };
         if now.saturating_duration_since(last) >= after {
             self.remove(slot, End::Abandoned, now);
         }
@@ -41,14 +51,31 @@ impl Worker {
         let Some(Some(session)) = self.sessions.get_mut(slot) else { return };
         if session.answered.is_some() {
             let length = now.saturating_duration_since(session.window_started);
-            let is_judged = length * 2 >= common.config.quality_window;
-            end_windows(session, &common.config, &common.signals, now, is_judged);
+            let is_whole = length * 2 >= common.config.quality_window;
+            end_windows(session, &common.config, &common.signals, now, is_whole);
+        }
+    }
+
+    /// Whoever asks about a session may end it from now on. What was measured while nobody could is recorded and held
+    /// against nobody.
+    pub(super) fn adopt(&mut self, slot: usize, by: &Controller, now: Instant) {
+        let common = &self.common;
+        let Some(Some(session)) = self.sessions.get_mut(slot) else { return };
+        session.controller = by.clone();
+        if session.orphaned.is_some() {
+            if session.answered.is_some() {
+                end_windows(session, &common.config, &common.signals, now, true);
+            }
+            session.orphaned = None;
+            common.signals.session_adopted(&session.subject);
         }
     }
 }
 
-/// Ends the window of every leg of every audio stream, reports it and, if wanted, judges it.
-fn end_windows(session: &mut Session, config: &Config, signals: &Signals, now: Instant, is_judged: bool) {
+/// Ends the window of every leg of every audio stream and records it; one that is whole is judged, unless the session
+/// is an orphan.
+fn end_windows(session: &mut Session, config: &Config, signals: &Signals, now: Instant, is_whole: bool) {
+    let is_judged = is_whole && session.orphaned.is_none();
     let seconds = now.saturating_duration_since(session.window_started).as_secs_f64();
     session.window_started = now;
     let Session { subject, streams, .. } = session;
@@ -60,7 +87,7 @@ fn end_windows(session: &mut Session, config: &Config, signals: &Signals, now: I
                 && is_heard[side_of(leg.other())]
                 && is_overdue(stream, leg, config, now);
             let side = &mut stream.sides[side_of(leg)];
-            let quality = if is_judged {
+            let quality = if is_whole {
                 side.meter.end_window(round_trip_ms)
             } else {
                 side.meter.window(round_trip_ms)
@@ -76,12 +103,30 @@ fn end_windows(session: &mut Session, config: &Config, signals: &Signals, now: I
                         signals.window_good(subject);
                     }
                 }
-                None if is_unheard && is_judged => signals.window_unheard(subject, &window),
+                None if is_unheard && is_whole => signals.window_unheard(subject, &window, is_judged),
                 // On hold, or muted by both: there was nothing to judge.
                 None => {}
             }
         }
     }
+}
+
+/// Whether a session that nobody can end is over: a leg that was heard and should be has fallen silent, as when its BYE
+/// found nobody, or nothing is heard of either. What was before counts for nothing: the core knew and let it be.
+fn is_orphan_over(session: &Session, config: &Config, now: Instant) -> bool {
+    let Some(orphaned) = session.orphaned else { return false };
+    let is_quiet = |last: Instant, after| now.saturating_duration_since(last.max(orphaned)) >= after;
+    let heard = LEGS.map(|leg| session.last_heard(leg));
+    let has_left = |leg: Leg| {
+        session.expects(leg) && heard[side_of(leg)].is_some_and(|last| is_quiet(last, config.one_way_after))
+    };
+    let last = heard.into_iter().flatten().max().unwrap_or(orphaned);
+    LEGS.into_iter().any(has_left) || !is_held(session) && is_quiet(last, config.silent_after)
+}
+
+/// Whether both legs of an answered call agreed to be silent.
+fn is_held(session: &Session) -> bool {
+    session.answered.is_some() && !LEGS.iter().any(|leg| session.expects(*leg))
 }
 
 /// Whether a leg that should send has not been heard for too long.
