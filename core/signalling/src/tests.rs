@@ -4,3 +4,4 @@ mod calling;
 mod failing;
 mod house;
 mod registering;
+mod restarting;

@@ -1,9 +1,9 @@
 //! The relay's handle: requests in, replies and notices out, and the drain.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use belfry_relay_api::{Notice, Refusal, Reply, Request, SessionKey};

@@ -99,12 +99,7 @@ pub(crate) enum Filter {
 }
 
 impl Session {
-    pub(crate) fn new(
-        subject: Subject,
-        controller: Controller,
-        start_unix_nanos: u64,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(subject: Subject, controller: Controller, start_unix_nanos: u64, now: Instant) -> Self {
         Self {
             subject,
             controller,

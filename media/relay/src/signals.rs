@@ -105,7 +105,10 @@ impl Signals {
             sessions: component.gauge("sessions", "Calls anchored now."),
             sessions_ended: component.counter("sessions_ended_total", "Calls that were anchored and ended."),
             sessions_orphaned: component
-                .counter::<()>("sessions_orphaned_total", "Calls whose core went away while they were anchored.")
+                .counter::<()>(
+                    "sessions_orphaned_total",
+                    "Calls whose core went away while they were anchored.",
+                )
                 .handle(()),
             ports: component.gauge("ports", "Ports in the configured range."),
             ports_used: component.gauge("ports_used", "Ports in use now."),
