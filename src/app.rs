@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use crate::admin::{self, Admin, Order, SetLogLevel, Text};
 use crate::config::Config;
 use crate::drain::{Drained, Step, drain};
+use crate::limits;
 use crate::signals::Signals;
 
 /// Orders from the admin door that may wait.
@@ -105,6 +106,7 @@ impl App {
         };
         let (registry, records) = Registry::new(resource, node.records_max);
         let signals = Signals::register(&registry);
+        signals.open_files_allowed(limits::raise_open_files());
         let trace_key = TraceKey::new(secrets::key(&node.data.join("secrets/trace.key"))?);
         let mesh = Mesh::start(config.mesh.clone(), &registry).await.context("start the mesh")?;
         let (order_sender, orders) = mpsc::channel(ORDERS_MAX);

@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod drain;
+pub mod limits;
 pub mod run;
 pub mod signals;
 pub mod sip_line;

@@ -25,6 +25,7 @@ pub struct Signals {
     reloads: Counter<(Reload,)>,
     ready: Gauge<()>,
     rooms: Gauge<()>,
+    open_files_max: Gauge<()>,
 }
 
 impl Signals {
@@ -39,7 +40,15 @@ impl Signals {
             ready: component
                 .gauge("ready", "1 when this process takes customers, 0 while it starts or drains."),
             rooms: component.gauge("rooms", "Rooms that are on in this process."),
+            open_files_max: component.gauge("open_files_max", "Files and sockets that the system allows."),
         }
+    }
+
+    /// The system allows this many open files; absent means any number.
+    pub fn open_files_allowed(&self, files_max: Option<u64>) {
+        let files_max = files_max.and_then(|files_max| i64::try_from(files_max).ok()).unwrap_or(i64::MAX);
+        self.open_files_max.set((), files_max);
+        self.log(Severity::Info, "open files allowed", vec![("files_max".into(), files_max.into())]);
     }
 
     /// A room is up.

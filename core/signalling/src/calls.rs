@@ -252,6 +252,7 @@ impl Calls {
         callee.routes = routes.into_iter().take(above).rev().collect();
         callee.hop = Some(hop_of(response));
         callee.cseq_last = call.callee.cseq_last;
+        callee.uri = std::mem::take(&mut call.callee.uri);
         call.callee = callee;
         true
     }

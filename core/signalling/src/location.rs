@@ -23,6 +23,11 @@ pub(crate) struct Aor {
 }
 
 impl Aor {
+    /// The address of record as a URI.
+    pub(crate) fn uri(&self) -> String {
+        format!("sip:{}@{}", self.user, self.domain)
+    }
+
     /// The key in the location store.
     pub(crate) fn key(&self) -> String {
         format!("{}@{}", self.user, self.domain)

@@ -21,7 +21,7 @@ use crate::answers::ALLOW;
 use crate::authority::{Authority, Judgement, Side};
 use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
 use crate::exchange::{Destination, Exchange, Failure, Forward};
-use crate::location::destination_of;
+use crate::location::{Aor, destination_of};
 use crate::received::Received;
 use crate::signals::{AttemptResult, CallCause, MethodName, ShedReason};
 
@@ -135,7 +135,7 @@ impl Core {
             self.signals.request_shed(shed);
             let cause = if shed == ShedReason::Fault { Cause::ServerError } else { Cause::Overload };
             if request.method == MethodName::Invite && shed == ShedReason::Fault {
-                self.open_call(id, &request);
+                self.open_call(id, &request, None, None);
             }
             let call_cause =
                 if shed == ShedReason::Fault { CallCause::ServerError } else { CallCause::Overload };
@@ -228,25 +228,30 @@ impl Core {
         let method = request.message.method();
         let judgement =
             self.authority.judge(&credentials, method, &realm, subscriber.as_deref(), unix_seconds());
-        let caller = request.message.from().and_then(|from| self.aor_of(&from.uri));
-        let is_own = caller.is_some_and(|aor| aor.user == credentials.username);
+        let claimed = request.message.from().map(|from| from.uri);
+        // Who hides from the called side (RFC 3323 section 4.1.1.3) does not hide from us.
+        let is_hidden = claimed.is_some_and(|uri| uri.host().eq_ignore_ascii_case("anonymous.invalid"));
+        let caller = Aor { user: credentials.username.into_owned(), domain: realm.clone() };
+        let is_own = is_hidden || claimed.and_then(|uri| self.aor_of(&uri)).as_ref() == Some(&caller);
         match judgement {
             Judgement::Stale => self.challenge(id, &realm, true),
-            Judgement::Granted if is_own => self.on_authenticated(id, &request),
+            Judgement::Granted if is_own => self.on_authenticated(id, &request, &caller),
             Judgement::Granted | Judgement::Denied => self.fail(id, Failure::plain(403, CallCause::Denied)),
         }
     }
 
     /// The caller may; now where is the called customer?
-    fn on_authenticated(&mut self, id: TransactionId, request: &Arc<Received>) {
+    fn on_authenticated(&mut self, id: TransactionId, request: &Arc<Received>, caller: &Aor) {
         if self.is_cancelled(id) {
             return;
         }
-        if request.method == MethodName::Invite && !self.open_call(id, request) {
+        let called = request.message.uri().and_then(|uri| self.aor_of(&uri));
+        if request.method == MethodName::Invite && !self.open_call(id, request, Some(caller), called.as_ref())
+        {
             // The same call came twice by different ways (RFC 3261 section 8.2.2.2).
             return self.fail(id, Failure::plain(482, CallCause::Rejected));
         }
-        let Some(aor) = request.message.uri().and_then(|uri| self.aor_of(&uri)) else {
+        let Some(aor) = called else {
             return self.fail(id, Failure::plain(404, CallCause::UnknownCustomer));
         };
         let bindings = self.bindings_of(&aor, now_unix_nanos());
@@ -278,12 +283,22 @@ impl Core {
     }
 
     /// Opens the books of a call; false when one with its Call-ID is open.
-    fn open_call(&mut self, id: TransactionId, request: &Received) -> bool {
+    fn open_call(
+        &mut self,
+        id: TransactionId,
+        request: &Received,
+        caller: Option<&Aor>,
+        called: Option<&Aor>,
+    ) -> bool {
         let Some(key) = self.calls.open(request, now()) else { return false };
         let alarm = Alarm::Lifetime(Arc::clone(&key));
         let timer = self.timers.set(now() + self.config.call_lifetime, alarm);
         if let Some(call) = self.calls.get_mut(&key) {
             call.lifetime = Some(timer);
+            // Whom we know is written down by the address that we know.
+            for (party, aor) in [(&mut call.caller, caller), (&mut call.callee, called)] {
+                party.uri = aor.map_or_else(|| party.uri.clone(), Aor::uri);
+            }
         }
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.call = Some(key);

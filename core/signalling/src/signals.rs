@@ -318,15 +318,17 @@ impl Signals {
             self.post_dial_seconds.observe((), delay.as_secs_f64());
         }
         self.judge(Journey::CallSetup, region, fault, call_id);
-        if let Some((room, cause)) = fault {
-            let attributes = vec![
-                ("room".into(), room.as_str().into()),
-                ("cause".into(), cause.as_str().into()),
-                ("geo.region".into(), region.into()),
-            ];
-            let call_id = Some(Pii::new(call_id.to_owned()));
-            self.emitter.log(COMPONENT, Severity::Warn, "call set-up failed", attributes, None, call_id);
-        }
+        let mut attributes: Attributes =
+            vec![("result".into(), result.as_str().into()), ("geo.region".into(), region.into())];
+        attributes.extend(post_dial.map(|delay| ("post_dial_seconds".into(), delay.as_secs_f64().into())));
+        let call_id = Some(Pii::new(call_id.to_owned()));
+        let Some((room, cause)) = fault else {
+            self.emitter.log(COMPONENT, Severity::Debug, "call attempt ended", attributes, None, call_id);
+            return;
+        };
+        attributes.push(("room".into(), room.as_str().into()));
+        attributes.push(("cause".into(), cause.as_str().into()));
+        self.emitter.log(COMPONENT, Severity::Warn, "call set-up failed", attributes, None, call_id);
     }
 
     /// A call is over, or never began; its record goes to the pipeline and its root span ends.
@@ -355,6 +357,13 @@ impl Signals {
             start_unix_nanos: call.start_unix_nanos,
             status: call.status_code,
         };
+        let about: Attributes = vec![
+            ("cause".into(), cause.as_str().into()),
+            ("outcome".into(), call.outcome.clone().into_value()),
+            ("seconds".into(), seconds_since(call.start_unix_nanos).into()),
+        ];
+        let whose = Some(call.call_id.clone());
+        self.emitter.log(COMPONENT, Severity::Debug, "call ended", about, Some(context), whose);
         self.span("sip.call", SpanKind::Server, ended, is_ok, attributes);
         self.emitter.call(COMPONENT, call);
     }

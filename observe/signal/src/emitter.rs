@@ -1,5 +1,6 @@
 //! The way out for records: bounded, never waiting, counting what it drops.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
@@ -123,12 +124,13 @@ impl Emitter {
         context: Option<SpanContext>,
         call_id: Option<Pii<String>>,
     ) {
-        // The facade wants the level at compile time; the particulars go along as one redacted field.
+        // The facade wants the level at compile time.
+        let particulars = Particulars(&attributes);
         match severity {
-            Severity::Error => tracing::error!(target: "belfry", component, ?attributes, "{message}"),
-            Severity::Warn => tracing::warn!(target: "belfry", component, ?attributes, "{message}"),
-            Severity::Info => tracing::info!(target: "belfry", component, ?attributes, "{message}"),
-            Severity::Debug => tracing::debug!(target: "belfry", component, ?attributes, "{message}"),
+            Severity::Error => tracing::error!(target: "belfry", "{component}: {message}{particulars}"),
+            Severity::Warn => tracing::warn!(target: "belfry", "{component}: {message}{particulars}"),
+            Severity::Info => tracing::info!(target: "belfry", "{component}: {message}{particulars}"),
+            Severity::Debug => tracing::debug!(target: "belfry", "{component}: {message}{particulars}"),
         }
         let message = Name::Borrowed(message);
         self.emit(component, Body::Log(Log { severity, message, attributes, context, call_id }));
@@ -155,10 +157,34 @@ impl Emitter {
     }
 }
 
+/// The particulars as a person at a terminal reads them, with private values redacted.
+struct Particulars<'a>(&'a Attributes);
+
+impl fmt::Display for Particulars<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (separator, (name, value)) in std::iter::once(": ").chain(std::iter::repeat(", ")).zip(self.0) {
+            write!(f, "{separator}{name} {value}")?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::registry::Registry;
+
+    #[test]
+    fn particulars_read_well_and_keep_secrets() {
+        let private = Pii::new("+442071838750".to_owned());
+        let attributes: Attributes = vec![
+            ("edge.listener".into(), "https".into()),
+            ("caller".into(), private.into()),
+            ("calls".into(), 3_i64.into()),
+        ];
+        assert_eq!(Particulars(&attributes).to_string(), ": edge.listener https, caller [private], calls 3");
+        assert_eq!(Particulars(&vec![]).to_string(), "");
+    }
 
     #[test]
     fn a_full_queue_drops_and_counts_and_never_waits() {

@@ -3,6 +3,7 @@
 //! They carry private values as [`Pii`], so only code that says `reveal` can see them.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,19 @@ pub enum Value {
     Float(f64),
     /// Yes or no.
     Bool(bool),
+}
+
+/// As a person reads it; private values print redacted.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Private(private) => private.fmt(f),
+            Self::Int(number) => number.fmt(f),
+            Self::Float(number) => number.fmt(f),
+            Self::Bool(truth) => truth.fmt(f),
+        }
+    }
 }
 
 impl From<&'static str> for Value {

@@ -315,6 +315,35 @@ async fn without_anchoring_descriptions_pass_unchanged() {
 }
 
 #[tokio::test]
+async fn phones_on_two_edges_call_each_other() {
+    let mut house = House::new().await;
+    let (alice, bob) = (Phone::new("alice", Transport::Udp), Phone::new("bob", Transport::Tls));
+    house.register(&alice).await;
+    let mut first = house.change_edge().await;
+    house.register(&bob).await;
+    house.use_edge(&mut first);
+    house.call(&alice, "bob", "two-edges", SDP).await;
+    house.use_edge(&mut first);
+    let invite = house.hear_request(&bob, "INVITE").await;
+    let routes = invite.values(HeaderName::RecordRoute);
+    assert!(routes[0].contains("@edge-two.test:5061") && routes[1].contains("@edge.test:5060"), "{routes:?}");
+    house.say_with(&bob, &invite.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())), SDP);
+    house.use_edge(&mut first);
+    let answered = house.hear_status(&alice, 200).await;
+    house.say(&alice, &house.in_dialog(&alice, "ACK", 2, &answered, &bob.contact(), None));
+    house.use_edge(&mut first);
+    house.hear_request(&bob, "ACK").await;
+    // The callee's edge is gone: its phones cannot be reached, and that is the edge's fault.
+    house.use_edge(&mut first);
+    house.lose_edge(first).await;
+    house.call(&alice, "bob", "edge-gone", SDP).await;
+    house.hear_status(&alice, 503).await;
+    let line =
+        "journey_failures_total{cause=\"unreachable\",journey=\"call_setup\",region=\"eu\",room=\"edge\"}";
+    assert_eq!(house.metric(line), Some(1.0));
+}
+
+#[tokio::test]
 async fn messages_and_unknown_methods_are_carried_and_extensions_untouched() {
     let mut house = House::new().await;
     let (alice, bob) = phones(&mut house, Transport::Tcp, Transport::Udp).await;

@@ -75,6 +75,34 @@ async fn callers_are_who_they_say_they_are() {
 }
 
 #[tokio::test]
+async fn hidden_callers_are_known_to_us_and_edge_addresses_mean_the_domain() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house).await;
+    let hidden = |cseq, extra: &str| {
+        alice
+            .invite("bob", "hidden", cseq, &format!("Privacy: id\n{extra}"))
+            .replace("From: \"alice\" <sip:alice@belfry.test>", "From: <sip:anonymous@anonymous.invalid>")
+            .replace("INVITE sip:bob@belfry.test", "INVITE sip:bob@edge.test:5060")
+    };
+    house.say(&alice, &hidden(1, ""));
+    house.hear_status(&alice, 100).await;
+    let challenged = house.hear_status(&alice, 407).await;
+    house.acknowledge(&alice, &challenged);
+    let authorization = authorize(&challenged, "alice", PASSWORD, "INVITE", "sip:bob@edge.test:5060");
+    house.say(&alice, &hidden(2, &authorization));
+    house.hear_status(&alice, 100).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    assert!(!invite.text().contains("sip:alice@belfry.test"), "{}", invite.text());
+    house.say(&bob, &invite.answer("486 Busy Here", "tb", ""));
+    house.hear_request(&bob, "ACK").await;
+    house.hear_status(&alice, 486).await;
+    record(&house).await;
+    let records = house.state.call_records(1).await.expect("readable");
+    let parties = (records[0].caller.reveal().as_str(), records[0].callee.reveal().as_str());
+    assert_eq!(parties, ("sip:alice@belfry.test", "sip:bob@belfry.test"));
+}
+
+#[tokio::test]
 async fn a_relay_without_ports_is_named() {
     let mut house = House::new().await;
     let (alice, _) = phones(&mut house).await;

@@ -33,7 +33,8 @@ pub(super) struct House {
     pub(super) registry: Registry,
     pub(super) relay: FakeRelay,
     records: RecordReceiver,
-    links: Links<FromEdge, ToEdge>,
+    /// Of the edges, in the order in which they came.
+    links: Vec<Links<FromEdge, ToEdge>>,
     to_core: LinkSender<FromEdge>,
     from_core: LinkReceiver<ToEdge>,
     _directory: TempDir,
@@ -61,7 +62,7 @@ pub(super) struct Phone {
 }
 
 /// A message that the core sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Heard {
     pub(super) id: u64,
     pub(super) flow: String,
@@ -177,7 +178,7 @@ impl House {
         };
         let core = Core::start(config.clone(), deps).expect("the core starts");
         let mut links = mesh.dial::<FromEdge, ToEdge>(Service::Signalling);
-        let (to_core, from_core) = hello(&mut links).await;
+        let (to_core, from_core) = hello(&mut links, "edge-1", "edge.test").await;
         let house = Self {
             core,
             mesh,
@@ -187,7 +188,7 @@ impl House {
             registry,
             relay,
             records,
-            links,
+            links: vec![links],
             to_core,
             from_core,
             _directory: directory,
@@ -207,7 +208,38 @@ impl House {
             faults: self.faults.clone(),
         };
         self.core = Core::start(self.config.clone(), deps).expect("the core starts again");
-        (self.to_core, self.from_core) = hello(&mut self.links).await;
+        (self.to_core, self.from_core) = hello(&mut self.links[0], "edge-1", "edge.test").await;
+    }
+
+    /// Another edge connects; the house speaks and hears through it from now on. Gives the ends of the first.
+    pub(super) async fn change_edge(&mut self) -> (LinkSender<FromEdge>, LinkReceiver<ToEdge>) {
+        let mut links = self.mesh.dial::<FromEdge, ToEdge>(Service::Signalling);
+        let (to_core, from_core) = hello(&mut links, "edge-2", "edge-two.test").await;
+        self.links.push(links);
+        self.until(|text| text.contains("core_edges 2")).await;
+        (std::mem::replace(&mut self.to_core, to_core), std::mem::replace(&mut self.from_core, from_core))
+    }
+
+    /// The edge that came last is gone for good, with these ends.
+    pub(super) async fn lose_edge(&mut self, ends: (LinkSender<FromEdge>, LinkReceiver<ToEdge>)) {
+        drop((self.links.pop(), ends));
+        self.until(|text| text.contains("core_edges 1")).await;
+    }
+
+    /// Speaks and hears through these ends.
+    pub(super) fn use_edge(&mut self, ends: &mut (LinkSender<FromEdge>, LinkReceiver<ToEdge>)) {
+        std::mem::swap(&mut self.to_core, &mut ends.0);
+        std::mem::swap(&mut self.from_core, &mut ends.1);
+    }
+
+    /// What the core has said until now.
+    pub(super) async fn hear_all(&mut self) -> Vec<Heard> {
+        let mut all = Vec::new();
+        while let Ok(Some(sent)) = tokio::time::timeout(Duration::from_millis(3), self.from_core.recv()).await
+        {
+            all.push(heard(sent));
+        }
+        all
     }
 
     /// Waits until the metrics say so.
@@ -262,14 +294,7 @@ impl House {
     /// The next message that the core sends.
     pub(super) async fn hear(&mut self) -> Heard {
         let next = tokio::time::timeout(PATIENCE, self.from_core.recv()).await;
-        let sent = next.expect("the core says something").expect("the link is up");
-        let ToEdge::Send { id, target, bytes } = sent else { panic!("{sent:?}") };
-        let flow = match target {
-            Target::Flow(FlowToken(token)) => token,
-            Target::Address { address, .. } => address.to_string(),
-        };
-        let message = OwnedMessage::parse(bytes, &Limits::default()).expect("the core speaks SIP");
-        Heard { id, flow, message }
+        heard(next.expect("the core says something").expect("the link is up"))
     }
 
     /// The next message, which must be this response to this phone.
@@ -407,18 +432,32 @@ impl House {
     }
 }
 
-/// The edge connects and says who it is.
-async fn hello(links: &mut Links<FromEdge, ToEdge>) -> (LinkSender<FromEdge>, LinkReceiver<ToEdge>) {
+/// An edge connects and says who it is.
+async fn hello(
+    links: &mut Links<FromEdge, ToEdge>,
+    node: &str,
+    host: &str,
+) -> (LinkSender<FromEdge>, LinkReceiver<ToEdge>) {
     let link = tokio::time::timeout(PATIENCE, links.next()).await.expect("in time").expect("a link");
     let (to_core, from_core) = link.split();
     let transports = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Wss];
     let addresses = transports
         .into_iter()
         .zip([5060, 5060, 5061, 8443])
-        .map(|(transport, port)| PublicAddress { transport, host: "edge.test".to_owned(), port })
+        .map(|(transport, port)| PublicAddress { transport, host: host.to_owned(), port })
         .collect();
-    to_core.try_send(FromEdge::Hello { node: "edge-1".to_owned(), addresses }).expect("room");
+    to_core.try_send(FromEdge::Hello { node: node.to_owned(), addresses }).expect("room");
     (to_core, from_core)
+}
+
+fn heard(sent: ToEdge) -> Heard {
+    let ToEdge::Send { id, target, bytes } = sent else { panic!("{sent:?}") };
+    let flow = match target {
+        Target::Flow(FlowToken(token)) => token,
+        Target::Address { address, .. } => address.to_string(),
+    };
+    let message = OwnedMessage::parse(bytes, &Limits::default()).expect("the core speaks SIP");
+    Heard { id, flow, message }
 }
 
 /// The header that answers a challenge.
