@@ -201,8 +201,8 @@ impl App {
     /// Stops the core at once, as a crash would, and leaves the rest running.
     pub async fn stop_core(&mut self) {
         if let Some(core) = self.core.take() {
-            let stragglers = core.drain(std::time::Duration::ZERO).await;
-            self.signals.room_drained("core", &stragglers);
+            core.kill().await;
+            self.signals.room_drained("core", &[]);
         }
     }
 

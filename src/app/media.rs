@@ -63,3 +63,79 @@ async fn forward_notices(sender: LinkSender<FromRelay>, mut notices: Receiver<No
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use belfry_relay_api::{Description, Leg, Reply, Request, SessionKey};
+
+    use super::*;
+    use crate::config::Config;
+
+    const SDP: &str =
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
+
+    type Sent = (LinkSender<ToRelay>, belfry_mesh::LinkReceiver<FromRelay>);
+
+    /// A core connects.
+    async fn core(mesh: &Mesh) -> Sent {
+        mesh.dial::<ToRelay, FromRelay>(Service::Media).next().await.expect("a link").split()
+    }
+
+    async fn ask((sender, receiver): &mut Sent, request: Request) -> Reply {
+        sender.try_send(ToRelay { id: 1, request }).expect("room");
+        match receiver.recv().await.expect("a reply") {
+            FromRelay::Reply { id: 1, reply } => reply,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn offer(call: &str) -> Request {
+        Request::Offer(Description {
+            session: SessionKey(call.to_owned()),
+            from: Leg::Caller,
+            sdp: SDP.as_bytes().to_vec(),
+            signalled_from: [127, 0, 0, 1].into(),
+            region: "eu".to_owned(),
+            trace_id: [1; 16],
+        })
+    }
+
+    async fn until(registry: &Registry, line: &str) {
+        let is_so = async {
+            while !registry.encode_text().lines().any(|text| text == line) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(10), is_so).await.is_ok(), "never: {line}");
+    }
+
+    #[tokio::test]
+    async fn what_a_core_anchored_is_orphaned_with_its_link_and_no_other() {
+        let registry = Registry::for_test();
+        let mesh = Mesh::for_test(&registry);
+        let config =
+            Config::parse("test.toml", "[media]\nbind_address = \"127.0.0.1\"\n", &[]).expect("good");
+        let config = config.media.expect("the room is on");
+        let relay = start(config, &registry, &mesh, belfry_relay::Faults::default()).expect("it starts");
+        let (mut one, mut other) = (core(&mesh).await, core(&mesh).await);
+        for call in ["a", "b", "moved"] {
+            assert!(matches!(ask(&mut one, offer(call)).await, Reply::Description { .. }));
+        }
+        for call in ["c", "moved"] {
+            assert!(matches!(ask(&mut other, offer(call)).await, Reply::Description { .. }));
+        }
+        drop(one);
+        until(&registry, "media_sessions_orphaned_total 2").await;
+        // Whoever comes after may end them.
+        let mut next = core(&mesh).await;
+        for call in ["a", "b"] {
+            let session = SessionKey(call.to_owned());
+            assert!(matches!(ask(&mut next, Request::Delete { session }).await, Reply::Deleted(_)));
+        }
+        drop(other);
+        until(&registry, "media_sessions_orphaned_total 4").await;
+        assert_eq!(relay.live_sessions(), 2);
+    }
+}

@@ -5,6 +5,7 @@
 mod chain;
 mod ending;
 mod hangup;
+mod stranger;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::received::Received;
 use crate::signals::CallCause;
 
 pub(crate) use chain::Chain;
+pub(crate) use stranger::Strangers;
 
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,6 +271,20 @@ impl Calls {
     /// The live calls.
     pub(crate) fn live_keys(&self) -> Vec<CallKey> {
         self.live.keys().cloned().collect()
+    }
+
+    /// The live calls whose session this relay holds.
+    pub(crate) fn on_relay(&self, relay: &str) -> Vec<CallKey> {
+        self.live
+            .values()
+            .filter(|call| call.relay.as_deref() == Some(relay))
+            .map(|call| Arc::clone(&call.key))
+            .collect()
+    }
+
+    /// Whether a call is over and its books are still open.
+    pub(crate) fn is_closing(&self, call_id: &str) -> bool {
+        self.closing.values().any(|call| &*call.key == call_id)
     }
 
     /// A call that is over and whose books are open.

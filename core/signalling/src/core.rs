@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::authority::Authority;
-use crate::calls::Calls;
+use crate::calls::{Calls, Strangers};
 use crate::config::Config;
 use crate::edges::{Edges, Way};
 use crate::error::Error;
@@ -125,6 +125,13 @@ impl CoreHandle {
             calls => vec![format!("{calls} calls")],
         }
     }
+
+    /// Stops at once, as a crash would: no call is ended, no record is written, nobody is told. For demonstrations and
+    /// drills.
+    pub async fn kill(&self) {
+        let _ = self.control.send(Control::Kill).await;
+        self.control.closed().await;
+    }
 }
 
 /// All signalling state of a node.
@@ -142,6 +149,7 @@ pub struct Core {
     pub(crate) exchanges: HashMap<TransactionId, Exchange>,
     pub(crate) branches: HashMap<TransactionId, Branch>,
     pub(crate) calls: Calls,
+    pub(crate) strangers: Strangers,
     pub(crate) authority: Authority,
     pub(crate) jobs: JoinSet<Done>,
     pub(crate) is_draining: bool,
@@ -187,6 +195,7 @@ impl Core {
             exchanges: HashMap::new(),
             branches: HashMap::new(),
             calls: Calls::default(),
+            strangers: Strangers::default(),
             authority: Authority::new(&config),
             jobs: JoinSet::new(),
             is_draining: false,
@@ -211,6 +220,7 @@ impl Core {
                 Some(order) = control.recv() => match order {
                     Control::Drain => self.begin_drain(),
                     Control::Stop => self.begin_stop(),
+                    Control::Kill => return,
                 },
                 () = sleep => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
@@ -256,6 +266,7 @@ impl Core {
             self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         }
         self.expire_bindings(now_unix_nanos());
+        self.report_strangers();
         self.signals.load_changed(self.calls.live_count(), self.transactions.len(), self.waiting);
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Exchange {
     pub(crate) call: Option<CallKey>,
     /// The epoch of the call that it ended: its answer waits for the record.
     pub(crate) ended_call: Option<u64>,
+    /// Whether its dialog is of a call that this core does not know.
+    pub(crate) is_stranger: bool,
     /// Whether it is the INVITE that sets a call up.
     pub(crate) is_setup: bool,
     /// Whether the caller does not want it any more.

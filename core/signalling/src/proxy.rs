@@ -100,6 +100,7 @@ impl Core {
             forward: None,
             call: None,
             ended_call: None,
+            is_stranger: false,
             is_setup,
             is_cancelled: false,
             cancel_reason: None,

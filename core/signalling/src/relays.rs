@@ -78,6 +78,17 @@ impl<T> Relays<T> {
         self.links.len()
     }
 
+    /// The connected relays.
+    pub(crate) fn nodes(&self) -> Vec<Arc<str>> {
+        self.links.iter().map(|link| Arc::clone(&link.node)).collect()
+    }
+
+    /// The relay that everybody takes who asks for the same number, as long as relays neither come nor go.
+    pub(crate) fn agreed(&self, number: u64) -> Option<Arc<str>> {
+        let index = number.checked_rem(self.links.len() as u64)?;
+        Some(Arc::clone(&self.links.get(usize::try_from(index).ok()?)?.node))
+    }
+
     /// The relay for a new session: the connected ones in turn.
     pub(crate) fn choose(&mut self) -> Option<Arc<str>> {
         self.turn = self.turn.wrapping_add(1);
@@ -99,7 +110,8 @@ impl<T> Relays<T> {
         let kind = match &request {
             Request::Offer(_) => RelayRequest::Offer,
             Request::Answer(_) => RelayRequest::Answer,
-            Request::Delete { .. } | Request::Query { .. } => RelayRequest::Delete,
+            Request::Delete { .. } => RelayRequest::Delete,
+            Request::Query { .. } => RelayRequest::Query,
         };
         self.last_id += 1;
         let id = self.last_id;

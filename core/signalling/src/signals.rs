@@ -51,6 +51,7 @@ pub(crate) struct Signals {
     relay_requests: Counter<(RelayRequest, RelayOutcome)>,
     relay_seconds: Histogram<(RelayRequest,)>,
     records: Counter<(RecordOutcome,)>,
+    strangers: CounterHandle,
     store_failures: CounterHandle,
     edges: Gauge<()>,
     relays: Gauge<()>,
@@ -149,6 +150,11 @@ impl Signals {
             relay_requests: c.counter("relay_requests_total", "Requests to the media relay, by outcome."),
             relay_seconds: c.histogram("relay_request_seconds", "Time that the relay took.", SECONDS_FAST),
             records: c.counter("call_records_total", "Call records, by what became of them."),
+            strangers: plain(
+                &c,
+                "unknown_byes_total",
+                "BYE requests carried on for calls that this core does not know, as after a restart.",
+            ),
             store_failures: plain(&c, "store_failures_total", "Store requests that failed or were too slow."),
             edges: c.gauge("edges", "Edges that are connected now."),
             relays: c.gauge("relays", "Relays that are connected now."),
@@ -386,6 +392,19 @@ impl Signals {
             let call_id = Some(Pii::new(call_id.to_owned()));
             self.emitter.log(COMPONENT, Severity::Error, "call record not written", vec![], None, call_id);
         }
+    }
+
+    /// The BYE of a call that is not known here was carried on.
+    pub(crate) fn stranger_ended(&self) {
+        self.strangers.inc();
+    }
+
+    /// Calls that are not known here came to their end.
+    pub(crate) fn strangers_passed(&self, byes: usize, sessions: usize) {
+        let attributes = vec![("byes".into(), count(byes)), ("relay_sessions".into(), count(sessions))];
+        let message =
+            "calls ended that this core does not know, as after a restart; no call record is written";
+        self.log(Severity::Warn, message, attributes);
     }
 
     /// A store request failed or took too long.

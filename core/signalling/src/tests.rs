@@ -5,3 +5,4 @@ mod chaos;
 mod failing;
 mod house;
 mod registering;
+mod restarting;

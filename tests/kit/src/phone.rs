@@ -7,6 +7,7 @@ mod callee;
 mod caller;
 mod dialog;
 mod endpoint;
+mod hang_up;
 mod register;
 mod report;
 

@@ -28,6 +28,8 @@ pub(crate) enum Control {
     Drain,
     /// Stop as soon as the calls that are left have been ended.
     Stop,
+    /// Stop as a crash would.
+    Kill,
 }
 
 /// A store request that came to an end.
@@ -75,12 +77,17 @@ pub(crate) enum Alarm {
 pub(crate) enum Then {
     /// Forward the exchange's request with the new body.
     Forward { id: TransactionId },
-    /// Forward a response of a branch with the new body.
-    Respond { branch: TransactionId, response: Arc<Received> },
+    /// Forward a response of a branch with the new body. The branch may be forgotten by then: over a connection, its
+    /// transaction ends with the response.
+    Respond { exchange: TransactionId, branch: TransactionId, response: Arc<Received> },
     /// Forward an ACK with the new body.
     Acknowledge { ack: Arc<Received> },
     /// Close the books of the call of this epoch with the relay's report.
     Close { epoch: u64 },
+    /// Count the session that was freed, if the relay had one.
+    Free,
+    /// Nothing: the relay knows now whose the session is.
+    Claim,
 }
 
 impl Core {
@@ -107,6 +114,7 @@ impl Core {
             RelayEvent::Up { node, link, sender } => {
                 self.relays.connected(Arc::clone(&node), link, sender);
                 self.signals.relay_connected(&node, self.relays.connected_count());
+                self.claim_sessions(&node);
             }
             RelayEvent::Down { node, link } => {
                 let orphans = self.relays.lost(link);

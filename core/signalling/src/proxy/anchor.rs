@@ -34,8 +34,12 @@ impl Core {
         let is_offer_pending = self.calls.get(&key).is_some_and(|call| call.is_offer_delayed);
         let role =
             if request.method == MethodName::Prack && is_offer_pending { Role::Answer } else { Role::Offer };
-        let sdp = sdp.to_vec();
-        if let Err(refusal) = self.describe(&key, role, from, sdp, &request, Then::Forward { id }) {
+        let (sdp, then, is_stranger) = (sdp.to_vec(), Then::Forward { id }, exchange.is_stranger);
+        let asked = match is_stranger {
+            true => self.describe_stranger(&key, role, from, sdp, &request, then),
+            false => self.describe(&key, role, from, sdp, &request, then),
+        };
+        if let Err(refusal) = asked {
             self.fail(id, failure_of(refusal));
         }
         true
@@ -55,10 +59,14 @@ impl Core {
             return Some(response);
         };
         let role = if forward.has_offer { Role::Answer } else { Role::Offer };
-        let from = forward.from.other();
+        let (from, is_stranger) = (forward.from.other(), exchange.is_stranger);
         let response = Arc::new(response);
-        let then = Then::Respond { branch, response: Arc::clone(&response) };
-        if let Err(refusal) = self.describe(&key, role, from, sdp, &response, then) {
+        let then = Then::Respond { exchange: id, branch, response: Arc::clone(&response) };
+        let asked = match is_stranger {
+            true => self.describe_stranger(&key, role, from, sdp, &response, then),
+            false => self.describe(&key, role, from, sdp, &response, then),
+        };
+        if let Err(refusal) = asked {
             self.refuse_answer(id, branch, &response, refusal);
         }
         None
@@ -67,9 +75,15 @@ impl Core {
     /// Takes the answer in an ACK to the relay; false when there is none.
     pub(super) fn anchor_ack(&mut self, ack: &Arc<Received>) -> bool {
         let Some(sdp) = ack.sdp().filter(|_| self.config.anchor_media) else { return false };
-        let Some(key) = self.call_key(ack.call_id()) else { return false };
-        let Some(leg) = self.calls.get(&key).and_then(|call| call.leg_of(&ack.message)) else { return false };
         let then = Then::Acknowledge { ack: Arc::clone(ack) };
+        let Some(key) = self.call_key(ack.call_id()) else {
+            let Some(leg) = self.routes_used(&ack.message).leg.filter(|_| self.is_stranger(ack)) else {
+                return false;
+            };
+            let key: CallKey = ack.call_id().into();
+            return self.describe_stranger(&key, Role::Answer, leg.other(), sdp.to_vec(), ack, then).is_ok();
+        };
+        let Some(leg) = self.calls.get(&key).and_then(|call| call.leg_of(&ack.message)) else { return false };
         // Without the relay the call has no sound, but it has an ACK; the relay's notice will end it.
         self.describe(&key, Role::Answer, leg, sdp.to_vec(), ack, then).is_ok()
     }
@@ -97,11 +111,44 @@ impl Core {
             region: call.region.as_str().to_owned(),
             trace_id: call.root.trace_id.0,
         };
+        self.ask_description(&relay, role, description, then)
+    }
+
+    /// The same for a call that this core does not know. Its session is most likely on the one relay there is; on
+    /// another, both legs are described anew and meet there.
+    fn describe_stranger(
+        &mut self,
+        key: &CallKey,
+        role: Role,
+        from: Leg,
+        sdp: Vec<u8>,
+        by: &Received,
+        then: Then,
+    ) -> Result<(), Refusal> {
+        let relay = self.relays.agreed(self.hash(key)).ok_or(Refusal::Unavailable)?;
+        let description = Description {
+            session: SessionKey(key.to_string()),
+            from,
+            sdp,
+            signalled_from: by.source.ip(),
+            region: by.region.as_str().to_owned(),
+            trace_id: by.trace_id.0,
+        };
+        self.ask_description(&relay, role, description, then)
+    }
+
+    fn ask_description(
+        &mut self,
+        relay: &str,
+        role: Role,
+        description: Description,
+        then: Then,
+    ) -> Result<(), Refusal> {
         let request = match role {
             Role::Offer => Request::Offer(description),
             Role::Answer => Request::Answer(description),
         };
-        self.ask_relay(&relay, request, then).map_err(|_| Refusal::Unavailable)
+        self.ask_relay(relay, request, then).map_err(|_| Refusal::Unavailable)
     }
 
     /// Sends a request to a relay and bounds the wait for its reply.
@@ -125,20 +172,18 @@ impl Core {
                 }
             }
             (Then::Forward { id }, reply) => self.fail(id, failure_of(refusal_of(&reply))),
-            (Then::Respond { branch, response }, Reply::Description { sdp }) => {
-                if let Some(exchange) = self.branches.get(&branch).and_then(|branch| branch.exchange) {
-                    self.pass_on(exchange, branch, &response, Some(&sdp));
-                }
+            (Then::Respond { exchange, branch, response }, Reply::Description { sdp }) => {
+                self.pass_on(exchange, branch, &response, Some(&sdp));
             }
-            (Then::Respond { branch, response }, reply) => {
-                if let Some(exchange) = self.branches.get(&branch).and_then(|branch| branch.exchange) {
-                    self.refuse_answer(exchange, branch, &response, refusal_of(&reply));
-                }
+            (Then::Respond { exchange, branch, response }, reply) => {
+                self.refuse_answer(exchange, branch, &response, refusal_of(&reply));
             }
             (Then::Acknowledge { ack }, Reply::Description { sdp }) => self.forward_ack(&ack, Some(&sdp)),
             (Then::Acknowledge { ack }, _) => self.forward_ack(&ack, None),
             (Then::Close { epoch }, Reply::Deleted(report)) => self.on_session_closed(epoch, Some(*report)),
             (Then::Close { epoch }, _) => self.on_session_closed(epoch, None),
+            (Then::Free, Reply::Deleted(_)) => self.on_session_freed(),
+            (Then::Free | Then::Claim, _) => {}
         }
     }
 

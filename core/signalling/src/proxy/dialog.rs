@@ -26,6 +26,8 @@ pub(crate) struct RoutesUsed {
     pub(crate) count: usize,
     /// The last of them: it names the flow to leave by.
     pub(crate) last: Option<String>,
+    /// The leg that the last one leads to.
+    pub(crate) leg: Option<Leg>,
 }
 
 impl Core {
@@ -38,6 +40,7 @@ impl Core {
             }
             used.count += 1;
             used.last = Some(route.uri.as_str().to_owned());
+            used.leg = route.uri.param("leg").flatten().and_then(leg_named);
         }
         used
     }
@@ -57,27 +60,34 @@ impl Core {
     ) {
         let token_hop = used.last.as_deref().and_then(|route| self.hop_by_token(route, &request.edge));
         let place = self.place_in_call(request);
-        if place.is_none() && request.method == MethodName::Invite {
+        let is_stranger = place.is_none() && self.is_stranger(request);
+        // Without its leg, a description cannot pass through the relay.
+        let is_placed = place.is_some() || is_stranger && (used.leg.is_some() || !self.config.anchor_media);
+        if request.method == MethodName::Invite && !is_placed {
             // Its call is over or was never here: there is no session to change.
             return self.fail(id, Failure::plain(481, CallCause::Rejected));
         }
         let (call, from, seen_hop) = match place {
             Some((key, leg, hop)) => (Some(key), leg, hop),
-            None => (None, Leg::Caller, None),
+            None => (None, used.leg.map_or(Leg::Caller, Leg::other), None),
         };
         let Some(hop) = seen_hop.or(token_hop) else {
             return self.fail(id, Failure::plain(481, CallCause::Rejected));
         };
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.call = call.clone();
+            exchange.is_stranger = is_stranger;
+            let is_anchored = is_stranger && used.leg.is_some();
+            exchange.call = call.clone().or_else(|| is_anchored.then(|| request.call_id().into()));
         }
         let mut destinations = VecDeque::from([Destination { hop, uri: None, path: Vec::new() }]);
         if let Some(key) = &call {
             destinations.extend(self.other_flows(key, from.other(), &request.message));
         }
         self.begin_forward(id, destinations, used.count, false, from);
-        if let Some(key) = call.filter(|_| request.method == MethodName::Bye) {
-            self.on_bye(id, &key, from);
+        match call {
+            Some(key) if request.method == MethodName::Bye => self.on_bye(id, &key, from),
+            None if request.method == MethodName::Bye && is_stranger => self.on_stranger_bye(request),
+            _ => {}
         }
     }
 
@@ -154,11 +164,18 @@ impl Core {
         Some(Hop { edge, target: Target::Flow(FlowToken(token.to_owned())), transport, peer: None })
     }
 
-    /// The Record-Route and Path value that names a flow of ours.
-    pub(crate) fn route_of(&self, hop: &Hop) -> Option<String> {
+    /// The Record-Route value that names a flow of ours, and the leg of the call that is reached by it: a core that
+    /// does not know the call reads both from the Route.
+    pub(crate) fn route_of(&self, hop: &Hop, leg: Leg) -> Option<String> {
         let address = self.edges.address(&hop.edge, hop.transport)?;
         let Target::Flow(FlowToken(token)) = &hop.target else { return None };
         let transport = hop.transport.uri_token();
-        Some(format!("<sip:{token}@{}:{};transport={transport};lr>", address.host, address.port))
+        let (host, port, leg) = (&address.host, address.port, leg.as_str());
+        Some(format!("<sip:{token}@{host}:{port};transport={transport};lr;leg={leg}>"))
     }
+}
+
+/// The leg that a Route names.
+fn leg_named(name: &str) -> Option<Leg> {
+    [Leg::Caller, Leg::Callee].into_iter().find(|leg| leg.as_str() == name)
 }

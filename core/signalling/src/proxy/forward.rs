@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use belfry_relay_api::Leg;
 use belfry_signal::{Cause, Room, SpanContext, TraceId, now_unix_nanos};
 use belfry_sip_proto::digest::Credentials;
 use belfry_sip_proto::transaction::{ClientKey, ClientRequest, MethodKind, TransactionId};
@@ -162,8 +163,8 @@ impl Core {
         }
         if is_recorded {
             // The caller's side first, so that the callee's stands on top (RFC 5658 section 4).
-            for hop in [&hop_of(request), hop] {
-                if let Some(route) = self.route_of(hop) {
+            for (hop, leg) in [(&hop_of(request), Leg::Caller), (hop, Leg::Callee)] {
+                if let Some(route) = self.route_of(hop, leg) {
                     edit = edit.prepend(HeaderName::RecordRoute, &route);
                 }
             }

@@ -247,6 +247,8 @@ label_enum! {
         Answer = "answer",
         /// The end of a session.
         Delete = "delete",
+        /// A look at a session.
+        Query = "query",
     }
 }
 

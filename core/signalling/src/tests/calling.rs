@@ -44,8 +44,8 @@ async fn a_call_goes_from_invite_to_its_record() {
     let via = &invite.values(HeaderName::Via)[0];
     assert!(via.starts_with("SIP/2.0/WSS edge.test:8443;branch=z9hG4bK"), "{via}");
     let routes = invite.values(HeaderName::RecordRoute);
-    assert_eq!(routes[0], "<sip:token-bob-wss@edge.test:8443;transport=wss;lr>");
-    assert_eq!(routes[1], "<sip:token-alice-udp@edge.test:5060;transport=udp;lr>");
+    assert_eq!(routes[0], "<sip:token-bob-wss@edge.test:8443;transport=wss;lr;leg=callee>");
+    assert_eq!(routes[1], "<sip:token-alice-udp@edge.test:5060;transport=udp;lr;leg=caller>");
     assert_eq!(invite.header(HeaderName::MaxForwards), "69");
     assert!(invite.message.request_uri().starts_with("sip:bob@192.0.2.7:"));
     assert!(!invite.text().contains("Proxy-Authorization"), "credentials for us do not travel on");

@@ -199,7 +199,7 @@ impl House {
 
     /// Stops the core as a crash would and starts it again; the edge and the relay stay.
     pub(super) async fn restart(&mut self) {
-        self.core.drain(Duration::ZERO).await;
+        self.core.kill().await;
         let deps = Deps {
             registry: self.registry.clone(),
             mesh: self.mesh.clone(),

@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep_until};
 use super::AnswerPlan;
 use super::caller::answer_within_call;
 use super::dialog::Dialog;
-use super::endpoint::{Endpoint, Requests, T1, T2, branch, token};
+use super::endpoint::{Endpoint, Requests, T1, T2, token};
+use super::hang_up::hang_up;
 use super::report::{CallOutcome, CallReport};
 use crate::error::Error;
 use crate::media::{Media, Remote, Sound};
@@ -106,14 +107,18 @@ impl Callee<'_> {
         self.report.answered_after = Some(answered - self.start);
         let every = self.endpoint.config.report_interval;
         let sound = media.start(remote, Tone::CALLEE, Tone::CALLER, every);
-        let outcome = match self.insist(ok).await {
-            Ok(true) => Ok(CallOutcome::Ended),
+        let talked = match self.insist(ok).await {
+            Ok(true) => Ok(true),
             Ok(false) => self.talk(talk, &description).await,
             Err(error) => Err(error),
         };
         self.report.talked = answered.elapsed();
         self.report.heard = Sound::stop(sound).await;
-        outcome
+        if talked? {
+            return Ok(CallOutcome::Ended);
+        }
+        let dialog = Dialog::of_callee(&self.invite, &self.tag);
+        hang_up(self.endpoint, dialog.ok_or(Error::Protocol("the call has no contact"))?).await
     }
 
     /// Sends a final response until its ACK comes; whether the call ended instead.
@@ -145,23 +150,16 @@ impl Callee<'_> {
         }
     }
 
-    /// Talks until the caller hangs up, or the plan says so.
-    async fn talk(&mut self, talk: Option<Duration>, description: &str) -> Result<CallOutcome, Error> {
+    /// Talks until the caller hangs up, or the plan says so; whether it was the caller.
+    async fn talk(&mut self, talk: Option<Duration>, description: &str) -> Result<bool, Error> {
         let until = talk.map(|talk| Instant::now() + talk);
         loop {
             tokio::select! {
-                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
-                    let mut dialog = Dialog::of_callee(&self.invite, &self.tag)
-                        .ok_or(Error::Protocol("the call has no contact"))?;
-                    let bye = dialog.request(self.endpoint, "BYE", &branch());
-                    let status = self.endpoint.transact(bye).await?.status();
-                    let is_ended = status == Some(200);
-                    return Ok(if is_ended { CallOutcome::Ended } else { CallOutcome::Failed("bye_refused") });
-                }
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return Ok(false),
                 request = self.requests.next() => {
                     let request = request.ok_or(Error::ConnectionLost)?;
                     if answer_within_call(self.endpoint, &request, Some(description)).await? {
-                        return Ok(CallOutcome::Ended);
+                        return Ok(true);
                     }
                 }
             }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::CallPlan;
 use super::dialog::Dialog;
 use super::endpoint::{Endpoint, Requests, Responses, branch, token};
+use super::hang_up::hang_up;
 use super::register::{answer, answer_header, best_challenge};
 use super::report::{CallOutcome, CallReport};
 use crate::error::Error;
@@ -66,48 +67,35 @@ impl Caller<'_> {
         };
         let answered = Instant::now();
         self.report.answered_after = Some(answered - self.start);
-        let mut dialog =
-            Dialog::of_caller(&ok, sequence).ok_or(Error::Protocol("the answer has no contact"))?;
+        let dialog = Dialog::of_caller(&ok, sequence).ok_or(Error::Protocol("the answer has no contact"))?;
         let ack = dialog.ack(self.endpoint, &super::endpoint::branch());
         self.endpoint.acknowledge(&branch, ack).await?;
         let Some(remote) = Remote::from_description(ok.body()) else {
-            self.hang_up(&mut dialog).await?;
+            hang_up(self.endpoint, dialog).await?;
             return Ok(CallOutcome::Failed("no_session_description"));
         };
         let every = self.endpoint.config.report_interval;
         let sound = media.start(remote, Tone::CALLER, Tone::CALLEE, every);
-        let outcome = self.talk(&mut dialog, &mut requests, answered).await;
+        let talked = self.talk(&mut requests, answered).await;
+        // Who hangs up neither speaks nor listens while the BYE is under way (RFC 3261 section 15.1.1).
         self.report.talked = answered.elapsed();
         self.report.heard = Sound::stop(sound).await;
-        outcome
+        if talked? { Ok(CallOutcome::Ended) } else { hang_up(self.endpoint, dialog).await }
     }
 
-    /// Talks until the plan or the other side ends the call.
-    async fn talk(
-        &mut self,
-        dialog: &mut Dialog,
-        requests: &mut Requests,
-        answered: Instant,
-    ) -> Result<CallOutcome, Error> {
+    /// Talks until the plan or the other side ends the call; whether it was the other side.
+    async fn talk(&mut self, requests: &mut Requests, answered: Instant) -> Result<bool, Error> {
         let until = answered + self.plan.talk;
         loop {
             tokio::select! {
-                () = sleep_until(until) => return self.hang_up(dialog).await,
+                () = sleep_until(until) => return Ok(false),
                 request = requests.next() => {
                     let request = request.ok_or(Error::ConnectionLost)?;
                     if answer_within_call(self.endpoint, &request, None).await? {
-                        return Ok(CallOutcome::Ended);
+                        return Ok(true);
                     }
                 }
             }
-        }
-    }
-
-    async fn hang_up(&self, dialog: &mut Dialog) -> Result<CallOutcome, Error> {
-        let bye = dialog.request(self.endpoint, "BYE", &branch());
-        match self.endpoint.transact(bye).await?.status().unwrap_or(0) {
-            200 => Ok(CallOutcome::Ended),
-            _ => Ok(CallOutcome::Failed("bye_refused")),
         }
     }
 

@@ -36,6 +36,20 @@ fn plan() -> CallPlan {
 }
 
 #[tokio::test]
+async fn a_bye_that_reached_nobody_is_sent_again() {
+    let exchange = Exchange::start(Algorithm::Sha256, 0).await;
+    let bob = registered(config(&exchange, "bob", Transport::Tcp)).await;
+    let alice = registered(config(&exchange, "alice", Transport::Tcp)).await;
+    exchange.byes_to_refuse.store(3, Ordering::Relaxed);
+    let report = alice.call(&bob.address_of_record(), plan()).await;
+    assert_eq!(report.outcome, CallOutcome::Failed("bye_refused"));
+    let answered = bob.next_answered().await.expect("bob was called");
+    assert!(answered.is_completed(), "{answered:?}");
+    assert_eq!(exchange.byes_to_refuse.load(Ordering::Relaxed), 0);
+    assert_eq!((alice.calls(), bob.calls()), (0, 0));
+}
+
+#[tokio::test]
 async fn phones_call_each_other_over_every_transport() {
     let exchange = Exchange::start(Algorithm::Sha256, 0).await;
     let bob = registered(config(&exchange, "bob", Transport::Wss)).await;

@@ -34,6 +34,8 @@ pub(crate) struct Exchange {
     pub(crate) wss: SocketAddr,
     pub(crate) trust: Trust,
     pub(crate) seen: Arc<AtomicU64>,
+    /// How many BYEs are still to be answered as an edge without a core does.
+    pub(crate) byes_to_refuse: Arc<AtomicU64>,
 }
 
 struct Core {
@@ -41,18 +43,20 @@ struct Core {
     flows: Mutex<Vec<Flow>>,
     bindings: Mutex<HashMap<String, usize>>,
     seen: Arc<AtomicU64>,
+    byes_to_refuse: Arc<AtomicU64>,
     /// Every how-manieth datagram is lost; 0 for none.
     lose_every: u64,
 }
 
 impl Exchange {
     pub(crate) async fn start(algorithm: Algorithm, lose_every: u64) -> Self {
-        let seen = Arc::new(AtomicU64::new(0));
+        let (seen, byes_to_refuse) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let core = Arc::new(Core {
             algorithm,
             flows: Mutex::default(),
             bindings: Mutex::default(),
             seen: Arc::clone(&seen),
+            byes_to_refuse: Arc::clone(&byes_to_refuse),
             lose_every,
         });
         let (trust, acceptor) = certificates();
@@ -78,7 +82,7 @@ impl Exchange {
                 }
             });
         }
-        Self { udp, tcp: addresses[0], tls: addresses[1], wss: addresses[2], trust, seen }
+        Self { udp, tcp: addresses[0], tls: addresses[1], wss: addresses[2], trust, seen, byes_to_refuse }
     }
 }
 
@@ -127,6 +131,13 @@ impl Core {
         if message.method() == "REGISTER" {
             let answer = self.register(&message, from);
             return self.send(from, answer);
+        }
+        let refuse = |left: u64| left.checked_sub(1);
+        if message.method() == "BYE"
+            && self.byes_to_refuse.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refuse).is_ok()
+        {
+            let retry_after = [(HeaderName::RetryAfter, "0")];
+            return self.send(from, build::response_to(&message, 503, None, Some("x"), &retry_after));
         }
         let user = message.uri().and_then(|uri| uri.user().map(str::to_owned)).unwrap_or_default();
         let to = self.bindings.lock().expect("whole").get(&user).copied();

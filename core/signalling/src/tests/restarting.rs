@@ -1,0 +1,130 @@
+//! A core that was killed and is back: the calls of before go on by their tokens, and can end.
+
+use belfry_signal::record::Body;
+use belfry_signal::{Severity, Value};
+use belfry_sip_proto::HeaderName;
+
+use super::house::{Heard, House, Phone, SDP};
+use crate::handle::Transport;
+
+/// A call that is up while its core is killed and started again: the INVITE as the callee got it, the 200 as the
+/// caller got it.
+async fn survivors(house: &mut House, call_id: &str) -> (Phone, Phone, Heard, Heard) {
+    let (alice, bob) = (Phone::new("alice", Transport::Udp), Phone::new("bob", Transport::Wss));
+    house.register(&alice).await;
+    house.register(&bob).await;
+    house.call(&alice, "bob", call_id, SDP).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    house.say_with(&bob, &invite.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())), SDP);
+    let answered = house.hear_status(&alice, 200).await;
+    house.say(&alice, &house.in_dialog(&alice, "ACK", 2, &answered, &bob.contact(), None));
+    house.hear_request(&bob, "ACK").await;
+    house.restart().await;
+    house.until(|text| text.contains("core_relays 1")).await;
+    assert_eq!(house.core.live_calls(), 0);
+    (alice, bob, invite, answered)
+}
+
+#[tokio::test]
+async fn a_bye_of_before_the_restart_arrives_and_frees_the_session() {
+    for is_caller in [true, false] {
+        let mut house = House::new().await;
+        let (alice, bob, invite, answered) = survivors(&mut house, "before").await;
+        house.emitted();
+        let (from, to, bye) = if is_caller {
+            (&alice, &bob, house.in_dialog(&alice, "BYE", 3, &answered, &bob.contact(), None))
+        } else {
+            (&bob, &alice, house.in_dialog(&bob, "BYE", 1, &invite, &alice.contact(), Some("tb")))
+        };
+        house.say(from, &bye);
+        let bye = house.hear_request(to, "BYE").await;
+        assert_eq!(bye.values(HeaderName::Route).len(), 0, "both Routes named us");
+        house.say(to, &bye.answer("200 OK", "", ""));
+        house.hear_status(from, 200).await;
+        assert_eq!(house.metric("core_unknown_byes_total"), Some(1.0));
+        house
+            .until(|text| text.contains("core_relay_requests_total{outcome=\"done\",request=\"delete\"} 1"))
+            .await;
+        assert_eq!(house.relay.asked(), ["offer caller", "answer callee", "delete"]);
+        assert_eq!(house.state.call_records_count().await.expect("readable"), 0, "nobody has its books");
+        let told = told_of_strangers(&mut house).await;
+        assert_eq!(told, [("byes".to_owned(), Value::Int(1)), ("relay_sessions".to_owned(), Value::Int(1))]);
+    }
+}
+
+/// The attributes of the warning about calls that are not known, which comes with the next sweep.
+async fn told_of_strangers(house: &mut House) -> Vec<(String, Value)> {
+    for _ in 0..500 {
+        for body in house.emitted() {
+            if let Body::Log(log) = body
+                && log.severity == Severity::Warn
+                && log.message.contains("does not know")
+            {
+                return log
+                    .attributes
+                    .iter()
+                    .map(|(name, value)| (name.to_string(), value.clone()))
+                    .collect();
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the log says nothing");
+}
+
+#[tokio::test]
+async fn requests_of_before_the_restart_find_their_way_by_token() {
+    let mut house = House::new().await;
+    let (alice, bob, invite, answered) = survivors(&mut house, "carried").await;
+    house.say(&alice, &house.in_dialog(&alice, "INFO", 3, &answered, &bob.contact(), None));
+    let info = house.hear_request(&bob, "INFO").await;
+    house.say(&bob, &info.answer("200 OK", "", ""));
+    house.hear_status(&alice, 200).await;
+    // A new description still passes through the relay, as the leg's that sent it.
+    house.say_with(&bob, &house.in_dialog(&bob, "INVITE", 1, &invite, &alice.contact(), Some("tb")), SDP);
+    house.hear_status(&bob, 100).await;
+    let again = house.hear_request(&alice, "INVITE").await;
+    assert!(again.text().contains("m=audio 30000"), "{}", again.text());
+    house.say_with(&alice, &again.answer("200 OK", "", &format!("Contact: {}\n", alice.contact())), SDP);
+    let agreed = house.hear_status(&bob, 200).await;
+    assert!(agreed.text().contains("m=audio 20000"), "{}", agreed.text());
+    house.say(&bob, &house.in_dialog(&bob, "ACK", 1, &invite, &alice.contact(), Some("tb")));
+    house.hear_request(&alice, "ACK").await;
+    house.say_with(&alice, &house.in_dialog(&alice, "UPDATE", 4, &answered, &bob.contact(), None), SDP);
+    let update = house.hear_request(&bob, "UPDATE").await;
+    house.say_with(&bob, &update.answer("200 OK", "", ""), SDP);
+    house.hear_status(&alice, 200).await;
+    let asked = house.relay.asked();
+    assert_eq!(asked[2..], ["offer callee", "answer caller", "offer caller", "answer callee"]);
+    assert_eq!(house.metric("core_unknown_byes_total"), Some(0.0));
+}
+
+#[tokio::test]
+async fn an_offer_in_the_acknowledgement_of_before_is_answered_through_the_relay() {
+    let mut house = House::new().await;
+    let (alice, bob, _, answered) = survivors(&mut house, "delayed").await;
+    house.say(&alice, &house.in_dialog(&alice, "INVITE", 3, &answered, &bob.contact(), None));
+    house.hear_status(&alice, 100).await;
+    let again = house.hear_request(&bob, "INVITE").await;
+    house.say_with(&bob, &again.answer("200 OK", "", &format!("Contact: {}\n", bob.contact())), SDP);
+    house.hear_status(&alice, 200).await;
+    house.say_with(&alice, &house.in_dialog(&alice, "ACK", 3, &answered, &bob.contact(), None), SDP);
+    let ack = house.hear_request(&bob, "ACK").await;
+    assert!(ack.text().contains("m=audio 20000"), "{}", ack.text());
+    assert_eq!(house.relay.asked()[2..], ["offer callee", "answer caller"]);
+}
+
+#[tokio::test]
+async fn a_change_of_a_call_that_nobody_has_frees_its_session() {
+    let mut house = House::new().await;
+    let (alice, bob, _, answered) = survivors(&mut house, "gone").await;
+    house.say_with(&alice, &house.in_dialog(&alice, "INVITE", 3, &answered, &bob.contact(), None), SDP);
+    house.hear_status(&alice, 100).await;
+    let again = house.hear_request(&bob, "INVITE").await;
+    house.say(&bob, &again.answer("481 Call/Transaction Does Not Exist", "", ""));
+    house.hear_request(&bob, "ACK").await;
+    house.hear_status(&alice, 481).await;
+    house
+        .until(|text| text.contains("core_relay_requests_total{outcome=\"done\",request=\"delete\"} 1"))
+        .await;
+}
