@@ -4,8 +4,17 @@
 use std::fs;
 use std::path::PathBuf;
 
-/// Evals per file that pass, and whether that is all of them.
-const EXPECTED: &[(&str, usize)] = &[];
+/// Files that are complete, with the number of their evals: all pass, and stay passing.
+const COMPLETE: &[(&str, usize)] = &[
+    ("aggregators.test", 160),
+    ("functions.test", 431),
+    ("histograms.test", 185),
+    ("literals.test", 25),
+    ("native_histograms.test", 522),
+    ("operators.test", 214),
+    ("selectors.test", 31),
+    ("staleness.test", 17),
+];
 
 #[test]
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is the point of this test")]
@@ -29,10 +38,9 @@ fn conformance_scripts_pass() {
         for failure in &report.failed {
             println!("  {name}:{}: {}", failure.line, failure.text);
         }
-        if let Some((_, passes)) = EXPECTED.iter().find(|(expected, _)| *expected == name)
-            && report.passed < *passes
-        {
-            faults.push(format!("{name}: {} passed, expected {passes}", report.passed));
+        let Some((_, passes)) = COMPLETE.iter().find(|(complete, _)| *complete == name) else { continue };
+        if report.passed < *passes || !report.failed.is_empty() {
+            faults.push(format!("{name}: {} passed, {} failed", report.passed, report.failed.len()));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));

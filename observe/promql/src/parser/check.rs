@@ -87,7 +87,10 @@ fn operands(text: &str, expr: &Expr) -> Result<(), Error> {
             ValueType::Scalar => scalars += 1,
             ValueType::InstantVector => {}
             _ => {
-                return fail(side.span, "binary expression must contain only scalar and instant vector types");
+                return fail(
+                    side.span,
+                    "binary expression must contain only scalar and instant vector types",
+                );
             }
         }
     }
