@@ -8,13 +8,15 @@ use super::{Evaluator, Grid};
 use crate::ast::{Aggregate, AggregateOp, Span};
 use crate::error::Error;
 use crate::histogram::{self, Histogram, Kahan};
-use crate::labels::{Labels, is_valid_label_name};
+use crate::labels::{Labels, METRIC_NAME, is_valid_label_name};
 use crate::source::Value;
 use crate::text::{format_float, quote};
 
 /// A group: its labels and which rows are in it.
 pub(super) struct Members {
     pub(super) labels: Labels,
+    /// Whether a metric name that was grouped by goes away at the end, because it does in one of the rows.
+    pub(super) drops_name: bool,
     pub(super) rows: Vec<usize>,
 }
 
@@ -33,10 +35,11 @@ pub(super) fn groups(aggregate: &Aggregate, rows: &[Row]) -> Vec<Members> {
     for (at, row) in rows.iter().enumerate() {
         let labels = key(aggregate, &row.labels);
         let place = *places.entry(labels.clone()).or_insert_with(|| {
-            groups.push(Members { labels, rows: Vec::new() });
+            groups.push(Members { labels, drops_name: false, rows: Vec::new() });
             groups.len() - 1
         });
         groups[place].rows.push(at);
+        groups[place].drops_name |= row.drops_name && groups[place].labels.has(METRIC_NAME);
     }
     groups
 }
@@ -113,7 +116,7 @@ impl Evaluator<'_> {
                 let share = shares.get(at).copied().unwrap_or(f64::NAN);
                 column.push(self.fold_values(aggregate.op, members, share, aggregate.inner.span));
             }
-            let row = Row { labels: group.labels, drops_name: false, column };
+            let row = Row { labels: group.labels, drops_name: group.drops_name, column };
             if row.has_values() {
                 results.push(row);
             }
@@ -204,10 +207,11 @@ impl Evaluator<'_> {
             return Err(Error::Execution(format!("invalid label name {}", quote(&label))));
         }
         let rows = self.rows(&aggregate.inner, grid)?;
-        let mut places: HashMap<Labels, usize> = HashMap::new();
-        let mut counts: Vec<(Labels, Vec<u32>)> = Vec::new();
+        let mut places: HashMap<(Labels, bool), usize> = HashMap::new();
+        let mut counts: Vec<(Labels, bool, Vec<u32>)> = Vec::new();
         for row in &rows {
             let labels = key(aggregate, &row.labels);
+            let drops_name = row.drops_name && labels.has(METRIC_NAME) && label != METRIC_NAME;
             for (at, value) in row.column.iter().enumerate() {
                 let text = match value {
                     None => continue,
@@ -215,17 +219,17 @@ impl Evaluator<'_> {
                     Some(Value::Histogram(histogram)) => histogram.to_string(),
                 };
                 let labels = labels.with(&label, &text);
-                let place = *places.entry(labels.clone()).or_insert_with(|| {
-                    counts.push((labels, vec![0; grid.count]));
+                let place = *places.entry((labels.clone(), drops_name)).or_insert_with(|| {
+                    counts.push((labels, drops_name, vec![0; grid.count]));
                     counts.len() - 1
                 });
-                counts[place].1[at] += 1;
+                counts[place].2[at] += 1;
             }
         }
         self.spend(counts.len() * grid.count)?;
-        let row = |(labels, counts): (Labels, Vec<u32>)| Row {
+        let row = |(labels, drops_name, counts): (Labels, bool, Vec<u32>)| Row {
             labels,
-            drops_name: false,
+            drops_name,
             column: counts.into_iter().map(|n| (n > 0).then(|| Value::Float(f64::from(n)))).collect(),
         };
         Ok(counts.into_iter().map(row).collect())

@@ -9,7 +9,8 @@ use super::{Evaluator, Grid};
 use crate::ast::{Expr, Extension, Node, Selector};
 use crate::error::Error;
 use crate::labels::{Labels, METRIC_NAME};
-use crate::matcher::Matcher;
+use crate::matcher::{MatchOp, Matcher};
+use crate::source::Value;
 
 /// The info metric if the query names none.
 const TARGET_INFO: &str = "target_info";
@@ -29,8 +30,12 @@ impl Evaluator<'_> {
         };
         let rows = self.rows(&arguments[0], grid)?;
         let mut matchers = wanted.clone();
-        if !wanted.iter().any(|matcher| matcher.name == METRIC_NAME) {
+        let names = || wanted.iter().filter(|matcher| matcher.name == METRIC_NAME);
+        if names().next().is_none() {
             matchers.push(Matcher::equal(METRIC_NAME, TARGET_INFO));
+        } else if names().all(|matcher| matches!(matcher.op, MatchOp::NotEqual | MatchOp::NotRegex)) {
+            // "Not these" alone would find every metric there is.
+            matchers.push(Matcher::new(METRIC_NAME, MatchOp::Regex, ".+_info").map_err(Error::Execution)?);
         }
         let is_info = |labels: &Labels| {
             let mut names = matchers.iter().filter(|matcher| matcher.name == METRIC_NAME);
@@ -38,7 +43,7 @@ impl Evaluator<'_> {
         };
         let selector =
             Selector { matchers: matchers.clone(), offset: None, at: None, extension: Extension::None };
-        let infos = self.select_vector(&selector, grid, Reads::Values)?;
+        let infos = self.select_vector(&selector, grid, Reads::Times)?;
         let mut by_identity: HashMap<Labels, Vec<&Row>> = HashMap::new();
         for info in &infos {
             by_identity.entry(identity(&info.labels)).or_default().push(info);
@@ -60,25 +65,37 @@ impl Evaluator<'_> {
     }
 }
 
+/// The series of each info metric that is in force: of several the one with the newest sample.
+fn newest<'a>(partners: &[&'a Row], at: usize) -> Result<Vec<&'a Row>, Error> {
+    let mut newest: Vec<(f64, &Row)> = Vec::new();
+    for partner in partners {
+        let Some(Value::Float(time)) = partner.column[at] else { continue };
+        match newest.iter_mut().find(|(_, held)| held.metric_name() == partner.metric_name()) {
+            Some((held_time, held)) if *held_time == time => {
+                return Err(Error::Execution(format!(
+                    "found duplicate series for info metric: existing {}, new {}, both at {time}",
+                    held.labels, partner.labels
+                )));
+            }
+            Some(held) if held.0 < time => *held = (time, partner),
+            Some(_) => {}
+            None => newest.push((time, partner)),
+        }
+    }
+    Ok(newest.into_iter().map(|(_, row)| row).collect())
+}
+
 /// One row per set of info labels that was in force at some time.
 fn enriched(row: &Row, partners: &[&Row], data_labels: &[&str], may_lack: bool) -> Result<Vec<Row>, Error> {
     let mut results: Vec<Row> = Vec::new();
     for (at, slot) in row.column.iter().enumerate() {
         let Some(value) = slot else { continue };
         let mut labels = row.labels.clone();
-        let mut seen: HashMap<&str, ()> = HashMap::new();
-        let in_force: Vec<&&Row> = partners.iter().filter(|partner| partner.column[at].is_some()).collect();
+        let in_force = newest(partners, at)?;
         if in_force.is_empty() && !may_lack {
             continue;
         }
         for partner in in_force {
-            if seen.insert(partner.metric_name(), ()).is_some() {
-                return Err(Error::Execution(format!(
-                    "found duplicate series for info metric {}: existing and {}",
-                    partner.metric_name(),
-                    partner.labels
-                )));
-            }
             for (name, info) in partner.labels.iter() {
                 let is_data = name != METRIC_NAME && !identifying().contains(name);
                 let is_wanted = data_labels.is_empty() || data_labels.contains(&name);

@@ -1,6 +1,6 @@
 //! Type rules that hold after the shape is known: arguments, operands, aggregations.
 
-use crate::ast::{Expr, Group, Node, Span, ValueType};
+use crate::ast::{Expr, Extension, Group, Node, Span, ValueType};
 use crate::error::Error;
 use crate::functions::Function;
 
@@ -68,6 +68,7 @@ pub(super) fn types(text: &str, expr: &Expr) -> Result<(), Error> {
             types(text, &aggregate.inner)
         }
         Node::Call(function, arguments) => {
+            extensions(text, function, arguments)?;
             for (at, argument) in arguments.iter().enumerate() {
                 let Some(wanted) = function.arguments.get(at).or(function.arguments.last()) else { continue };
                 want(argument, *wanted, &format!("call to function {:?}", function.name))?;
@@ -76,6 +77,27 @@ pub(super) fn types(text: &str, expr: &Expr) -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+/// `anchored` and `smoothed` have a meaning for some functions only.
+fn extensions(text: &str, function: &Function, arguments: &[Expr]) -> Result<(), Error> {
+    for argument in arguments {
+        let Node::Range(selector, _) = &argument.unwrapped().node else { continue };
+        let (word, allowed): (&str, &[&str]) = match selector.extension {
+            Extension::None => continue,
+            Extension::Anchored => ("anchored", &["changes", "delta", "increase", "rate", "resets"]),
+            Extension::Smoothed => ("smoothed", &["delta", "increase", "rate"]),
+        };
+        if !allowed.contains(&function.name) {
+            let message = format!(
+                "{word} modifier can only be used with: {} - not with {}",
+                allowed.join(", "),
+                function.name
+            );
+            return Err(Error::parse(text, argument.span, message));
+        }
+    }
+    Ok(())
 }
 
 fn operands(text: &str, expr: &Expr) -> Result<(), Error> {
