@@ -14,6 +14,7 @@ mod ranking;
 mod rate;
 mod remarks;
 mod select;
+mod sliding;
 mod times;
 
 use std::sync::Arc;

@@ -111,7 +111,7 @@ impl Evaluator<'_> {
         }
         if let Some(kind) = Kind::of(name) {
             let input = self.range(&arguments[0], grid)?;
-            return self.rates(kind, &input, grid).map(Output::Rows);
+            return self.rates(kind, input, grid).map(Output::Rows);
         }
         if name == "absent_over_time" {
             return self.absent_over_time(&arguments[0], grid).map(Output::Rows);

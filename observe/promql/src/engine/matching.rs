@@ -144,7 +144,7 @@ impl Evaluator<'_> {
         if partners.one.is_empty() && fill_one.is_none() {
             return Ok(());
         }
-        let one_at = unique_partner(sides, signature, &partners.one, grid.count)?;
+        let one_at = unique_partner(sides, signature, &partners.one, fill_many.is_some(), grid.count)?;
         let mut is_matched = vec![false; grid.count];
         for many in &partners.many {
             let many = &sides.many[*many];
@@ -174,9 +174,11 @@ impl Evaluator<'_> {
             rows.extend(built.into_iter().map(|(_, row)| row));
         }
         let Some(fill) = fill_many else { return Ok(()) };
+        // One series stands for all that are missing, known by the labels that were matched on.
+        let missing = Row { labels: signature.clone(), drops_name: false, column: Vec::new() };
         for one in &partners.one {
             let one = &sides.one[*one];
-            let mut row = result_row(binary, one, None, grid.count);
+            let mut row = result_row(binary, &missing, Some(one), grid.count);
             for at in (0..grid.count).filter(|at| !is_matched[*at]) {
                 let Some(value) = &one.column[at] else { continue };
                 row.column[at] = self.pair(binary, span, sides.is_swapped, &Value::Float(fill), value);
@@ -211,6 +213,7 @@ fn unique_partner(
     sides: &Sides,
     signature: &Labels,
     candidates: &[usize],
+    is_filled: bool,
     count: usize,
 ) -> Result<Vec<Option<usize>>, Error> {
     let mut partner: Vec<Option<usize>> = vec![None; count];
@@ -220,7 +223,7 @@ fn unique_partner(
                 continue;
             }
             match partner[at] {
-                Some(held) if sides.many_present[at] => {
+                Some(held) if sides.many_present[at] || is_filled => {
                     let mut pair = [&sides.one[held].labels, &sides.one[*candidate].labels];
                     pair.sort();
                     let hand = if sides.is_swapped { "left" } else { "right" };

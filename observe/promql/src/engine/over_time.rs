@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::aggregate::{extreme, quantile, variance};
 use super::column::Row;
 use super::select::{RangeInput, RangeRow, Window};
+use super::sliding::{Largest, Sliding};
 use super::{Evaluator, Grid};
 use crate::ast::{Expr, Span};
 use crate::error::Error;
@@ -151,7 +152,22 @@ impl Evaluator<'_> {
         grid: Grid,
     ) -> Result<Vec<Row>, Error> {
         let span = input.span;
+        let (mut sums, mut largest) = (Sliding::<Kahan>::new(), Sliding::<Largest>::new());
+        // The smallest of some values is the largest of their opposites.
+        let sign = if name == "min_over_time" { -1.0 } else { 1.0 };
         let mut rows = self.over_windows(input, grid, |this, row, window| match name {
+            "min_over_time" | "max_over_time" if row.histograms.is_empty() => {
+                let best = largest.total(window, &row.floats, |value| sign * value)?;
+                Some(Value::Float(sign * best.0))
+            }
+            "sum_over_time" | "avg_over_time" if row.histograms.is_empty() => {
+                let total = sums.total(window, &row.floats, |value| value)?.total();
+                if !total.is_finite() {
+                    return this.total_over_time(name, row, window, span);
+                }
+                let count = if name == "avg_over_time" { window.floats.len() as f64 } else { 1.0 };
+                Some(Value::Float(total / count))
+            }
             "count_over_time" => Some(Value::Float(window.points() as f64)),
             "present_over_time" => Some(Value::Float(1.0)),
             "last_over_time" => edge(window, true).map(|(_, value)| value),

@@ -86,12 +86,15 @@ fn zero_ratio(kind: Kind, first: f64, change: f64) -> Option<f64> {
 }
 
 impl Evaluator<'_> {
-    pub(super) fn rates(&mut self, kind: Kind, input: &RangeInput, grid: Grid) -> Result<Vec<Row>, Error> {
+    pub(super) fn rates(&mut self, kind: Kind, mut input: RangeInput, grid: Grid) -> Result<Vec<Row>, Error> {
         if input.extension != Extension::None && !kind.is_instant {
-            return self.extended_rates(kind, input, grid);
+            return self.extended_rates(kind, &input, grid);
+        }
+        if kind.is_counter && !kind.is_instant {
+            input.rows.iter_mut().for_each(RangeRow::find_resets);
         }
         let span = input.span;
-        self.over_windows(input, grid, |this, row, window| {
+        self.over_windows(&input, grid, |this, row, window| {
             let name = row.labels.metric_name();
             if kind.is_instant {
                 return this.instant_change(kind, window, span, name);
@@ -119,7 +122,8 @@ impl Evaluator<'_> {
         let name = row.labels.metric_name();
         if let [(first_ms, first), .., (last_ms, _)] = window.floats {
             self.check_counter_name(kind, name, span);
-            let change = change(window.floats, kind.is_counter);
+            let last = window.floats[window.floats.len() - 1].1;
+            let change = last - first + row.lost_in(window);
             let ratio = zero_ratio(kind, *first, change);
             let factor = extrapolation(window, *first_ms, *last_ms, window.floats.len(), ratio) / per;
             return Some(Value::Float(change * factor));

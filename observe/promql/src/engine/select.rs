@@ -27,6 +27,25 @@ pub(super) struct RangeRow {
     pub(super) drops_name: bool,
     pub(super) floats: Vec<(i64, f64)>,
     pub(super) histograms: Vec<(i64, Arc<Histogram>)>,
+    /// Where the floats fall: the place of the point after, and the value before. Only for counters.
+    pub(super) resets: Vec<(usize, f64)>,
+}
+
+impl RangeRow {
+    /// Finds the resets of a counter, once for all windows.
+    pub(super) fn find_resets(&mut self) {
+        let pairs = self.floats.windows(2).enumerate();
+        self.resets =
+            pairs.filter(|(_, pair)| pair[1].1 < pair[0].1).map(|(at, pair)| (at + 1, pair[0].1)).collect();
+    }
+
+    /// What a counter lost in resets inside a window.
+    pub(super) fn lost_in(&self, window: &Window<'_>) -> f64 {
+        let begin = self.resets.partition_point(|(at, _)| *at <= window.first);
+        let inside =
+            self.resets[begin..].iter().take_while(|(at, _)| *at < window.first + window.floats.len());
+        inside.fold(0.0, |lost, (_, value)| lost + value)
+    }
 }
 
 /// A range vector: points, and how a time cuts a window from them.
@@ -53,6 +72,8 @@ impl RangeInput {
 pub(super) struct Window<'a> {
     pub(super) floats: &'a [(i64, f64)],
     pub(super) histograms: &'a [(i64, Arc<Histogram>)],
+    /// The place of the first float among all of the series.
+    pub(super) first: usize,
     /// The window begins after this time.
     pub(super) from_ms: i64,
     pub(super) to_ms: i64,
@@ -216,7 +237,13 @@ impl Evaluator<'_> {
                     series.floats.retain(|(_, value)| !is_stale(*value));
                     series.histograms.retain(|(_, histogram)| !is_stale(histogram.sum));
                     let SeriesData { labels, floats, histograms } = series;
-                    input.rows.push(RangeRow { labels, drops_name: false, floats, histograms });
+                    input.rows.push(RangeRow {
+                        labels,
+                        drops_name: false,
+                        floats,
+                        histograms,
+                        resets: Vec::new(),
+                    });
                 }
                 Ok(input)
             }
@@ -263,7 +290,7 @@ impl Evaluator<'_> {
                     Arc::make_mut(histogram).hint = CounterReset::Unknown;
                 }
             }
-            input.rows.push(RangeRow { labels, drops_name, floats, histograms });
+            input.rows.push(RangeRow { labels, drops_name, floats, histograms, resets: Vec::new() });
         }
         Ok(input)
     }
@@ -285,6 +312,7 @@ impl Evaluator<'_> {
                 let window = Window {
                     floats: floats.slide(&row.floats, from_ms, to_ms),
                     histograms: histograms.slide(&row.histograms, from_ms, to_ms),
+                    first: floats.from,
                     from_ms,
                     to_ms,
                     time_ms,

@@ -20,6 +20,12 @@ impl Kahan {
         self.sum = total;
     }
 
+    /// Adds another running sum.
+    pub(crate) fn merge(&mut self, other: Kahan) {
+        self.add(other.sum);
+        self.lost += other.lost;
+    }
+
     pub(crate) fn total(self) -> f64 {
         if self.sum.is_infinite() { self.sum } else { self.sum + self.lost }
     }
