@@ -9,14 +9,17 @@ use crate::functions;
 use crate::lexer::{self, Token};
 
 /// How deep expressions may nest: a bound on the stack, far above what a person writes.
-const DEPTH_MAX: usize = 128;
+const DEPTH_MAX: usize = 100;
+
+/// How many operators one query may have: `a + a + ...` nests as deep as it is long.
+const OPERATORS_MAX: usize = 400;
 
 /// Parses a query.
 ///
 /// # Errors
 /// `Error::Parse` with line and column if the text is not PromQL or its types do not fit.
 pub fn parse(text: &str) -> Result<Expr, Error> {
-    let mut parser = Parser { text, tokens: lexer::tokens(text)?, at: 0, depth: 0 };
+    let mut parser = Parser { text, tokens: lexer::tokens(text)?, at: 0, depth: 0, operators: 0 };
     if parser.peek() == &Token::End {
         return Err(parser.unexpected("an expression"));
     }
@@ -31,7 +34,7 @@ pub fn parse(text: &str) -> Result<Expr, Error> {
 /// Parses a series as `metric{label="value"}`, as test scripts write it; gives the labels and the rest.
 pub(crate) fn series_head(text: &str) -> Result<(Vec<crate::matcher::Matcher>, usize), Error> {
     let end = series_head_length(text);
-    let mut parser = Parser { text, tokens: lexer::tokens(&text[..end])?, at: 0, depth: 0 };
+    let mut parser = Parser { text, tokens: lexer::tokens(&text[..end])?, at: 0, depth: 0, operators: 0 };
     let matchers = parser.selector_matchers()?;
     Ok((matchers, end))
 }
@@ -61,6 +64,7 @@ pub(crate) struct Parser<'a> {
     tokens: Vec<(Token, Span)>,
     at: usize,
     depth: usize,
+    operators: usize,
 }
 
 impl Parser<'_> {
@@ -131,12 +135,10 @@ impl Parser<'_> {
 
     /// An expression whose operators bind tighter than `strength_min`.
     pub(crate) fn expression(&mut self, strength_min: u8) -> Result<Expr, Error> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return self.fail(self.span(), format!("nested deeper than {DEPTH_MAX} levels"));
-        }
+        self.deeper()?;
         let mut left = self.operand()?;
         while let Some(op) = self.binary_op().filter(|op| op.strength() > strength_min) {
+            self.one_more_operator()?;
             self.advance();
             let (returns_bool, matching) = self.binary_modifiers(op)?;
             // Power binds to the right: 2^3^2 is 2^(3^2).
@@ -146,8 +148,29 @@ impl Parser<'_> {
             let binary = Binary { op, left, right, returns_bool, matching };
             left = Expr { node: Node::Binary(Box::new(binary)), span };
         }
-        self.depth -= 1;
+        self.shallower();
         Ok(left)
+    }
+
+    /// Every recursion passes here and takes its level back when it returns.
+    pub(crate) fn deeper(&mut self) -> Result<(), Error> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return self.fail(self.span(), format!("nested deeper than {DEPTH_MAX} levels"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn shallower(&mut self) {
+        self.depth -= 1;
+    }
+
+    pub(crate) fn one_more_operator(&mut self) -> Result<(), Error> {
+        self.operators += 1;
+        if self.operators > OPERATORS_MAX {
+            return self.fail(self.span(), format!("more than {OPERATORS_MAX} operators"));
+        }
+        Ok(())
     }
 
     fn binary_op(&self) -> Option<BinaryOp> {
@@ -350,3 +373,6 @@ impl Parser<'_> {
         Ok(labels)
     }
 }
+
+#[cfg(test)]
+mod tests;

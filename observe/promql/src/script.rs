@@ -7,7 +7,7 @@ mod points;
 
 use std::sync::atomic::AtomicBool;
 
-use crate::ast::{Expr, Node};
+use crate::ast::{Expr, ValueType};
 use crate::engine::{Options, Times, query_expr};
 use crate::labels::Labels;
 use crate::matcher::MatchOp;
@@ -191,24 +191,11 @@ impl Runner {
     }
 }
 
-/// Whether a query asks for its own start, end, step or range, or would not be one query over a range.
+/// Whether a query asks for its own start, end, step or range, or is none that can run over a range.
 fn depends_on_query_range(expr: &Expr) -> bool {
-    match &expr.node {
-        Node::Number(_) => false,
-        Node::Text(_) | Node::Range(..) => true,
-        Node::Vector(selector) => matches!(selector.at, Some(crate::ast::At::Start | crate::ast::At::End)),
-        Node::Subquery(_) => true,
-        Node::Paren(inner) | Node::Unary { operand: inner, .. } => depends_on_query_range(inner),
-        Node::Binary(binary) => depends_on_query_range(&binary.left) || depends_on_query_range(&binary.right),
-        Node::Aggregate(aggregate) => depends_on_query_range(&aggregate.inner),
-        Node::Call(function, arguments) => {
-            matches!(function.name, "step" | "range" | "start" | "end")
-                || arguments.iter().any(|argument| match &argument.node {
-                    Node::Range(..) | Node::Text(_) | Node::Subquery(_) => false,
-                    _ => depends_on_query_range(argument),
-                })
-        }
-    }
+    let text = expr.to_string();
+    matches!(expr.value_type(), ValueType::Text | ValueType::RangeVector)
+        || ["start()", "end()", "step()", "range()"].iter().any(|word| text.contains(word))
 }
 
 fn eval(command: &str, rest: &str, lines: &[&str]) -> Result<Eval, String> {

@@ -49,6 +49,15 @@ fn limits_and_cancellation_end_a_query() {
 }
 
 #[test]
+fn the_longest_and_deepest_queries_fit_the_stack() {
+    let chain = vec!["calls_total"; 400].join(" or ");
+    let nested = format!("{}calls_total{}", "abs((".repeat(45), "))".repeat(45));
+    for text in [chain, nested] {
+        assert!(run(&text, Times::Instant(600_000)).is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn experimental_parts_are_behind_one_switch() {
     let stable = Options { experimental: false, ..options() };
     let at = Times::Instant(600_000);

@@ -33,7 +33,14 @@ pub(super) fn types(text: &str, expr: &Expr) -> Result<(), Error> {
         fail(found.span, format!("expected type {wanted} in {context}, got {found_type}"))
     };
     match &expr.node {
-        Node::Number(_) | Node::Text(_) | Node::Vector(_) | Node::Range(..) => Ok(()),
+        Node::Number(_) | Node::Text(_) => Ok(()),
+        Node::Vector(selector) | Node::Range(selector, _) => {
+            if selector.matchers.iter().all(|matcher| matcher.matches("")) {
+                let message = "vector selector must contain at least one non-empty matcher";
+                return fail(expr.span, message.to_owned());
+            }
+            Ok(())
+        }
         Node::Paren(inner) => types(text, inner),
         Node::Subquery(subquery) => {
             want(&subquery.inner, ValueType::InstantVector, "subquery").or_else(|error| {
@@ -72,7 +79,11 @@ pub(super) fn types(text: &str, expr: &Expr) -> Result<(), Error> {
             for (at, argument) in arguments.iter().enumerate() {
                 let Some(wanted) = function.arguments.get(at).or(function.arguments.last()) else { continue };
                 want(argument, *wanted, &format!("call to function {:?}", function.name))?;
-                types(text, argument)?;
+                // The second argument of info narrows down what the first one finds.
+                let is_narrowing = function.name == "info" && at == 1;
+                if !is_narrowing || !matches!(argument.node, Node::Vector(_)) {
+                    types(text, argument)?;
+                }
             }
             Ok(())
         }

@@ -9,12 +9,7 @@ use crate::matcher::{MatchOp, Matcher};
 
 impl Parser<'_> {
     pub(super) fn vector_selector(&mut self) -> Result<Node, Error> {
-        let start = self.span().start;
         let matchers = self.selector_matchers()?;
-        if matchers.iter().all(|matcher| matcher.matches("")) {
-            let span = Span { start, end: self.end() };
-            return self.fail(span, "vector selector must contain at least one non-empty matcher");
-        }
         Ok(Node::Vector(Selector { matchers, offset: None, at: None, extension: Extension::None }))
     }
 
@@ -85,6 +80,7 @@ impl Parser<'_> {
         loop {
             let span = self.span();
             if self.accept("[") {
+                self.one_more_operator()?;
                 expr = self.brackets(expr)?;
             } else if self.accept_word("offset") {
                 let offset = self.duration_operand()?;
@@ -189,6 +185,7 @@ impl Parser<'_> {
             if strength <= strength_min {
                 return Ok(left);
             }
+            self.one_more_operator()?;
             self.advance();
             let right = self.duration(if op == DurationOp::Pow { strength - 1 } else { strength })?;
             left = Duration::Compute(op, Box::new(left), Box::new(right));
@@ -196,6 +193,13 @@ impl Parser<'_> {
     }
 
     fn duration_operand(&mut self) -> Result<Duration, Error> {
+        self.deeper()?;
+        let operand = self.duration_primary()?;
+        self.shallower();
+        Ok(operand)
+    }
+
+    fn duration_primary(&mut self) -> Result<Duration, Error> {
         match self.peek().clone() {
             Token::Duration(milliseconds) => {
                 self.advance();
