@@ -206,6 +206,7 @@ impl Evaluator<'_> {
         let found = self.read(selector, from, to)?;
         let mut rows = Vec::with_capacity(found.len());
         for series in found {
+            self.spend(grid.count)?;
             let column = latest(&series, reads, lookback, grid.times().map(reference));
             let row = Row { labels: series.labels, drops_name: false, column };
             if row.has_values() {

@@ -7,6 +7,9 @@ use crate::error::Error;
 /// At most so many steps in one query, as in Prometheus.
 const STEPS_MAX: i64 = 11_000;
 
+/// Times and durations stay within this, so that adding some of them cannot overflow: 285 000 years.
+pub(crate) const MILLIS_MAX: i64 = 9_000_000_000_000_000;
+
 /// Evenly spaced times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Grid {
@@ -18,6 +21,13 @@ pub(crate) struct Grid {
 
 impl Grid {
     pub(super) fn of(times: Times) -> Result<Grid, Error> {
+        let (first, last, step) = match times {
+            Times::Instant(at) => (at, at, 0),
+            Times::Range { start_ms, end_ms, step_ms } => (start_ms, end_ms, step_ms),
+        };
+        if [first, last, step].iter().any(|time| time.abs() > MILLIS_MAX) {
+            return Err(Error::Execution("time out of bounds".to_owned()));
+        }
         match times {
             Times::Instant(at) => Ok(Grid { start: at, step: 0, count: 1 }),
             Times::Range { start_ms, end_ms, step_ms } => {
@@ -64,7 +74,7 @@ impl Grid {
 pub(super) fn milliseconds(duration: &Duration, query: Grid) -> Result<i64, Error> {
     let seconds = seconds(duration, query);
     let milliseconds = (seconds * 1000.0).round();
-    if !milliseconds.is_finite() || milliseconds.abs() > 9e15 {
+    if !milliseconds.is_finite() || milliseconds.abs() > MILLIS_MAX as f64 {
         return Err(Error::Execution(format!("duration expression {duration} is out of range")));
     }
     Ok(milliseconds as i64)

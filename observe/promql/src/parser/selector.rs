@@ -163,7 +163,7 @@ impl Parser<'_> {
         let span = self.span();
         let seconds = self.signed_number("a timestamp in seconds, start() or end()")?;
         let milliseconds = (seconds * 1000.0).round();
-        if milliseconds.is_nan() || milliseconds.abs() >= i64::MAX as f64 {
+        if milliseconds.is_nan() || milliseconds.abs() > crate::engine::MILLIS_MAX as f64 {
             return self.fail(span, "timestamp out of bounds for @ modifier");
         }
         Ok(At::Millis(milliseconds as i64))
@@ -209,7 +209,7 @@ impl Parser<'_> {
                 let span = self.span();
                 self.advance();
                 let milliseconds = (seconds * 1000.0).round();
-                if !milliseconds.is_finite() || milliseconds.abs() > 9e15 {
+                if !milliseconds.is_finite() || milliseconds.abs() > crate::engine::MILLIS_MAX as f64 {
                     return self.fail(span, "duration out of range");
                 }
                 Ok(Duration::Fixed(milliseconds as i64))
