@@ -180,6 +180,9 @@ pub struct HttpConfig {
     /// A request that waited longer for its response header is a bad event of the `edge_http` journey.
     #[serde(with = "humantime_serde")]
     pub slow_after: Duration,
+    /// Of the requests that went well and whose sender traces nothing, one in so many leaves a span; a request that
+    /// went badly always does, and the access log has them all.
+    pub trace_one_in: u32,
     /// Networks whose `x-forwarded-for` is believed and extended; everybody else's is replaced.
     #[serde(default)]
     pub trusted_proxies: Vec<IpNet>,
@@ -244,6 +247,7 @@ impl Config {
             ("limits.sip_flows_max", limits.sip_flows_max),
             ("limits.sip_flow_queue_max", limits.sip_flow_queue_max),
             ("limits.tls_sessions_max", limits.tls_sessions_max),
+            ("http.trace_one_in", self.http.trace_one_in as usize),
             ("limits.h2_streams_max", limits.h2_streams_max as usize),
             ("limits.http_requests_per_connection_max", limits.http_requests_per_connection_max as usize),
         ] {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -41,6 +42,8 @@ pub(crate) type HttpEngine = Arc<HttpProxy<FrontEnd>>;
 #[derive(Debug)]
 pub(crate) struct FrontEnd {
     edge: Arc<Edge>,
+    /// Requests that came without a trace; only its remainder matters.
+    untraced: AtomicU32,
 }
 
 /// One request.
@@ -65,7 +68,7 @@ pub(crate) struct RequestContext {
 
 /// Builds the engine; inside the runtime that will run it.
 pub(crate) fn engine(conf: &Arc<ServerConf>, edge: &Arc<Edge>) -> HttpEngine {
-    let mut proxy = http_proxy(conf, FrontEnd { edge: Arc::clone(edge) });
+    let mut proxy = http_proxy(conf, FrontEnd { edge: Arc::clone(edge), untraced: AtomicU32::new(0) });
     let mut h2_options = default_h2_options();
     h2_options.max_concurrent_streams(edge.limits.h2_streams_max);
     proxy.h2_options = Some(h2_options);
@@ -112,9 +115,15 @@ impl ProxyHttp for FrontEnd {
         }
         let incoming =
             header_text(session.req_header(), "traceparent").and_then(SpanContext::parse_traceparent);
-        if let Some(incoming) = incoming {
-            ctx.context = incoming.child();
-            ctx.parent = Some(incoming.span_id);
+        match incoming {
+            Some(incoming) => {
+                ctx.context = incoming.child();
+                ctx.parent = Some(incoming.span_id);
+            }
+            None => {
+                let number = self.untraced.fetch_add(1, Ordering::Relaxed);
+                ctx.context.sampled = number.is_multiple_of(self.edge.routes.load().trace_one_in.max(1));
+            }
         }
         Ok(())
     }

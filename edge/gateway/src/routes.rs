@@ -17,6 +17,7 @@ pub(crate) struct Routes {
     trusted_proxies: Vec<IpNet>,
     /// A response header that came later than this is slow.
     pub(crate) slow_after: Duration,
+    pub(crate) trace_one_in: u32,
 }
 
 #[derive(Debug)]
@@ -79,7 +80,12 @@ impl Routes {
             })
             .collect();
         routes.sort_by_key(|route| (route.host.is_none(), std::cmp::Reverse(route.path.len())));
-        Self { routes, trusted_proxies: config.trusted_proxies.clone(), slow_after: config.slow_after }
+        Self {
+            routes,
+            trusted_proxies: config.trusted_proxies.clone(),
+            slow_after: config.slow_after,
+            trace_one_in: config.trace_one_in,
+        }
     }
 
     /// The backend of a request. `host` may carry a port.
@@ -131,6 +137,7 @@ mod tests {
         };
         Routes::new(&HttpConfig {
             slow_after: Duration::from_secs(1),
+            trace_one_in: 1,
             trusted_proxies: vec!["10.0.0.0/8".parse().expect("a network")],
             backends: vec![backend("web", &[1, 2, 3]), backend("api", &[4]), backend("shop", &[5])],
             routes: vec![

@@ -241,7 +241,8 @@ impl Signals {
 
     // HTTP.
 
-    /// The access log line, the span, the metrics and the journey of a request: all here.
+    /// The access log line, the span, the metrics and the journey of a request: all here. A request that went well
+    /// leaves a span only when its trace is kept: the log line says as much, and each record costs an index entry.
     pub(crate) fn request_ended(&self, end: &RequestEnd<'_>) {
         let inner = &self.inner;
         inner.requests.inc((end.peer.listener.clone(), end.flag, StatusClass::of(end.status)));
@@ -259,6 +260,9 @@ impl Signals {
             call_id: None,
         };
         inner.emitter.emit(COMPONENT, Body::Log(log));
+        if !is_bad && !end.context.sampled {
+            return;
+        }
         let span = Span {
             context: end.context,
             parent: end.parent,

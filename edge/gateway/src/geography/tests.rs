@@ -158,6 +158,7 @@ fn config(path: &Path) -> Config {
         websocket_path = "/sip"
         [http]
         slow_after = "1s"
+        trace_one_in = 1
     "#;
     let mut config: Config = toml::from_str(text).expect("readable");
     assert_eq!(config.check(), []);

@@ -116,6 +116,7 @@ flow_key_file = "DIRECTORY/flow.key"
 websocket_path = "/sip"
 [http]
 slow_after = "2s"
+trace_one_in = 1
 [[http.backends]]
 name = "web"
 addresses = ["BACKEND"]

@@ -1,0 +1,86 @@
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::memory::MemorySeries;
+
+fn options() -> Options {
+    Options { lookback_ms: 300_000, samples_max: 100_000, subquery_step_ms: 60_000, experimental: true }
+}
+
+fn counter() -> MemorySeries {
+    let mut series = MemorySeries::new();
+    let labels = Labels::from_pairs([("__name__", "calls_total"), ("region", "eu")]);
+    for minute in 0..60 {
+        series.add(&labels, minute * 60_000, Value::Float(minute as f64 * 60.0));
+    }
+    series
+}
+
+fn run(text: &str, times: Times) -> Result<Answer, Error> {
+    query(text, &counter(), times, &options(), &AtomicBool::new(false))
+}
+
+#[test]
+fn a_rate_is_per_second_and_loses_its_name() {
+    let answer = run("rate(calls_total[5m])", Times::Instant(1_800_000)).unwrap();
+    let Data::Vector(samples) = answer.data else { panic!("a vector") };
+    assert_eq!(samples.len(), 1);
+    assert_eq!(samples[0].labels, Labels::from_pairs([("region", "eu")]));
+    assert_eq!(samples[0].value, Value::Float(1.0));
+}
+
+#[test]
+fn a_range_query_gives_a_point_per_step() {
+    let times = Times::Range { start_ms: 600_000, end_ms: 1_200_000, step_ms: 60_000 };
+    let Data::Matrix(series) = run("sum(calls_total)", times).unwrap().data else { panic!("a matrix") };
+    assert_eq!(series[0].floats.len(), 11);
+    assert_eq!(series[0].floats[10], (1_200_000, 1200.0));
+}
+
+#[test]
+fn limits_and_cancellation_end_a_query() {
+    let small = Options { samples_max: 3, ..options() };
+    let cancel = AtomicBool::new(false);
+    let result = query("calls_total[1h]", &counter(), Times::Instant(3_000_000), &small, &cancel);
+    assert_eq!(result, Err(Error::TooManySamples { samples_max: 3 }));
+    let cancel = AtomicBool::new(true);
+    let result = query("calls_total", &counter(), Times::Instant(0), &options(), &cancel);
+    assert_eq!(result, Err(Error::Cancelled));
+}
+
+#[test]
+fn the_longest_and_deepest_queries_fit_the_stack() {
+    let chain = vec!["calls_total"; 400].join(" or ");
+    let nested = format!("{}calls_total{}", "abs((".repeat(45), "))".repeat(45));
+    for text in [chain, nested] {
+        assert!(run(&text, Times::Instant(600_000)).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn experimental_parts_are_behind_one_switch() {
+    let stable = Options { experimental: false, ..options() };
+    let at = Times::Instant(600_000);
+    let never = AtomicBool::new(false);
+    for text in
+        ["limitk(1, calls_total)", "first_over_time(calls_total[5m])", "rate(calls_total[5m] smoothed)"]
+    {
+        assert!(query(text, &counter(), at, &stable, &never).is_err(), "{text}");
+        assert!(query(text, &counter(), at, &options(), &never).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn extended_ranges_do_not_extrapolate() {
+    for (text, expected) in [
+        ("increase(calls_total[90s] anchored)", 120.0),
+        ("increase(calls_total[90s] smoothed)", 90.0),
+        ("delta(calls_total[1m] smoothed)", 60.0),
+        ("calls_total smoothed", 615.0),
+    ] {
+        let Data::Vector(samples) = run(text, Times::Instant(615_000)).unwrap().data else {
+            panic!("a vector")
+        };
+        assert_eq!(samples[0].value, Value::Float(expected), "{text}");
+    }
+}
