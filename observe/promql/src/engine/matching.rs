@@ -247,7 +247,8 @@ fn result_row(binary: &Binary, many: &Row, one: Option<&Row>, count: usize) -> R
     // First, so that `group_left (__name__)` can bring another name in.
     let mut labels = if keeps_name { many.labels.clone() } else { many.labels.without_name() };
     if matching.group == Group::None {
-        labels = if matching.is_on { labels.keep(&matching.labels) } else { labels.without(&matching.labels) };
+        labels =
+            if matching.is_on { labels.keep(&matching.labels) } else { labels.without(&matching.labels) };
     } else if let Some(one) = one {
         for name in &matching.include {
             labels = labels.with(name, one.labels.get(name));
