@@ -120,7 +120,7 @@ const TIME_DEPENDENT: &[&str] = &[
 ];
 
 /// Whether an expression has the same value at every time of the query.
-pub(super) fn is_invariant(expr: &Expr) -> bool {
+pub(crate) fn is_invariant(expr: &Expr) -> bool {
     match &expr.node {
         Node::Number(_) | Node::Text(_) => true,
         Node::Vector(selector) | Node::Range(selector, _) => selector.at.is_some(),
