@@ -4,5 +4,7 @@
 
 mod binary;
 mod crash;
+mod demo;
 mod real_clients;
+mod rooms_apart;
 mod running;
