@@ -254,7 +254,9 @@ pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) ->
 /// The path of a tool that `make deps-test` installs.
 pub(crate) fn tool(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("build-output/tools/usr/bin");
     std::env::split_paths(&path)
+        .chain([unpacked])
         .map(|folder| folder.join(name))
         .find(|candidate| candidate.is_file())
         .unwrap_or_else(|| panic!("{name} is missing; `make deps-test` installs it"))
