@@ -32,4 +32,4 @@ pub use parser::parse;
 pub use printer::format;
 pub use script::{Failure, ScriptReport, run_script};
 pub use source::{STALE_NAN_BITS, Series, SeriesData, Value, is_stale, stale_marker};
-pub use text::format_float;
+pub use text::{format_float, parse_duration};

@@ -1,5 +1,7 @@
 //! How a question can fail, for code and, as problem details (RFC 9457), for people.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -14,6 +16,15 @@ pub enum Error {
     /// The store of series said no.
     #[error("series: {0}")]
     Series(#[from] belfry_series::Error),
+    /// The query in PromQL has no answer.
+    #[error(transparent)]
+    Promql(#[from] belfry_promql::Error),
+    /// The query took longer than it may.
+    #[error("query timed out after {} s", timeout.as_secs_f64())]
+    Timeout {
+        /// The limit.
+        timeout: Duration,
+    },
     /// As many questions as may are being answered already.
     #[error("too many questions at once")]
     Busy,
@@ -60,6 +71,8 @@ impl Error {
         match self {
             Self::Events(error) => error.reason(),
             Self::Series(error) => error.reason(),
+            Self::Promql(error) => error.reason(),
+            Self::Timeout { .. } => "timeout",
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::BadRequest { .. } => "bad_request",
@@ -98,6 +111,18 @@ impl Error {
                 "The store of series failed",
                 "store",
                 "look at this node's log for \"series\"",
+            ),
+            Self::Promql(_) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The query has no answer",
+                "query",
+                "look at the place that the detail names; belfry promql fmt checks a query",
+            ),
+            Self::Timeout { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The query took too long",
+                "query",
+                "ask for a shorter time, a longer step or fewer series",
             ),
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
