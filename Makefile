@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 BELFRY := target/debug/belfry
 BUILD_TOOLS := cmake:cmake cc:gcc make:make git:git
-TEST_TOOLS := sipp:sip-tester baresip:baresip h2load:nghttp2-client curl:curl chromium:chromium
+TEST_TOOLS := sipp:sip-tester baresip:baresip h2load:nghttp2-client curl:curl chromium:chromium promtool:prometheus
 BENCH_TOOLS := nginx:nginx-light kamailio:kamailio openssl:openssl sipp:sip-tester h2load:nghttp2-client taskset:util-linux
 
 .PHONY: help fuzz demo build release test check format lint unit browser deps deps-test deps-bench bench clean

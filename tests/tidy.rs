@@ -47,7 +47,8 @@ const ONLY_ONE_KNOWS: &[(&str, &str)] = &[
 ];
 
 /// Crates without clock, socket, random and telemetry.
-const SANS_IO: &[&str] = &["core/sip-proto", "media/rtp-proto", "edge/steering", "alerts/slo", "observe/promql"];
+const SANS_IO: &[&str] =
+    &["core/sip-proto", "media/rtp-proto", "edge/steering", "alerts/slo", "observe/promql"];
 
 /// Lines of code in a file before its tests.
 const FILE_LINES_MAX: usize = 600;

@@ -4,5 +4,6 @@
 
 mod binary;
 mod crash;
+mod promql;
 mod real_clients;
 mod running;

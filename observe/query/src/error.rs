@@ -82,36 +82,8 @@ impl Error {
 
     fn problem(&self) -> (StatusCode, Problem) {
         let (status, title, place, hint) = match self {
-            Self::Events(belfry_events::Error::BadQuery(_)) => (
-                StatusCode::BAD_REQUEST,
-                "The search text cannot be understood",
-                "q",
-                "words, \"phrases\", field:value, AND, OR, NOT, -word, beginning*; put other text in quotes",
-            ),
-            Self::Events(_) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "The store of events failed",
-                "store",
-                "look at events_index_failures_total and at this node's log for \"split\"",
-            ),
-            Self::Series(belfry_series::Error::Pattern { .. }) => (
-                StatusCode::BAD_REQUEST,
-                "The selector cannot be understood",
-                "match",
-                "regular expressions are anchored at both ends, without look-around or back-references",
-            ),
-            Self::Series(belfry_series::Error::TooManyPoints { .. }) => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "The question reads too much",
-                "match",
-                "ask for a shorter time or fewer series",
-            ),
-            Self::Series(_) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "The store of series failed",
-                "store",
-                "look at this node's log for \"series\"",
-            ),
+            Self::Events(error) => of_events(error),
+            Self::Series(error) => of_series(error),
             Self::Promql(_) => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The query has no answer",
@@ -161,6 +133,49 @@ impl Error {
                 position,
             },
         )
+    }
+}
+
+/// Status, title, place and hint.
+type Said = (StatusCode, &'static str, &'static str, &'static str);
+
+fn of_events(error: &belfry_events::Error) -> Said {
+    match error {
+        belfry_events::Error::BadQuery(_) => (
+            StatusCode::BAD_REQUEST,
+            "The search text cannot be understood",
+            "q",
+            "words, \"phrases\", field:value, AND, OR, NOT, -word, beginning*; put other text in quotes",
+        ),
+        _ => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The store of events failed",
+            "store",
+            "look at events_index_failures_total and at this node's log for \"split\"",
+        ),
+    }
+}
+
+fn of_series(error: &belfry_series::Error) -> Said {
+    match error {
+        belfry_series::Error::Pattern { .. } => (
+            StatusCode::BAD_REQUEST,
+            "The selector cannot be understood",
+            "match",
+            "regular expressions are anchored at both ends, without look-around or back-references",
+        ),
+        belfry_series::Error::TooManyPoints { .. } => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "The question reads too much",
+            "match",
+            "ask for a shorter time or fewer series",
+        ),
+        _ => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The store of series failed",
+            "store",
+            "look at this node's log for \"series\"",
+        ),
     }
 }
 

@@ -363,7 +363,7 @@ impl SeriesReader {
                 sets.extend(block.label_sets(matchers, from_ms, to_ms));
             }
         }
-        sets.iter().take(series_max).map(|labels| owned(labels)).collect()
+        sets.iter().take(series_max).map(owned).collect()
     }
 
     /// The names of all labels in the head and the newest blocks, sorted.
