@@ -48,6 +48,7 @@ browser: build deps-test ## The browser test against a running demo, with screen
 	@tests/browser/run
 
 bench: deps-bench release ## Side-by-side measurements against nginx and Kamailio
+	@cargo build --locked --release -p belfry-relay --example relay_rate
 	@tests/bench/run
 
 TARGET ?= sip_message

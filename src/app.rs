@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::admin::{self, Admin, Order, SetLogLevel, Text};
-use crate::config::Config;
+use crate::config::{Config, needs_restart};
 use crate::drain::{Drained, Step, drain};
 use crate::limits;
 use crate::signals::Signals;
@@ -206,7 +206,7 @@ impl App {
         }
     }
 
-    /// Takes a new configuration into force, or says why not.
+    /// Takes a new configuration into force, or says why not, and what of it waits for a restart.
     pub async fn reload(
         &mut self,
         loaded: Result<(Config, String), Vec<crate::config::Fault>>,
@@ -224,11 +224,12 @@ impl App {
             self.signals.config_refused(1);
             return vec![format!("edge: {error}")];
         }
+        let needs_restart = needs_restart(&self.config_text.get(), &text);
         self.config_text.set(&text);
         self.config = config;
-        self.signals.config_reloaded();
+        self.signals.config_reloaded(&needs_restart);
         self.note_change("config", "configuration reloaded");
-        Vec::new()
+        needs_restart.into_iter().map(|key| format!("{key} changed: in force after a restart")).collect()
     }
 
     /// Shows a change on the page, beside the alerts that it may have caused.

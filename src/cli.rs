@@ -173,7 +173,7 @@ pub enum PromqlCommand {
     /// Ask a running Belfry, or any Prometheus, and print the answer as a table.
     #[command(after_help = "EXAMPLES\n  \
         belfry promql query 'series_head_series'\n  \
-        belfry promql query 'sum by (region) (rate(core_calls_total[5m]))' --at -1h\n  \
+        belfry promql query 'sum by (region) (rate(core_call_attempts_total[5m]))' --at -1h\n  \
         belfry promql query 'up' --from -6h --step 5m --url http://prometheus:9090\n\n\
         TIMES\n  now, -15m (ago), 2026-11-20T08:30:00Z, or Unix seconds")]
     Query(PromqlQueryArguments),

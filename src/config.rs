@@ -229,6 +229,31 @@ impl Config {
     }
 }
 
+/// Keys of `[edge]` that a running edge cannot change.
+const EDGE_RESTART_KEYS: &[&str] = &["threads", "listeners", "limits", "timeouts", "sip"];
+
+/// What differs between two configuration texts and needs a restart: all but the edge's certificates, GeoIP file,
+/// steering and routes, which a running process takes over.
+#[must_use]
+pub fn needs_restart(old: &str, new: &str) -> Vec<String> {
+    let parse = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
+    let (old, new) = (parse(old), parse(new));
+    let mut changed = Vec::new();
+    for section in SECTIONS {
+        let (old, new) = (old.get(*section), new.get(*section));
+        let is_kept_on = old.is_some() == new.is_some();
+        if *section == "edge" && is_kept_on {
+            let within =
+                |table: Option<&toml::Value>, key: &str| table.and_then(|table| table.get(key)).cloned();
+            let keys = EDGE_RESTART_KEYS.iter().filter(|key| within(old, key) != within(new, key));
+            changed.extend(keys.map(|key| format!("edge.{key}")));
+        } else if old != new {
+            changed.push((*section).to_owned());
+        }
+    }
+    changed
+}
+
 impl Node {
     fn check(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
@@ -298,5 +323,23 @@ impl Config {
         }
         paths.extend(self.dashboard.as_mut().and_then(|dashboard| dashboard.sessions_file.as_mut()));
         paths
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reload_cannot_change_is_named() {
+        let old = "[edge]\nthreads = 1\n[edge.tls]\nnames = []\n[media]\nworkers = 1\n";
+        let check = |new: &str, expected: &[&str]| assert_eq!(needs_restart(old, new), expected, "{new}");
+        check(old, &[]);
+        check("[edge]\nthreads = 1\n[edge.tls]\nnames = [\"a\"]\n[media]\nworkers = 1\n", &[]);
+        check(
+            "[edge]\nthreads = 2\n[edge.tls]\nnames = []\n[media]\nworkers = 2\n",
+            &["edge.threads", "media"],
+        );
+        check("[media]\nworkers = 1\n", &["edge"]);
     }
 }

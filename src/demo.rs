@@ -233,6 +233,7 @@ impl Scene {
         let admin =
             if doors.admin().port() == 9901 { String::new() } else { format!(" --admin {}", doors.admin()) };
         let api = if doors.api().port() == 9090 { String::new() } else { format!(" --api {}", doors.api()) };
+        let me = std::env::args().next().unwrap_or_else(|| "belfry".to_owned());
         say(&format!(
             "\n  Belfry is running, with {} simulated customers in three countries.\n\n  \
              control tower   {login}\n  \
@@ -240,8 +241,8 @@ impl Scene {
              edge            https://{}   sip:{} (udp, tcp)   sips:{}\n  \
              read APIs       http://{}   admin http://{}\n  \
              data            {}\n\n  \
-             look            belfry slo{api}\n  \
-             break           belfry fault core-errors on{admin}    (and off; others: media-loss, edge-slow, core-down, registrar-slow)\n  \
+             look            {me} slo{api}\n  \
+             break           {me} fault core-errors on{admin}    (and off; others: media-loss, edge-slow, core-down, registrar-slow)\n  \
              stop            Ctrl-C\n",
             customers::count(),
             doors.pagerduty(),

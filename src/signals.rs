@@ -71,10 +71,12 @@ impl Signals {
         self.log(Severity::Info, "readiness changed", vec![("ready".into(), is_ready.into())]);
     }
 
-    /// SIGHUP brought a new configuration.
-    pub fn config_reloaded(&self) {
+    /// SIGHUP brought a new configuration; what `needs_restart` names is not in force yet.
+    pub fn config_reloaded(&self, needs_restart: &[String]) {
         self.reloads.inc((Reload::Swapped,));
-        self.log(Severity::Info, "configuration reloaded", vec![]);
+        let severity = if needs_restart.is_empty() { Severity::Info } else { Severity::Warn };
+        let waiting = belfry_signal::Value::Text(Cow::Owned(needs_restart.join(", ")));
+        self.log(severity, "configuration reloaded", vec![("needs_restart".into(), waiting)]);
     }
 
     /// SIGHUP brought a configuration with this many faults; the old one stays in force.

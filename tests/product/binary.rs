@@ -1,7 +1,7 @@
 //! The commands that answer and end.
 
 use crate::running::{
-    BELFRY, Ports, Running, belfry, belfry_with_input, eventually, free_port, http, signal, site_config,
+    Ports, Running, belfry, belfry_with_input, eventually, free_port, http, signal, site_config,
 };
 
 fn text(bytes: &[u8]) -> String {
@@ -100,36 +100,21 @@ fn sighup_swaps_a_good_configuration_and_keeps_the_old_one_before_a_bad_one() {
     let directory = tempfile::tempdir().unwrap();
     let ports = Ports::free();
     let config = site_config(directory.path(), &ports);
-    let mut child = start(directory.path(), &config);
-    eventually("readiness", || http(ports.admin, "GET", "/readyz").ok().filter(|(status, _)| *status == 200));
+    let belfry = Running::start(directory.path(), ports, &config);
     let reloads = |outcome: &str| {
         let (_, metrics) = http(ports.admin, "GET", "/metrics").unwrap();
         metrics.contains(&format!("belfry_config_reloads_total{{outcome=\"{outcome}\"}} 1")).then_some(())
     };
     std::fs::write(directory.path().join("belfry.toml"), format!("{config}\n[edge.nonsense]\n")).unwrap();
-    signal(child.id(), "HUP");
+    signal(belfry.id(), "HUP");
     eventually("the bad configuration is refused", || reloads("refused"));
     assert!(!http(ports.admin, "GET", "/config").unwrap().1.contains("nonsense"));
     std::fs::write(directory.path().join("belfry.toml"), format!("{config}\n# a comment that is new\n"))
         .unwrap();
-    signal(child.id(), "HUP");
+    signal(belfry.id(), "HUP");
     eventually("the good configuration is swapped in", || reloads("swapped"));
     assert!(http(ports.admin, "GET", "/config").unwrap().1.contains("a comment that is new"));
-    signal(child.id(), "TERM");
-    assert!(crate::running::wait_for_end(&mut child).success());
-}
-
-fn start(directory: &std::path::Path, config: &str) -> std::process::Child {
-    let path = directory.join("belfry.toml");
-    std::fs::write(&path, config).unwrap();
-    std::process::Command::new(BELFRY)
-        .args(["run", "--config"])
-        .arg(path)
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap()
+    assert_eq!(belfry.stop(), Some(0));
 }
 
 #[test]
@@ -144,41 +129,4 @@ fn a_port_that_is_taken_is_named() {
     assert_eq!(output.status.code(), Some(1));
     let complaint = text(&output.stderr);
     assert!(complaint.contains(&format!("127.0.0.1:{port}")) && complaint.contains("in use"), "{complaint}");
-}
-
-#[test]
-fn edge_and_core_in_two_processes_carry_a_registration() {
-    // Needs certificates of one authority; both processes share the directory.
-    let directory = tempfile::tempdir().unwrap();
-    let ports = Ports::free();
-    let (mesh_port, core_admin, core_api) = (free_port(), free_port(), free_port());
-    let shared = directory.path().join("authority");
-    let identity = format!("[mesh.identity]\ndirectory = \"{}\"\nlifetime = \"1h\"\n", shared.display());
-    let core_folder = directory.path().join("core");
-    let edge_folder = directory.path().join("edge");
-    std::fs::create_dir_all(&core_folder).unwrap();
-    std::fs::create_dir_all(&edge_folder).unwrap();
-    let core_config = format!(
-        "[node]\nname = \"core-1\"\ndata = \"{}\"\n[admin]\nlisten = \"127.0.0.1:{core_admin}\"\n\
-         [mesh]\nlisten = \"127.0.0.1:{mesh_port}\"\npeers = [{{ name = \"edge-1\" }}]\n{identity}\
-         [core.signalling]\ndomains = [\"belfry.test\"]\nanchor_media = false\n[observe]\nlisten = \"127.0.0.1:{core_api}\"\n",
-        core_folder.join("data").display()
-    );
-    let core_ports = Ports { admin: core_admin, api: core_api, ..ports };
-    let core = Running::start(&core_folder, core_ports, &core_config);
-    core.subscribe(&["erin"]);
-    let edge_config = format!(
-        "[node]\nname = \"edge-1\"\ndata = \"{}\"\n[admin]\nlisten = \"127.0.0.1:{}\"\n\
-         [mesh]\npeers = [{{ name = \"core-1\", address = \"127.0.0.1:{mesh_port}\", services = [\"signalling\"] }}]\n{identity}\
-         [edge]\nlisteners = [{{ name = \"udp\", kind = \"sip-udp\", address = \"127.0.0.1:{}\" }}]\n",
-        edge_folder.join("data").display(),
-        ports.admin,
-        ports.sip
-    );
-    let edge = Running::start(&edge_folder, ports, &edge_config);
-    eventually("the mesh link is up", || {
-        (edge.metric("mesh_links", "service=\"signalling\"") >= 1.0).then_some(())
-    });
-    crate::real_clients::register_with_sipp(directory.path(), "erin", free_port(), ports.sip);
-    assert!(core.metric("core_registrations_total", "") >= 1.0, "{}", core.metrics());
 }

@@ -43,6 +43,46 @@ pub(crate) fn register_with_sipp(directory: &Path, user: &str, port: u16, target
     assert!(status.success(), "sipp could not register {user}: {status}");
 }
 
+/// Lets alice call bob so many times, each with sound, and both end well. They must be registered from these ports.
+pub(crate) fn call_with_sipp(directory: &Path, alice_port: u16, bob_port: u16, calls: u32, target: u16) {
+    write_mu_law_tone(&directory.join("tone.ul"));
+    let callers = directory.join("callers.csv");
+    fs::write(
+        &callers,
+        "SEQUENTIAL\nalice;belfry.test;[authentication username=alice password=secret];bob\n",
+    )
+    .expect("written");
+    let callee_media = free_port().to_string();
+    let calls = calls.to_string();
+    let callee_scenario = format!("{SCENARIOS}/uas.xml");
+    let callee_arguments = ["-sf", &callee_scenario, "-rtp_echo", "-mp", &callee_media, "-m", &calls];
+    let mut callee = sipp(directory, bob_port, &callee_arguments, target);
+    let caller_scenario = format!("{SCENARIOS}/uac.xml");
+    let callers = callers.to_string_lossy().into_owned();
+    let caller_arguments = [
+        "-sf",
+        &caller_scenario,
+        "-inf",
+        &callers,
+        "-m",
+        &calls,
+        "-r",
+        "40",
+        "-l",
+        "60",
+        "-trace_err",
+        "-error_file",
+        "errors.log",
+    ];
+    let mut caller = sipp(directory, alice_port, &caller_arguments, target);
+    let status = wait_for_end(&mut caller);
+    let errors = fs::read_to_string(directory.join("errors.log")).unwrap_or_default();
+    let errors: String = errors.chars().take(3000).collect();
+    assert!(status.success(), "the caller failed with {status}:\n{errors}");
+    let status = wait_for_end(&mut callee);
+    assert!(status.success(), "the callee failed with {status}");
+}
+
 /// A-law and mu-law silence would do for packets; a tone lets a person listen to a capture.
 fn write_mu_law_tone(path: &Path) {
     let samples: Vec<u8> = (0..8000)
@@ -70,42 +110,7 @@ fn two_sipps_register_and_complete_a_thousand_calls_with_sound() {
     register_with_sipp(directory.path(), "alice", alice_port, ports.sip);
     register_with_sipp(directory.path(), "bob", bob_port, ports.sip);
 
-    write_mu_law_tone(&directory.path().join("tone.ul"));
-    let callers = directory.path().join("callers.csv");
-    fs::write(
-        &callers,
-        "SEQUENTIAL\nalice;belfry.test;[authentication username=alice password=secret];bob\n",
-    )
-    .expect("written");
-    let callee_media = free_port().to_string();
-    let calls = CALLS.to_string();
-    let callee_scenario = format!("{SCENARIOS}/uas.xml");
-    let callee_arguments = ["-sf", &callee_scenario, "-rtp_echo", "-mp", &callee_media, "-m", &calls];
-    let mut callee = sipp(directory.path(), bob_port, &callee_arguments, ports.sip);
-    let caller_scenario = format!("{SCENARIOS}/uac.xml");
-    let callers = callers.to_string_lossy().into_owned();
-    let caller_arguments = [
-        "-sf",
-        &caller_scenario,
-        "-inf",
-        &callers,
-        "-m",
-        &calls,
-        "-r",
-        "40",
-        "-l",
-        "60",
-        "-trace_err",
-        "-error_file",
-        "errors.log",
-    ];
-    let mut caller = sipp(directory.path(), alice_port, &caller_arguments, ports.sip);
-    let status = wait_for_end(&mut caller);
-    let errors = fs::read_to_string(directory.path().join("errors.log")).unwrap_or_default();
-    let errors: String = errors.chars().take(3000).collect();
-    assert!(status.success(), "the caller failed with {status}:\n{errors}\n{}", belfry.logged());
-    let status = wait_for_end(&mut callee);
-    assert!(status.success(), "the callee failed with {status}");
+    call_with_sipp(directory.path(), alice_port, bob_port, CALLS, ports.sip);
 
     // 400 ms of sound each way is 20 packets each way; some are on their way when the call ends.
     let packets = belfry.metric("media_forwarded_packets_total", "");

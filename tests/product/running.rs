@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The binary under test.
-pub(crate) const BELFRY: &str = env!("CARGO_BIN_EXE_belfry");
+const BELFRY: &str = env!("CARGO_BIN_EXE_belfry");
 /// How long anything that should be quick may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -124,6 +124,11 @@ impl Running {
             std::thread::sleep(Duration::from_millis(50));
         }
         running
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it wrote.

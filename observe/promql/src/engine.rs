@@ -27,7 +27,7 @@ use crate::labels::Labels;
 use crate::source::{Series, SeriesData, Value};
 
 use column::{Output, Row};
-pub(crate) use times::{Grid, MILLIS_MAX};
+pub(crate) use times::{Grid, MILLIS_MAX, is_invariant};
 
 /// What a query may do and use.
 #[derive(Clone, Debug)]

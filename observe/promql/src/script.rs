@@ -7,8 +7,8 @@ mod points;
 
 use std::sync::atomic::AtomicBool;
 
-use crate::ast::{Expr, ValueType};
-use crate::engine::{Options, Times, query_expr};
+use crate::ast::{At, Expr, Node, ValueType};
+use crate::engine::{Options, Times, is_invariant, query_expr};
 use crate::labels::Labels;
 use crate::matcher::MatchOp;
 use crate::memory::MemorySeries;
@@ -179,23 +179,59 @@ impl Runner {
             Ok(answer) => answer,
         };
         eval.expected.check_answer(&answer, eval.times)?;
-        let (Times::Instant(at), Ok(expr)) = (eval.times, parsed) else { return Ok(()) };
-        if !eval.expected.is_comparable_over_range() || depends_on_query_range(&expr) {
+        let (Times::Instant(at), Ok(mut expr)) = (eval.times, parsed) else { return Ok(()) };
+        self.check_range(eval, &expr, at)?;
+        pin(&mut expr, at);
+        if !is_invariant(&expr) || asks_for_its_times(&expr) {
             return Ok(());
         }
-        // The same query over a range has to give the same at the same time.
+        // With every selector at a fixed time, the time of evaluation may not matter any more.
+        let elsewhere = Times::Instant(at + 77_000);
+        let answer =
+            self.answer(&eval.query, &expr, elsewhere).map_err(|error| format!("with @: {error}"))?;
+        eval.expected.check_answer(&answer, elsewhere).map_err(|message| format!("with @: {message}"))
+    }
+
+    /// The same query over a range has to give the same at the same time.
+    fn check_range(&self, eval: &Eval, expr: &Expr, at: i64) -> Result<(), String> {
+        let has_range_form = !matches!(expr.value_type(), ValueType::Text | ValueType::RangeVector);
+        if !has_range_form || !eval.expected.is_comparable_over_range() || asks_for_its_times(expr) {
+            return Ok(());
+        }
         let times = Times::Range { start_ms: at - 60_000, end_ms: at + 60_000, step_ms: 60_000 };
         let answer =
-            self.answer(&eval.query, &expr, times).map_err(|error| format!("as a range query: {error}"))?;
+            self.answer(&eval.query, expr, times).map_err(|error| format!("as a range query: {error}"))?;
         eval.expected.check_at(&answer, at).map_err(|message| format!("as a range query: {message}"))
     }
 }
 
-/// Whether a query asks for its own start, end, step or range, or is none that can run over a range.
-fn depends_on_query_range(expr: &Expr) -> bool {
+/// Gives every selector and subquery that has no `@` the time it is evaluated at.
+fn pin(expr: &mut Expr, at: i64) {
+    match &mut expr.node {
+        Node::Number(_) | Node::Text(_) => {}
+        Node::Vector(selector) | Node::Range(selector, _) => {
+            selector.at.get_or_insert(At::Millis(at));
+        }
+        Node::Subquery(subquery) => {
+            subquery.at.get_or_insert(At::Millis(at));
+        }
+        Node::Paren(inner) | Node::Unary { operand: inner, .. } => pin(inner, at),
+        Node::Binary(binary) => {
+            pin(&mut binary.left, at);
+            pin(&mut binary.right, at);
+        }
+        Node::Aggregate(aggregate) => {
+            aggregate.parameter.iter_mut().for_each(|parameter| pin(parameter, at));
+            pin(&mut aggregate.inner, at);
+        }
+        Node::Call(_, arguments) => arguments.iter_mut().for_each(|argument| pin(argument, at)),
+    }
+}
+
+/// Whether a query asks for its own start, end, step or range.
+fn asks_for_its_times(expr: &Expr) -> bool {
     let text = expr.to_string();
-    matches!(expr.value_type(), ValueType::Text | ValueType::RangeVector)
-        || ["start()", "end()", "step()", "range()"].iter().any(|word| text.contains(word))
+    ["start()", "end()", "step()", "range()"].iter().any(|word| text.contains(word))
 }
 
 fn eval(command: &str, rest: &str, lines: &[&str]) -> Result<Eval, String> {

@@ -14,6 +14,7 @@ use belfry_sip_proto::digest::{Answering, Challenge};
 use belfry_sip_proto::{HeaderName, Limits, OwnedMessage};
 use belfry_state::{State, Subscriber};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use crate::handle::{FlowToken, FromEdge, Inbound, PublicAddress, SendFailure, Target, ToEdge, Transport};
 use crate::{Config, Core, CoreHandle, Deps, Faults};
@@ -42,7 +43,7 @@ pub(super) struct House {
 
 /// What the relay does next, and what it was asked.
 #[derive(Clone, Default)]
-pub(super) struct FakeRelay(Arc<Mutex<RelayScript>>);
+pub(super) struct FakeRelay(Arc<Mutex<RelayScript>>, Arc<Notify>);
 
 #[derive(Default)]
 struct RelayScript {
@@ -487,6 +488,11 @@ impl FakeRelay {
         self.script().asked.clone()
     }
 
+    /// Lets go of its link, and takes the next.
+    pub(super) fn let_go(&self) {
+        self.1.notify_one();
+    }
+
     pub(super) fn notice(&self, notice: Notice) {
         let script = self.script();
         let sender = script.sender.as_ref().expect("the relay is connected");
@@ -502,7 +508,12 @@ impl FakeRelay {
         while let Some(link) = links.next().await {
             let (sender, mut receiver) = link.split();
             self.script().sender = Some(sender.clone());
-            while let Some(ToRelay { id, request }) = receiver.recv().await {
+            loop {
+                let asked = tokio::select! {
+                    asked = receiver.recv() => asked,
+                    () = self.1.notified() => None,
+                };
+                let Some(ToRelay { id, request }) = asked else { break };
                 if let Some(reply) = self.reply(request) {
                     let _ = sender.send(FromRelay::Reply { id, reply }).await;
                 }

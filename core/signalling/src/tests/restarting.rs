@@ -115,6 +115,21 @@ async fn an_offer_in_the_acknowledgement_of_before_is_answered_through_the_relay
 }
 
 #[tokio::test]
+async fn a_relay_that_comes_back_hears_whose_calls_it_has() {
+    let mut house = House::new().await;
+    let (alice, bob) = (Phone::new("alice", Transport::Udp), Phone::new("bob", Transport::Wss));
+    house.register(&alice).await;
+    house.register(&bob).await;
+    house.call(&alice, "bob", "kept", SDP).await;
+    house.hear_request(&bob, "INVITE").await;
+    house.relay.let_go();
+    house
+        .until(|text| text.contains("core_relay_requests_total{outcome=\"done\",request=\"query\"} 1"))
+        .await;
+    assert_eq!(house.relay.asked(), ["offer caller", "query"]);
+}
+
+#[tokio::test]
 async fn a_change_of_a_call_that_nobody_has_frees_its_session() {
     let mut house = House::new().await;
     let (alice, bob, _, answered) = survivors(&mut house, "gone").await;

@@ -243,7 +243,9 @@ fn unique_partner(
 
 fn result_row(binary: &Binary, many: &Row, one: Option<&Row>, count: usize) -> Row {
     let matching = &binary.matching;
-    let mut labels = many.labels.clone();
+    let keeps_name = (binary.op.is_comparison() || binary.op.is_trim()) && !binary.returns_bool;
+    // First, so that `group_left (__name__)` can bring another name in.
+    let mut labels = if keeps_name { many.labels.clone() } else { many.labels.without_name() };
     if matching.group == Group::None {
         labels =
             if matching.is_on { labels.keep(&matching.labels) } else { labels.without(&matching.labels) };
@@ -251,10 +253,6 @@ fn result_row(binary: &Binary, many: &Row, one: Option<&Row>, count: usize) -> R
         for name in &matching.include {
             labels = labels.with(name, one.labels.get(name));
         }
-    }
-    let keeps_name = (binary.op.is_comparison() || binary.op.is_trim()) && !binary.returns_bool;
-    if !keeps_name {
-        labels = labels.without_name();
     }
     let column: Column = vec![None; count];
     Row { labels, drops_name: many.drops_name && keeps_name, column }

@@ -81,6 +81,8 @@ pub(super) struct Window<'a> {
     pub(super) time_ms: i64,
     /// Its number in the grid.
     pub(super) at: usize,
+    /// The number of the series.
+    pub(super) row: usize,
 }
 
 impl Window<'_> {
@@ -304,7 +306,7 @@ impl Evaluator<'_> {
         mut function: impl FnMut(&mut Self, &RangeRow, &Window<'_>) -> Option<Value>,
     ) -> Result<Vec<Row>, Error> {
         let mut rows = Vec::with_capacity(input.rows.len());
-        for row in &input.rows {
+        for (number, row) in input.rows.iter().enumerate() {
             self.spend(grid.count)?;
             let (mut floats, mut histograms) = (Cursor::new(), Cursor::new());
             let mut column = Vec::with_capacity(grid.count);
@@ -318,6 +320,7 @@ impl Evaluator<'_> {
                     to_ms,
                     time_ms,
                     at,
+                    row: number,
                 };
                 column.push(if window.points() == 0 { None } else { function(self, row, &window) });
             }

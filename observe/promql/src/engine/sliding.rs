@@ -47,31 +47,29 @@ pub(super) struct Sliding<T> {
     front: Vec<T>,
     back: Vec<T>,
     back_total: Option<T>,
-    /// The points that are in: from, to.
+    /// The points that are in, and of which series they are.
     from: usize,
     to: usize,
+    row: usize,
 }
 
 impl<T: Total> Sliding<T> {
     pub(super) fn new() -> Sliding<T> {
-        Sliding { front: Vec::new(), back: Vec::new(), back_total: None, from: 0, to: 0 }
+        Sliding { front: Vec::new(), back: Vec::new(), back_total: None, from: 0, to: 0, row: 0 }
     }
 
-    /// Moves to a window of the series `points` and gives its total. A window never moves back, but for a new
-    /// series, which begins again at the first time.
+    /// Moves to a window of the series `points` and gives its total.
     pub(super) fn total(
         &mut self,
         window: &Window<'_>,
         points: &[(i64, f64)],
         value: impl Fn(f64) -> f64,
     ) -> Option<T> {
-        if window.at == 0 || window.first < self.from {
-            *self = Sliding { from: window.first, to: window.first, ..Sliding::new() };
+        // Another series, a window that does not move on (`@`), or one past everything that is in.
+        if window.row != self.row || window.first < self.from || window.first >= self.to {
+            *self = Sliding { from: window.first, to: window.first, row: window.row, ..Sliding::new() };
         }
         let end = window.first + window.floats.len();
-        if window.first >= self.to {
-            *self = Sliding { from: window.first, to: window.first, ..Sliding::new() };
-        }
         while self.to < end {
             let entering = T::of(value(points[self.to].1));
             self.back.push(entering);
@@ -111,7 +109,8 @@ mod tests {
         for at in 0..40_usize {
             let (first, end) = (at * 4, (at * 4 + 1 + at % 9 * 3).max(at * 4 + 25 - at % 5).min(200));
             let floats = &points[first..end];
-            let window = Window { floats, histograms: &[], first, from_ms: 0, to_ms: 0, time_ms: 0, at };
+            let window =
+                Window { floats, histograms: &[], first, from_ms: 0, to_ms: 0, time_ms: 0, at, row: 0 };
             if floats.is_empty() || end < sums.to {
                 continue;
             }

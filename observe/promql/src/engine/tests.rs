@@ -1,10 +1,12 @@
+mod properties;
+
 use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::memory::MemorySeries;
 
 fn options() -> Options {
-    Options { lookback_ms: 300_000, samples_max: 100_000, subquery_step_ms: 60_000, experimental: true }
+    Options { lookback_ms: 300_000, samples_max: 2_000_000, subquery_step_ms: 60_000, experimental: true }
 }
 
 fn counter() -> MemorySeries {

@@ -25,7 +25,7 @@ impl Grid {
             Times::Instant(at) => (at, at, 0),
             Times::Range { start_ms, end_ms, step_ms } => (start_ms, end_ms, step_ms),
         };
-        if [first, last, step].iter().any(|time| time.abs() > MILLIS_MAX) {
+        if [first, last, step].iter().any(|time| time.unsigned_abs() > MILLIS_MAX.unsigned_abs()) {
             return Err(Error::Execution("time out of bounds".to_owned()));
         }
         match times {
@@ -120,7 +120,7 @@ const TIME_DEPENDENT: &[&str] = &[
 ];
 
 /// Whether an expression has the same value at every time of the query.
-pub(super) fn is_invariant(expr: &Expr) -> bool {
+pub(crate) fn is_invariant(expr: &Expr) -> bool {
     match &expr.node {
         Node::Number(_) | Node::Text(_) => true,
         Node::Vector(selector) | Node::Range(selector, _) => selector.at.is_some(),
