@@ -4,7 +4,7 @@ use axum::extract::{Form, FromRequest, FromRequestParts, Query, Request};
 use belfry_promql::ast::Node;
 use belfry_series::Matcher;
 use belfry_signal::now_unix_nanos;
-use http::Method;
+use http::{HeaderValue, Method, header};
 use jiff::Timestamp;
 
 use super::envelope::Refusal;
@@ -16,6 +16,8 @@ const EVER: [(&str, i64); 2] =
     [("-292273086-05-16T16:47:06Z", i64::MIN), ("292277025-08-18T07:12:54.999999999Z", i64::MAX)];
 /// Times and durations stay within this, so that sums of some of them do: 285 000 years.
 const MILLIS_MAX: f64 = 9e15;
+
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 type Pairs = Vec<(String, String)>;
 
@@ -31,7 +33,10 @@ impl<S: Send + Sync> FromRequest<S> for Parameters {
         let in_address = Query::<Pairs>::from_request_parts(&mut parts, state).await;
         let Query(in_address) = in_address.map_err(|fault| Refusal::bad_data(fault.body_text()))?;
         let mut pairs = Vec::new();
-        if parts.method == Method::POST {
+        // A body of another kind is passed over, as Go's reader of forms does.
+        let content_type =
+            parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if parts.method == Method::POST && content_type.starts_with(FORM) {
             let form = Form::<Pairs>::from_request(Request::from_parts(parts, body), state).await;
             pairs = form.map_err(|fault| Refusal::bad_data(fault.body_text()))?.0;
         }

@@ -95,6 +95,9 @@ async fn forms_are_read_as_addresses_are() {
     assert_eq!(posted["data"]["result"].as_array().expect("list").len(), 1);
     assert_eq!(posted["data"]["result"][0]["value"], json!([1_795_161_659, "59"]), "the body counts first");
     assert_eq!(posted["warnings"], json!(["results truncated due to limit"]));
+    let bare = Request::post(format!("/api/v1/query?query=calls_total&time={END}")).body(Body::empty());
+    let (status, posted) = answer(&router, bare.expect("a good request")).await;
+    assert_eq!((status, posted["data"]["result"].as_array().map(Vec::len)), (StatusCode::OK, Some(2)));
     let (_, posted) = post(&router, "/api/v1/series", "match[]=calls_total&match%5B%5D=up").await;
     assert_eq!(posted["data"].as_array().expect("list").len(), 2);
 }
