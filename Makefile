@@ -6,6 +6,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BELFRY := target/debug/belfry
+# Tools whose packages would start a server on the machine are unpacked here instead of installed.
+UNPACKED := $(CURDIR)/build-output/tools
+export PATH := $(PATH):$(UNPACKED)/usr/bin
 BUILD_TOOLS := cmake:cmake cc:gcc make:make git:git
 TEST_TOOLS := sipp:sip-tester baresip:baresip h2load:nghttp2-client curl:curl chromium:chromium promtool:prometheus
 BENCH_TOOLS := nginx:nginx-light kamailio:kamailio openssl:openssl sipp:sip-tester h2load:nghttp2-client taskset:util-linux
@@ -63,6 +66,7 @@ deps:
 
 deps-test: deps
 	@$(call need,$(TEST_TOOLS))
+	@$(call unpack,promtool:prometheus)
 	@command -v npm >/dev/null || { echo "missing: node and npm. The page is built with npm; install Node 20 or later."; exit 1; }
 
 deps-bench: deps
@@ -81,5 +85,16 @@ if [ -n "$$missing" ]; then \
     echo "==> installing$$missing"; \
     $$sudo apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
   else echo "missing:$$missing. Install these packages, then run make again."; exit 1; fi; \
+fi
+endef
+
+# Unpacks the package of a command that is not there: unpack,command:package
+define unpack
+if ! command -v $(firstword $(subst :, ,$(1))) >/dev/null 2>&1; then \
+  command -v apt-get >/dev/null 2>&1 || { echo "missing: $(firstword $(subst :, ,$(1)))"; exit 1; }; \
+  echo "==> unpacking $(lastword $(subst :, ,$(1)))"; \
+  mkdir -p "$(UNPACKED)" && cd "$(UNPACKED)" && \
+  { apt-get download -qq $(lastword $(subst :, ,$(1))) 2>/dev/null || { apt-get update -qq && apt-get download -qq $(lastword $(subst :, ,$(1))) 2>/dev/null; }; } && \
+  dpkg-deb -x $(lastword $(subst :, ,$(1)))_*.deb . && rm -f ./*.deb; \
 fi
 endef
