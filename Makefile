@@ -10,7 +10,7 @@ BELFRY := target/debug/belfry
 UNPACKED := $(CURDIR)/build-output/tools
 export PATH := $(PATH):$(UNPACKED)/usr/bin
 BUILD_TOOLS := cmake:cmake cc:gcc make:make git:git
-TEST_TOOLS := sipp:sip-tester baresip:baresip h2load:nghttp2-client curl:curl chromium:chromium promtool:prometheus
+TEST_TOOLS := sipp:sip-tester baresip:baresip h2load:nghttp2-client curl:curl chromium:chromium
 BENCH_TOOLS := nginx:nginx-light kamailio:kamailio openssl:openssl sipp:sip-tester h2load:nghttp2-client taskset:util-linux
 
 .PHONY: help fuzz demo build release test check format lint unit browser deps deps-test deps-bench bench clean
