@@ -339,7 +339,7 @@ impl App {
 
     async fn start_api(&mut self) -> anyhow::Result<()> {
         let (Some(config), Some(observe)) = (&self.config.observe, &self.observe) else { return Ok(()) };
-        let mut router = belfry_query::router(observe.reader.clone());
+        let mut router = belfry_query::router(observe.reader.clone(), &self.registry);
         if let Some(engine) = &self.engine {
             router = router.merge(engine.router());
         }

@@ -21,6 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
         LOOKING AT A RUNNING BELFRY (from the same machine)\n  \
         belfry slo                               objectives, budgets, burn\n  \
         belfry call CALL-ID                      ladder, quality and logs of one call\n  \
+        belfry promql query 'rate(x_total[5m])'  ask its metrics, in PromQL\n  \
         belfry fault core-errors on              break something (demo only)\n\n\
         EXIT CODES\n  0 done   1 failed   2 wrong use of the command line   78 the configuration is wrong"
 )]
@@ -79,6 +80,12 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: SipCommand,
+    },
+    /// Ask metrics in PromQL, test queries, and lay them out.
+    Promql {
+        /// What to do.
+        #[command(subcommand)]
+        command: PromqlCommand,
     },
     /// Explain where a customer's address would be sent, step by step.
     Steer {
@@ -146,6 +153,60 @@ pub enum SipCommand {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+}
+
+/// What to do in PromQL.
+#[derive(Debug, Subcommand)]
+pub enum PromqlCommand {
+    /// Run test scripts in the language of Prometheus' own tests; exit code 1 when any eval fails.
+    #[command(
+        after_help = "Prints FILE: N passed, N failed, and below it every failure with its line. A script:\n\n  \
+        load 1m\n    calls_total{region=\"eu\"} 0+60x10\n\n  \
+        eval instant at 10m rate(calls_total[5m])\n    {region=\"eu\"} 1\n\n\
+        The series are the script's own; no Belfry need run."
+    )]
+    Test {
+        /// Scripts, usually called *.test.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Ask a running Belfry, or any Prometheus, and print the answer as a table.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry promql query 'series_head_series'\n  \
+        belfry promql query 'sum by (region) (rate(core_call_attempts_total[5m]))' --at -1h\n  \
+        belfry promql query 'up' --from -6h --step 5m --url http://prometheus:9090\n\n\
+        TIMES\n  now, -15m (ago), 2026-11-20T08:30:00Z, or Unix seconds")]
+    Query(PromqlQueryArguments),
+    /// Print a query in its canonical form, long ones broken over lines; say where it is wrong.
+    #[command(after_help = "EXAMPLE\n  belfry promql fmt 'sum(rate(x[5m]))by(region)'")]
+    Fmt {
+        /// The query; `-` is standard input.
+        #[arg(value_name = "EXPR", allow_hyphen_values = true)]
+        expr: String,
+    },
+}
+
+/// A query and when it is evaluated.
+#[derive(Debug, Args)]
+pub struct PromqlQueryArguments {
+    /// The query.
+    #[arg(value_name = "EXPR", allow_hyphen_values = true)]
+    pub expr: String,
+    /// Evaluate at this time (default: now).
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["from", "to", "step"])]
+    pub at: Option<String>,
+    /// Evaluate at every step from this time on.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// The last time of a range (default: now).
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "from")]
+    pub to: Option<String>,
+    /// The distance between times of a range.
+    #[arg(long, value_name = "DURATION", default_value = "1m", requires = "from")]
+    pub step: String,
+    /// Whom to ask.
+    #[arg(long, default_value = "http://127.0.0.1:9090")]
+    pub url: String,
 }
 
 /// What can be broken in a demo.

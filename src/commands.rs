@@ -12,7 +12,7 @@ use belfry_state::{State, Subscriber};
 use clap::CommandFactory;
 use hyper::Method;
 
-use crate::ask::ask;
+use crate::ask::{ask, percent_encoded};
 use crate::cli::{Cli, Fault, Switch};
 use crate::run::{load, refuse};
 use crate::{catalog, slo_table};
@@ -228,18 +228,10 @@ fn read_password() -> anyhow::Result<String> {
     Ok(password.to_owned())
 }
 
-fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+/// Runs what must wait, for a command.
+///
+/// # Errors
+/// What the future fails with, or when there can be no runtime.
+pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
-}
-
-/// Escapes what may not stand in a path segment (RFC 3986 section 3.3).
-fn percent_encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'@' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 pub mod drain;
 pub mod limits;
+pub mod promql;
 pub mod run;
 pub mod signals;
 pub mod sip_line;

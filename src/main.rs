@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use belfry::cli::{Cli, Command, SipCommand};
-use belfry::{commands, demo, run};
+use belfry::cli::{Cli, Command, PromqlCommand, SipCommand};
+use belfry::{commands, demo, promql, run};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -17,6 +17,9 @@ fn main() -> ExitCode {
         Command::Slo { site } => commands::slo(site.api),
         Command::Fault { name, switch, admin } => commands::fault(name, switch, admin),
         Command::Sip { command: SipCommand::Parse { files } } => commands::sip_parse(&files),
+        Command::Promql { command: PromqlCommand::Test { files } } => promql::test(&files),
+        Command::Promql { command: PromqlCommand::Query(arguments) } => promql::query(&arguments),
+        Command::Promql { command: PromqlCommand::Fmt { expr } } => promql::format(&expr),
         Command::Steer { address, config } => commands::steer(address, &config),
         Command::Subscribers(arguments) => commands::subscribers(&arguments.config),
         Command::HashPassword => commands::hash_password(),

@@ -5,6 +5,7 @@
 mod binary;
 mod crash;
 mod demo;
+mod promql;
 mod real_clients;
 mod rooms_apart;
 mod running;

@@ -30,6 +30,6 @@ pub use matcher::{MatchOp, Matcher};
 pub use memory::MemorySeries;
 pub use parser::parse;
 pub use printer::format;
-pub use script::{Failure, ScriptReport, run_script};
+pub use script::{Failure, ScriptReport, ScriptStore, run_script, run_script_in};
 pub use source::{STALE_NAN_BITS, Series, SeriesData, Value, is_stale, stale_marker};
-pub use text::format_float;
+pub use text::{format_float, parse_duration};

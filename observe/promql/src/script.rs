@@ -12,7 +12,7 @@ use crate::engine::{Options, Times, is_invariant, query_expr};
 use crate::labels::Labels;
 use crate::matcher::MatchOp;
 use crate::memory::MemorySeries;
-use crate::source::Value;
+use crate::source::{Series, Value};
 use crate::text;
 
 use points::Point;
@@ -35,9 +35,34 @@ pub struct Failure {
     pub text: String,
 }
 
-/// Runs a script from an empty store. Every experimental part is on, as in the upstream test suite.
+/// A store that a script loads its series into.
+pub trait ScriptStore: Series {
+    /// Takes a point of a series. The points of one `load` come series by series, each in order.
+    fn add(&mut self, labels: &Labels, unix_millis: i64, value: Value);
+    /// A `load` is complete: what was added must be found from now on.
+    fn loaded(&mut self) {}
+    /// Forgets everything.
+    fn clear(&mut self);
+}
+
+impl ScriptStore for MemorySeries {
+    fn add(&mut self, labels: &Labels, unix_millis: i64, value: Value) {
+        MemorySeries::add(self, labels, unix_millis, value);
+    }
+
+    fn clear(&mut self) {
+        MemorySeries::clear(self);
+    }
+}
+
+/// Runs a script from an empty store in memory. Every experimental part is on, as in the upstream test suite.
 pub fn run_script(text: &str) -> ScriptReport {
-    let mut runner = Runner { store: MemorySeries::new() };
+    run_script_in(text, &mut MemorySeries::new())
+}
+
+/// As [`run_script`], with the series in a store of the caller's, which must be empty.
+pub fn run_script_in(text: &str, store: &mut dyn ScriptStore) -> ScriptReport {
+    let mut runner = Runner { store };
     let mut report = ScriptReport::default();
     for block in blocks(text) {
         match runner.run(&block) {
@@ -114,11 +139,11 @@ struct Eval {
     expected: check::Expected,
 }
 
-struct Runner {
-    store: MemorySeries,
+struct Runner<'a> {
+    store: &'a mut dyn ScriptStore,
 }
 
-impl Runner {
+impl Runner<'_> {
     /// Whether an eval passed; false for other commands.
     fn run(&mut self, block: &Block<'_>) -> Result<bool, String> {
         let (command, rest) = block.head.split_once(char::is_whitespace).unwrap_or((block.head, ""));
@@ -153,6 +178,7 @@ impl Runner {
                 self.store.add(&labels, at as i64 * step, Value::Histogram(histogram.into()));
             }
         }
+        self.store.loaded();
         Ok(())
     }
 
@@ -168,7 +194,7 @@ impl Runner {
             subquery_step_ms: 60_000,
             experimental: true,
         };
-        query_expr(text, expr, &self.store, times, &options, &AtomicBool::new(false))
+        query_expr(text, expr, &*self.store, times, &options, &AtomicBool::new(false))
     }
 
     fn check(&self, eval: &Eval) -> Result<(), String> {

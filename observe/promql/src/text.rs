@@ -140,7 +140,7 @@ const UNITS: &[(&str, i64)] = &[
 ];
 
 /// `1h30m` in milliseconds: each unit at most once, largest first.
-pub(crate) fn parse_duration(text: &str) -> Option<i64> {
+pub fn parse_duration(text: &str) -> Option<i64> {
     let mut rest = text;
     let mut total: i64 = 0;
     let mut next_unit = 0;

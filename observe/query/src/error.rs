@@ -1,5 +1,7 @@
 //! How a question can fail, for code and, as problem details (RFC 9457), for people.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -14,6 +16,15 @@ pub enum Error {
     /// The store of series said no.
     #[error("series: {0}")]
     Series(#[from] belfry_series::Error),
+    /// The query in PromQL has no answer.
+    #[error(transparent)]
+    Promql(#[from] belfry_promql::Error),
+    /// The query took longer than it may.
+    #[error("query timed out after {} s", timeout.as_secs_f64())]
+    Timeout {
+        /// The limit.
+        timeout: Duration,
+    },
     /// As many questions as may are being answered already.
     #[error("too many questions at once")]
     Busy,
@@ -60,6 +71,8 @@ impl Error {
         match self {
             Self::Events(error) => error.reason(),
             Self::Series(error) => error.reason(),
+            Self::Promql(error) => error.reason(),
+            Self::Timeout { .. } => "timeout",
             Self::Busy => "busy",
             Self::Stopping => "stopping",
             Self::BadRequest { .. } => "bad_request",
@@ -69,35 +82,19 @@ impl Error {
 
     fn problem(&self) -> (StatusCode, Problem) {
         let (status, title, place, hint) = match self {
-            Self::Events(belfry_events::Error::BadQuery(_)) => (
-                StatusCode::BAD_REQUEST,
-                "The search text cannot be understood",
-                "q",
-                "words, \"phrases\", field:value, AND, OR, NOT, -word, beginning*; put other text in quotes",
-            ),
-            Self::Events(_) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "The store of events failed",
-                "store",
-                "look at events_index_failures_total and at this node's log for \"split\"",
-            ),
-            Self::Series(belfry_series::Error::Pattern { .. }) => (
-                StatusCode::BAD_REQUEST,
-                "The selector cannot be understood",
-                "match",
-                "regular expressions are anchored at both ends, without look-around or back-references",
-            ),
-            Self::Series(belfry_series::Error::TooManyPoints { .. }) => (
+            Self::Events(error) => of_events(error),
+            Self::Series(error) => of_series(error),
+            Self::Promql(_) => (
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "The question reads too much",
-                "match",
-                "ask for a shorter time or fewer series",
+                "The query has no answer",
+                "query",
+                "look at the place that the detail names; belfry promql fmt checks a query",
             ),
-            Self::Series(_) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "The store of series failed",
-                "store",
-                "look at this node's log for \"series\"",
+            Self::Timeout { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The query took too long",
+                "query",
+                "ask for a shorter time, a longer step or fewer series",
             ),
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -136,6 +133,49 @@ impl Error {
                 position,
             },
         )
+    }
+}
+
+/// Status, title, place and hint.
+type Said = (StatusCode, &'static str, &'static str, &'static str);
+
+fn of_events(error: &belfry_events::Error) -> Said {
+    match error {
+        belfry_events::Error::BadQuery(_) => (
+            StatusCode::BAD_REQUEST,
+            "The search text cannot be understood",
+            "q",
+            "words, \"phrases\", field:value, AND, OR, NOT, -word, beginning*; put other text in quotes",
+        ),
+        _ => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The store of events failed",
+            "store",
+            "look at events_index_failures_total and at this node's log for \"split\"",
+        ),
+    }
+}
+
+fn of_series(error: &belfry_series::Error) -> Said {
+    match error {
+        belfry_series::Error::Pattern { .. } => (
+            StatusCode::BAD_REQUEST,
+            "The selector cannot be understood",
+            "match",
+            "regular expressions are anchored at both ends, without look-around or back-references",
+        ),
+        belfry_series::Error::TooManyPoints { .. } => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "The question reads too much",
+            "match",
+            "ask for a shorter time or fewer series",
+        ),
+        _ => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The store of series failed",
+            "store",
+            "look at this node's log for \"series\"",
+        ),
     }
 }
 

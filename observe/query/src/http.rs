@@ -8,13 +8,13 @@ use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 
 use belfry_events::{CallFilter, Found, LogQuery, RecordKind};
-use belfry_signal::{Severity, TraceId, now_unix_nanos};
+use belfry_signal::{Registry, Severity, TraceId, now_unix_nanos};
 
 use crate::error::Error;
 use crate::json::{CallJson, CallRowJson, LogLineJson, TraceJson};
 use crate::ladder::render_call;
 use crate::reader::Reader;
-use crate::{series, time};
+use crate::{prometheus, series, time};
 
 /// Rows of a list, unless the request says otherwise.
 const ROWS_DEFAULT: usize = 100;
@@ -30,8 +30,11 @@ const WIDTH_MAX: usize = 400;
 /// The routes. Whoever serves them decides who may come here.
 ///
 /// `GET /api/v1/calls/{call_id}` (also `?format=text`), `/api/v1/calls`, `/api/v1/logs`, `/api/v1/traces/{trace_id}`,
-/// `/api/v1/series`, `/api/v1/labels`, `/api/v1/label/{name}/values`, `/api/v1/points`.
-pub fn router(reader: Reader) -> Router {
+/// `/api/v1/points`; and of the HTTP API of Prometheus `/api/v1/query`, `query_range`, `query_exemplars`, `format_query`,
+/// `series`, `labels`, `label/{name}/values`, `metadata`, `status/buildinfo`, and `/-/healthy` and `/-/ready`.
+/// `registry` says what the metrics of this process mean.
+pub fn router(reader: Reader, registry: &Registry) -> Router {
+    let prometheus = prometheus::routes(reader.clone(), registry.clone());
     Router::new()
         .route("/api/v1/calls", get(calls))
         .route("/api/v1/calls/{call_id}", get(call))
@@ -39,6 +42,7 @@ pub fn router(reader: Reader) -> Router {
         .route("/api/v1/traces/{trace_id}", get(trace))
         .merge(series::routes())
         .with_state(reader)
+        .merge(prometheus)
 }
 
 /// Records that a search found, and how far the list can be trusted.

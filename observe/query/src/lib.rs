@@ -1,7 +1,7 @@
 //! Reading what the house saw: calls, traces, logs and series, for people and programs.
 //!
-//! [`Reader`] is what the rest of the house asks; [`router`] is the same over HTTP, in JSON; [`render_call`] draws a
-//! call for a terminal. Whoever serves the router decides who may read: what it answers holds private values.
+//! [`Reader`] is what the rest of the house asks; [`router`] is the same over HTTP, in JSON, and for metrics the HTTP API
+//! of Prometheus; [`render_call`] draws a call for a terminal. Whoever serves the router decides who may read: what it answers holds private values.
 //!
 //! Not here: stores (events, series), logins, the page.
 
@@ -11,6 +11,7 @@ mod http;
 mod json;
 mod ladder;
 mod participants;
+mod prometheus;
 mod reader;
 mod selector;
 mod series;
@@ -21,6 +22,7 @@ mod time;
 pub use belfry_events::{
     CallFilter, CallRow, CallView, Found, LogLine, LogQuery, RecordKind, Stamped, Timeline, TraceView,
 };
+pub use belfry_promql::{Answer, Data, Times};
 pub use belfry_series::{MatchOperator, Matcher, SeriesData};
 pub use error::Error;
 pub use http::router;
@@ -29,5 +31,5 @@ pub use json::{
     QualityPointJson, SpanJson, TraceJson,
 };
 pub use ladder::render_call;
-pub use reader::Reader;
+pub use reader::{PromqlQuery, Reader};
 pub use selector::parse_selector;

@@ -1,10 +1,12 @@
 //! The reader: asks the stores where blocking is allowed, and not too often at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use belfry_events::{CallFilter, CallRow, CallView, EventsReader, Found, LogLine, LogQuery, TraceView};
-use belfry_series::{Matcher, SeriesData, SeriesReader};
+use belfry_promql::{Answer, Options, Times};
+use belfry_series::{Matcher, PromqlSource, SeriesData, SeriesReader};
 use belfry_signal::TraceId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -14,6 +16,10 @@ use crate::error::Error;
 const QUESTIONS_MAX: usize = 4;
 /// How long a question waits for its turn.
 const TURN_WAIT: Duration = Duration::from_secs(5);
+/// Samples that one query may read and values that it may compute, 16 bytes each.
+const QUERY_SAMPLES_MAX: usize = 10_000_000;
+/// The step of a subquery that names none: the usual distance of samples here and in Prometheus.
+const SUBQUERY_STEP_MS: i64 = 60_000;
 
 /// Answers questions about events and series. Cheap to clone; clones share the bound on questions at once.
 #[derive(Clone, Debug)]
@@ -21,6 +27,41 @@ pub struct Reader {
     events: EventsReader,
     series: SeriesReader,
     turns: Arc<Semaphore>,
+}
+
+/// A query in PromQL.
+#[derive(Clone, Debug)]
+pub struct PromqlQuery {
+    /// The query.
+    pub text: String,
+    /// When it is evaluated.
+    pub times: Times,
+    /// How long a sample counts as current.
+    pub lookback: Duration,
+    /// When it is given up.
+    pub timeout: Duration,
+}
+
+impl PromqlQuery {
+    /// How long a sample counts as current, unless a query says otherwise; as in Prometheus.
+    pub const LOOKBACK: Duration = Duration::from_mins(5);
+    /// The longest that a query may take; as in Prometheus.
+    pub const TIMEOUT_MAX: Duration = Duration::from_mins(2);
+
+    /// A query with the usual bounds.
+    #[must_use]
+    pub fn new(text: impl Into<String>, times: Times) -> Self {
+        Self { text: text.into(), times, lookback: Self::LOOKBACK, timeout: Self::TIMEOUT_MAX }
+    }
+}
+
+/// Tells a query that nobody waits for it any more.
+struct RaiseOnDrop(Arc<AtomicBool>);
+
+impl Drop for RaiseOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Reader {
@@ -74,6 +115,66 @@ impl Reader {
         to_ms: i64,
     ) -> Result<Vec<SeriesData>, Error> {
         Ok(self.ask(move |stores| stores.series.select(&matchers, from_ms, to_ms)).await??)
+    }
+
+    /// The answer to a query in PromQL. It is worked on only as long as the future lives.
+    ///
+    /// # Errors
+    /// [`Error::Promql`] when it does not parse, has no result, or asks for too much; [`Error::Timeout`];
+    /// [`Error::Busy`].
+    pub async fn evaluate(&self, query: PromqlQuery) -> Result<Answer, Error> {
+        self.evaluate_then(query, |answer| answer).await
+    }
+
+    /// As [`evaluate`](Self::evaluate), with the answer put to use where blocking is allowed.
+    pub(crate) async fn evaluate_then<T: Send + 'static>(
+        &self,
+        query: PromqlQuery,
+        then: impl FnOnce(Answer) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        // What does not parse need not wait for its turn.
+        let expr = belfry_promql::parse(&query.text)?;
+        let cancel = Arc::new(AtomicBool::new(false));
+        let _given_up = RaiseOnDrop(Arc::clone(&cancel));
+        let PromqlQuery { text, times, lookback, timeout } = query;
+        let options = Options {
+            lookback_ms: i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX),
+            samples_max: QUERY_SAMPLES_MAX,
+            subquery_step_ms: SUBQUERY_STEP_MS,
+            experimental: false,
+        };
+        let asking = self.ask(move |stores| {
+            let source = PromqlSource::new(&stores.series, &cancel);
+            belfry_promql::query_expr(&text, &expr, &source, times, &options, &cancel).map(then)
+        });
+        match tokio::time::timeout(timeout, asking).await {
+            Ok(answered) => Ok(answered??),
+            Err(_) => Err(Error::Timeout { timeout }),
+        }
+    }
+
+    /// The labels of the series that satisfy every matcher of one list at least and may have points from `from_ms` to
+    /// `to_ms`, sorted, at most `series_max` of each list.
+    ///
+    /// # Errors
+    /// [`Error::Busy`].
+    pub async fn label_sets(
+        &self,
+        matchers: Vec<Vec<Matcher>>,
+        from_ms: i64,
+        to_ms: i64,
+        series_max: usize,
+    ) -> Result<Vec<Vec<(String, String)>>, Error> {
+        self.ask(move |stores| {
+            let mut sets: Vec<_> = matchers
+                .iter()
+                .flat_map(|list| stores.series.label_sets(list, from_ms, to_ms, series_max))
+                .collect();
+            sets.sort();
+            sets.dedup();
+            sets
+        })
+        .await
     }
 
     /// The names of all labels, sorted.

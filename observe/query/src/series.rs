@@ -1,8 +1,8 @@
-//! Series over HTTP: labels and series in the shapes of Prometheus, points in a shape for drawing.
+//! Stored points over HTTP, thinned for drawing. Metrics in the shapes of Prometheus are in `prometheus.rs`.
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -14,18 +14,9 @@ use crate::http::{Params, Range};
 use crate::reader::Reader;
 use crate::selector::parse_selector;
 
-/// Selectors in one request.
-const SELECTORS_MAX: usize = 16;
 /// Points of one series, unless the request says otherwise: more than a screen is wide.
 const POINTS_DEFAULT: usize = 1000;
 const POINTS_MAX: usize = 20_000;
-
-/// The envelope of Prometheus' HTTP API.
-#[derive(Debug, Serialize)]
-struct Success<T> {
-    status: &'static str,
-    data: T,
-}
 
 #[derive(Debug, Serialize)]
 struct PointsJson {
@@ -49,45 +40,7 @@ struct PointsParams {
 }
 
 pub(crate) fn routes() -> Router<Reader> {
-    Router::new()
-        .route("/api/v1/labels", get(labels))
-        .route("/api/v1/label/{name}/values", get(label_values))
-        .route("/api/v1/series", get(series))
-        .route("/api/v1/points", get(points))
-}
-
-async fn labels(State(reader): State<Reader>) -> Result<Json<Success<Vec<String>>>, Error> {
-    Ok(success(reader.label_names().await?))
-}
-
-async fn label_values(
-    State(reader): State<Reader>,
-    Path(name): Path<String>,
-) -> Result<Json<Success<Vec<String>>>, Error> {
-    Ok(success(reader.label_values(name).await?))
-}
-
-/// Label sets; `match[]` may stand several times, as in Prometheus, and a series meets one of them at least.
-async fn series(
-    State(reader): State<Reader>,
-    Params(params): Params<Vec<(String, String)>>,
-) -> Result<Json<Success<Vec<BTreeMap<String, String>>>>, Error> {
-    let named = |names: [&'static str; 2]| {
-        params.iter().filter(move |(name, _)| names.contains(&name.as_str())).map(|(_, value)| value.as_str())
-    };
-    let range = Range::of(named(["from", "start"]).next(), named(["to", "end"]).next())?;
-    let selectors: Vec<&str> = named(["match[]", "match"]).collect();
-    if selectors.is_empty() || selectors.len() > SELECTORS_MAX {
-        return Err(no_selector(format!("{} selectors", selectors.len())));
-    }
-    let mut sets = std::collections::BTreeSet::new();
-    for selector in selectors {
-        let (from_ms, to_ms) = millis(&range);
-        for found in reader.select(parse_selector(selector)?, from_ms, to_ms).await? {
-            sets.insert(found.labels);
-        }
-    }
-    Ok(success(sets.into_iter().map(|labels| labels.into_iter().collect()).collect()))
+    Router::new().route("/api/v1/points", get(points))
 }
 
 async fn points(
@@ -123,12 +76,8 @@ fn thin(series: SeriesData, points_max: usize) -> SeriesJson {
     SeriesJson { labels: series.labels.into_iter().collect(), points }
 }
 
-fn success<T>(data: T) -> Json<Success<T>> {
-    Json(Success { status: "success", data })
-}
-
 fn no_selector(what: String) -> Error {
-    let hint = "name 1 to 16 selectors, as match=calls_total or match[]=calls_total{region=\"eu\"}";
+    let hint = "name a selector, as match=calls_total or match=calls_total{region=\"eu\"}";
     Error::BadRequest { place: "match", what, hint }
 }
 

@@ -255,6 +255,20 @@ impl Block {
         Some((selected, damaged))
     }
 
+    /// The labels of the series that satisfy every matcher and have a chunk that touches the time.
+    pub(crate) fn label_sets<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+    ) -> impl Iterator<Item = LabelSet> + 'a {
+        let touches = move |place: &ChunkPlace| place.max_ms >= from_ms && place.min_ms <= to_ms;
+        self.index.select(matchers).into_iter().filter_map(move |number| {
+            let places = self.chunks.get(number as usize)?;
+            places.iter().any(touches).then(|| self.index.labels(number).map(Arc::clone))?
+        })
+    }
+
     fn chunk(&self, place: &ChunkPlace) -> Option<Vec<Point>> {
         // A damaged place could ask for any length: no chunk is longer than its samples can be.
         if place.length > u32::from(place.count) * 20 + 16 {

@@ -53,6 +53,9 @@ pub enum Error {
         /// The limit.
         points_max: usize,
     },
+    /// Who asked does not want the answer any more.
+    #[error("the query was cancelled")]
+    Cancelled,
 }
 
 impl Error {
@@ -68,6 +71,7 @@ impl Error {
             Self::Encode(_) => "encode",
             Self::Pattern { .. } => "pattern",
             Self::TooManyPoints { .. } => "too_many_points",
+            Self::Cancelled => "cancelled",
         }
     }
 }

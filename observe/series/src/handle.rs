@@ -293,6 +293,19 @@ impl SeriesReader {
     /// # Errors
     /// When more points would be read than one query may. A block that cannot be read is skipped and counted.
     pub fn select(&self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> Result<Vec<SeriesData>, Error> {
+        let selected = self.read(matchers, from_ms, to_ms, &|| false)?;
+        Ok(selected.into_iter().map(|(labels, points)| SeriesData::new(&labels, points)).collect())
+    }
+
+    /// What every kind of select is made of. Between blocks and between series of the head it asks `is_cancelled`.
+    /// The points of a series rise in time unless the clock was set back.
+    pub(crate) fn read(
+        &self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<BTreeMap<LabelSet, Vec<Point>>, Error> {
         let (in_head, blocks) = {
             let head = self.shared.head.read().unwrap_or_else(PoisonError::into_inner);
             (head.select(matchers, from_ms, to_ms), self.shared.blocks.load_full())
@@ -301,6 +314,9 @@ impl SeriesReader {
         let mut left = self.points_max;
         let mut selected: BTreeMap<LabelSet, Vec<Point>> = BTreeMap::new();
         for meta in blocks.iter().filter(|meta| meta.max_ms >= from_ms && meta.min_ms <= to_ms) {
+            if is_cancelled() {
+                return Err(Error::Cancelled);
+            }
             let Some(block) = self.open(meta.id) else { continue };
             let (found, damaged) = block.select(matchers, from_ms, to_ms, left).ok_or_else(too_many)?;
             (0..damaged).for_each(|_| self.signals.chunk_damaged());
@@ -310,13 +326,44 @@ impl SeriesReader {
             }
         }
         for (labels, chunks) in in_head {
+            if is_cancelled() {
+                return Err(Error::Cancelled);
+            }
             let points = unpack(&chunks, from_ms, to_ms);
             left = left.checked_sub(points.len()).ok_or_else(too_many)?;
             if !points.is_empty() {
                 selected.entry(labels).or_default().extend(points);
             }
         }
-        Ok(selected.into_iter().map(|(labels, points)| SeriesData::new(&labels, points)).collect())
+        Ok(selected)
+    }
+
+    /// The labels of the series that satisfy every matcher and may have a point from `from_ms` to `to_ms`, sorted, at
+    /// most `series_max` of them. Reads indexes and no points, so a chunk that only spans the time counts.
+    #[must_use]
+    pub fn label_sets(
+        &self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+        series_max: usize,
+    ) -> Vec<Vec<(String, String)>> {
+        let (mut sets, blocks) = {
+            let head = self.shared.head.read().unwrap_or_else(PoisonError::into_inner);
+            let in_head: BTreeSet<LabelSet> =
+                head.select(matchers, from_ms, to_ms).into_iter().map(|(labels, _)| labels).collect();
+            (in_head, self.shared.blocks.load_full())
+        };
+        // Newest first: when there are more than may be named, those of today are.
+        for meta in blocks.iter().rev().filter(|meta| meta.max_ms >= from_ms && meta.min_ms <= to_ms) {
+            if sets.len() >= series_max {
+                break;
+            }
+            if let Some(block) = self.open(meta.id) {
+                sets.extend(block.label_sets(matchers, from_ms, to_ms));
+            }
+        }
+        sets.iter().take(series_max).map(owned).collect()
     }
 
     /// The names of all labels in the head and the newest blocks, sorted.
@@ -367,14 +414,21 @@ impl SeriesReader {
 
 impl SeriesData {
     fn new(labels: &LabelSet, mut points: Vec<Point>) -> Self {
-        // Blocks follow each other in time unless the clock was set back.
-        if !points.is_sorted_by(|a, b| a.0 < b.0) {
-            points.sort_by_key(|(time, _)| *time);
-            points.dedup_by_key(|(time, _)| *time);
-        }
-        let labels = labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        Self { labels, points }
+        put_in_order(&mut points);
+        Self { labels: owned(labels), points }
     }
+}
+
+/// Blocks follow each other in time unless the clock was set back; then the points of both times are mixed here.
+pub(crate) fn put_in_order(points: &mut Vec<Point>) {
+    if !points.is_sorted_by(|a, b| a.0 < b.0) {
+        points.sort_by_key(|(time, _)| *time);
+        points.dedup_by_key(|(time, _)| *time);
+    }
+}
+
+fn owned(labels: &LabelSet) -> Vec<(String, String)> {
+    labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
 fn unpack(chunks: &[Arc<Chunk>], from_ms: i64, to_ms: i64) -> Vec<Point> {

@@ -8,7 +8,9 @@
 //! Why our own: see `reference/telemetry.md` section 0. No crate has a head that takes one sample at a time in about a byte
 //! and a half, blocks that share a checkpoint with a log, and a limit on cardinality that names the offender.
 //!
-//! Not here: PromQL, HTTP, the write-ahead log itself (the pipeline calls the writer from its one thread).
+//! PromQL's engine reads it through [`PromqlSource`].
+//!
+//! Not here: PromQL itself, HTTP, the write-ahead log itself (the pipeline calls the writer from its one thread).
 
 mod bits;
 mod block;
@@ -20,12 +22,14 @@ mod handle;
 mod head;
 mod index;
 mod matcher;
+mod promql;
 mod signals;
 
 pub use config::Config;
 pub use error::Error;
 pub use handle::{Series, SeriesData, SeriesReader, SeriesWriter};
 pub use matcher::{MatchOperator, Matcher};
+pub use promql::PromqlSource;
 
 /// Registers this room's signals without starting it, for the catalogue.
 pub fn describe(registry: &belfry_signal::Registry) {

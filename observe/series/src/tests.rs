@@ -1,11 +1,14 @@
 //! The store as the pipeline and queries meet it: windows, restarts, damage, limits.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use belfry_signal::{Registry, Sample};
 
-use crate::{Config, Error, MatchOperator, Matcher, Series, SeriesData, SeriesReader, SeriesWriter};
+use crate::{
+    Config, Error, MatchOperator, Matcher, PromqlSource, Series, SeriesData, SeriesReader, SeriesWriter,
+};
 
 const MINUTE_MS: i64 = 60_000;
 /// A round hour, so that windows begin where the tests say.
@@ -354,4 +357,71 @@ fn the_section_reads_from_toml_and_is_checked() {
     check("10000\n", "2000000\n", "metric_series_max");
     check("268435456", "1", "head_bytes_max");
     assert!(toml::from_str::<Config>(&format!("speed = 3\n{text}")).is_err());
+}
+
+#[test]
+fn promql_reads_head_and_blocks_and_ends_when_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut writer, reader, _) = open(config(directory.path()));
+    append(&mut writer, 0..25);
+    // The same series to PromQL as the one without the label.
+    writer
+        .append(
+            26,
+            START_MS + 25 * MINUTE_MS,
+            &[sample("up", &[("region", "")], f64::from_bits(belfry_promql::STALE_NAN_BITS))],
+        )
+        .expect("the disk works");
+    assert!(blocks(directory.path()).len() >= 2, "there are blocks and a head");
+    let options = belfry_promql::Options {
+        lookback_ms: 5 * MINUTE_MS,
+        samples_max: 1000,
+        subquery_step_ms: MINUTE_MS,
+        experimental: false,
+    };
+    let cancel = AtomicBool::new(false);
+    let source = PromqlSource::new(&reader, &cancel);
+    let check = |text: &str, minute: i64, expected: &[f64]| {
+        let at = belfry_promql::Times::Instant(START_MS + minute * MINUTE_MS);
+        let answer = belfry_promql::query(text, &source, at, &options, &cancel).expect(text);
+        let belfry_promql::Data::Vector(found) = answer.data else { panic!("{text}: no vector") };
+        let values: Vec<_> = found.into_iter().map(|sample| sample.value).collect();
+        let expected: Vec<_> = expected.iter().map(|value| belfry_promql::Value::Float(*value)).collect();
+        assert_eq!(values, expected, "{text}");
+    };
+    check("calls_total{region=\"eu\"}", 12, &[120.0]);
+    check("sum by (region) (increase(calls_total[20m]))", 24, &[200.0, 400.0]);
+    check("calls_total{region!~\"us.*\"}", 24, &[240.0]);
+    check("count_over_time(up[1h])", 25, &[25.0]);
+    check("up", 24, &[1.0]);
+    check("up", 25, &[]);
+    let limited = |samples_max: usize| {
+        let options = belfry_promql::Options { samples_max, ..options.clone() };
+        let at = belfry_promql::Times::Instant(START_MS + 24 * MINUTE_MS);
+        belfry_promql::query("count_over_time(up[1h])", &source, at, &options, &cancel).map(drop)
+    };
+    assert_eq!(limited(10), Err(belfry_promql::Error::TooManySamples { samples_max: 10 }));
+    cancel.store(true, Ordering::Relaxed);
+    let all = [belfry_promql::Matcher::equal("__name__", "up")];
+    let select = belfry_promql::Series::select(&source, &all, i64::MIN, i64::MAX);
+    assert_eq!(select, Err(belfry_promql::Error::Cancelled));
+    assert!(belfry_promql::Series::select(&reader, &all, i64::MIN, i64::MAX).is_ok());
+}
+
+#[test]
+fn label_sets_are_found_by_matcher_and_time_without_points() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut writer, reader, _) = open(config(directory.path()));
+    append(&mut writer, 0..12);
+    writer.append(13, START_MS + 12 * MINUTE_MS, &[sample("late", &[], 1.0)]).expect("the disk works");
+    let found = |matchers: &[Matcher], minutes: std::ops::RangeInclusive<i64>, series_max: usize| {
+        let (from, to) = (START_MS + minutes.start() * MINUTE_MS, START_MS + minutes.end() * MINUTE_MS);
+        let sets = reader.label_sets(matchers, from, to, series_max);
+        sets.into_iter().map(|set| set[0].1.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&[], 0..=12, 100), ["calls_total", "calls_total", "late", "up"]);
+    assert_eq!(found(&[], 0..=5, 100), ["calls_total", "calls_total", "up"]);
+    assert_eq!(found(&[Matcher::equal("region", "eu")], 0..=12, 100), ["calls_total"]);
+    assert_eq!(found(&[], 0..=12, 2).len(), 2);
+    assert_eq!(found(&[], 13..=20, 100), [""; 0]);
 }
