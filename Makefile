@@ -9,7 +9,7 @@ BELFRY := target/debug/belfry
 # Tools whose packages would start a server on the machine are unpacked here instead of installed.
 UNPACKED := $(CURDIR)/build-output/tools
 export PATH := $(PATH):$(UNPACKED)/usr/bin
-BUILD_TOOLS := cmake:cmake cc:gcc make:make git:git
+BUILD_TOOLS := cmake:cmake cc:gcc make:make git:git curl:curl
 TEST_TOOLS := sipp:sip-tester baresip:baresip h2load:nghttp2-client curl:curl chromium:chromium
 BENCH_TOOLS := nginx:nginx-light kamailio:kamailio openssl:openssl sipp:sip-tester h2load:nghttp2-client taskset:util-linux
 
@@ -44,6 +44,8 @@ lint: deps
 
 unit: deps
 	@echo "==> tests"
+	@for name in BELFRY_RFC4475_DIR BELFRY_PROMQL_DIR; do \
+	  [ -n "$${!name:-}" ] || echo "NOT RUN: conformance tests whose data is not part of the project; set $$name to its folder"; done
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
 
 browser: build deps-test ## The browser test against a running demo, with screenshots in build-output/browser
@@ -62,12 +64,14 @@ fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sdp|rtp SECONDS=60
 
 deps:
 	@$(call need,$(BUILD_TOOLS))
+	@node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a == 22 && b >= 12) || (a == 20 && b >= 19) ? 0 : 1)' 2>/dev/null || \
+	  { echo "missing: Node 20.19 or later (found: $$(node --version 2>/dev/null || echo none)); the page is built with it."; exit 1; }
 	@command -v cargo >/dev/null || { echo "missing: Rust (cargo). Install it with rustup, then run make again."; exit 1; }
 
 deps-test: deps
 	@$(call need,$(TEST_TOOLS))
 	@$(call unpack,promtool:prometheus)
-	@command -v npm >/dev/null || { echo "missing: node and npm. The page is built with npm; install Node 20 or later."; exit 1; }
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || { echo "missing: rustfmt and clippy. Run: rustup component add rustfmt clippy"; exit 1; }
 
 deps-bench: deps
 	@$(call need,$(BENCH_TOOLS))
@@ -94,7 +98,7 @@ if ! command -v $(firstword $(subst :, ,$(1))) >/dev/null 2>&1; then \
   command -v apt-get >/dev/null 2>&1 || { echo "missing: $(firstword $(subst :, ,$(1)))"; exit 1; }; \
   echo "==> unpacking $(lastword $(subst :, ,$(1)))"; \
   mkdir -p "$(UNPACKED)" && cd "$(UNPACKED)" && \
-  { apt-get download -qq $(lastword $(subst :, ,$(1))) 2>/dev/null || { apt-get update -qq && apt-get download -qq $(lastword $(subst :, ,$(1))) 2>/dev/null; }; } && \
+  { apt-get download -qq $(lastword $(subst :, ,$(1))) 2>/dev/null || { apt-get update -qq && apt-get download -qq $(lastword $(subst :, ,$(1))); }; } && \
   dpkg-deb -x $(lastword $(subst :, ,$(1)))_*.deb . && rm -f ./*.deb; \
 fi
 endef

@@ -250,7 +250,7 @@ impl App {
         self.set_ready(false);
         let limits = self.config.node.drain;
         let mut steps = Vec::new();
-        if let Some(gateway) = self.gateway.take() {
+        if let Some(gateway) = self.gateway.clone() {
             steps.push(Step::new(
                 "edge",
                 limits.edge,

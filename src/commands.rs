@@ -4,7 +4,6 @@ use std::io::{IsTerminal, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use belfry_signal::{Registry, Resource};
@@ -16,9 +15,6 @@ use crate::ask::{ask, percent_encoded};
 use crate::cli::{Cli, Fault, Switch};
 use crate::run::{load, refuse};
 use crate::{catalog, slo_table};
-
-/// How long a command waits for the store to close.
-const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Prints a line for whoever reads the output. A closed pipe is the reader's wish.
 pub fn say(line: &str) {
@@ -172,16 +168,10 @@ pub fn subscribers(path: &Path) -> anyhow::Result<ExitCode> {
         subscribers.push(subscriber);
     }
     let count = subscribers.len();
+    let registry = Registry::new(Resource::for_test(), 1).0;
     block_on(async {
-        let state = State::open(core.state, &Registry::new(Resource::for_test(), 1).0).await?;
-        for subscriber in &subscribers {
-            state.put_subscriber(subscriber).await?;
-        }
-        let stragglers = state.drain(STORE_PATIENCE).await;
-        if !stragglers.is_empty() {
-            bail!("the store did not finish: {}", stragglers.join(", "));
-        }
-        anyhow::Ok(())
+        let added = State::add_subscribers(&core.state, &registry, &subscribers).await;
+        added.context("write the subscribers")
     })?;
     say(&format!("{count} subscribers can register"));
     Ok(ExitCode::SUCCESS)

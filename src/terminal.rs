@@ -22,6 +22,8 @@ pub fn install(filter: &str) -> anyhow::Result<SetLogLevel> {
         .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false))
         .try_init()
         .context("install the log subscriber")?;
+    // Libraries that log through `log` (Pingora, Tantivy) come to the same place.
+    tracing_log::LogTracer::init().context("bridge the libraries' log lines")?;
     Ok(Arc::new(move |filter: &str| {
         let parsed = EnvFilter::try_new(filter)
             .map_err(|error| format!("{error}; write LEVEL or TARGET=LEVEL, as in warn,belfry=debug"))?;

@@ -1,5 +1,8 @@
 //! Starts the media room and serves it to cores over the mesh.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use belfry_mesh::{Link, LinkSender, Mesh, Service};
 use belfry_relay::{Relay, RelayHandle};
 use belfry_relay_api::{FromRelay, Notice, ToRelay};
@@ -28,7 +31,8 @@ pub fn start(
     Ok(relay)
 }
 
-/// Answers one core until its link is gone. Requests run side by side: one that waits for a worker holds up no other.
+/// Answers one core until its link is gone. Requests reach the workers in the order in which they came, so that the end
+/// of a session never overtakes its beginning; they are waited for side by side, so that one holds up no other.
 ///
 /// The handle is the link's own. It ends with the last request under way, and the sessions that the core anchored are
 /// orphaned then.
@@ -37,12 +41,17 @@ async fn serve(link: Link<FromRelay, ToRelay>, relay: RelayHandle) {
     tokio::spawn(forward_notices(sender.clone(), relay.notices()));
     while let Some(ToRelay { id, request }) = receiver.recv().await {
         let (sender, relay) = (sender.clone(), relay.clone());
-        tokio::spawn(async move {
+        let mut answering = Box::pin(async move {
             let reply = relay.request(request).await;
             if sender.send(FromRelay::Reply { id, reply }).await.is_err() {
                 // The core that asked is gone; its sessions are orphans when the last such task ends.
             }
         });
+        // The first poll puts the request into its worker's queue.
+        let is_waiting = poll_fn(|context| Poll::Ready(answering.as_mut().poll(context).is_pending())).await;
+        if is_waiting {
+            tokio::spawn(answering);
+        }
     }
 }
 

@@ -81,14 +81,16 @@ impl Store for SeriesStore {
     }
 
     fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError> {
+        // A block that cannot be sealed is an error, but its samples are taken: the rest of the batch must be too.
+        let mut first_error = None;
         for (position, entry) in numbered(position, entries) {
-            if let Entry::Samples { unix_millis, samples } = entry {
-                self.0
-                    .append(position, *unix_millis, samples)
-                    .map_err(|error| StoreError::new(error.reason(), error.to_string()))?;
+            if let Entry::Samples { unix_millis, samples } = entry
+                && let Err(error) = self.0.append(position, *unix_millis, samples)
+            {
+                first_error.get_or_insert(StoreError::new(error.reason(), error.to_string()));
             }
         }
-        Ok(())
+        first_error.map_or(Ok(()), Err)
     }
 
     fn checkpoint(&self) -> u64 {

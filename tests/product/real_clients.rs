@@ -43,8 +43,14 @@ pub(crate) fn register_with_sipp(directory: &Path, user: &str, port: u16, target
     assert!(status.success(), "sipp could not register {user}: {status}");
 }
 
-/// Lets alice call bob so many times, each with sound, and both end well. They must be registered from these ports.
-pub(crate) fn call_with_sipp(directory: &Path, alice_port: u16, bob_port: u16, calls: u32, target: u16) {
+/// Begins calls from alice to bob, each with sound: the caller's process and the callee's.
+/// They must be registered from these ports.
+pub(crate) fn start_calls(
+    directory: &Path,
+    [alice_port, bob_port]: [u16; 2],
+    calls: u32,
+    target: u16,
+) -> [Child; 2] {
     write_mu_law_tone(&directory.join("tone.ul"));
     let callers = directory.join("callers.csv");
     fs::write(
@@ -56,7 +62,7 @@ pub(crate) fn call_with_sipp(directory: &Path, alice_port: u16, bob_port: u16, c
     let calls = calls.to_string();
     let callee_scenario = format!("{SCENARIOS}/uas.xml");
     let callee_arguments = ["-sf", &callee_scenario, "-rtp_echo", "-mp", &callee_media, "-m", &calls];
-    let mut callee = sipp(directory, bob_port, &callee_arguments, target);
+    let callee = sipp(directory, bob_port, &callee_arguments, target);
     let caller_scenario = format!("{SCENARIOS}/uac.xml");
     let callers = callers.to_string_lossy().into_owned();
     let caller_arguments = [
@@ -74,7 +80,12 @@ pub(crate) fn call_with_sipp(directory: &Path, alice_port: u16, bob_port: u16, c
         "-error_file",
         "errors.log",
     ];
-    let mut caller = sipp(directory, alice_port, &caller_arguments, target);
+    [sipp(directory, alice_port, &caller_arguments, target), callee]
+}
+
+/// Lets alice call bob so many times; all calls end well.
+pub(crate) fn call_with_sipp(directory: &Path, ports: [u16; 2], calls: u32, target: u16) {
+    let [mut caller, mut callee] = start_calls(directory, ports, calls, target);
     let status = wait_for_end(&mut caller);
     let errors = fs::read_to_string(directory.join("errors.log")).unwrap_or_default();
     let errors: String = errors.chars().take(3000).collect();
@@ -110,7 +121,7 @@ fn two_sipps_register_and_complete_a_thousand_calls_with_sound() {
     register_with_sipp(directory.path(), "alice", alice_port, ports.sip);
     register_with_sipp(directory.path(), "bob", bob_port, ports.sip);
 
-    call_with_sipp(directory.path(), alice_port, bob_port, CALLS, ports.sip);
+    call_with_sipp(directory.path(), [alice_port, bob_port], CALLS, ports.sip);
 
     // 400 ms of sound each way is 20 packets each way; some are on their way when the call ends.
     let packets = belfry.metric("media_forwarded_packets_total", "");

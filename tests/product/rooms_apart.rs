@@ -79,7 +79,7 @@ fn three_processes_carry_calls_with_sound() {
     let (alice_port, bob_port) = (free_port(), free_port());
     register_with_sipp(directory.path(), "alice", alice_port, ports.sip);
     register_with_sipp(directory.path(), "bob", bob_port, ports.sip);
-    call_with_sipp(directory.path(), alice_port, bob_port, CALLS, ports.sip);
+    call_with_sipp(directory.path(), [alice_port, bob_port], CALLS, ports.sip);
     let packets = media.metric("media_forwarded_packets_total", "");
     assert!(packets >= f64::from(CALLS) * 20.0, "{packets} packets were relayed");
     assert!(core.metric("core_call_records_total", "outcome=\"written\"") >= f64::from(CALLS));

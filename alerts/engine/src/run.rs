@@ -160,7 +160,8 @@ impl Runner {
             }
         }
         // A page is on disk before the outbox has it: after a crash in between it is offered again, and the
-        // other way round nobody would remember that a resolve is owed.
+        // other way round nobody would remember that a resolve is owed. When the disk refuses, paging goes on all the
+        // same: that is an error of its own in the log, and an unpaged fault would be the greater harm.
         if self.pages.has_changes() || self.saved_at.elapsed() >= self.config.save_every {
             self.save(now).await;
         }

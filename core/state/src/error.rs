@@ -23,6 +23,9 @@ pub enum Error {
         /// Why not.
         source: Arc<io::Error>,
     },
+    /// Another process holds the bindings in this folder.
+    #[error("{} is in use by another process", .0.display())]
+    InUse(PathBuf),
     /// More writes wait than `writes_queue_max`.
     #[error("too many writes wait for the disk")]
     QueueFull,
@@ -45,6 +48,7 @@ impl Error {
             Self::Database(_) => "database",
             Self::Migration(_) => "migration",
             Self::File { .. } => "file",
+            Self::InUse(_) => "in_use",
             Self::QueueFull => "queue_full",
             Self::BindingsFull => "bindings_full",
             Self::AddressFull => "address_full",

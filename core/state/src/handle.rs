@@ -78,6 +78,30 @@ impl State {
         })
     }
 
+    /// Adds subscribers, or replaces them, in a store that a running core may be using: only the database is
+    /// opened, which several processes may share; the bindings belong to one process. On disk when it returns.
+    ///
+    /// # Errors
+    /// When the folder or the database cannot be used.
+    pub async fn add_subscribers(
+        config: &Config,
+        registry: &Registry,
+        subscribers: &[Subscriber],
+    ) -> Result<(), Error> {
+        prepare(&config.directory)?;
+        let (readers, writes, writer) = database::open(config, Signals::register(registry)).await?;
+        for subscriber in subscribers {
+            let (waiting, answer) = oneshot::channel();
+            let write = Write::Subscriber(Box::new(subscriber.clone()), waiting);
+            writes.send(write).await.map_err(|_| Error::Closed)?;
+            answer.await.map_err(|_| Error::Closed)??;
+        }
+        drop(writes);
+        writer.await.map_err(|_| Error::Closed)?;
+        readers.close().await;
+        Ok(())
+    }
+
     /// The subscriber with this user part and domain.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use super::Binding;
 use crate::error::Error;
 use crate::signals::Signals;
 
+/// Whoever holds this file locked owns the others.
+const LOCK: &str = "bindings.lock";
 const SNAPSHOT: &str = "bindings.snapshot";
 const JOURNAL_PREFIX: &str = "bindings-";
 const JOURNAL_SUFFIX: &str = ".journal";
@@ -41,6 +43,8 @@ enum SnapshotRecord {
 
 /// The open journal and where its folder is.
 pub(super) struct Files {
+    /// Held locked for as long as this process owns the folder: two would tidy away each other's journals.
+    _lock: File,
     directory: PathBuf,
     journal: File,
     journal_number: u64,
@@ -64,6 +68,7 @@ impl Files {
         signals: &Signals,
         mut apply: impl FnMut(Change),
     ) -> Result<Self, Error> {
+        let lock = lock(directory)?;
         let first = match read_snapshot(&directory.join(SNAPSHOT)) {
             Ok(Some((next_journal, entries))) => {
                 for (address, binding) in entries {
@@ -94,7 +99,8 @@ impl Files {
         let journal = create(&journal_path(directory, journal_number))?;
         // What was read stands in older files; a fold at the first change or the first tick tidies them away.
         let is_dirty = !numbers.is_empty();
-        Ok(Self { directory: directory.to_owned(), journal, journal_number, is_dirty, journal_bytes: 0 })
+        let directory = directory.to_owned();
+        Ok(Self { _lock: lock, directory, journal, journal_number, is_dirty, journal_bytes: 0 })
     }
 
     /// Writes one change. A write that fails half-way is cut off again, so that the next one is readable.
@@ -215,6 +221,17 @@ fn next_record<T: DeserializeOwned>(rest: &mut &[u8]) -> Option<T> {
     let record = postcard::from_bytes(bytes).ok()?;
     *rest = &after[length..];
     Some(record)
+}
+
+/// Takes the folder for this process; the system gives it back when the process ends, however it ends.
+fn lock(directory: &Path) -> Result<File, Error> {
+    let path = directory.join(LOCK);
+    let file = File::create(&path).map_err(Error::file("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::InUse(directory.to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(Error::file("lock", &path)(error)),
+    }
 }
 
 fn create(path: &Path) -> Result<File, Error> {

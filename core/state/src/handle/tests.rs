@@ -4,20 +4,26 @@ async fn open(folder: &std::path::Path) -> State {
     State::open(Config::for_test(folder), &Registry::for_test()).await.expect("opens")
 }
 
-#[tokio::test]
-async fn a_record_is_written_once_and_outlives_the_process() {
+#[test]
+fn a_record_is_written_once_and_outlives_the_process() {
     let folder = tempfile::tempdir().expect("a folder");
-    let state = open(folder.path()).await;
+    let process = || tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let record = CallRecord::for_test("call-1");
-    assert_eq!(state.append_call_record(&record).await.expect("written"), Appended::New);
-    assert_eq!(state.append_call_record(&record).await.expect("written"), Appended::Known);
     let next_epoch = CallRecord { epoch: 1, ..record.clone() };
-    assert_eq!(state.append_call_record(&next_epoch).await.expect("written"), Appended::New);
-
+    let killed = process();
+    killed.block_on(async {
+        let state = open(folder.path()).await;
+        assert_eq!(state.append_call_record(&record).await.expect("written"), Appended::New);
+        assert_eq!(state.append_call_record(&record).await.expect("written"), Appended::Known);
+        assert_eq!(state.append_call_record(&next_epoch).await.expect("written"), Appended::New);
+    });
     // No drain: another process opens what a killed one left.
-    let again = open(folder.path()).await;
-    assert_eq!(again.call_records(10).await.expect("read"), [next_epoch, record]);
-    assert_eq!(again.call_records_count().await.expect("read"), 2);
+    drop(killed);
+    process().block_on(async {
+        let again = open(folder.path()).await;
+        assert_eq!(again.call_records(10).await.expect("read"), [next_epoch, record]);
+        assert_eq!(again.call_records_count().await.expect("read"), 2);
+    });
 }
 
 #[tokio::test]
@@ -52,11 +58,19 @@ async fn subscribers_are_kept_without_a_password_and_changes_show_at_once() {
     assert_eq!(state.subscriber("bob", "biloxi.com").await.expect("read").as_deref(), Some(&bob));
     assert_eq!(state.subscribers_count().await.expect("read"), 1);
     assert!(!format!("{bob:?}").contains("bob"));
-    drop(state);
-    assert_eq!(
-        open(folder.path()).await.subscriber("bob", "biloxi.com").await.expect("read").as_deref(),
-        Some(&bob)
-    );
+}
+
+#[tokio::test]
+async fn another_process_may_add_subscribers_and_touches_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = open(folder.path()).await;
+    let alice = Subscriber::new("alice", "atlanta.com", "secret");
+    let config = Config::for_test(folder.path());
+    let added = State::add_subscribers(&config, &Registry::for_test(), std::slice::from_ref(&alice)).await;
+    added.expect("the database is shared");
+    assert_eq!(state.subscriber("alice", "atlanta.com").await.expect("read").as_deref(), Some(&alice));
+    let second = State::open(config, &Registry::for_test()).await;
+    assert_eq!(second.err().map(|error| error.reason()), Some("in_use"), "the bindings are not");
 }
 
 #[tokio::test]
