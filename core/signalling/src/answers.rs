@@ -131,7 +131,7 @@ impl Core {
             self.signals.transaction_ended(ended, request.method, SpanKind::Server);
         }
         if exchange.is_stranger {
-            self.on_stranger_answer(request, status);
+            self.on_stranger_answer(request, status, exchange.opened_on.as_ref());
         }
         if exchange.ended_call.is_some() {
             self.signals.disconnected(now().saturating_duration_since(exchange.began));

@@ -15,7 +15,8 @@ pub struct Config {
     /// How long a nonce may be used.
     #[serde(with = "humantime_serde")]
     pub nonce_lifetime: Duration,
-    /// How many nonces have their use counted; above it, the oldest are asked for afresh.
+    /// How many nonces have their use counted; above it, the count of the oldest is forgotten, and until its lifetime ends
+    /// such a nonce may be used again.
     pub nonces_max: usize,
 
     /// The shortest registration; shorter ones are answered 423.

@@ -32,6 +32,8 @@ pub(crate) struct Exchange {
     pub(crate) ended_call: Option<u64>,
     /// Whether its dialog is of a call that this core does not know.
     pub(crate) is_stranger: bool,
+    /// The relay that had no session of the stranger before this request.
+    pub(crate) opened_on: Option<Arc<str>>,
     /// Whether it is the INVITE that sets a call up.
     pub(crate) is_setup: bool,
     /// Whether the caller does not want it any more.
@@ -126,6 +128,10 @@ pub(crate) struct Branch {
     pub(crate) was_heard: bool,
     /// Whether a CANCEL went out.
     pub(crate) is_cancelled: bool,
+    /// Whether it is of an INVITE that sets a call up: an answer that nobody waits for any more is hung up on.
+    pub(crate) is_setup: bool,
+    /// Whether its 2xx is here: until the relay has done its part, repeats of it mean nothing new.
+    pub(crate) is_answered: bool,
     /// The 2xx as it was forwarded: the callee repeats it until it sees the ACK.
     pub(crate) answer: Option<(u16, Vec<u8>)>,
     pub(crate) is_over: bool,

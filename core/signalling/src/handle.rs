@@ -1,7 +1,7 @@
 //! How an edge talks to the signalling core: plain data that crosses one mesh link, in process or between nodes.
 //!
 //! The edge owns sockets and flows; the core owns transactions and dialogs.
-//! Together they are one logical SIP proxy: the core writes the Via, Record-Route and Path of the edge's public
+//! Together they are one logical SIP proxy: the core writes the Via and Record-Route of the edge's public
 //! address, and names the edge's flow by a [`FlowToken`] that only an edge of the site can make (RFC 5626 section 5).
 
 use std::net::SocketAddr;
@@ -72,7 +72,7 @@ pub struct FlowToken(pub String);
 pub struct PublicAddress {
     /// What is spoken there.
     pub transport: Transport,
-    /// Host name or address literal for Via, Record-Route and Path.
+    /// Host name or address literal for Via and Record-Route.
     pub host: String,
     /// Port.
     pub port: u16,

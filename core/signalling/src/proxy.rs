@@ -40,13 +40,15 @@ impl Core {
             }
             return;
         }
-        if self.is_overloaded_for(&request) {
+        let key = server_key(&request);
+        // A repeat of what was let in costs nothing, and a refusal of it would end what goes on.
+        if self.is_overloaded_for(&request) && !self.transactions.is_known(&key) {
             self.message_received(&mut request, false);
             return self.shed(&request, ShedReason::Queue);
         }
         let is_reliable = request.transport.is_reliable();
         let way = self.way_back(&request);
-        let outcome = self.transactions.on_request(server_key(&request), way, is_reliable, now());
+        let outcome = self.transactions.on_request(key, way, is_reliable, now());
         self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_)));
         match outcome {
             OnRequest::New(id) => self.on_new_request(id, request),
@@ -101,6 +103,7 @@ impl Core {
             call: None,
             ended_call: None,
             is_stranger: false,
+            opened_on: None,
             is_setup,
             is_cancelled: false,
             cancel_reason: None,

@@ -21,7 +21,7 @@ pub struct CallRecord {
     pub from_tag: String,
     /// The callee's tag; empty when nobody answered.
     pub to_tag: String,
-    /// Grows when a call changes its owner, so that two owners cannot write one record; 0 on a single node.
+    /// Tells calls apart that use one Call-ID and the same tags one after another: the call's start in nanoseconds.
     pub epoch: u64,
     /// The trace of the call, in hexadecimal.
     pub trace_id: String,

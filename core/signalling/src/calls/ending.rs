@@ -104,7 +104,8 @@ fn call_record(call: &Call, node: String) -> CallRecord {
         call_id: Pii::new(call.key.to_string()),
         from_tag: call.caller.tag.clone().unwrap_or_default(),
         to_tag: call.callee.tag.clone().unwrap_or_default(),
-        epoch: 0,
+        // Its start tells it from other calls of its Call-ID, and is the same however often the record is written.
+        epoch: call.start_unix_nanos,
         trace_id: call.root.trace_id.to_string(),
         start_unix_nanos: call.start_unix_nanos,
         answer_unix_nanos: call.answer_unix_nanos,

@@ -37,10 +37,19 @@ impl Core {
 
     /// A stranger's request got a final answer; some mean that the other side knows no such dialog any more
     /// (RFC 5057 section 5.1).
-    pub(crate) fn on_stranger_answer(&mut self, request: &Received, status: u16) {
+    pub(crate) fn on_stranger_answer(
+        &mut self,
+        request: &Received,
+        status: u16,
+        opened_on: Option<&Arc<str>>,
+    ) {
         let is_change = matches!(request.method, MethodName::Invite | MethodName::Update);
         if is_change && matches!(status, 408 | 481) {
             self.free_session(request.call_id());
+        } else if let Some(relay) = opened_on.filter(|_| status >= 300) {
+            // Nobody has use for a session that only this change needed.
+            let session = SessionKey(request.call_id().to_owned());
+            let _ = self.ask_relay(relay, Request::Delete { session }, Then::Free);
         }
     }
 

@@ -77,6 +77,8 @@ pub(crate) enum Alarm {
 pub(crate) enum Then {
     /// Forward the exchange's request with the new body.
     Forward { id: TransactionId },
+    /// Take a stranger's request to this relay, now that it is known whether that has its session.
+    Seek { id: TransactionId, relay: Arc<str> },
     /// Forward a response of a branch with the new body. The branch may be forgotten by then: over a connection, its
     /// transaction ends with the response.
     Respond { exchange: TransactionId, branch: TransactionId, response: Arc<Received> },

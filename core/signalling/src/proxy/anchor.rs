@@ -27,7 +27,42 @@ impl Core {
     pub(super) fn anchor_request(&mut self, id: TransactionId) -> bool {
         let Some(request) = self.request_of(id).filter(|_| self.config.anchor_media) else { return false };
         let carries = matches!(request.method, MethodName::Invite | MethodName::Update | MethodName::Prack);
-        let Some(sdp) = request.sdp().filter(|_| carries) else { return false };
+        if request.sdp().is_none() || !carries {
+            return false;
+        }
+        match self.exchanges.get(&id).filter(|exchange| exchange.is_stranger).map(|e| e.call.clone()) {
+            Some(Some(key)) => self.seek_session(id, &key),
+            Some(None) => return false,
+            None => return self.describe_request(id, &request),
+        }
+        true
+    }
+
+    /// Whether the relay has the session of a stranger: one that it opens for a change that fails is freed again.
+    fn seek_session(&mut self, id: TransactionId, key: &CallKey) {
+        let asked = self.relays.agreed(self.hash(key)).is_some_and(|relay| {
+            let request = Request::Query { session: SessionKey(key.to_string()) };
+            let then = Then::Seek { id, relay: Arc::clone(&relay) };
+            self.ask_relay(&relay, request, then).is_ok()
+        });
+        if !asked {
+            self.fail(id, failure_of(Refusal::Unavailable));
+        }
+    }
+
+    fn on_session_sought(&mut self, id: TransactionId, relay: Arc<str>, reply: &Reply) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+        match reply {
+            Reply::Refused(Refusal::UnknownSession) => exchange.opened_on = Some(relay),
+            Reply::Refused(refusal) => return self.fail(id, failure_of(*refusal)),
+            _ => {}
+        }
+        let request = Arc::clone(&exchange.request);
+        self.describe_request(id, &request);
+    }
+
+    fn describe_request(&mut self, id: TransactionId, request: &Received) -> bool {
+        let Some(sdp) = request.sdp() else { return false };
         let Some(exchange) = self.exchanges.get(&id) else { return false };
         let Some(key) = exchange.call.clone() else { return false };
         let from = exchange.forward.as_ref().map_or(Leg::Caller, |forward| forward.from);
@@ -36,8 +71,8 @@ impl Core {
             if request.method == MethodName::Prack && is_offer_pending { Role::Answer } else { Role::Offer };
         let (sdp, then, is_stranger) = (sdp.to_vec(), Then::Forward { id }, exchange.is_stranger);
         let asked = match is_stranger {
-            true => self.describe_stranger(&key, role, from, sdp, &request, then),
-            false => self.describe(&key, role, from, sdp, &request, then),
+            true => self.describe_stranger(&key, role, from, sdp, request, then),
+            false => self.describe(&key, role, from, sdp, request, then),
         };
         if let Err(refusal) = asked {
             self.fail(id, failure_of(refusal));
@@ -171,6 +206,7 @@ impl Core {
                     self.try_next(id);
                 }
             }
+            (Then::Seek { id, relay }, reply) => self.on_session_sought(id, relay, &reply),
             (Then::Forward { id }, reply) => self.fail(id, failure_of(refusal_of(&reply))),
             (Then::Respond { exchange, branch, response }, Reply::Description { sdp }) => {
                 self.pass_on(exchange, branch, &response, Some(&sdp));
@@ -199,14 +235,22 @@ impl Core {
             // Early sound is lost; the call goes on.
             return;
         }
-        if response.method == MethodName::Invite && self.exchanges.get(&id).is_some_and(|e| e.is_setup) {
-            self.hang_up_on_callee(branch, response, "media relay has no room");
-        }
+        self.let_go_of_callee(branch, response, "media relay has no room");
         self.fail(id, failure_of(refusal));
     }
 
-    /// The ACK and the BYE that a caller will not send, because it never sees the 2xx.
-    pub(super) fn hang_up_on_callee(&mut self, branch: TransactionId, response: &Received, why: &str) {
+    /// Whoever sent an INVITE never sees the 2xx to it. A call that did not come to be is hung up on; one whose change
+    /// failed goes on, and its other side only needs the ACK. A 2xx that was passed on is acknowledged by its caller.
+    pub(super) fn let_go_of_callee(&mut self, branch: TransactionId, response: &Received, why: &str) {
+        let known = self.branches.get(&branch).filter(|known| known.method == MethodName::Invite);
+        if let Some(known) = known.filter(|known| known.answer.is_none()) {
+            let is_setup = known.is_setup;
+            self.thank_callee(branch, response, is_setup.then_some(why));
+        }
+    }
+
+    /// The ACK that a caller will not send, and with a reason the BYE too.
+    fn thank_callee(&mut self, branch: TransactionId, response: &Received, bye: Option<&str>) {
         let contact = response.message.contacts().next();
         let Some(contact) = contact.as_ref().and_then(|contact| contact.address()) else { return };
         let Some(cseq) = response.message.cseq() else { return };
@@ -217,9 +261,8 @@ impl Core {
             .take_while(|route| !self.edges.is_ours(&route.uri))
             .map(|route| format!("<{}>", route.uri))
             .collect();
-        for (method, number) in
-            [(MethodName::Ack, cseq.number), (MethodName::Bye, cseq.number.saturating_add(1))]
-        {
+        let requests = [(MethodName::Ack, cseq.number), (MethodName::Bye, cseq.number.saturating_add(1))];
+        for (method, number) in requests.into_iter().take(if bye.is_some() { 2 } else { 1 }) {
             let mut writer = Writer::request(method.wire(), contact.uri.as_str());
             for route in routes.iter().rev() {
                 writer = writer.header(HeaderName::Route, route);
@@ -230,7 +273,7 @@ impl Core {
                 .copy(&response.message, HeaderName::To)
                 .copy(&response.message, HeaderName::CallId)
                 .header(HeaderName::CSeq, &format!("{number} {}", method.wire()));
-            if method == MethodName::Bye {
+            if let Some(why) = bye.filter(|_| method == MethodName::Bye) {
                 writer = writer.header(HeaderName::Reason, &format!("SIP;cause=503;text=\"{why}\""));
             }
             let destination = Destination { hop: hop_of(response), uri: None, path: Vec::new() };

@@ -26,7 +26,7 @@ pub(crate) struct RoutesUsed {
     pub(crate) count: usize,
     /// The last of them: it names the flow to leave by.
     pub(crate) last: Option<String>,
-    /// The leg that the last one leads to.
+    /// The leg that the last one leads to, when it shows that we wrote it for this call.
     pub(crate) leg: Option<Leg>,
 }
 
@@ -40,7 +40,10 @@ impl Core {
             }
             used.count += 1;
             used.last = Some(route.uri.as_str().to_owned());
-            used.leg = route.uri.param("leg").flatten().and_then(leg_named);
+            let leg = route.uri.param("leg").flatten().and_then(leg_named);
+            let check = route.uri.param("call").flatten();
+            let call_id = message.call_id().unwrap_or_default();
+            used.leg = leg.filter(|leg| check == Some(self.route_check(*leg, call_id).as_str()));
         }
         used
     }
@@ -61,10 +64,9 @@ impl Core {
         let token_hop = used.last.as_deref().and_then(|route| self.hop_by_token(route, &request.edge));
         let place = self.place_in_call(request);
         let is_stranger = place.is_none() && self.is_stranger(request);
-        // Without its leg, a description cannot pass through the relay.
-        let is_placed = place.is_some() || is_stranger && (used.leg.is_some() || !self.config.anchor_media);
-        if request.method == MethodName::Invite && !is_placed {
-            // Its call is over or was never here: there is no session to change.
+        // Who is in no call of ours must show by its Route that it was; and a call that is over cannot be changed.
+        let is_change = request.method == MethodName::Invite && !is_stranger;
+        if place.is_none() && (used.leg.is_none() || is_change) {
             return self.fail(id, Failure::plain(481, CallCause::Rejected));
         }
         let (call, from, seen_hop) = match place {
@@ -76,8 +78,7 @@ impl Core {
         };
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.is_stranger = is_stranger;
-            let is_anchored = is_stranger && used.leg.is_some();
-            exchange.call = call.clone().or_else(|| is_anchored.then(|| request.call_id().into()));
+            exchange.call = call.clone().or_else(|| is_stranger.then(|| request.call_id().into()));
         }
         let mut destinations = VecDeque::from([Destination { hop, uri: None, path: Vec::new() }]);
         if let Some(key) = &call {
@@ -147,7 +148,8 @@ impl Core {
     pub(crate) fn forward_ack(&mut self, ack: &Arc<Received>, body: Option<&[u8]>) {
         let used = self.routes_used(&ack.message);
         let seen_hop = self.place_in_call(ack).and_then(|(_, _, hop)| hop);
-        let token_hop = || used.last.as_deref().and_then(|route| self.hop_by_token(route, &ack.edge));
+        let route = used.last.as_deref().filter(|_| used.leg.is_some());
+        let token_hop = || route.and_then(|route| self.hop_by_token(route, &ack.edge));
         let Some(hop) = seen_hop.or_else(token_hop) else { return };
         let destination = Destination { hop, uri: None, path: Vec::new() };
         if let Some(prepared) = self.prepare(ack, &destination, used.count, false, body) {
@@ -166,12 +168,19 @@ impl Core {
 
     /// The Record-Route value that names a flow of ours, and the leg of the call that is reached by it: a core that
     /// does not know the call reads both from the Route.
-    pub(crate) fn route_of(&self, hop: &Hop, leg: Leg) -> Option<String> {
+    pub(crate) fn route_of(&self, hop: &Hop, leg: Leg, call_id: &str) -> Option<String> {
         let address = self.edges.address(&hop.edge, hop.transport)?;
         let Target::Flow(FlowToken(token)) = &hop.target else { return None };
         let transport = hop.transport.uri_token();
+        let check = self.route_check(leg, call_id);
         let (host, port, leg) = (&address.host, address.port, leg.as_str());
-        Some(format!("<sip:{token}@{host}:{port};transport={transport};lr;leg={leg}>"))
+        Some(format!("<sip:{token}@{host}:{port};transport={transport};lr;leg={leg};call={check}>"))
+    }
+
+    /// What only this site can write into a Route of a call: it outlives the core, as the site's key does.
+    fn route_check(&self, leg: Leg, call_id: &str) -> String {
+        let hash = self.trace_key.trace_of_call(&format!("{} {call_id}", leg.as_str()));
+        hash.to_string().chars().take(16).collect()
     }
 }
 

@@ -124,6 +124,8 @@ impl Core {
         let id = self.transactions.send(request, now()).map_err(|_| ())?;
         let branch = Branch {
             exchange,
+            is_setup: is_invite && self.is_setup(exchange),
+            is_answered: false,
             method,
             way,
             sent: if is_invite { bytes } else { Vec::new() },
@@ -164,7 +166,7 @@ impl Core {
         if is_recorded {
             // The caller's side first, so that the callee's stands on top (RFC 5658 section 4).
             for (hop, leg) in [(&hop_of(request), Leg::Caller), (hop, Leg::Callee)] {
-                if let Some(route) = self.route_of(hop, leg) {
+                if let Some(route) = self.route_of(hop, leg, request.call_id()) {
                     edit = edit.prepend(HeaderName::RecordRoute, &route);
                 }
             }

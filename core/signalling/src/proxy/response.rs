@@ -37,6 +37,12 @@ impl Core {
             // The callee repeats its 2xx because the ACK is not there yet: so do we (RFC 6026 section 8.4).
             return self.repeat_answer(exchange, status, answer);
         }
+        let is_answer = (200..300).contains(&status) && method == MethodName::Invite;
+        let is_repeat = is_answer && std::mem::replace(&mut branch.is_answered, true);
+        if is_repeat && exchange.is_some_and(|id| self.exchanges.contains_key(&id)) {
+            // The relay still works on the first.
+            return;
+        }
         if status >= 300 && method == MethodName::Invite {
             self.acknowledge_failure(id, &response);
         }
@@ -121,9 +127,8 @@ impl Core {
 
     /// The caller has had its final answer. A phone that picks up now must not wait for a caller that is gone.
     fn on_late_response(&mut self, branch: TransactionId, status: u16, response: &Received) {
-        let is_answer = (200..300).contains(&status) && response.method == MethodName::Invite;
-        if is_answer {
-            self.hang_up_on_callee(branch, response, "caller is gone");
+        if (200..300).contains(&status) {
+            self.let_go_of_callee(branch, response, "caller is gone");
         }
     }
 

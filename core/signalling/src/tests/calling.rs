@@ -1,5 +1,6 @@
 //! Calls that go as they should.
 
+use belfry_relay_api::Refusal;
 use belfry_signal::Journey;
 use belfry_signal::record::Body;
 use belfry_sip_proto::HeaderName;
@@ -44,8 +45,8 @@ async fn a_call_goes_from_invite_to_its_record() {
     let via = &invite.values(HeaderName::Via)[0];
     assert!(via.starts_with("SIP/2.0/WSS edge.test:8443;branch=z9hG4bK"), "{via}");
     let routes = invite.values(HeaderName::RecordRoute);
-    assert_eq!(routes[0], "<sip:token-bob-wss@edge.test:8443;transport=wss;lr;leg=callee>");
-    assert_eq!(routes[1], "<sip:token-alice-udp@edge.test:5060;transport=udp;lr;leg=caller>");
+    assert!(routes[0].starts_with("<sip:token-bob-wss@edge.test:8443;transport=wss;lr;leg=callee;call="));
+    assert!(routes[1].starts_with("<sip:token-alice-udp@edge.test:5060;transport=udp;lr;leg=caller;call="));
     assert_eq!(invite.header(HeaderName::MaxForwards), "69");
     assert!(invite.message.request_uri().starts_with("sip:bob@192.0.2.7:"));
     assert!(!invite.text().contains("Proxy-Authorization"), "credentials for us do not travel on");
@@ -206,6 +207,79 @@ async fn an_answer_is_repeated_until_the_ack_and_a_repeated_invite_is_absorbed()
     assert_eq!(first.text(), second.text(), "the relay is not asked again");
     assert_eq!(house.relay.asked(), ["offer caller", "answer callee"]);
     assert_eq!(house.metric("core_call_attempts_total{region=\"eu\",result=\"answered\"}"), Some(1.0));
+}
+
+#[tokio::test]
+async fn an_answer_repeated_while_the_relay_works_on_it_hangs_nobody_up() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house, Transport::Udp, Transport::Udp).await;
+    house.call(&alice, "bob", "impatient", SDP).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    let ok = invite.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact()));
+    say_twice_while_the_relay_works(&mut house, &bob, &ok).await;
+    let answered = house.hear_status(&alice, 200).await;
+    assert!(house.is_quiet().await, "no BYE");
+    assert_eq!((house.relay.asked().len(), house.core.live_calls()), (2, 1));
+    house.say(&alice, &house.in_dialog(&alice, "ACK", 2, &answered, &bob.contact(), None));
+    house.hear_request(&bob, "ACK").await;
+    // The same when the session is changed.
+    house.say_with(&bob, &house.in_dialog(&bob, "INVITE", 1, &invite, &alice.contact(), Some("tb")), SDP);
+    house.hear_status(&bob, 100).await;
+    let again = house.hear_request(&alice, "INVITE").await;
+    let ok = again.answer("200 OK", "", &format!("Contact: {}\n", alice.contact()));
+    say_twice_while_the_relay_works(&mut house, &alice, &ok).await;
+    house.hear_status(&bob, 200).await;
+    assert!(house.is_quiet().await, "no BYE");
+    assert_eq!((house.relay.asked().len(), house.core.live_calls()), (4, 1));
+}
+
+/// A phone answers and repeats its answer, both before the relay has replied.
+async fn say_twice_while_the_relay_works(house: &mut House, phone: &Phone, ok: &str) {
+    house.relay.hold();
+    house.say_with(phone, ok, SDP);
+    house.say_with(phone, ok, SDP);
+    assert!(house.is_quiet().await);
+    house.relay.release();
+}
+
+#[tokio::test]
+async fn a_change_that_the_relay_refuses_leaves_the_call() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house, Transport::Udp, Transport::Udp).await;
+    let (invite, _) = talk(&mut house, &alice, &bob, "unchanged").await;
+    house.relay.refuse("answer", Refusal::Unavailable);
+    house.say_with(&bob, &house.in_dialog(&bob, "INVITE", 1, &invite, &alice.contact(), Some("tb")), SDP);
+    house.hear_status(&bob, 100).await;
+    let again = house.hear_request(&alice, "INVITE").await;
+    let ok = again.answer("200 OK", "", &format!("Contact: {}\n", alice.contact()));
+    for repeat in [false, true] {
+        house.say_with(&alice, &ok, SDP);
+        // The one who answered is not left to wait for an ACK, nor hung up on.
+        house.hear_request(&alice, "ACK").await;
+        if !repeat {
+            let refused = house.hear_status(&bob, 503).await;
+            house.acknowledge(&bob, &refused);
+        }
+        assert!(house.is_quiet().await, "no BYE");
+    }
+    assert_eq!(house.core.live_calls(), 1);
+}
+
+#[tokio::test]
+async fn a_call_id_used_again_is_another_record() {
+    let mut house = House::new().await;
+    let (alice, bob) = phones(&mut house, Transport::Tcp, Transport::Tcp).await;
+    for cseq in [1, 11] {
+        house.call_from(&alice, "bob", "used-again", cseq, SDP).await;
+        let invite = house.hear_request(&bob, "INVITE").await;
+        house.say_with(&bob, &invite.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())), SDP);
+        let answered = house.hear_status(&alice, 200).await;
+        house.say(&alice, &house.in_dialog(&alice, "BYE", cseq + 2, &answered, &bob.contact(), None));
+        let bye = house.hear_request(&bob, "BYE").await;
+        house.say(&bob, &bye.answer("200 OK", "", ""));
+        house.hear_status(&alice, 200).await;
+    }
+    assert_eq!(house.state.call_records_count().await.expect("readable"), 2);
 }
 
 #[tokio::test]

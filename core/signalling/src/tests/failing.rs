@@ -279,6 +279,21 @@ async fn a_long_queue_is_shortened_with_503() {
 }
 
 #[tokio::test]
+async fn a_long_queue_does_not_refuse_repeats() {
+    let mut house = House::with(Config { queue_messages_overload: 5, ..Config::for_test() }).await;
+    let phone = Phone::new("alice", Transport::Udp);
+    let register = phone.register("repeated", 1, "");
+    house.say(&phone, &register);
+    house.hear_status(&phone, 401).await;
+    for _ in 0..40 {
+        house.say(&phone, &register);
+    }
+    for _ in 0..40 {
+        house.hear_status(&phone, 401).await;
+    }
+}
+
+#[tokio::test]
 async fn without_a_free_transaction_requests_are_refused() {
     let mut house = House::with(Config { transactions_max: 1, ..Config::for_test() }).await;
     let phone = Phone::new("alice", Transport::Udp);

@@ -49,6 +49,9 @@ pub(super) struct FakeRelay(Arc<Mutex<RelayScript>>, Arc<Notify>);
 struct RelayScript {
     refusal: Option<(&'static str, Refusal)>,
     is_silent: bool,
+    is_held: bool,
+    /// Replies that wait until they are let go.
+    held: Vec<FromRelay>,
     asked: Vec<String>,
     sender: Option<LinkSender<FromRelay>>,
 }
@@ -484,6 +487,22 @@ impl FakeRelay {
         self.script().is_silent = true;
     }
 
+    /// Keeps its replies back from now on.
+    pub(super) fn hold(&self) {
+        self.script().is_held = true;
+    }
+
+    /// Sends the replies that it kept back, and keeps none any more.
+    pub(super) fn release(&self) {
+        let mut script = self.script();
+        script.is_held = false;
+        let held = std::mem::take(&mut script.held);
+        let sender = script.sender.as_ref().expect("the relay is connected");
+        for reply in held {
+            sender.try_send(reply).expect("room");
+        }
+    }
+
     pub(super) fn asked(&self) -> Vec<String> {
         self.script().asked.clone()
     }
@@ -514,11 +533,23 @@ impl FakeRelay {
                     () = self.1.notified() => None,
                 };
                 let Some(ToRelay { id, request }) = asked else { break };
-                if let Some(reply) = self.reply(request) {
-                    let _ = sender.send(FromRelay::Reply { id, reply }).await;
+                let Some(reply) = self.reply(request) else { continue };
+                let reply = FromRelay::Reply { id, reply };
+                if let Some(reply) = self.keep(reply) {
+                    let _ = sender.send(reply).await;
                 }
             }
         }
+    }
+
+    /// Keeps a reply when it is told to; otherwise gives it back.
+    fn keep(&self, reply: FromRelay) -> Option<FromRelay> {
+        let mut script = self.script();
+        if !script.is_held {
+            return Some(reply);
+        }
+        script.held.push(reply);
+        None
     }
 
     fn reply(&self, request: Request) -> Option<Reply> {

@@ -1,5 +1,6 @@
 //! A core that was killed and is back: the calls of before go on by their tokens, and can end.
 
+use belfry_relay_api::Refusal;
 use belfry_signal::record::Body;
 use belfry_signal::{Severity, Value};
 use belfry_sip_proto::HeaderName;
@@ -95,7 +96,10 @@ async fn requests_of_before_the_restart_find_their_way_by_token() {
     house.say_with(&bob, &update.answer("200 OK", "", ""), SDP);
     house.hear_status(&alice, 200).await;
     let asked = house.relay.asked();
-    assert_eq!(asked[2..], ["offer callee", "answer caller", "offer caller", "answer callee"]);
+    assert_eq!(
+        asked[2..],
+        ["query", "offer callee", "answer caller", "query", "offer caller", "answer callee"]
+    );
     assert_eq!(house.metric("core_unknown_byes_total"), Some(0.0));
 }
 
@@ -142,4 +146,43 @@ async fn a_change_of_a_call_that_nobody_has_frees_its_session() {
     house
         .until(|text| text.contains("core_relay_requests_total{outcome=\"done\",request=\"delete\"} 1"))
         .await;
+}
+
+#[tokio::test]
+async fn a_forged_route_opens_nothing() {
+    let mut house = House::new().await;
+    let (alice, bob, _, answered) = survivors(&mut house, "forged").await;
+    let before = house.relay.asked().len();
+    for (cseq, method) in [(3, "INVITE"), (4, "INFO"), (5, "BYE")] {
+        let request = house.in_dialog(&alice, method, cseq, &answered, &bob.contact(), None);
+        house.say_with(&alice, &request.replace(";call=", ";call=0"), SDP);
+        if method == "INVITE" {
+            house.hear_status(&alice, 100).await;
+        }
+        let refused = house.hear_status(&alice, 481).await;
+        if method == "INVITE" {
+            house.acknowledge(&alice, &refused);
+        }
+    }
+    assert!(house.is_quiet().await);
+    assert_eq!(house.relay.asked().len(), before);
+}
+
+#[tokio::test]
+async fn a_failed_change_frees_only_the_session_that_it_opened() {
+    for is_known in [true, false] {
+        let mut house = House::new().await;
+        let (alice, bob, _, answered) = survivors(&mut house, "refused").await;
+        if !is_known {
+            house.relay.refuse("query", Refusal::UnknownSession);
+        }
+        house.say_with(&alice, &house.in_dialog(&alice, "INVITE", 3, &answered, &bob.contact(), None), SDP);
+        house.hear_status(&alice, 100).await;
+        let again = house.hear_request(&bob, "INVITE").await;
+        house.say(&bob, &again.answer("488 Not Acceptable Here", "", ""));
+        house.hear_request(&bob, "ACK").await;
+        house.hear_status(&alice, 488).await;
+        house.is_quiet().await;
+        assert_eq!(house.relay.asked().contains(&"delete".to_owned()), !is_known);
+    }
 }

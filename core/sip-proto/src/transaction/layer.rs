@@ -149,6 +149,12 @@ impl<P: Clone> TransactionLayer<P> {
         OnRequest::New(id)
     }
 
+    /// Whether a request with this key belongs to a transaction that is open, as repeats do.
+    #[must_use]
+    pub fn is_known(&self, key: &ServerKey) -> bool {
+        self.servers.contains_key(key.bytes())
+    }
+
     /// The INVITE transaction that a CANCEL with this key belongs to.
     #[must_use]
     pub fn invite_of_cancel(&self, cancel: &ServerKey) -> Option<TransactionId> {
