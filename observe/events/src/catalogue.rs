@@ -3,6 +3,8 @@
 //! A split counts from the moment its row is committed, together with the WAL position that it reaches: a crash
 //! leaves either both or neither, so a replay from the checkpoint neither loses a record nor doubles one.
 
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::schema::FORMAT;
+use crate::signals::Unusable;
 
 const SPLITS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("splits");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
@@ -61,8 +64,22 @@ pub(crate) struct Catalogue {
 
 impl Catalogue {
     /// Opens or creates the file and reads all of it.
+    ///
+    /// # Errors
+    /// [`unusable`] tells those that the file itself is to blame for from those that may pass.
     pub(crate) fn open(path: &Path) -> Result<(Self, Contents), Error> {
-        let database = Database::create(path).map_err(Error::catalogue)?;
+        // A damaged page may make the library panic, and damage must not stop a start.
+        catch_unwind(AssertUnwindSafe(|| Self::open_trusting(path))).unwrap_or_else(|_| {
+            Err(Error::catalogue(redb::Error::Corrupted("the library panicked while it read it".to_owned())))
+        })
+    }
+
+    fn open_trusting(path: &Path) -> Result<(Self, Contents), Error> {
+        let database = Database::create(path).map_err(|error| match redb::Error::from(error) {
+            redb::Error::DatabaseAlreadyOpen => Error::InUse { path: path.to_owned() },
+            redb::Error::Io(source) => Error::disk("open", path, source),
+            error => Error::catalogue(error),
+        })?;
         let write = database.begin_write().map_err(Error::catalogue)?;
         {
             // Opened for writing once, so that they exist for readers.
@@ -76,9 +93,7 @@ impl Catalogue {
                 }
                 Some(found) if found == FORMAT => {}
                 Some(found) => {
-                    let message =
-                        format!("it is {found:?} and this version reads {FORMAT:?}: move the directory away");
-                    return Err(Error::Format(message));
+                    return Err(Error::Format(format!("it is {found:?} and this version reads {FORMAT:?}")));
                 }
             }
         }
@@ -95,7 +110,7 @@ impl Catalogue {
         for row in splits.iter().map_err(Error::catalogue)? {
             let (id, bytes) = row.map_err(Error::catalogue)?;
             let row: SplitRow = postcard::from_bytes(bytes.value())
-                .map_err(|error| Error::Format(format!("row {:016x}: {error}", id.value())))?;
+                .map_err(|source| Error::Row { row: id.value(), source })?;
             rows.push(row);
         }
         let numbers = read.open_table(NUMBERS).map_err(Error::catalogue)?;
@@ -150,6 +165,28 @@ impl Catalogue {
             }
         }
         write.commit().map_err(Error::catalogue)
+    }
+}
+
+/// Whether the file itself is to blame, so that no later try can read it: a lock, a permission or a failing disk
+/// is not its fault.
+pub(crate) fn unusable(error: &Error) -> Option<Unusable> {
+    // The library says "invalid" or "ended early" of a file that is not one of its own, or is cut.
+    let is_content = |kind| matches!(kind, ErrorKind::InvalidData | ErrorKind::UnexpectedEof);
+    match error {
+        Error::Format(_) => Some(Unusable::Format),
+        Error::Row { .. } => Some(Unusable::Row),
+        Error::Disk { source, .. } if is_content(source.kind()) => Some(Unusable::Corrupted),
+        Error::Catalogue(error) => match error.as_ref() {
+            redb::Error::Corrupted(_) => Some(Unusable::Corrupted),
+            redb::Error::Io(source) if is_content(source.kind()) => Some(Unusable::Corrupted),
+            redb::Error::UpgradeRequired(_)
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TableIsMultimap(_)
+            | redb::Error::TypeDefinitionChanged { .. } => Some(Unusable::Format),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -20,9 +20,23 @@ pub enum Error {
     /// The catalogue could not be read or written.
     #[error("catalogue of splits: {0}")]
     Catalogue(#[from] Box<redb::Error>),
-    /// The catalogue holds what this version cannot read.
+    /// The catalogue is of another format.
     #[error("catalogue of splits is not readable: {0}")]
     Format(String),
+    /// A row of the catalogue is not what a row is.
+    #[error("row {row:016x} of the catalogue of splits cannot be decoded: {source}")]
+    Row {
+        /// Its number.
+        row: u64,
+        /// What is wrong with it.
+        source: postcard::Error,
+    },
+    /// The catalogue is open in another process.
+    #[error("{path} is open in another process: stop that one, or give this one another directory")]
+    InUse {
+        /// The catalogue.
+        path: PathBuf,
+    },
     /// The index library failed.
     #[error("index: {0}")]
     Index(#[from] tantivy::TantivyError),
@@ -53,6 +67,8 @@ impl Error {
             Self::Disk { .. } => "disk",
             Self::Catalogue(_) => "catalogue",
             Self::Format(_) => "format",
+            Self::Row { .. } => "row",
+            Self::InUse { .. } => "in_use",
             Self::Index(_) => "index",
             Self::Damaged { .. } => "damaged",
             Self::Busy => "busy",

@@ -1,5 +1,6 @@
 //! Everything that the store of events tells the world. If it is not in this file, an operator cannot see it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use belfry_signal::{Counter, Emitter, Gauge, Histogram, Registry, SECONDS, Severity, Value};
@@ -24,6 +25,15 @@ belfry_signal::label_enum! {
         DiskBound = "disk_bound",
         Unreadable = "unreadable",
         Refused = "refused",
+    }
+}
+
+belfry_signal::label_enum! {
+    /// Why a catalogue cannot be used.
+    pub(crate) enum Unusable("reason") {
+        Corrupted = "corrupted",
+        Format = "format",
+        Row = "row",
     }
 }
 
@@ -69,6 +79,7 @@ pub(crate) struct Signals {
     emitter: Emitter,
     indexed: Counter<(RecordKind,)>,
     dropped: Counter<(DropReason,)>,
+    set_aside: Counter<(Unusable,)>,
     splits: Gauge<(SplitState,)>,
     split_bytes: Gauge<()>,
     live: Gauge<()>,
@@ -86,6 +97,8 @@ impl Signals {
             emitter: component.emitter(),
             indexed: component.counter("records_indexed_total", "Records published in splits."),
             dropped: component.counter("records_dropped_total", "Records that are no longer searchable."),
+            set_aside: component
+                .counter("catalogues_set_aside_total", "Stores set aside because the catalogue is unusable."),
             splits: component.gauge("splits", "Splits in the catalogue."),
             split_bytes: component.gauge("split_bytes", "Bytes of all splits on disk."),
             live: component.gauge("live_records", "Records in live buffers, searchable and not yet indexed."),
@@ -108,6 +121,20 @@ impl Signals {
                 ("events.splits".into(), number(splits as u64)),
                 ("events.records".into(), number(records)),
                 ("events.checkpoint".into(), number(checkpoint)),
+            ],
+        );
+    }
+
+    /// The catalogue could not be used: the whole directory has a new name, and the store begins anew.
+    pub(crate) fn catalogue_set_aside(&self, why: Unusable, error: &Error, aside: &Path) {
+        self.set_aside.inc((why,));
+        self.log(
+            Severity::Error,
+            "catalogue is unusable, event store set aside and begun anew",
+            vec![
+                ("reason".into(), Value::Text(why.as_str().into())),
+                ("error".into(), Value::Text(error.to_string().into())),
+                ("events.directory".into(), Value::Text(aside.display().to_string().into())),
             ],
         );
     }

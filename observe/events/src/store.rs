@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Contents, unusable};
 use crate::config::Config;
 use crate::error::Error;
 use crate::live::Live;
@@ -33,12 +34,20 @@ pub(crate) struct Resume {
 }
 
 impl Store {
-    /// Reads the catalogue, checks the splits that it names and removes directories that it does not.
+    /// Reads the catalogue, checks the splits that it names and removes directories that it does not. When the
+    /// catalogue is unusable, everything is set aside and the store begins anew.
     pub(crate) fn open(config: Config, signals: Signals) -> Result<(Self, Resume), Error> {
         check_dictionary()?;
         let directory = config.directory.join("splits");
-        fs::create_dir_all(&directory).map_err(|source| Error::disk("create", &directory, source))?;
-        let (catalogue, contents) = Catalogue::open(&config.directory.join("catalogue.redb"))?;
+        let (catalogue, contents) = match open_catalogue(&config.directory) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let Some(why) = unusable(&error) else { return Err(error) };
+                let aside = set_aside(&config.directory)?;
+                signals.catalogue_set_aside(why, &error, &aside);
+                open_catalogue(&config.directory)?
+            }
+        };
         remove_orphans(&directory, &contents.rows.iter().map(|row| name(row.id)).collect(), &signals)?;
         let mut splits = Vec::with_capacity(contents.rows.len());
         let mut records = 0;
@@ -103,6 +112,33 @@ impl Store {
             let _ = fs::remove_dir_all(&split.directory);
         }
     }
+}
+
+fn open_catalogue(directory: &Path) -> Result<(Catalogue, Contents), Error> {
+    let splits = directory.join("splits");
+    fs::create_dir_all(&splits).map_err(|source| Error::disk("create", &splits, source))?;
+    let path = directory.join("catalogue.redb");
+    // The library takes an empty file for a new one, and then every split would be an orphan and go.
+    let is_empty = fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0);
+    if is_empty && fs::read_dir(&splits).is_ok_and(|mut splits| splits.next().is_some()) {
+        let message = "it is empty and there are splits".to_owned();
+        return Err(Error::catalogue(redb::Error::Corrupted(message)));
+    }
+    Catalogue::open(&path)
+}
+
+/// Gives the directory a name of its own beside it, for a person to look at. Nothing is deleted.
+fn set_aside(directory: &Path) -> Result<PathBuf, Error> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let named = |seconds: u64| {
+        let mut name = directory.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".damaged-{seconds}"));
+        directory.with_file_name(name)
+    };
+    // Two starts within a second must not meet.
+    let aside = (seconds..).map(named).find(|aside| !aside.exists()).unwrap_or_else(|| named(seconds));
+    fs::rename(directory, &aside).map_err(|source| Error::disk("set aside", directory, source))?;
+    Ok(aside)
 }
 
 fn name(id: u64) -> String {

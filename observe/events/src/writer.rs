@@ -42,11 +42,12 @@ pub struct EventsWriter {
 impl Events {
     /// Opens or creates the store in `config.directory` and starts its two threads.
     ///
-    /// Splits that are damaged are reported and left out; what a crash left half-built is removed. The caller then
-    /// replays its log from [`EventsWriter::checkpoint`].
+    /// Splits that are damaged are reported and left out; what a crash left half-built is removed. When the
+    /// catalogue is damaged or of another format, the directory is renamed to `<directory>.damaged-<unix seconds>`
+    /// and an empty store begun. The caller then replays its log from [`EventsWriter::checkpoint`].
     ///
     /// # Errors
-    /// When the directory or the catalogue cannot be used, or is of another format.
+    /// When the store is open in another process, or the disk or its permissions refuse.
     pub fn open(config: Config, registry: &Registry) -> Result<(EventsWriter, EventsReader), Error> {
         let signals = Signals::register(registry);
         let (store, resume) = Store::open(config, signals)?;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use belfry_signal::Registry;
 
+use redb::{Database, TableDefinition};
+
 use super::{SECOND, START, log, open, open_with, seconds};
 use crate::{Config, Error, Events, LogQuery};
 
@@ -55,6 +57,141 @@ fn damaged_splits_are_reported_and_the_others_answer() {
         assert!(text.contains("events_records_dropped_total{reason=\"unreadable\"} 1"), "{extension}");
         drop(writer);
     }
+}
+
+/// Makes a store with one split in `parent`, and has something happen to its catalogue.
+fn store_with(parent: &Path, happen: impl Fn(&Path)) -> Config {
+    let config = Config::for_test(parent.join("events"));
+    let (mut writer, reader) = open_with(config.clone());
+    writer.apply(1, &[log(1, "tick")]).expect("applied");
+    writer.flush().expect("flushed");
+    drop((writer, reader));
+    happen(&config.directory.join("catalogue.redb"));
+    config
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("listed");
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("listed").file_name();
+    let mut names: Vec<_> = entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+fn bad_row(catalogue: &Path) {
+    let database = Database::create(catalogue).expect("opened");
+    let write = database.begin_write().expect("begun");
+    let splits = TableDefinition::<u64, &[u8]>::new("splits");
+    write.open_table(splits).expect("opened").insert(0, [0xff; 3].as_slice()).expect("inserted");
+    write.commit().expect("committed");
+}
+
+fn other_format(catalogue: &Path) {
+    let database = Database::create(catalogue).expect("opened");
+    let write = database.begin_write().expect("begun");
+    let texts = TableDefinition::<&str, &str>::new("texts");
+    write.open_table(texts).expect("opened").insert("format", "of yore").expect("inserted");
+    write.commit().expect("committed");
+}
+
+fn other_tables(catalogue: &Path) {
+    fs::remove_file(catalogue).expect("removed");
+    let database = Database::create(catalogue).expect("created");
+    let write = database.begin_write().expect("begun");
+    write.open_table(TableDefinition::<&str, &str>::new("splits")).expect("opened");
+    write.commit().expect("committed");
+}
+
+fn torn(catalogue: &Path, keep: impl Fn(usize) -> usize) {
+    let mut bytes = fs::read(catalogue).expect("read");
+    bytes.truncate(keep(bytes.len()));
+    fs::write(catalogue, bytes).expect("written");
+}
+
+#[test]
+fn an_unusable_catalogue_is_set_aside_with_its_splits_and_the_store_begins_anew() {
+    type Happen = fn(&Path);
+    let cases: [(&str, &str, Happen); 8] = [
+        ("garbage", "corrupted", |path| fs::write(path, b"this is not a database").expect("written")),
+        ("emptied", "corrupted", |path| torn(path, |_| 0)),
+        ("torn in the header", "corrupted", |path| torn(path, |_| 100)),
+        ("torn in the middle", "corrupted", |path| torn(path, |length| length / 2)),
+        ("overwritten behind the header", "corrupted", |path| {
+            let mut bytes = fs::read(path).expect("read");
+            bytes[4096..].fill(0x55);
+            fs::write(path, bytes).expect("written");
+        }),
+        ("other format", "format", other_format),
+        ("other tables", "format", other_tables),
+        ("bad row", "row", bad_row),
+    ];
+    for (case, reason, happen) in cases {
+        let parent = tempfile::tempdir().expect("temporary directory");
+        let config = store_with(parent.path(), happen);
+        let found_splits = names(&config.directory.join("splits"));
+        let registry = Registry::for_test();
+        let (mut writer, reader) = match Events::open(config.clone(), &registry) {
+            Ok(opened) => opened,
+            Err(error) => panic!("{case}: {error}"),
+        };
+        assert_eq!(writer.checkpoint(), 0, "{case}: the log is replayed from its beginning");
+        let stores = names(parent.path());
+        let [_, aside] = stores.as_slice() else { panic!("{case}: {stores:?}") };
+        let seconds_aside = aside.strip_prefix("events.damaged-").expect("the name of before begins it");
+        assert!(seconds_aside.parse::<u64>().is_ok(), "{case}: {aside}");
+        let aside = parent.path().join(aside);
+        assert!(aside.join("catalogue.redb").exists(), "{case}");
+        assert_eq!((names(&aside.join("splits")), found_splits.len()), (found_splits, 1), "{case}");
+        let text = registry.encode_text();
+        let counted = format!("events_catalogues_set_aside_total{{reason=\"{reason}\"}} 1");
+        assert!(text.contains(&counted), "{case}: {text}");
+
+        writer.apply(2, &[log(2, "tock")]).expect("applied");
+        writer.flush().expect("flushed");
+        assert_eq!(seconds(&reader, ""), [2], "{case}");
+        drop((writer, reader));
+        let (_writer, reader) = open_with(config);
+        assert_eq!(seconds(&reader, "tock"), [2], "{case}: and stays");
+        assert_eq!(names(parent.path()).len(), 2, "{case}: once");
+    }
+}
+
+#[test]
+fn two_stores_can_be_set_aside_within_a_second() {
+    let parent = tempfile::tempdir().expect("temporary directory");
+    for _ in 0..3 {
+        let config = store_with(parent.path(), bad_row);
+        drop(open_with(config));
+    }
+    assert_eq!(names(parent.path()).len(), 4);
+}
+
+#[test]
+fn a_catalogue_that_is_in_use_or_refused_by_the_disk_stays_where_it_is() {
+    let parent = tempfile::tempdir().expect("temporary directory");
+    let config = store_with(parent.path(), |_| {});
+    let catalogue = config.directory.join("catalogue.redb");
+    let other = Database::create(&catalogue).expect("opened");
+    let registry = Registry::for_test();
+    let error = Events::open(config.clone(), &registry).err().expect("refused");
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    assert!(error.to_string().contains("is open in another process"), "{error}");
+    drop(other);
+    // A directory cannot be opened as a file: the disk's word, not damage.
+    fs::rename(&catalogue, config.directory.join("kept")).expect("renamed");
+    fs::create_dir(&catalogue).expect("created");
+    let registry_of_second = Registry::for_test();
+    let error = Events::open(config.clone(), &registry_of_second).err().expect("refused");
+    assert!(matches!(error, Error::Disk { action: "open", .. }), "{error}");
+    assert!(error.to_string().contains("catalogue.redb"), "{error}");
+    assert_eq!(names(parent.path()), ["events"]);
+    fs::remove_dir(&catalogue).expect("removed");
+    fs::rename(config.directory.join("kept"), &catalogue).expect("renamed");
+    let (_writer, reader) = open_with(config);
+    assert_eq!(seconds(&reader, ""), [1]);
+    let text = registry.encode_text() + &registry_of_second.encode_text();
+    let mut counts = text.lines().filter(|line| line.starts_with("events_catalogues_set_aside_total{"));
+    assert!(counts.all(|line| line.ends_with(" 0")), "nothing was set aside: {text}");
 }
 
 #[test]
