@@ -4,9 +4,9 @@ use std::f64::consts::TAU;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use crate::running::{Ports, Running, eventually, free_port, site_config, tool, wait_for_end};
+use crate::running::{Guarded, Ports, Running, eventually, free_port, site_config, tool, wait_for_end};
 
 const SCENARIOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");
 /// Calls of the sipp test.
@@ -15,8 +15,8 @@ const CALLS: u32 = 1000;
 const TONE_HZ: f64 = 440.0;
 
 /// Runs one sipp in the test's folder.
-fn sipp(directory: &Path, port: u16, arguments: &[&str], target: u16) -> Child {
-    Command::new(tool("sipp"))
+fn sipp(directory: &Path, port: u16, arguments: &[&str], target: u16) -> Guarded {
+    let child = Command::new(tool("sipp"))
         .current_dir(directory)
         .env("TERM", "dumb")
         .args(["-i", "127.0.0.1", "-p", &port.to_string(), "-t", "u1", "-nd", "-nostdin"])
@@ -26,7 +26,8 @@ fn sipp(directory: &Path, port: u16, arguments: &[&str], target: u16) -> Child {
         .stdout(fs::File::create(directory.join(format!("sipp-{port}.out"))).expect("a file"))
         .stderr(Stdio::null())
         .spawn()
-        .expect("sipp starts")
+        .expect("sipp starts");
+    Guarded::new(child)
 }
 
 pub(crate) fn register_with_sipp(directory: &Path, user: &str, port: u16, target: u16) {
@@ -50,7 +51,7 @@ pub(crate) fn start_calls(
     [alice_port, bob_port]: [u16; 2],
     calls: u32,
     target: u16,
-) -> [Child; 2] {
+) -> [Guarded; 2] {
     write_mu_law_tone(&directory.join("tone.ul"));
     let callers = directory.join("callers.csv");
     fs::write(
@@ -228,11 +229,12 @@ fn baresip_calls_baresip_over_tls_and_hears_the_tone() {
         for text in commands {
             command.args(["-e", text]);
         }
-        command
+        let child = command
             .stdout(fs::File::create(home.join("out")).expect("a file"))
             .stderr(fs::File::create(home.join("err")).expect("a file"))
             .spawn()
-            .expect("baresip starts")
+            .expect("baresip starts");
+        Guarded::new(child)
     };
     let mut dave = start("dave", true, &[]);
     let registered = |user: &'static str| {
