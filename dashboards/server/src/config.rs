@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::password;
 
-/// The section `[dashboards]`.
+/// The section `[dashboard]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -17,7 +17,7 @@ pub struct Config {
     /// How people reach it, as `https://tower.example.net`; absent means the address it listens on. With `https`
     /// the session cookie is only sent over TLS.
     pub public_url: Option<String>,
-    /// Whether one-time login links may be made: for the demo and for the first start, before there are users.
+    /// Whether one-time login links may be made while there are no `users`: for the demo and for the first start.
     pub login_link: bool,
     /// How long a login link waits to be used.
     #[serde(with = "humantime_serde")]
@@ -102,6 +102,11 @@ impl Config {
             self.check_user(index, user, &mut fault);
         }
         faults
+    }
+
+    /// Whether a link may log somebody in: once there are users it would be a way around their passwords.
+    pub(crate) fn allows_links(&self) -> bool {
+        self.login_link && self.users.is_empty()
     }
 
     fn check_user(&self, index: usize, user: &User, fault: &mut impl FnMut(&str, String)) {

@@ -119,7 +119,10 @@ pub(crate) fn serve(config: Config, registry: &Registry, sources: Sources) -> Re
     });
     if let Some(file) = app.config.sessions_file.clone() {
         match keeping::load(&file) {
-            Ok(kept) => app.sessions.take_up(kept, Instant::now()),
+            Ok(mut kept) => {
+                kept.retain(|session| session.owner.may_stay(&app.config));
+                app.sessions.take_up(kept, Instant::now());
+            }
             Err(_) => signals.sessions_not_kept(),
         }
         tokio::spawn(Keeper { app: Arc::clone(&app), file, stop: stop.subscribe() }.run());
@@ -150,12 +153,13 @@ impl DashboardHandle {
         self.inner.address
     }
 
-    /// A new link that logs one person in, once; none when the configuration does not allow links.
+    /// A new link that logs one person in, once; none when the configuration does not allow links or has
+    /// users, who log in by their passwords.
     #[must_use]
     pub fn login_link(&self) -> Option<String> {
         let app = &self.inner.app;
         let make = || app.sessions.new_link(Instant::now());
-        let token = app.config.login_link.then(make)?;
+        let token = app.config.allows_links().then(make)?;
         Some(format!("{}/login/{}", self.inner.public_url, token.as_str()))
     }
 

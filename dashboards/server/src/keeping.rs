@@ -1,6 +1,7 @@
 //! Sessions over a restart: so that the wall does not ask for a password whenever Belfry is upgraded.
 //!
-//! The file holds hashes of tokens: who reads it cannot log in. It is written anew at each login and logout and once
+//! The file holds hashes of tokens: who reads it cannot log in. It says whose each session is, so that none outlives
+//! its user or the user's password. It is written anew at each login and logout and once
 //! a minute, whole, so that a crash leaves the old one or the new one.
 
 use std::fmt::Write as _;
@@ -13,15 +14,15 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use belfry_signal::now_unix_nanos;
+use belfry_signal::{Pii, now_unix_nanos};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::routes::App;
 use crate::serving::stopped;
-use crate::sessions::{Kept, TokenHash, text_of};
+use crate::sessions::{Kept, Owner, PasswordDigest, TokenHash, text_of};
 
-const HEADER: &str = "belfry sessions 1";
+const HEADER: &str = "belfry sessions 2";
 /// Uses of sessions are written down this often.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// More than any file of ours.
@@ -70,10 +71,17 @@ pub(crate) fn load(file: &Path) -> io::Result<Vec<Kept>> {
 
 fn written(sessions: &[Kept], unix_seconds: u64) -> String {
     let mut text = format!("{HEADER}\n");
-    for Kept { hash, age, idle } in sessions {
+    for Kept { hash, owner, age, idle } in sessions {
         let (began, used) =
             (unix_seconds.saturating_sub(age.as_secs()), unix_seconds.saturating_sub(idle.as_secs()));
-        let _ = writeln!(text, "{} {began} {used}", text_of(&hash.0));
+        let _ = write!(text, "{} {began} {used}", text_of(&hash.0));
+        let _ = match owner {
+            Owner::Link => writeln!(text, " link"),
+            // A name may hold spaces, so it is written as its bytes.
+            Owner::User { name, password } => {
+                writeln!(text, " user {} {}", text_of(name.reveal().as_bytes()), text_of(&password.0))
+            }
+        };
     }
     text
 }
@@ -83,9 +91,18 @@ fn read(text: &str, unix_seconds: u64) -> Option<Vec<Kept>> {
     let rest = text.strip_prefix(HEADER)?.strip_prefix('\n')?;
     let since = |seconds: &str| Some(Duration::from_secs(unix_seconds.saturating_sub(seconds.parse().ok()?)));
     let line = |line: &str| {
-        let mut words = line.split(' ');
-        let hash = URL_SAFE_NO_PAD.decode(words.next()?).ok()?.try_into().ok()?;
-        Some(Kept { hash: TokenHash(hash), age: since(words.next()?)?, idle: since(words.next()?)? })
+        let (mut words, bytes) = (line.split(' '), |word: &str| URL_SAFE_NO_PAD.decode(word).ok());
+        let hash = TokenHash(bytes(words.next()?)?.try_into().ok()?);
+        let (age, idle) = (since(words.next()?)?, since(words.next()?)?);
+        let owner = match words.next()? {
+            "link" => Owner::Link,
+            "user" => Owner::User {
+                name: Pii::new(String::from_utf8(bytes(words.next()?)?).ok()?),
+                password: PasswordDigest(bytes(words.next()?)?.try_into().ok()?),
+            },
+            _ => return None,
+        };
+        Some(Kept { hash, owner, age, idle })
     };
     rest.lines().map(line).collect()
 }
@@ -112,18 +129,35 @@ mod tests {
     #[test]
     fn sessions_survive_the_file_and_age_meanwhile() {
         let seconds = Duration::from_secs;
-        let session = Kept { hash: TokenHash([7; 32]), age: seconds(500), idle: seconds(20) };
-        let text = written(std::slice::from_ref(&session), 1_000_000);
-        assert!(text.starts_with("belfry sessions 1\nBwcH"), "{text}");
+        let ann = Owner::User { name: Pii::new("ann of ops".to_owned()), password: PasswordDigest([9; 32]) };
+        let sessions = [ann, Owner::Link].map(|owner| Kept {
+            hash: TokenHash([7; 32]),
+            owner,
+            age: seconds(500),
+            idle: seconds(20),
+        });
+        let text = written(&sessions, 1_000_000);
+        assert!(text.starts_with("belfry sessions 2\nBwcH"), "{text}");
         let later = read(&text, 1_000_030).expect("ours");
-        assert_eq!((later[0].hash, later[0].age, later[0].idle), (session.hash, seconds(530), seconds(50)));
+        assert_eq!(later.len(), 2);
+        for (session, later) in sessions.iter().zip(later) {
+            assert_eq!((later.hash, later.age, later.idle), (session.hash, seconds(530), seconds(50)));
+            assert_eq!(later.owner, session.owner);
+        }
     }
 
     #[test]
     fn what_is_not_ours_is_refused_whole() {
-        for text in ["", "belfry sessions 2\n", "belfry sessions 1\nshort 1 2\n", "belfry sessions 1\nx"] {
+        let hash = text_of(&[7; 32]);
+        // The first kind of file did not say whose a session is: nobody could be told apart, so everybody is asked.
+        let old = format!("belfry sessions 1\n{hash} 1 2\n");
+        let ownerless = format!("belfry sessions 2\n{hash} 1 2\n");
+        let short = format!("belfry sessions 2\n{hash} 1 2 user YW5u AAAA\n");
+        for text in
+            ["", &old, &ownerless, &short, "belfry sessions 2\nshort 1 2 link\n", "belfry sessions 2\nx"]
+        {
             assert!(read(text, 0).is_none(), "{text:?}");
         }
-        assert!(read("belfry sessions 1\n", 0).is_some_and(|sessions| sessions.is_empty()));
+        assert!(read("belfry sessions 2\n", 0).is_some_and(|sessions| sessions.is_empty()));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use belfry_signal::Pii;
 use http::header::{LOCATION, SET_COOKIE};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -14,6 +15,7 @@ use crate::access::{Peer, cookie, is_cross_site, no_cookie, refusal, session};
 use crate::password::Verdict;
 use crate::routes::App;
 use crate::runbooks::percent_encode;
+use crate::sessions::Owner;
 use crate::signals::LoginOutcome;
 
 /// What the login form sends.
@@ -35,30 +37,31 @@ pub(crate) async fn with_password(
     let address = peer.0.0;
     let Credentials { name, password, next } = credentials;
     let now = Instant::now();
-    let outcome = if is_cross_site(&headers) {
-        LoginOutcome::CrossSite
-    } else if app.attempts.pause(address, now).is_some() {
-        LoginOutcome::Slowed
+    let tried = |outcome| app.signals.login_tried(outcome, &Pii::new(name.clone()), address);
+    if is_cross_site(&headers) {
+        tried(LoginOutcome::CrossSite);
+        return refusal(StatusCode::FORBIDDEN, "the form came from another site");
+    }
+    let why = if app.attempts.pause(address, now).is_some() {
+        tried(LoginOutcome::Slowed);
+        "slow"
     } else {
         match app.users.check(&name, password).await {
-            Verdict::Right => LoginOutcome::Password,
-            Verdict::Wrong => LoginOutcome::WrongPassword,
-            Verdict::Busy => LoginOutcome::Busy,
+            Verdict::Right(owner) => {
+                tried(LoginOutcome::Password);
+                app.attempts.right(address);
+                return enter(&app, owner, own_path(&next));
+            }
+            Verdict::Wrong => {
+                tried(LoginOutcome::WrongPassword);
+                app.attempts.wrong(address, now);
+                "wrong"
+            }
+            Verdict::Busy => {
+                tried(LoginOutcome::Busy);
+                "busy"
+            }
         }
-    };
-    app.signals.login_tried(outcome, &name, address);
-    let why = match outcome {
-        LoginOutcome::Password | LoginOutcome::Link => {
-            app.attempts.right(address);
-            return enter(&app, own_path(&next));
-        }
-        LoginOutcome::CrossSite => return refusal(StatusCode::FORBIDDEN, "the form came from another site"),
-        LoginOutcome::WrongPassword | LoginOutcome::WrongLink => {
-            app.attempts.wrong(address, now);
-            "wrong"
-        }
-        LoginOutcome::Slowed => "slow",
-        LoginOutcome::Busy => "busy",
     };
     to(&format!("/login?error={why}&next={}", percent_encode(own_path(&next))))
 }
@@ -72,15 +75,15 @@ pub(crate) async fn with_link(
 ) -> Response {
     let address = peer.0.0;
     let now = Instant::now();
-    if app.config.login_link && app.sessions.spend_link(&token, now) {
-        app.signals.login_tried(LoginOutcome::Link, "", address);
-        return enter(&app, "/");
+    if app.config.allows_links() && app.sessions.spend_link(&token, now) {
+        app.signals.login_tried(LoginOutcome::Link, &Owner::Link.name(), address);
+        return enter(&app, Owner::Link, "/");
     }
     // Somebody who is in already and opens the link again, for example by going back, just goes on.
     if session(&app, &headers).is_some() {
         return to("/");
     }
-    app.signals.login_tried(LoginOutcome::WrongLink, "", address);
+    app.signals.login_tried(LoginOutcome::WrongLink, &Owner::Link.name(), address);
     to("/login?error=link")
 }
 
@@ -91,16 +94,18 @@ pub(crate) async fn out(State(app): State<Arc<App>>, headers: HeaderMap) -> Resp
     }
     if let Some(session) = session(&app, &headers) {
         let now = Instant::now();
-        app.sessions.end(session.0, now);
+        let owner = app.sessions.end(session.0, now);
         app.signals.sessions_counted(app.sessions.count(now));
-        app.signals.logged_out();
+        if let Some(owner) = owner {
+            app.signals.logged_out(owner.name());
+        }
     }
     (StatusCode::SEE_OTHER, [(LOCATION, "/login".to_owned()), (SET_COOKIE, no_cookie(&app))]).into_response()
 }
 
-fn enter(app: &App, path: &str) -> Response {
+fn enter(app: &App, owner: Owner, path: &str) -> Response {
     let now = Instant::now();
-    let token = app.sessions.begin(now);
+    let token = app.sessions.begin(owner, now);
     app.signals.sessions_counted(app.sessions.count(now));
     let headers = [(LOCATION, path.to_owned()), (SET_COOKIE, cookie(app, &token))];
     (StatusCode::SEE_OTHER, headers).into_response()

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::User;
 use crate::error::Error;
+use crate::sessions::Owner;
 
 /// Checks at once: each takes about 19 MiB and one core for tens of milliseconds.
 const CHECKS_MAX: usize = 2;
@@ -35,9 +36,9 @@ pub(crate) struct Users {
 }
 
 /// What a check said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    Right,
+    Right(Owner),
     Wrong,
     /// Too many checks are under way.
     Busy,
@@ -59,7 +60,7 @@ impl Users {
                 .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
         });
         let is_right = checking.await.unwrap_or(false);
-        if is_right && known.is_some() { Verdict::Right } else { Verdict::Wrong }
+        known.filter(|_| is_right).map_or(Verdict::Wrong, |user| Verdict::Right(Owner::of(user)))
     }
 }
 
@@ -71,9 +72,10 @@ mod tests {
     async fn only_the_right_password_of_a_known_name_is_right() {
         let hash = hash_password("correct horse").expect("randomness");
         assert!(is_hash(&hash), "{hash}");
-        let users = Users::new(vec![User { name: "ann".into(), password_hash: hash }]).expect("randomness");
+        let ann = User { name: "ann".into(), password_hash: hash };
+        let users = Users::new(vec![ann.clone()]).expect("randomness");
         for (name, password, verdict) in [
-            ("ann", "correct horse", Verdict::Right),
+            ("ann", "correct horse", Verdict::Right(Owner::of(&ann))),
             ("ann", "correct hors", Verdict::Wrong),
             ("ann", "", Verdict::Wrong),
             ("bob", "correct horse", Verdict::Wrong),

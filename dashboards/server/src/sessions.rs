@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use belfry_signal::Pii;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::config::{Config, User};
 
 /// Links that wait to be used; the oldest makes room.
 const LINKS_MAX: usize = 16;
@@ -22,6 +25,19 @@ pub(crate) struct Token(String);
 /// What we keep of a token: who reads our memory cannot log in, and a lookup takes no time that tells anything.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct TokenHash(pub(crate) [u8; 32]);
+
+/// Whose a session is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Whoever opened a login link.
+    Link,
+    /// A user, with the password of then.
+    User { name: Pii<String>, password: PasswordDigest },
+}
+
+/// A digest of a user's `password_hash`: enough to see that it changed, and no help in guessing the password.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PasswordDigest(pub(crate) [u8; 32]);
 
 /// Sessions and links. Links end with the process; `keeping` carries sessions over.
 #[derive(Debug)]
@@ -35,6 +51,7 @@ pub(crate) struct Sessions {
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) hash: TokenHash,
+    pub(crate) owner: Owner,
     /// Since it began.
     pub(crate) age: Duration,
     /// Since it was used.
@@ -59,6 +76,7 @@ struct Inner {
 
 #[derive(Debug)]
 struct Session {
+    owner: Owner,
     began: Instant,
     used: Instant,
 }
@@ -86,13 +104,42 @@ impl std::fmt::Debug for TokenHash {
     }
 }
 
+impl std::fmt::Debug for PasswordDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PasswordDigest([secret])")
+    }
+}
+
+impl Owner {
+    pub(crate) fn of(user: &User) -> Self {
+        let password = PasswordDigest(Sha256::digest(user.password_hash.as_bytes()).into());
+        Self::User { name: Pii::new(user.name.clone()), password }
+    }
+
+    /// Whether the owner could still log in as before: the user is there with the same password, or links are allowed.
+    pub(crate) fn may_stay(&self, config: &Config) -> bool {
+        match self {
+            Self::Link => config.allows_links(),
+            Self::User { .. } => config.users.iter().any(|user| Self::of(user) == *self),
+        }
+    }
+
+    /// What the log calls the owner.
+    pub(crate) fn name(&self) -> Pii<String> {
+        match self {
+            Self::Link => Pii::new("login link".to_owned()),
+            Self::User { name, .. } => name.clone(),
+        }
+    }
+}
+
 impl Sessions {
     pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, inner: Mutex::default(), changes: Notify::new() }
     }
 
     /// Begins a session. When there are too many, the one unused for longest ends.
-    pub(crate) fn begin(&self, now: Instant) -> Token {
+    pub(crate) fn begin(&self, owner: Owner, now: Instant) -> Token {
         let token = Token::random();
         self.with(now, |inner| {
             while inner.sessions.len() >= self.limits.sessions_max {
@@ -100,7 +147,7 @@ impl Sessions {
                 let Some(hash) = idlest.map(|(hash, _)| *hash) else { break };
                 inner.sessions.remove(&hash);
             }
-            inner.sessions.insert(TokenHash::of(token.as_str()), Session { began: now, used: now });
+            inner.sessions.insert(TokenHash::of(token.as_str()), Session { owner, began: now, used: now });
         });
         self.changes.notify_one();
         token
@@ -114,9 +161,11 @@ impl Sessions {
         })
     }
 
-    pub(crate) fn end(&self, hash: TokenHash, now: Instant) {
-        self.with(now, |inner| inner.sessions.remove(&hash));
+    /// Ends a session and says whose it was, if it still stood.
+    pub(crate) fn end(&self, hash: TokenHash, now: Instant) -> Option<Owner> {
+        let ended = self.with(now, |inner| inner.sessions.remove(&hash));
         self.changes.notify_one();
+        ended.map(|session| session.owner)
     }
 
     /// Returns when a session has begun or ended since the last time.
@@ -128,6 +177,7 @@ impl Sessions {
     pub(crate) fn kept(&self, now: Instant) -> Vec<Kept> {
         let kept = |(hash, session): (&TokenHash, &Session)| Kept {
             hash: *hash,
+            owner: session.owner.clone(),
             age: now - session.began,
             idle: now - session.used,
         };
@@ -137,10 +187,10 @@ impl Sessions {
     /// Takes sessions of an earlier process up again, as far as they still stand.
     pub(crate) fn take_up(&self, kept: Vec<Kept>, now: Instant) {
         self.with(now, |inner| {
-            for Kept { hash, age, idle } in kept.into_iter().take(self.limits.sessions_max) {
+            for Kept { hash, owner, age, idle } in kept.into_iter().take(self.limits.sessions_max) {
                 // A machine whose clock began after the session did cannot tell its age: that session ends.
                 if let (Some(began), Some(used)) = (now.checked_sub(age), now.checked_sub(idle)) {
-                    inner.sessions.insert(hash, Session { began, used });
+                    inner.sessions.insert(hash, Session { owner, began, used });
                 }
             }
         });
@@ -203,12 +253,12 @@ mod tests {
     #[test]
     fn a_session_ends_when_idle_and_when_old() {
         let (sessions, start) = (sessions(), Instant::now());
-        let hash = TokenHash::of(sessions.begin(start).as_str());
+        let hash = TokenHash::of(sessions.begin(Owner::Link, start).as_str());
         let used = [(9, true), (18, true), (27, true), (31, false)];
         for (minutes, stands) in used {
             assert_eq!(sessions.touch(hash, start + minutes * MINUTE), stands, "after {minutes} minutes");
         }
-        let idle = TokenHash::of(sessions.begin(start).as_str());
+        let idle = TokenHash::of(sessions.begin(Owner::Link, start).as_str());
         assert!(!sessions.touch(idle, start + 10 * MINUTE));
         assert!(!sessions.touch(TokenHash::of("made up"), start));
     }
@@ -222,19 +272,20 @@ mod tests {
                 let all = sessions.count(now);
                 assert_eq!(all, 2);
             }
-            TokenHash::of(sessions.begin(now).as_str())
+            TokenHash::of(sessions.begin(Owner::Link, now).as_str())
         });
         let now = start + 3 * MINUTE;
         assert_eq!(sessions.count(now), 2);
         assert_eq!([first, second, third].map(|hash| sessions.touch(hash, now)), [false, true, true]);
-        sessions.end(second, now);
+        assert_eq!(sessions.end(second, now), Some(Owner::Link));
         assert!(!sessions.touch(second, now));
+        assert_eq!(sessions.end(second, now), None);
     }
 
     #[test]
     fn sessions_are_taken_up_as_old_as_they_are() {
         let (before, start) = (sessions(), Instant::now() + 60 * MINUTE);
-        let hash = TokenHash::of(before.begin(start).as_str());
+        let hash = TokenHash::of(before.begin(Owner::Link, start).as_str());
         let kept = before.kept(start + 9 * MINUTE);
         let after = sessions();
         after.take_up(kept.clone(), start + 9 * MINUTE);

@@ -133,25 +133,24 @@ impl Signals {
         self.request_seconds.observe((route,), took.as_secs_f64());
     }
 
-    /// A login was tried. `name` is what was typed, empty for links.
-    pub(crate) fn login_tried(&self, outcome: LoginOutcome, name: &str, address: IpAddr) {
+    /// A login was tried. `name` is what was typed, or that it was a login link.
+    pub(crate) fn login_tried(&self, outcome: LoginOutcome, name: &Pii<String>, address: IpAddr) {
         self.logins.inc((outcome,));
         let (severity, message) = match outcome {
             LoginOutcome::Password | LoginOutcome::Link => (Severity::Info, "somebody logged in"),
             _ => (Severity::Warn, "a login was refused"),
         };
-        let mut attributes = vec![
+        let attributes = vec![
             (Cow::Borrowed("outcome"), Value::from(outcome.as_str())),
             (Cow::Borrowed("net.peer"), Value::from(Pii::new(address.to_string()))),
+            (Cow::Borrowed("user.name"), Value::from(name.clone())),
         ];
-        if !name.is_empty() {
-            attributes.push((Cow::Borrowed("user.name"), Value::from(Pii::new(name.to_owned()))));
-        }
         self.emitter.log(COMPONENT, severity, message, attributes, None, None);
     }
 
-    pub(crate) fn logged_out(&self) {
-        self.emitter.log(COMPONENT, Severity::Info, "somebody logged out", vec![], None, None);
+    pub(crate) fn logged_out(&self, name: Pii<String>) {
+        let attributes = vec![(Cow::Borrowed("user.name"), Value::from(name))];
+        self.emitter.log(COMPONENT, Severity::Info, "somebody logged out", attributes, None, None);
     }
 
     pub(crate) fn bound_reached(&self, what: Bounded) {

@@ -302,7 +302,10 @@ async fn behind_tls_the_cookie_is_bound_to_the_host() {
     let (_, headers, _) = bench.post_login(PASSWORD, &[]).await;
     let cookie = headers["set-cookie"].to_str().expect("text");
     assert!(cookie.starts_with("__Host-belfry=") && cookie.ends_with("; Secure"), "{cookie}");
-    let link = bench.dashboard.login_link().expect("allowed");
+    assert_eq!(bench.dashboard.login_link(), None, "there are users");
+    let first_start =
+        Config { users: vec![], public_url: Some("https://tower.example.net".to_owned()), ..config() };
+    let link = Bench::start(first_start).dashboard.login_link().expect("allowed");
     assert!(link.starts_with("https://tower.example.net/login/"), "{link}");
 }
 
@@ -332,7 +335,7 @@ async fn guessing_is_slowed_down() {
 
 #[tokio::test]
 async fn a_login_link_works_once() {
-    let bench = Bench::start(config());
+    let bench = Bench::start(Config { users: vec![], ..config() });
     let link = bench.dashboard.login_link().expect("allowed");
     let (_, path) = link.split_once("/login/").expect("a login link");
     let path = format!("/login/{path}");
@@ -367,6 +370,19 @@ async fn a_restart_logs_nobody_out() {
     let damaged = Bench::start(Config { sessions_file: Some(file), ..config() });
     assert_eq!(damaged.get("/api/session", &cookie).await.0, StatusCode::UNAUTHORIZED);
     assert!(damaged.registry.encode_text().contains("dashboard_session_file_failures_total 1"));
+}
+
+#[tokio::test]
+async fn a_session_does_not_outlive_its_password() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let keeping = Config { sessions_file: Some(directory.path().join("sessions")), ..config() };
+    let bench = Bench::start(keeping.clone());
+    let cookie = bench.cookie().await;
+    bench.dashboard.drain(Duration::from_secs(5)).await;
+    let mut users = keeping.users.clone();
+    users[0].password_hash = crate::hash_password("another one").expect("hashed");
+    let changed = Bench::start(Config { users, ..keeping });
+    assert_eq!(changed.get("/api/session", &cookie).await.0, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
