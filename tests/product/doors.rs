@@ -80,6 +80,9 @@ fn the_read_apis_open_to_a_token_only() {
     let url = format!("http://localhost:{port}/api/v1/labels");
     let curl = Command::new(tool("curl")).args(["-sf", "-u", &format!("grafana:{TOKEN}"), &url]).output();
     assert!(curl.expect("curl runs").status.success());
+    let url = format!("http://promtool:{TOKEN}@localhost:{port}");
+    let promtool = Command::new(tool("promtool")).args(["query", "instant", &url, "vector(1)"]).output();
+    assert!(promtool.expect("promtool runs").status.success());
 
     let bare = query(port, &[], &[]);
     assert!(!bare.status.success() && status_of(&bare).contains("--token-file"), "{}", status_of(&bare));
