@@ -18,6 +18,7 @@ use belfry_state::State;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::admission::Gate;
 use crate::authority::Authority;
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
@@ -25,6 +26,7 @@ use crate::dead::DeadPlaces;
 use crate::edges::{Edges, Way};
 use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
+use crate::received::Received;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
 use crate::signals::Signals;
@@ -158,6 +160,8 @@ pub struct Core {
     /// Next hops that are being looked up.
     pub(crate) lookups: usize,
     pub(crate) dead: DeadPlaces,
+    /// Who comes first under overload.
+    pub(crate) gate: Arc<Gate>,
     pub(crate) is_draining: bool,
     /// Set once the core is to stop: the latest time to do so.
     stop_at: Option<Instant>,
@@ -182,10 +186,20 @@ impl Core {
         let signals = deps.faults.signals(&deps.registry);
         signals.started(config.domains.len());
         let (events, event_receiver) = mpsc::channel(config.queue_messages_max);
+        let (strangers, stranger_receiver) = mpsc::channel(config.queue_strangers_max);
+        let gate = Arc::new(Gate::new(config.admission_rules(), config.known_flows_max));
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
         let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
-        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key };
+        let reader = edges::Reader {
+            events: reader_events,
+            strangers,
+            gate: Arc::clone(&gate),
+            emergency_numbers: config.emergency_numbers.clone().into(),
+            retry_after: config.retry_after.as_secs().to_string().into(),
+            signals: signals.clone(),
+            trace_key,
+        };
         let mut doors = JoinSet::new();
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
@@ -206,6 +220,7 @@ impl Core {
             jobs: JoinSet::new(),
             resolver: Resolver::new(&config),
             lookups: 0,
+            gate,
             dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
             is_draining: false,
             stop_at: None,
@@ -215,11 +230,16 @@ impl Core {
             hasher: RandomState::new(),
             config,
         };
-        tokio::spawn(core.run(event_receiver, control_receiver));
+        tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
         Ok(CoreHandle { control, load })
     }
 
-    async fn run(mut self, mut events: mpsc::Receiver<Event>, mut control: mpsc::Receiver<Control>) {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut strangers: mpsc::Receiver<Box<Received>>,
+        mut control: mpsc::Receiver<Control>,
+    ) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         self.close_lost_calls();
         loop {
@@ -241,6 +261,11 @@ impl Core {
                     }
                     None => return,
                 },
+                // Last of all: what is left over is theirs.
+                Some(received) = strangers.recv() => {
+                    self.waiting = events.len();
+                    self.on_stranger_message(*received);
+                }
             }
             self.on_time();
             self.calls.note_changes(self.signals.node());

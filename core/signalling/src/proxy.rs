@@ -14,19 +14,21 @@ mod prepare;
 mod response;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use belfry_relay_api::Leg;
 use belfry_signal::{Cause, Room, now_unix_nanos};
 use belfry_sip_proto::transaction::{LegacyParts, MethodKind, OnRequest, ServerKey, TransactionId};
 use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
 
+use crate::admission::Class;
 use crate::answers::ALLOW;
 use crate::authority::{Authority, Judgement, Side};
 use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
 use crate::exchange::{Exchange, Failure};
 use crate::location::{Aor, targets_of};
 use crate::received::Received;
-use crate::signals::{AttemptResult, CallCause, MethodName, ShedReason};
+use crate::signals::{AttemptResult, CallCause, Decision, MethodName, ShedReason};
 
 impl Core {
     /// A SIP message came from an edge.
@@ -54,11 +56,32 @@ impl Core {
         let outcome = self.transactions.on_request(key, way, is_reliable, now());
         self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_)));
         match outcome {
-            OnRequest::New(id) => self.on_new_request(id, request),
+            OnRequest::New(id) => {
+                let request = self.unstrict(request);
+                self.on_new_request(id, request);
+            }
             OnRequest::Repeated(_) | OnRequest::Acknowledged(_) => {}
-            OnRequest::AcknowledgedSuccess(_) | OnRequest::Unmatched => self.on_ack(Arc::new(request)),
+            OnRequest::AcknowledgedSuccess(_) | OnRequest::Unmatched => {
+                self.on_ack(Arc::new(self.unstrict(request)));
+            }
             OnRequest::Refused => self.shed(&request, ShedReason::Transactions),
         }
+    }
+
+    /// A message that waited until nobody else did.
+    pub(crate) fn on_stranger_message(&mut self, mut request: Received) {
+        let waited = now_unix_nanos().saturating_sub(request.unix_nanos);
+        let is_known = self.transactions.is_known(&server_key(&request));
+        if self.gate.is_stale(Duration::from_nanos(waited)) && !is_known {
+            self.message_received(&mut request, false);
+            return self.shed(&request, ShedReason::Stale);
+        }
+        self.on_message(request);
+    }
+
+    /// Somebody was let in: under overload, what comes over this flow is served first.
+    pub(crate) fn note_let_in(&self, request: &Received) {
+        self.gate.let_in((&request.edge, &request.flow.0), unix_seconds());
     }
 
     /// A request that breaks the rules, answered as its section of RFC 4475 or RFC 3261 says.
@@ -71,9 +94,9 @@ impl Core {
 
     /// Requests of a dialog, CANCEL and ACK are let through: refusing them costs more than serving them.
     fn is_overloaded_for(&self, request: &Received) -> bool {
-        let is_new =
-            !request.is_in_dialog() && !matches!(request.method, MethodName::Cancel | MethodName::Ack);
-        is_new && self.waiting >= self.config.queue_messages_overload
+        self.waiting >= self.config.queue_messages_overload
+            && request.method != MethodName::Cancel
+            && request.class(&self.config.emergency_numbers) == Class::New
     }
 
     /// Turns a new request away without spending a transaction on it.
@@ -129,6 +152,7 @@ impl Core {
         let used = self.routes_used(&request.message);
         if used.count == 0 && request.message.headers(HeaderName::Route).next().is_some() {
             // A Route that names somebody else: we relay for our own customers only.
+            self.decided(id, Decision::Refuse, "route names somebody else");
             return self.fail(id, Failure::plain(403, CallCause::Denied));
         }
         if request.is_in_dialog() {
@@ -138,6 +162,7 @@ impl Core {
             return self.serve(id, &request);
         }
         if let Some(shed) = self.shed_reason(&request) {
+            self.decided(id, Decision::Refuse, shed.as_str());
             self.signals.request_shed(shed);
             let cause = if shed == ShedReason::Fault { Cause::ServerError } else { Cause::Overload };
             if request.method == MethodName::Invite && shed == ShedReason::Fault {
@@ -197,6 +222,7 @@ impl Core {
         let extra: Vec<(HeaderName, &str)> =
             challenges.iter().map(|value| (HeaderName::ProxyAuthenticate, value.as_str())).collect();
         self.signals.challenged();
+        self.decided(id, Decision::Authenticate, if is_stale { "stale" } else { "challenged" });
         self.answer(id, Side::Proxy.status(), &extra);
     }
 
@@ -243,8 +269,19 @@ impl Core {
         let is_own = is_hidden || claimed.and_then(|uri| self.aor_of(&uri)).as_ref() == Some(&caller);
         match judgement {
             Judgement::Stale => self.challenge(id, &realm, true),
-            Judgement::Granted if is_own => self.on_authenticated(id, &request, &caller),
-            Judgement::Granted | Judgement::Denied => self.fail(id, Failure::plain(403, CallCause::Denied)),
+            Judgement::Granted if is_own => {
+                self.note_let_in(&request);
+                self.decided(id, Decision::Authenticate, "granted");
+                self.on_authenticated(id, &request, &caller);
+            }
+            Judgement::Granted => {
+                self.decided(id, Decision::Refuse, "caller claims to be somebody else");
+                self.fail(id, Failure::plain(403, CallCause::Denied));
+            }
+            Judgement::Denied => {
+                self.decided(id, Decision::Refuse, "wrong credentials");
+                self.fail(id, Failure::plain(403, CallCause::Denied));
+            }
         }
     }
 
@@ -265,8 +302,15 @@ impl Core {
         let bindings = self.bindings_of(&aor, now_unix_nanos());
         let targets = targets_of(&bindings, self.config.fork_ring_timeout);
         if targets.is_empty() {
+            self.decided(id, Decision::Route, "not registered");
             return self.look_up(id, Purpose::Callee, aor.user, aor.domain);
         }
+        let is_forked = targets.len() > 1 || targets.iter().any(|group| group.targets.len() > 1);
+        let (decision, reason) = match is_forked {
+            true => (Decision::Fork, "several contacts"),
+            false => (Decision::Route, "registered"),
+        };
+        self.decided(id, decision, reason);
         let is_recorded = is_dialog_forming(request.method);
         let used = self.routes_used(&request.message).count;
         self.begin_forward(id, targets, used, is_recorded, Leg::Caller);
@@ -310,6 +354,13 @@ impl Core {
             exchange.call = Some(key);
         }
         true
+    }
+
+    /// Tells the call's trace what was decided about its INVITE, and why.
+    pub(super) fn decided(&self, id: TransactionId, decision: Decision, reason: &'static str) {
+        if let Some(exchange) = self.exchanges.get(&id).filter(|exchange| exchange.is_setup) {
+            self.signals.decided(decision, reason, exchange.span, exchange.request.call_id());
+        }
     }
 
     pub(crate) fn request_of(&self, id: TransactionId) -> Option<Arc<Received>> {

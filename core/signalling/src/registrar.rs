@@ -237,6 +237,9 @@ impl Core {
         };
         let fault = verdict.fault.or(slowness);
         self.signals.registration_ended(ended, verdict.outcome, &request.region, fault);
+        if verdict.outcome == RegisterOutcome::Bound {
+            self.note_let_in(&request);
+        }
         let extra: Vec<(HeaderName, &str)> =
             verdict.extra.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.answer(id, verdict.status, &extra);

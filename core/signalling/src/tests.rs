@@ -6,6 +6,7 @@ mod chaos;
 mod failing;
 mod forking;
 mod house;
+mod looping;
 mod registering;
 mod resolving;
 mod restarting;

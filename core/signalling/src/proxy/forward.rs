@@ -15,7 +15,7 @@ use crate::core::{Alarm, Core, now};
 use crate::edges::Hop;
 use crate::exchange::{Destination, EarlyDialogs, Failure, Forward, Place, Reach, TargetSet, Try};
 use crate::handle::Target;
-use crate::signals::{CallCause, MethodName, SendFault};
+use crate::signals::{CallCause, Decision, MethodName, SendFault};
 
 /// The breadth of requests that name none (RFC 5393 section 5.3.3).
 const BREADTH_DEFAULT: u8 = 60;
@@ -49,6 +49,18 @@ impl Trouble {
             Self::NotSent(_) | Self::Silent => true,
             Self::Answered(status) => status == 430,
             Self::Ours => false,
+        }
+    }
+
+    /// What the trace says of it.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::NotSent(fault) => fault.as_str(),
+            Self::Silent => "no response",
+            Self::Answered(503) => "503",
+            Self::Answered(430) => "430",
+            Self::Answered(_) => "refused",
+            Self::Ours => "not sent by us",
         }
     }
 
@@ -258,10 +270,12 @@ impl Core {
             self.note_dead(&place, trouble);
             let has_more = self.try_of(id, branch).is_some_and(|known| !known.places.is_empty());
             if is_wanted && has_more {
+                self.decided(id, Decision::FailOver, trouble.reason());
                 return self.send_to_next_place(id, branch);
             }
         }
         if is_wanted && trouble.is_of_flow() && self.take_alternate(id, branch) {
+            self.decided(id, Decision::FailOver, trouble.reason());
             return self.reach(id, branch);
         }
         if let Some(forward) = self.forward_of(id) {
