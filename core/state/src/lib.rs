@@ -17,7 +17,7 @@ mod signals;
 mod subscriber;
 
 pub use bindings::{Binding, Bindings, Expired};
-pub use books::Books;
+pub use books::{Books, Lost};
 pub use config::Config;
 pub use error::Error;
 pub use handle::State;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::log::{Change, Log, Progress};
+use super::log::{Change, Log, Lost, Progress};
 use crate::error::Error;
 use crate::record::{Book, CallRecord, Kept};
 use crate::signals::Signals;
@@ -16,9 +16,6 @@ const COMMANDS_PER_WRITE_MAX: usize = 1024;
 /// Who waits until a record is safe.
 pub(crate) type Waiting = Option<oneshot::Sender<Result<Kept, Error>>>;
 
-/// Calls whose core is gone, with the records that they get.
-type Lost = Vec<CallRecord>;
-
 /// What is asked of the books.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -27,7 +24,7 @@ pub(crate) enum Command {
     /// Write a call's record.
     Close { book: Book, record: Box<CallRecord>, waiting: Waiting },
     /// Close what nobody else will.
-    CloseLost { waiting: oneshot::Sender<Lost> },
+    CloseLost { which: Lost, waiting: oneshot::Sender<Vec<CallRecord>> },
     /// Bring everything so far to the platter.
     Sync { waiting: oneshot::Sender<()> },
 }
@@ -55,7 +52,7 @@ pub(crate) struct Keeper {
 struct Work {
     changes: Vec<Change>,
     closing: Vec<Refused>,
-    lost: Vec<oneshot::Sender<Lost>>,
+    lost: Vec<(Lost, oneshot::Sender<Vec<CallRecord>>)>,
     syncs: Vec<oneshot::Sender<()>>,
     is_sync_wanted: bool,
 }
@@ -66,7 +63,7 @@ struct Outcome {
     kept: Vec<Waiting>,
     refused: Vec<Refused>,
     notes_failed: u64,
-    lost: Lost,
+    lost: Vec<(oneshot::Sender<Vec<CallRecord>>, Vec<CallRecord>)>,
     error: Option<Error>,
 }
 
@@ -75,12 +72,11 @@ impl Keeper {
         let mut batch = Vec::with_capacity(COMMANDS_PER_WRITE_MAX);
         while self.commands.recv_many(&mut batch, COMMANDS_PER_WRITE_MAX).await > 0 {
             let mut work = Work::of(batch.drain(..));
-            let (waiting_for_lost, syncs) = (std::mem::take(&mut work.lost), std::mem::take(&mut work.syncs));
-            let closes_lost = !waiting_for_lost.is_empty();
+            let syncs = std::mem::take(&mut work.syncs);
             let start = Instant::now();
             let mut log = self.log;
             let writing = tokio::task::spawn_blocking(move || {
-                let outcome = write(&mut log, work, closes_lost);
+                let outcome = write(&mut log, work);
                 (log, outcome)
             });
             // Only a runtime that is going down gives nothing back.
@@ -97,9 +93,9 @@ impl Keeper {
             for refused in outcome.refused {
                 pass_on(&self.refused, refused, &self.signals);
             }
-            for waiting in waiting_for_lost {
-                self.signals.calls_lost(outcome.lost.len());
-                drop(waiting.send(outcome.lost.clone()));
+            for (waiting, records) in outcome.lost {
+                self.signals.calls_lost(records.len());
+                drop(waiting.send(records));
             }
             for waiting in syncs {
                 let _ = waiting.send(());
@@ -136,7 +132,7 @@ impl Work {
                 Command::Close { book, record, waiting } => {
                     work.closing.push(Refused { book, record, waiting });
                 }
-                Command::CloseLost { waiting } => work.lost.push(waiting),
+                Command::CloseLost { which, waiting } => work.lost.push((which, waiting)),
                 Command::Sync { waiting } => {
                     work.is_sync_wanted = true;
                     work.syncs.push(waiting);
@@ -148,7 +144,7 @@ impl Work {
 }
 
 /// Does one write. Within it notes come first: a call that opens and closes in one write has nothing to note.
-fn write(log: &mut Log, work: Work, closes_lost: bool) -> Outcome {
+fn write(log: &mut Log, work: Work) -> Outcome {
     let mut outcome = Outcome::default();
     let mut closing = work.closing;
     let over: HashSet<Book> = closing.iter().map(|one| one.book).collect();
@@ -162,11 +158,14 @@ fn write(log: &mut Log, work: Work, closes_lost: bool) -> Outcome {
             outcome.error = Some(error);
         }
     }
-    if closes_lost {
-        for (book, record) in log.lost() {
-            outcome.lost.push(record.clone());
-            closing.push(Refused { book, record: Box::new(record), waiting: None });
+    for (which, waiting) in work.lost {
+        if which == Lost::Answered {
+            log.lose_all();
         }
+        let lost = log.lost(which);
+        outcome.lost.push((waiting, lost.iter().map(|(_, record)| record.clone()).collect()));
+        let refused = |(book, record)| Refused { book, record: Box::new(record), waiting: None };
+        closing.extend(lost.into_iter().map(refused));
     }
     // A disk that refuses once may take it in a new file.
     for _ in 0..2 {

@@ -5,7 +5,7 @@
 //! earlier process, or after an error.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,8 @@ pub(crate) struct Log {
     open: BTreeMap<Book, Open>,
     /// Those whose record was written since the last fsync.
     closing: Vec<Book>,
+    /// Lost calls that nobody answered, by Call-ID and caller's tag: their callers may ask again.
+    ringing: HashMap<(String, String), Book>,
     next_sequence: u64,
     next_book: u64,
     delivered: u64,
@@ -69,6 +71,15 @@ pub(crate) struct Progress {
     pub(crate) last_sequence: u64,
     /// Bytes of all files.
     pub(crate) bytes: u64,
+}
+
+/// Which calls without a core are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Those that were answered: nothing more can come of them.
+    Answered,
+    /// Those too that only rang, whose callers have given up asking (RFC 3261 Timer B).
+    All,
 }
 
 /// What was found when the log was opened.
@@ -106,6 +117,7 @@ impl Log {
             current: None,
             open: BTreeMap::new(),
             closing: Vec::new(),
+            ringing: HashMap::new(),
             next_sequence: 1,
             next_book: 1,
             delivered: 0,
@@ -172,6 +184,7 @@ impl Log {
     pub(crate) fn note(&mut self, change: Change) -> Result<(), Error> {
         match change {
             Change::Open { book, record } => {
+                self.take_over(book, &record)?;
                 self.next_book = self.next_book.max(book.0 + 1);
                 let is_room = self.bytes() < self.limits.spool_bytes_max / 4 * 3;
                 let entry = Entry::Open { book, record: Cow::Borrowed(&record), is_lost: false };
@@ -215,6 +228,7 @@ impl Log {
     /// # Errors
     /// When it could not be written, or there is no room. The note stays, so that a crash still leaves a record.
     pub(crate) fn close(&mut self, book: Book, record: &CallRecord) -> Result<(), Error> {
+        self.take_over(book, record)?;
         let sequence = self.next_sequence;
         self.encode(&Entry::Closed { sequence, book, record: Cow::Borrowed(record) })?;
         if self.bytes() + self.buffer.len() as u64 > self.limits.spool_bytes_max {
@@ -226,14 +240,39 @@ impl Log {
         Ok(())
     }
 
-    /// The calls that nobody will close, with the record that each is to have.
-    pub(crate) fn lost(&mut self) -> Vec<(Book, CallRecord)> {
-        let alive = self.alive_unix_nanos;
-        for open in self.open.values_mut().filter(|open| !open.is_lost) {
-            open.record.end_unix_nanos = open.record.end_unix_nanos.max(alive);
-            open.is_lost = true;
+    /// A caller whose INVITE was lost with its core says it again, and it is the same call: one record is enough.
+    fn take_over(&mut self, book: Book, record: &CallRecord) -> Result<(), Error> {
+        if self.ringing.is_empty() || self.ringing.values().any(|lost| *lost == book) {
+            return Ok(());
         }
-        self.open.iter().map(|(book, open)| (*book, open.record.clone())).collect()
+        let caller = (record.call_id.reveal().clone(), record.from_tag.clone());
+        match self.ringing.remove(&caller) {
+            Some(book) => self.note(Change::Gone { book }),
+            None => Ok(()),
+        }
+    }
+
+    /// All that are open have lost their core.
+    pub(crate) fn lose_all(&mut self) {
+        let alive = self.alive_unix_nanos;
+        for (book, open) in &mut self.open {
+            if !open.is_lost {
+                open.record.end_unix_nanos = open.record.end_unix_nanos.max(alive);
+                open.is_lost = true;
+            }
+            if open.record.answer_unix_nanos.is_none() {
+                let caller = (open.record.call_id.reveal().clone(), open.record.from_tag.clone());
+                self.ringing.insert(caller, *book);
+            }
+        }
+    }
+
+    /// Lost calls with the record that each is to have: those that were answered, or all of them.
+    pub(crate) fn lost(&self, which: Lost) -> Vec<(Book, CallRecord)> {
+        let wanted =
+            |open: &&Open| open.is_lost && (which == Lost::All || open.record.answer_unix_nanos.is_some());
+        let lost = self.open.iter().filter(|(_, open)| wanted(open));
+        lost.map(|(book, open)| (*book, open.record.clone())).collect()
     }
 
     /// Brings everything to the platter.
@@ -248,6 +287,7 @@ impl Log {
         }
         for book in self.closing.drain(..) {
             self.open.remove(&book);
+            self.ringing.retain(|_, ringing| *ringing != book);
         }
         Ok(())
     }
