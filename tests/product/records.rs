@@ -71,12 +71,14 @@ fn check(reports: &[CallReport], records: &[CallRecord]) -> String {
     }
     let doubled: Vec<_> = by_call.iter().filter(|(_, records)| records.len() > 1).collect();
     assert!(doubled.is_empty(), "{} calls have more than one record: {doubled:?}", doubled.len());
-    let (mut ended, mut lost_while_talking) = (0, 0);
+    let (mut ended, mut lost_while_talking, mut unknown_answers) = (0, 0, 0);
     for report in reports.iter().filter(|report| report.status == 200) {
         let record = by_call.get(report.call_id.as_str()).map(|records| records[0]);
         // Answered calls have a record however they ended; those whose BYE was answered must.
         let record = record.unwrap_or_else(|| panic!("no record of {report:?}"));
-        assert!(record.answer_unix_nanos.is_some(), "{record:?} does not know of its answer");
+        // Between an answer and its note lie microseconds, in which a core may die: then nobody has talked yet.
+        assert!(record.answer_unix_nanos.is_some() || record.cause == "node_lost", "{record:?}");
+        unknown_answers += u32::from(record.answer_unix_nanos.is_none());
         ended += u32::from(report.outcome == CallOutcome::Ended);
         lost_while_talking += u32::from(record.cause == "node_lost");
         assert!(record.end_unix_nanos >= record.start_unix_nanos, "{record:?}");
@@ -84,7 +86,7 @@ fn check(reports: &[CallReport], records: &[CallRecord]) -> String {
     let lost = records.iter().filter(|record| record.cause == "node_lost").count();
     format!(
         "{} attempts, {ended} with their BYE answered 200, {} records, {lost} of calls that died with their core \
-         ({lost_while_talking} of them answered)",
+         ({lost_while_talking} of them answered, {unknown_answers} of those noted as ringing)",
         reports.len(),
         records.len(),
     )

@@ -112,6 +112,11 @@ impl Books {
             progress,
             refused: refused.clone(),
             signals: signals.clone(),
+            written: Vec::new(),
+            syncs: Vec::new(),
+            is_sync_wanted: false,
+            syncing: None,
+            losses: 0,
         };
         let tasks = Tasks {
             clock: tokio::spawn(note_time(commands.clone())),

@@ -69,7 +69,7 @@ impl Signals {
             ),
             spool_seconds: component.histogram(
                 "spool_seconds",
-                "Time to bring what the books had to write to the disk, fsync included.",
+                "Time to bring the books to the platter.",
                 SECONDS,
             ),
             spool_bytes: component.gauge("spool_bytes", "Bytes of the spool."),
@@ -135,15 +135,19 @@ impl Signals {
         }
     }
 
-    /// The keeper wrote.
-    pub(crate) fn books_written(&self, took: Duration, kept: usize, error: Option<&Error>) {
-        self.spool_seconds.observe((), took.as_secs_f64());
-        self.spooled.add((Kept::Ok,), kept as u64);
+    /// The books were written, or could not be.
+    pub(crate) fn books_written(&self, error: Option<&Error>) {
         if let Some(error) = error {
             self.spooled.inc((Kept::Failed,));
             let attributes = vec![("error.reason".into(), error.reason().into())];
             self.log(Severity::Error, "books could not be written", attributes);
         }
+    }
+
+    /// Records are on the platter.
+    pub(crate) fn books_synced(&self, took: Duration, records: usize) {
+        self.spool_seconds.observe((), took.as_secs_f64());
+        self.spooled.add((Kept::Ok,), records as u64);
     }
 
     /// What the spool holds.

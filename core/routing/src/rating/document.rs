@@ -169,7 +169,8 @@ fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Err
 fn dates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<jiff::civil::Date>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     let date = |text: &String| {
-        text.parse().map_err(|_| serde::de::Error::custom(format!("{text:?}: write a date as \"2026-12-25\"")))
+        text.parse()
+            .map_err(|_| serde::de::Error::custom(format!("{text:?}: write a date as \"2026-12-25\"")))
     };
     texts.iter().map(date).collect()
 }

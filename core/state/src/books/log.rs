@@ -36,8 +36,8 @@ pub(crate) struct Log {
     next_number: u64,
     /// The calls that are open.
     open: BTreeMap<Book, Open>,
-    /// Those whose record was written since the last fsync.
-    closing: Vec<Book>,
+    /// Those whose record is written and not yet on the platter, with the end of what was written then.
+    closing: Vec<(Book, u64)>,
     /// Lost calls that nobody answered, by Call-ID and caller's tag: their callers may ask again.
     ringing: HashMap<(String, String), Book>,
     next_sequence: u64,
@@ -45,7 +45,23 @@ pub(crate) struct Log {
     delivered: u64,
     /// When this process last said that it lives.
     alive_unix_nanos: u64,
+    losses: u64,
     buffer: Vec<u8>,
+}
+
+/// A sync under way.
+#[derive(Debug)]
+pub(crate) struct Sync {
+    file: fs::File,
+    number: u64,
+    bytes: u64,
+}
+
+impl Sync {
+    /// Waits for the platter.
+    pub(crate) fn run(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
 }
 
 #[derive(Debug)]
@@ -122,6 +138,7 @@ impl Log {
             next_book: 1,
             delivered: 0,
             alive_unix_nanos: 0,
+            losses: 0,
             buffer: Vec::new(),
             limits,
         };
@@ -236,7 +253,8 @@ impl Log {
         }
         self.append()?;
         self.next_sequence += 1;
-        self.closing.push(book);
+        let end = self.current.as_ref().map_or(0, |current| current.writer.segment.bytes);
+        self.closing.push((book, end));
         Ok(())
     }
 
@@ -271,25 +289,75 @@ impl Log {
     pub(crate) fn lost(&self, which: Lost) -> Vec<(Book, CallRecord)> {
         let wanted =
             |open: &&Open| open.is_lost && (which == Lost::All || open.record.answer_unix_nanos.is_some());
-        let lost = self.open.iter().filter(|(_, open)| wanted(open));
+        // Those whose record is on its way to the platter have it.
+        let is_closing = |book: &Book| self.closing.iter().any(|(closing, _)| closing == book);
+        let lost = self.open.iter().filter(|(book, open)| wanted(open) && !is_closing(book));
         lost.map(|(book, open)| (*book, open.record.clone())).collect()
     }
 
-    /// Brings everything to the platter.
+    /// Brings everything to the platter, and waits for it.
     ///
     /// # Errors
     /// When the disk refuses: then what was written since the last time must be written again.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
-        let Some(current) = &mut self.current else { return Ok(()) };
-        if let Err(error) = current.writer.sync() {
+        match self.begin_sync() {
+            Ok(Some(sync)) => {
+                let result = sync.run();
+                self.end_sync(&sync, result)
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What brings everything written so far to the platter, while more is written; `None` when all is there.
+    ///
+    /// # Errors
+    /// When the file cannot be had a second time.
+    pub(crate) fn begin_sync(&mut self) -> Result<Option<Sync>, Error> {
+        let Some(current) = self.current.as_ref() else { return Ok(None) };
+        let Segment { number, bytes, .. } = current.writer.segment;
+        if bytes == current.writer.synced_bytes {
+            return Ok(None);
+        }
+        match current.writer.handle() {
+            Ok(file) => Ok(Some(Sync { file, number, bytes })),
+            Err(error) => {
+                self.abandon();
+                Err(Error::file("open again", &self.limits.directory)(error))
+            }
+        }
+    }
+
+    /// A sync came to its end.
+    ///
+    /// # Errors
+    /// Its own: then what was written since the last one must be written again.
+    pub(crate) fn end_sync(&mut self, sync: &Sync, result: io::Result<()>) -> Result<(), Error> {
+        // A file that was closed meanwhile was synced when it was closed.
+        let Some(current) = self.current.as_mut().filter(|c| c.writer.segment.number == sync.number) else {
+            return Ok(());
+        };
+        if let Err(error) = result {
             self.abandon();
             return Err(Error::file("sync", &self.limits.directory)(error));
         }
-        for book in self.closing.drain(..) {
+        current.writer.synced(sync.bytes);
+        self.forget_closed(sync.bytes);
+        Ok(())
+    }
+
+    /// The records up to this place in the file are on the platter: their notes are of no use any more.
+    fn forget_closed(&mut self, bytes: u64) {
+        for (book, _) in self.closing.extract_if(.., |(_, end)| *end <= bytes) {
             self.open.remove(&book);
             self.ringing.retain(|_, ringing| *ringing != book);
         }
-        Ok(())
+    }
+
+    /// How often something written was lost before it was on the platter.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses
     }
 
     fn encode(&mut self, entry: &Entry<'_>) -> Result<(), Error> {
@@ -304,10 +372,22 @@ impl Log {
         self.ready()?;
         let Some(current) = &mut self.current else { return Ok(()) };
         if let Err(error) = current.writer.write(&self.buffer) {
-            self.abandon();
+            self.close_after_error();
             return Err(Error::file("write", &self.limits.directory)(error));
         }
         Ok(())
+    }
+
+    /// A write failed, as on a full disk: what was written whole before it is still worth having.
+    fn close_after_error(&mut self) {
+        let is_kept = self.current.as_mut().is_some_and(|current| current.writer.cut_and_sync().is_ok());
+        match self.current.take_if(|_| is_kept) {
+            Some(current) => {
+                self.forget_closed(u64::MAX);
+                self.sealed.push_back(current.writer.segment);
+            }
+            None => self.abandon(),
+        }
     }
 
     /// Goes on in a new file when the present one is long.
@@ -320,6 +400,7 @@ impl Log {
             && self.sync().is_ok()
             && let Some(current) = self.current.take()
         {
+            self.forget_closed(u64::MAX);
             self.sealed.push_back(current.writer.segment);
         }
     }
@@ -372,8 +453,10 @@ impl Log {
         writer.sync()
     }
 
+    /// The disk lost what was written since the last sync.
     fn abandon(&mut self) {
         self.closing.clear();
+        self.losses += 1;
         if let Some(current) = self.current.take() {
             self.sealed.push_back(current.writer.abandon());
         }
