@@ -5,6 +5,7 @@ use std::time::Duration;
 use belfry_signal::record::Attributes;
 use belfry_signal::{Counter, Emitter, Gauge, Histogram, Registry, SECONDS, Severity, label_enum};
 
+use crate::billing::RatingOutcome;
 use crate::database::Verdict;
 use crate::error::Error;
 use crate::record::CallRecord;
@@ -14,6 +15,13 @@ const COMPONENT: &str = "state";
 label_enum! {
     /// What became of a call record in the end.
     enum RecordOutcome("outcome") { New = "new", Known = "known", Refused = "refused", Lost = "lost" }
+}
+
+label_enum! {
+    /// How rating a call ended.
+    enum RatingLabel("outcome") {
+        Rated = "rated", NoProfile = "no_profile", NoDestination = "no_destination", TooLarge = "too_large",
+    }
 }
 
 label_enum! {
@@ -44,6 +52,7 @@ pub(crate) struct Signals {
     notes_failed: Counter<()>,
     calls_lost: Counter<()>,
     deliveries: Counter<(Kept,)>,
+    ratings: Counter<(RatingLabel,)>,
     commits: Counter<(Kept,)>,
     commit_seconds: Histogram<()>,
     look_ups: Counter<(LookUp,)>,
@@ -89,6 +98,7 @@ impl Signals {
             ),
             deliveries: component
                 .counter("deliveries_total", "Batches of call records for the database, by outcome."),
+            ratings: component.counter("ratings_total", "Calls rated, by outcome."),
             commits: component.counter("commits_total", "Commits of the database, by outcome."),
             commit_seconds: component.histogram(
                 "commit_seconds",
@@ -228,6 +238,18 @@ impl Signals {
                 "the database takes no call records, which wait in the spool",
                 attributes,
             );
+        }
+    }
+
+    /// Calls were rated.
+    pub(crate) fn calls_rated(&self, outcomes: &[RatingOutcome]) {
+        for outcome in outcomes {
+            self.ratings.inc((match outcome {
+                RatingOutcome::Rated => RatingLabel::Rated,
+                RatingOutcome::NoProfile => RatingLabel::NoProfile,
+                RatingOutcome::NoDestination => RatingLabel::NoDestination,
+                RatingOutcome::TooLarge => RatingLabel::TooLarge,
+            },));
         }
     }
 

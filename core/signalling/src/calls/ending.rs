@@ -136,6 +136,7 @@ fn call_record(call: &Call, node: String) -> CallRecord {
         outcome: outcome_of(call).into(),
         cause: call.ending.cause.as_str().into(),
         node,
+        charge: None,
     }
 }
 
