@@ -77,12 +77,20 @@ impl Gate {
         Self { rules, known: KnownFlows::new(flows_max), emergencies: AtomicU64::new(0) }
     }
 
-    /// Where a message waits that came over this flow of this edge.
-    pub(crate) fn lane(&self, class: Class, flow: (&str, &str), waiting: Waiting, unix_seconds: u64) -> Lane {
+    /// Where a message waits that came over this flow of this edge; its class is asked for only when it matters.
+    pub(crate) fn lane(
+        &self,
+        class: impl FnOnce() -> Class,
+        flow: (&str, &str),
+        waiting: Waiting,
+        unix_seconds: u64,
+    ) -> Lane {
         // Behind others in the second lane nothing of their flows may overtake them.
-        let is_calm = waiting.first <= self.rules.calm_max && waiting.second == 0;
-        let is_first = is_calm
-            || class == Class::Begun
+        if waiting.first <= self.rules.calm_max && waiting.second == 0 {
+            return Lane::First;
+        }
+        let class = class();
+        let is_first = class == Class::Begun
             || self.known.is_known(flow, unix_seconds, self.rules.known_for)
             || (class == Class::Emergency && self.may_call_for_help(unix_seconds));
         if is_first {

@@ -255,7 +255,7 @@ impl Reader {
             first: used(self.events.max_capacity(), self.events.capacity()),
             second: used(self.strangers.max_capacity(), self.strangers.capacity()),
         };
-        let class = received.class(&self.emergency_numbers);
+        let class = || received.class(&self.emergency_numbers);
         let flow = (&*received.edge, received.flow.0.as_str());
         let refused = match self.gate.lane(class, flow, waiting, received.unix_nanos / 1_000_000_000) {
             Lane::First => return Some(received),

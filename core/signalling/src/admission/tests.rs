@@ -35,12 +35,12 @@ fn lanes() {
         (Class::Emergency, stranger, FULL, Lane::Away),
         (Class::Emergency, known, FULL, Lane::First),
     ] {
-        assert_eq!(gate.lane(class, flow, waiting, 10_001), lane, "{class:?} {flow:?} {waiting:?}");
+        assert_eq!(gate.lane(|| class, flow, waiting, 10_001), lane, "{class:?} {flow:?} {waiting:?}");
     }
-    assert_eq!(gate.lane(Class::Emergency, stranger, FULL, 10_002), Lane::First, "a second later");
-    assert_eq!(gate.lane(Class::New, known, FULL, 10_000 + 3601), Lane::Away, "known only so long");
+    assert_eq!(gate.lane(|| Class::Emergency, stranger, FULL, 10_002), Lane::First, "a second later");
+    assert_eq!(gate.lane(|| Class::New, known, FULL, 10_000 + 3601), Lane::Away, "known only so long");
     assert_eq!(
-        gate.lane(Class::New, ("other", "known"), FULL, 10_001),
+        gate.lane(|| Class::New, ("other", "known"), FULL, 10_001),
         Lane::Away,
         "flows are an edge's own"
     );
@@ -95,96 +95,135 @@ const END_US: u64 = 20_000_000;
 /// A step that takes longer is repeated, and its call counted as lost: half of T1, to be strict.
 const STEP_US_MAX: u64 = 250_000;
 
-/// A core that serves one message after another, 40 customers' calls a second (280 messages), and strangers who send
-/// `storm` messages a second. Without a gate there is one lane, with room for 16384.
+/// A core that serves one message after another, with 40 customers' calls a second (280 messages) and strangers. Without
+/// a gate there is one lane, with room for 16384.
+struct Model<'a> {
+    gate: Option<&'a Gate>,
+    first: VecDeque<Item>,
+    second: VecDeque<Item>,
+    /// Steps of calls that are due: when, and which.
+    due: VecDeque<(u64, usize, u8)>,
+    /// Calls of which a message was turned away or waited too long.
+    lost: Vec<bool>,
+    busy_until: u64,
+    /// Of the strangers' messages, what is left of one, in ten thousandths.
+    fraction: u64,
+    last_trouble_us: u64,
+    outcome: Outcome,
+}
+
+/// Runs it while strangers send `storm` messages a second.
 fn run(storm: u64, gate: Option<&Gate>) -> Outcome {
-    let mut outcome = Outcome::default();
-    let (mut first, mut second): (VecDeque<Item>, VecDeque<Item>) = (VecDeque::new(), VecDeque::new());
-    let mut lost = vec![false; usize::try_from(END_US / 25_000).expect("few")];
-    let (mut busy_until, mut sent_by_strangers, mut last_away_us) = (0, 0.0, 0);
-    // Steps that are due: when, and which.
-    let mut due: VecDeque<(u64, usize, u8)> = VecDeque::new();
+    let mut model = Model {
+        gate,
+        first: VecDeque::new(),
+        second: VecDeque::new(),
+        due: VecDeque::new(),
+        lost: Vec::new(),
+        busy_until: 0,
+        fraction: 0,
+        last_trouble_us: 0,
+        outcome: Outcome::default(),
+    };
     for now in (0..END_US).step_by(100) {
+        for item in model.arrivals(storm, now) {
+            model.queue(item, now);
+        }
+        let waiting = model.first.len() + model.second.len();
+        model.outcome.longest_queue = model.outcome.longest_queue.max(waiting);
+        if model.busy_until <= now
+            && let Some(item) = model.next(now)
+        {
+            model.busy_until = now + SERVICE_US;
+            model.serve(item, now);
+        }
+    }
+    model.outcome.recovered_us = model.last_trouble_us.saturating_sub(STORM_US.end);
+    model.outcome
+}
+
+impl Model<'_> {
+    fn arrivals(&mut self, storm: u64, now: u64) -> Vec<Item> {
         if now % 25_000 == 0 && now < END_US - 5_000_000 {
-            due.push_back((now, outcome.calls, 0));
-            outcome.calls += 1;
+            self.due.push_back((now, self.outcome.calls, 0));
+            self.outcome.calls += 1;
+            self.lost.push(false);
         }
         let mut arrivals: Vec<Item> = Vec::new();
-        due.retain(|(at, call, step)| {
+        self.due.retain(|(at, call, step)| {
             if *at <= now {
                 arrivals.push(Item { arrived_us: now, call: Some((*call, *step)) });
             }
             *at > now
         });
-        let rate = if STORM_US.contains(&now) { storm } else { 1_000 };
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-        let step = rate as f64 / 10_000.0;
-        sent_by_strangers += step;
-        while sent_by_strangers >= 1.0 {
-            sent_by_strangers -= 1.0;
+        self.fraction += if STORM_US.contains(&now) { storm } else { 1_000 };
+        while self.fraction >= 10_000 {
+            self.fraction -= 10_000;
             arrivals.push(Item { arrived_us: now, call: None });
         }
-        for item in arrivals {
-            let waiting = Waiting { first: first.len(), second: second.len() };
-            let class = match item.call {
-                Some((_, step)) if step >= 2 => Class::Begun,
-                _ => Class::New,
-            };
-            let flow = if item.call.is_some() { ("edge", "customer") } else { ("edge", "stranger") };
-            let lane = match gate {
-                Some(gate) => gate.lane(class, flow, waiting, 1_000 + now / 1_000_000),
-                None if first.len() < 16_384 => Lane::First,
-                None => Lane::Away,
-            };
-            match lane {
-                Lane::First => first.push_back(item),
-                Lane::Second => second.push_back(item),
-                Lane::Away => {
-                    outcome.turned_away += 1;
-                    last_away_us = now;
-                    if let Some((call, _)) = item.call {
-                        lost[call] = true;
-                    }
-                }
-            }
-        }
-        outcome.longest_queue = outcome.longest_queue.max(first.len() + second.len());
-        if busy_until > now {
-            continue;
-        }
-        let item = loop {
-            if let Some(item) = first.pop_front() {
-                break Some(item);
-            }
-            let Some(item) = second.pop_front() else { break None };
-            let waited = Duration::from_micros(now - item.arrived_us);
-            if gate.is_none_or(|gate| !gate.is_stale(waited)) {
-                break Some(item);
-            }
-            outcome.turned_away += 1;
-            last_away_us = now;
+        arrivals
+    }
+
+    fn queue(&mut self, item: Item, now: u64) {
+        let waiting = Waiting { first: self.first.len(), second: self.second.len() };
+        let class = match item.call {
+            Some((_, step)) if step >= 2 => Class::Begun,
+            _ => Class::New,
         };
-        let Some(item) = item else { continue };
-        busy_until = now + SERVICE_US;
+        let flow = if item.call.is_some() { ("edge", "customer") } else { ("edge", "stranger") };
+        let lane = match self.gate {
+            Some(gate) => gate.lane(|| class, flow, waiting, 1_000 + now / 1_000_000),
+            None if waiting.first < 16_384 => Lane::First,
+            None => Lane::Away,
+        };
+        match lane {
+            Lane::First => self.first.push_back(item),
+            Lane::Second => self.second.push_back(item),
+            Lane::Away => self.turn_away(item, now),
+        }
+    }
+
+    fn turn_away(&mut self, item: Item, now: u64) {
+        self.outcome.turned_away += 1;
+        self.last_trouble_us = now;
+        if let Some((call, _)) = item.call {
+            self.lost[call] = true;
+        }
+    }
+
+    fn next(&mut self, now: u64) -> Option<Item> {
+        loop {
+            if let Some(item) = self.first.pop_front() {
+                return Some(item);
+            }
+            let item = self.second.pop_front()?;
+            let waited = Duration::from_micros(now - item.arrived_us);
+            if self.gate.is_none_or(|gate| !gate.is_stale(waited)) {
+                return Some(item);
+            }
+            self.turn_away(item, now);
+        }
+    }
+
+    fn serve(&mut self, item: Item, now: u64) {
+        let waited = now - item.arrived_us;
         match item.call {
             Some((call, step)) => {
-                lost[call] |= now - item.arrived_us > STEP_US_MAX;
+                self.lost[call] |= waited > STEP_US_MAX;
                 if step + 1 == STEPS {
-                    outcome.completed += usize::from(!lost[call]);
+                    self.outcome.completed += usize::from(!self.lost[call]);
                 } else {
-                    due.push_back((now + 100_000, call, step + 1));
+                    self.due.push_back((now + 100_000, call, step + 1));
                 }
             }
             None => {
-                outcome.strangers_served += 1;
-                if now - item.arrived_us > 50_000 {
-                    last_away_us = now;
+                self.outcome.strangers_served += 1;
+                if waited > 50_000 {
+                    self.last_trouble_us = now;
                 }
             }
         }
     }
-    outcome.recovered_us = last_away_us.saturating_sub(STORM_US.end);
-    outcome
 }
 
 #[test]

@@ -20,6 +20,9 @@ use crate::signals::{CallCause, Decision, MethodName, SendFault};
 /// The breadth of requests that name none (RFC 5393 section 5.3.3).
 const BREADTH_DEFAULT: u8 = 60;
 
+/// Reason of the CANCEL to whoever rings in vain (RFC 3326): a phone that reads it shows no missed call.
+pub(super) const ANSWERED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
+
 /// How a branch failed, for the decision where else to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
@@ -213,10 +216,10 @@ impl Core {
                         known.transaction = Some(transaction);
                     }
                 }
+                // Lookups and failovers do not pass through `act`.
+                self.arm(id);
             }
-            Err(failure) => {
-                self.fail_try(id, branch, Trouble::Ours, failure);
-            }
+            Err(failure) => self.fail_try(id, branch, Trouble::Ours, failure),
         }
     }
 
@@ -302,7 +305,7 @@ impl Core {
         let transaction = self.try_of(id, branch).and_then(|known| known.transaction);
         let given = self.exchanges.get(&id).and_then(|exchange| exchange.cancel_reason.clone());
         let reason = match why {
-            Unwanted::AnsweredElsewhere => Some("SIP;cause=200;text=\"Call completed elsewhere\"".to_owned()),
+            Unwanted::AnsweredElsewhere => Some(ANSWERED_ELSEWHERE.to_owned()),
             Unwanted::RefusedEverywhere => Some("SIP;cause=600;text=\"Busy everywhere\"".to_owned()),
             Unwanted::CallerGaveUp => given,
         };
@@ -339,6 +342,17 @@ impl Core {
 
     pub(crate) fn forward_of(&mut self, id: TransactionId) -> Option<&mut Forward> {
         self.exchanges.get_mut(&id)?.forward.as_mut()
+    }
+
+    /// Whether this transaction is the one that its branch of the context is about: after a failover, the ones before
+    /// say nothing any more, unless they are answered.
+    pub(super) fn is_current(
+        &mut self,
+        id: TransactionId,
+        branch: BranchIndex,
+        transaction: TransactionId,
+    ) -> bool {
+        self.try_of(id, branch).is_some_and(|known| known.transaction == Some(transaction))
     }
 
     pub(super) fn try_of(&mut self, id: TransactionId, branch: BranchIndex) -> Option<&mut Try> {
