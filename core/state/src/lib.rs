@@ -14,7 +14,7 @@ mod record;
 mod signals;
 mod subscriber;
 
-pub use bindings::{Binding, Bindings, Expired};
+pub use bindings::{Binding, Bindings, Change, Expired, KeepAlive, Kept, Round};
 pub use config::Config;
 pub use error::Error;
 pub use handle::State;
