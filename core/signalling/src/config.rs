@@ -216,7 +216,11 @@ impl Config {
             "must lie between 1 and queue_messages_max",
         );
         let longest = Duration::from_secs(20);
-        require(self.guard.delay_max <= longest, "guard.delay_max", "must be at most 20s: phones give up at 32s");
+        require(
+            self.guard.delay_max <= longest,
+            "guard.delay_max",
+            "must be at most 20s: phones give up at 32s",
+        );
         let shortest = Duration::from_secs(10);
         require(self.flow_timer >= shortest, "flow_timer", "must be at least 10s");
         let message = &self.message;

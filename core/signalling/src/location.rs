@@ -63,7 +63,8 @@ impl Core {
             return Some(Called { aor, instance: Some(instance.into_owned()) });
         }
         let temporary = self.gruus.read(&aor.user)?;
-        let (user, domain) = temporary.address.rsplit_once('@').filter(|(_, domain)| *domain == aor.domain)?;
+        let (user, domain) =
+            temporary.address.rsplit_once('@').filter(|(_, domain)| *domain == aor.domain)?;
         let aor = Aor { user: user.to_owned(), domain: domain.to_owned() };
         let is_live = self.bindings_of(&aor, now_unix_nanos).iter().any(|binding| temporary.is_of(binding));
         is_live.then(|| Called { aor, instance: Some(temporary.instance().to_owned()) })
@@ -80,15 +81,20 @@ impl Core {
         group(bindings)
     }
 
-    /// The contact of the device that a GRUU names, for a request that already knows its flow: within a dialog the
-    /// peer writes the GRUU into the Request-URI, and the phone wants to see its contact there.
-    pub(crate) fn contact_behind(&self, uri: &Uri<'_>, now_unix_nanos: u64) -> Option<String> {
+    /// The contact of the device that a GRUU names, for a request of a dialog that goes to this hop: the peer writes the
+    /// GRUU into the Request-URI, and the phone wants to see its contact there (RFC 5627 section 5.3).
+    pub(crate) fn contact_behind(&self, uri: &Uri<'_>, hop: &Hop, now_unix_nanos: u64) -> Option<String> {
         if !uri.is_gruu() {
             return None;
         }
         let called = self.called_of(uri, now_unix_nanos)?;
-        let device = self.devices_of(&called, now_unix_nanos).into_iter().flatten().next()?;
-        device.flows.first().map(|binding| binding.contact.reveal().clone())
+        let devices = self.devices_of(&called, now_unix_nanos);
+        let flows: Vec<&Arc<Binding>> = devices.iter().flatten().flat_map(|device| &device.flows).collect();
+        let is_there = |binding: &&&Arc<Binding>| {
+            destination_of(binding).is_some_and(|known| known.hop.target == hop.target)
+        };
+        let binding = flows.iter().find(is_there).or(flows.first())?;
+        Some(binding.contact.reveal().clone())
     }
 
     /// The address of record that a URI means, when it is one of ours. A telephone number is a user of the first

@@ -80,10 +80,7 @@ impl Core {
     fn is_at_home(&self, request: &Received) -> bool {
         let aor = request.message.from().and_then(|from| self.aor_of(&from.uri));
         let bindings = aor.map(|aor| self.bindings_of(&aor, belfry_signal::now_unix_nanos()));
-        bindings
-            .into_iter()
-            .flatten()
-            .any(|binding| binding.source.reveal().ip() == request.source.ip())
+        bindings.into_iter().flatten().any(|binding| binding.source.reveal().ip() == request.source.ip())
     }
 
     /// Whether the digest-uri of credentials means what the request asks for (RFC 7616 section 3.4.6: it may not

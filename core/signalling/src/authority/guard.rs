@@ -21,7 +21,8 @@ pub(crate) struct Guard {
     entries: HashMap<Suspect, Entry>,
     /// By the time of the last failure, to forget the oldest.
     order: BTreeSet<(Instant, Suspect)>,
-    bans: usize,
+    /// By their end.
+    bans: BTreeSet<(Instant, Suspect)>,
     hasher: RandomState,
 }
 
@@ -78,7 +79,7 @@ impl Guard {
             config,
             entries: HashMap::new(),
             order: BTreeSet::new(),
-            bans: 0,
+            bans: BTreeSet::new(),
             hasher: RandomState::new(),
         }
     }
@@ -118,12 +119,12 @@ impl Guard {
 
     /// Whether everything from an address is refused now.
     pub(crate) fn is_source_banned(&self, source: IpAddr, now: Instant) -> bool {
-        self.bans > 0 && self.is_banned(Suspect::Source(network_of(source)), now)
+        !self.bans.is_empty() && self.is_banned(Suspect::Source(network_of(source)), now)
     }
 
     /// Whether a user's credentials are not even looked at when they come from an address.
     pub(crate) fn is_user_banned(&self, source: IpAddr, user: &str, now: Instant) -> bool {
-        self.bans > 0
+        !self.bans.is_empty()
             && self.is_banned(Suspect::User(network_of(source), self.hasher.hash_one(user)), now)
     }
 
@@ -152,20 +153,26 @@ impl Guard {
             other == source
         };
         let found: Vec<Suspect> = self.entries.keys().copied().filter(of_source).collect();
-        let bans = self.bans;
+        let bans = self.bans.len();
         for suspect in found {
             self.forget(suspect);
         }
-        self.bans < bans
+        self.bans.len() < bans
     }
 
-    /// Bans that are in force, or ran out since the last look.
+    /// Bans that are in force, or ran out since the last [`expire`](Self::expire).
     pub(crate) fn bans_count(&self) -> usize {
-        self.bans
+        self.bans.len()
     }
 
     /// Forgets what is old.
     pub(crate) fn expire(&mut self, now: Instant) {
+        while let Some((until, suspect)) = self.bans.first().copied().filter(|(until, _)| *until <= now) {
+            self.bans.remove(&(until, suspect));
+            if let Some(entry) = self.entries.get_mut(&suspect) {
+                (entry.banned_until, entry.failures) = (None, 0);
+            }
+        }
         let kept_for = self.config.window.max(self.config.ban_for);
         while let Some((last, suspect)) = self.order.first().copied() {
             if now.saturating_duration_since(last) <= kept_for {
@@ -199,8 +206,11 @@ impl Guard {
         let is_free = entry.banned_until.is_none_or(|until| until <= now);
         let begins = is_free && entry.failures >= failures_max;
         if begins {
-            self.bans += usize::from(entry.banned_until.is_none());
-            entry.banned_until = Some(now + self.config.ban_for);
+            let until = now + self.config.ban_for;
+            if let Some(before) = entry.banned_until.replace(until) {
+                self.bans.remove(&(before, suspect));
+            }
+            self.bans.insert((until, suspect));
         }
         (entry.failures, begins)
     }
@@ -208,7 +218,9 @@ impl Guard {
     fn forget(&mut self, suspect: Suspect) {
         if let Some(entry) = self.entries.remove(&suspect) {
             self.order.remove(&(entry.last, suspect));
-            self.bans -= usize::from(entry.banned_until.is_some());
+            if let Some(until) = entry.banned_until {
+                self.bans.remove(&(until, suspect));
+            }
         }
     }
 
@@ -249,8 +261,7 @@ mod tests {
     fn guesses_are_slowed_down_and_then_banned_where_they_come_from() {
         let (mut guard, now) = (Guard::new(config()), Instant::now());
         let (bad, good) = (ip("192.0.2.66"), ip("192.0.2.1"));
-        let delays: Vec<u128> =
-            (0..5).map(|_| guard.failed(bad, "alice", now).delay.as_millis()).collect();
+        let delays: Vec<u128> = (0..5).map(|_| guard.failed(bad, "alice", now).delay.as_millis()).collect();
         assert_eq!(delays, [0, 0, 100, 200, 400]);
         let last = guard.failed(bad, "alice", now);
         assert_eq!((last.delay.as_millis(), last.ban), (400, Some(BanKind::User)), "the longest delay");

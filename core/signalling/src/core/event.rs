@@ -1,15 +1,19 @@
 //! Everything that can happen to the core.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use belfry_relay_api::{FromRelay, SessionKey};
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{Appended, Subscriber};
+use belfry_state::{Appended, Error, Subscriber};
+use tokio::sync::oneshot;
 
 use super::{Core, now};
+use crate::authority::Ban;
 use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
 use crate::received::Received;
+use crate::registrar::Bound;
 use crate::relays::RelayEvent;
 
 /// What comes over links.
@@ -22,8 +26,12 @@ pub(crate) enum Event {
 }
 
 /// What the handle asks for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Control {
+    /// Who is banned?
+    Bans(oneshot::Sender<Vec<Ban>>),
+    /// Forgive an address; tells whether it was banned.
+    Pardon(IpAddr, oneshot::Sender<bool>),
     /// No new calls.
     Drain,
     /// Stop as soon as the calls that are left have been ended.
@@ -37,6 +45,8 @@ pub(crate) enum Control {
 pub(crate) enum Done {
     /// What is known of the subscriber whom an exchange asked about.
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
+    /// The bindings of a REGISTER are in the journal, or could not be written.
+    Bound { id: TransactionId, bound: Bound, written: Result<(), Error> },
     /// A call record is durable, or could not be written.
     Record { epoch: u64, outcome: Result<Appended, &'static str> },
 }
@@ -64,6 +74,8 @@ pub(crate) enum Alarm {
     Relay(u64),
     /// A REGISTER that a fault delays may go on.
     RegisterDelay(TransactionId),
+    /// The refusal of wrong credentials has waited long enough.
+    Denial(TransactionId),
     /// A call outlived every sensible call.
     Lifetime(CallKey),
     /// A silent session that is no call of ours was not ended by anybody.
@@ -145,6 +157,7 @@ impl Core {
                 Purpose::Caller => self.on_calling_subscriber(id, found),
                 Purpose::Callee => self.on_called_subscriber(id, found),
             },
+            Ok(Done::Bound { id, bound, written }) => self.on_bound(id, &bound, written),
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
             // A store request that panicked; whoever waits for it is answered by its own timer.
             Err(_) => self.signals.store_failed("panicked"),
@@ -163,6 +176,7 @@ impl Core {
                     }
                 }
                 Alarm::RegisterDelay(id) => self.register(id),
+                Alarm::Denial(id) => self.on_denial_due(id),
                 Alarm::Lifetime(call) => self.on_lifetime_over(&call),
                 Alarm::Orphan { relay, session } => self.on_orphan(&relay, session),
                 Alarm::Sweep => self.sweep(),

@@ -80,7 +80,9 @@ impl Core {
             exchange.is_stranger = is_stranger;
             exchange.call = call.clone().or_else(|| is_stranger.then(|| request.call_id().into()));
         }
-        let mut destinations = VecDeque::from([Destination { hop, uri: None, path: Vec::new() }]);
+        let asked = request.message.uri();
+        let uri = asked.and_then(|uri| self.contact_behind(&uri, &hop, now_unix_nanos()));
+        let mut destinations = VecDeque::from([Destination { hop, uri, path: Vec::new() }]);
         if let Some(key) = &call {
             destinations.extend(self.other_flows(key, from.other(), &request.message));
         }

@@ -237,8 +237,8 @@ impl Ask<'_> {
         }
         let source = request.source;
         let via = request.message.top_via();
-        let is_via_elsewhere =
-            via.is_some_and(|via| via.host_ip() != Some(source.ip()) || via.port_or_default() != source.port());
+        let is_via_elsewhere = via
+            .is_some_and(|via| via.host_ip() != Some(source.ip()) || via.port_or_default() != source.port());
         let is_contact_elsewhere = request.message.contacts().any(|contact| {
             let host = contact.address().and_then(|address| address.uri.host_ip());
             host.is_some_and(|host| host != source.ip())
@@ -287,7 +287,8 @@ fn key_by_uri(address: &NameAddr<'_>, known: &[(String, String)]) -> String {
     let same = known.iter().find(|(contact, key)| {
         // A flow's key is its own, whatever its contact: instance and reg-id say which it is.
         let is_by_uri = !key.starts_with('<');
-        is_by_uri && (contact == text || Uri::parse(contact).is_some_and(|known| known.is_equivalent(&address.uri)))
+        is_by_uri
+            && (contact == text || Uri::parse(contact).is_some_and(|known| known.is_equivalent(&address.uri)))
     });
     same.map_or_else(|| text.to_owned(), |(_, key)| key.clone())
 }

@@ -39,7 +39,8 @@ fn put(bindings: &Bindings, address: &str, binding: Binding) -> Result<(), Error
 }
 
 fn remove(bindings: &Bindings, address: &str, key: &str) {
-    written(bindings.update(address, &[Change::Remove(key.to_owned())]).expect("always room")).expect("written");
+    written(bindings.update(address, &[Change::Remove(key.to_owned())]).expect("always room"))
+        .expect("written");
 }
 
 fn written(kept: Kept) -> Result<(), Error> {
@@ -234,7 +235,10 @@ fn keepalives_take_turns_and_the_silent_are_removed() {
     assert_eq!(bindings.kept_alive(), 5);
     let keys = |round: &Round| round.due.iter().map(|turn| turn.binding.key.clone()).collect::<Vec<_>>();
     let (first, second) = (bindings.keep_alive(3, 2), bindings.keep_alive(3, 2));
-    assert_eq!((keys(&first), keys(&second)), (vec!["1".into(), "2".into(), "4".into()], vec!["5".into(), "0".into(), "1".into()]));
+    assert_eq!(
+        (keys(&first), keys(&second)),
+        (vec!["1".into(), "2".into(), "4".into()], vec!["5".into(), "0".into(), "1".into()])
+    );
     assert_eq!(bindings.keep_alive(99, 2).due.len(), 5, "nobody twice in a round");
     // Who never answered may be deaf to keep-alives; who did and does not any more is gone.
     let slot = first.due[0].slot;
