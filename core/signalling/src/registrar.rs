@@ -10,7 +10,7 @@ use std::sync::Arc;
 use belfry_signal::{Cause, Room, now_unix_nanos};
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_sip_proto::{HeaderName, NameAddr};
-use belfry_state::{Binding, Error, Kept};
+use belfry_state::{Binding, Error, Writing};
 
 use crate::authority::{Authority, Judgement, Side};
 use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
@@ -134,7 +134,7 @@ impl Core {
             Ok(Wanted::Changes { changes, is_removal, is_outbound }) => {
                 let outcome = if is_removal { RegisterOutcome::Removed } else { RegisterOutcome::Bound };
                 match self.state.bindings().update(&aor.key(), &changes) {
-                    Ok(kept) => return self.await_journal(id, kept, Bound::new(outcome, is_outbound)),
+                    Ok(writing) => return self.await_journal(id, writing, Bound::new(outcome, is_outbound)),
                     Err(error) => self.store_verdict(&error),
                 }
             }
@@ -144,10 +144,10 @@ impl Core {
     }
 
     /// A binding may be relied on when it survives the death of this process, so the answer waits for that.
-    fn await_journal(&mut self, id: TransactionId, kept: Kept, bound: Bound) {
+    fn await_journal(&mut self, id: TransactionId, writing: Writing, bound: Bound) {
         let timeout = self.config.store_timeout;
         self.jobs.spawn(async move {
-            let written = tokio::time::timeout(timeout, kept.wait()).await;
+            let written = tokio::time::timeout(timeout, writing.wait()).await;
             Done::Bound { id, bound, written: written.unwrap_or(Err(Error::Closed)) }
         });
     }

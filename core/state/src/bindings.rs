@@ -107,9 +107,9 @@ pub struct Round {
 
 /// Tells when changes are in the journal.
 #[derive(Debug)]
-pub struct Kept(oneshot::Receiver<Result<(), Error>>);
+pub struct Writing(oneshot::Receiver<Result<(), Error>>);
 
-impl Kept {
+impl Writing {
     /// Waits until the changes survive the death of this process.
     ///
     /// # Errors
@@ -178,12 +178,12 @@ impl Bindings {
     }
 
     /// Changes bindings of one address of record: all of them or none. They can be seen at once, and may be relied on
-    /// when [`Kept::wait`] returns.
+    /// when [`Writing::wait`] returns.
     ///
     /// # Errors
     /// [`Error::BindingsFull`], [`Error::AddressFull`] or [`Error::QueueFull`] when a bound is reached: nothing has
     /// changed then.
-    pub fn update(&self, address: &str, changes: &[Change]) -> Result<Kept, Error> {
+    pub fn update(&self, address: &str, changes: &[Change]) -> Result<Writing, Error> {
         let mut held = self.held();
         let is_addition = changes.iter().any(|change| matches!(change, Change::Put(_)));
         let room = if is_addition && held.pending.len() >= self.shared.waiting_max {
@@ -198,9 +198,9 @@ impl Bindings {
         for change in changes {
             held.change(address, change);
         }
-        let kept = Kept(held.pending.wait());
+        let writing = Writing(held.pending.wait());
         self.changed(&held);
-        Ok(kept)
+        Ok(writing)
     }
 
     /// The bindings that have not run out, the most wanted first, then the one that was refreshed last.

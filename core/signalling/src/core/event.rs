@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use belfry_relay_api::{FromRelay, SessionKey};
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{Appended, Error, Subscriber};
+use belfry_state::{CallRecord, Error, Kept, Subscriber};
 use tokio::sync::oneshot;
 
 use super::{Core, now};
@@ -47,8 +47,10 @@ pub(crate) enum Done {
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// The bindings of a REGISTER are in the journal, or could not be written.
     Bound { id: TransactionId, bound: Bound, written: Result<(), Error> },
-    /// A call record is durable, or could not be written.
-    Record { epoch: u64, outcome: Result<Appended, &'static str> },
+    /// A call record is safe, or nobody waits for it any longer.
+    Record { epoch: u64, outcome: Result<Kept, &'static str> },
+    /// The calls of a core that is gone have their records.
+    Lost(Vec<CallRecord>),
 }
 
 /// What the store knows of a subscriber; the error names why it failed.
@@ -159,6 +161,7 @@ impl Core {
             },
             Ok(Done::Bound { id, bound, written }) => self.on_bound(id, &bound, written),
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
+            Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // A store request that panicked; whoever waits for it is answered by its own timer.
             Err(_) => self.signals.store_failed("panicked"),
         }

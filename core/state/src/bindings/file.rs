@@ -1,6 +1,6 @@
 //! The files behind the bindings: a snapshot and the journals since it.
 //!
-//! A record is its length, its CRC-32C and its bytes: a tag, the address, and a packed binding or a key. The
+//! A record is a frame ([`crate::frame`]) of a tag, the address, and a packed binding or a key. The
 //! snapshot is one record with the number of the first journal that it does not hold, then one record per binding,
 //! then an end record with their count; it is written beside and renamed over the old one. Journals are numbered; a
 //! fold starts the next one first, so no change is ever in neither. A torn snapshot means starting with what the
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::Bindings;
 use super::table::{Packed, unpack};
 use crate::error::Error;
+use crate::frame;
 use crate::signals::Signals;
 
 /// Whoever holds this file locked owns the others.
@@ -20,10 +21,10 @@ const LOCK: &str = "bindings.lock";
 const SNAPSHOT: &str = "bindings.snapshot";
 const JOURNAL_PREFIX: &str = "bindings-";
 const JOURNAL_SUFFIX: &str = ".journal";
-/// No record comes near this; a larger length is a torn one.
-const RECORD_BYTES_MAX: usize = 1 << 20;
 /// Slots that are copied out of the table at a time, so that nobody waits long for it while a snapshot is written.
 const SLOTS_PER_LOOK: usize = 4_096;
+/// These files hold nothing but what we encode, and end at the first torn record: nothing is ever searched for.
+const SEED: u32 = 0;
 
 // The low half of a tag is the layout of a binding: it changes when [`Binding`](super::Binding) does. An older file
 // then reads as torn, and phones register again.
@@ -226,25 +227,14 @@ pub(super) fn encode(record: &Record<'_>, to: &mut Vec<u8>) -> io::Result<()> {
         Record::Put { address, packed } => (PUT, *address, *packed),
         Record::Remove { address, key } => (REMOVE, *address, key.as_bytes()),
     };
-    let head = postcard::to_stdvec(&(tag, address)).map_err(io::Error::other)?;
-    let length = u32::try_from(head.len() + rest.len()).map_err(io::Error::other)?;
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&head), rest);
-    to.extend_from_slice(&length.to_le_bytes());
-    to.extend_from_slice(&sum.to_le_bytes());
-    to.extend_from_slice(&head);
-    to.extend_from_slice(rest);
-    Ok(())
+    let mut bytes = postcard::to_stdvec(&(tag, address)).map_err(io::Error::other)?;
+    bytes.extend_from_slice(rest);
+    frame::push(SEED, &bytes, to)
 }
 
 /// Takes one record off the front; leaves the rest as it is when there is no whole one.
 fn next_record<'a>(rest: &mut &'a [u8]) -> Option<Record<'a>> {
-    let (length, after) = rest.split_first_chunk::<4>()?;
-    let (sum, after) = after.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|&n| n <= RECORD_BYTES_MAX)?;
-    let bytes = after.get(..length)?;
-    if crc32c::crc32c(bytes) != u32::from_le_bytes(*sum) {
-        return None;
-    }
+    let frame::Front::Whole(bytes) = frame::front(SEED, rest) else { return None };
     let ((tag, address), body): ((u8, &str), _) = postcard::take_from_bytes(bytes).ok()?;
     let number = || body.try_into().ok().map(u64::from_le_bytes);
     let record = match tag {
@@ -254,7 +244,7 @@ fn next_record<'a>(rest: &mut &'a [u8]) -> Option<Record<'a>> {
         REMOVE => Record::Remove { address, key: std::str::from_utf8(body).ok()? },
         _ => return None,
     };
-    *rest = &after[length..];
+    *rest = rest.get(frame::HEADER_BYTES + bytes.len()..)?;
     Some(record)
 }
 

@@ -43,8 +43,8 @@ fn remove(bindings: &Bindings, address: &str, key: &str) {
         .expect("written");
 }
 
-fn written(kept: Kept) -> Result<(), Error> {
-    kept.0.blocking_recv().expect("the journal's thread lives")
+fn written(writing: Writing) -> Result<(), Error> {
+    writing.0.blocking_recv().expect("the journal's thread lives")
 }
 
 fn keys(bindings: &Bindings, address: &str, now_seconds: u64) -> Vec<String> {
