@@ -6,7 +6,8 @@ use belfry_sip_proto::{HeaderName, Limits, Message, NameAddr, Uri, Verdict, Via,
 /// Rebuilds a message: line ends, and Content-Length where the body was written by hand.
 fn message(head: &str, body: &str) -> Vec<u8> {
     let head = head.trim_start().lines().map(str::trim_start).collect::<Vec<_>>().join("\r\n");
-    let body = body.trim_start().lines().map(str::trim_start).map(|line| format!("{line}\r\n")).collect::<String>();
+    let body =
+        body.trim_start().lines().map(str::trim_start).map(|line| format!("{line}\r\n")).collect::<String>();
     format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
@@ -25,7 +26,8 @@ fn options_to(uri: &str, more: &str) -> Vec<u8> {
     )
 }
 
-const VIA: &str = "Via: SIP/2.0/UDP [2001:db8::9:1];branch=z9hG4bKas3-111\nCall-ID: SSG9559905523997077@hlau_4100";
+const VIA: &str =
+    "Via: SIP/2.0/UDP [2001:db8::9:1];branch=z9hG4bKas3-111\nCall-ID: SSG9559905523997077@hlau_4100";
 
 #[test]
 fn every_message_gets_the_verdict_of_its_section() {
@@ -54,7 +56,8 @@ fn every_message_gets_the_verdict_of_its_section() {
             sdp,
         )
     };
-    let reject = |status| move |verdict: Verdict| matches!(verdict, Verdict::Reject { status: s, .. } if s == status);
+    let reject =
+        |status| move |verdict: Verdict| matches!(verdict, Verdict::Reject { status: s, .. } if s == status);
     let accept = |verdict: Verdict| verdict == Verdict::Accept;
     let bad = reject(400);
     let cases: [(&str, Vec<u8>, &dyn Fn(Verdict) -> bool); 11] = [
@@ -63,7 +66,11 @@ fn every_message_gets_the_verdict_of_its_section() {
         ("4.2 invalid, an address without brackets", options_to("sip:2001:db8::10", VIA), &bad),
         ("4.3 valid, the port behind the brackets", options_to("sip:[2001:db8::10]:5070", VIA), &accept),
         // The whole is an address that means something else than was meant; nobody can know.
-        ("4.4 valid, and not what was meant: the port inside", options_to("sip:[2001:db8::10:5070]", VIA), &accept),
+        (
+            "4.4 valid, and not what was meant: the port inside",
+            options_to("sip:[2001:db8::10:5070]", VIA),
+            &accept,
+        ),
         (
             "4.5 valid, received with brackets (old) and without (RFC 3261's grammar)",
             options_to(
@@ -80,7 +87,11 @@ fn every_message_gets_the_verdict_of_its_section() {
             ),
             &accept,
         ),
-        ("4.6 valid, addresses in a session description", invite("\"Caller\" <sip:caller@[2001:db8::20]>", ""), &accept),
+        (
+            "4.6 valid, addresses in a session description",
+            invite("\"Caller\" <sip:caller@[2001:db8::20]>", ""),
+            &accept,
+        ),
         (
             "4.7 valid, several addresses: Via and description of both families",
             message(
@@ -157,8 +168,18 @@ fn what_is_read_is_what_was_meant() {
     let inside = uri("sip:[2001:db8::10:5070]");
     assert_eq!((inside.port(), inside.host()), (None, "[2001:db8::10:5070]"));
     assert_eq!(inside.host_ip(), Some("2001:db8::10:5070".parse().expect("an address")));
-    assert!(uri("sip:a@[2001:DB8:0::1]").is_equivalent(&uri("sip:a@[2001:db8::1]")), "one address, two spellings");
-    for text in ["sip:2001:db8::10", "sip:[2001:db8::10", "sip:2001:db8::10]", "sip:[]", "sip:[2001:db8:::1]", "sip:[::1]x"] {
+    assert!(
+        uri("sip:a@[2001:DB8:0::1]").is_equivalent(&uri("sip:a@[2001:db8::1]")),
+        "one address, two spellings"
+    );
+    for text in [
+        "sip:2001:db8::10",
+        "sip:[2001:db8::10",
+        "sip:2001:db8::10]",
+        "sip:[]",
+        "sip:[2001:db8:::1]",
+        "sip:[::1]x",
+    ] {
         assert!(Uri::parse(text).is_none(), "{text}");
     }
     for received in ["[2001:db8::9:255]", "2001:db8::9:255"] {

@@ -28,7 +28,8 @@ async fn main() -> Result<(), Failure> {
     let began = Instant::now();
     for number in 0..bindings {
         let binding = binding(number)?;
-        let kept = state.bindings().update(&format!("+4420{number:08}@sip.example.org"), &[Change::Put(binding)])?;
+        let kept =
+            state.bindings().update(&format!("+4420{number:08}@sip.example.org"), &[Change::Put(binding)])?;
         if number % 100 == 0 {
             kept.wait().await?;
         }
@@ -37,7 +38,11 @@ async fn main() -> Result<(), Failure> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let after = resident_bytes()?;
     let each = after.saturating_sub(before) / u64::from(bindings);
-    println!("{bindings} bindings: {} MiB before, {} MiB after, {each} bytes each", before >> 20, after >> 20);
+    println!(
+        "{bindings} bindings: {} MiB before, {} MiB after, {each} bytes each",
+        before >> 20,
+        after >> 20
+    );
     println!("registered in {took:.2?}, {:.0} a second", f64::from(bindings) / took.as_secs_f64());
     state.drain(Duration::from_secs(10)).await;
     Ok(())
