@@ -86,19 +86,19 @@ impl Core {
     /// Whether the digest-uri of credentials means what the request asks for (RFC 7616 section 3.4.6: it may not
     /// grant another resource).
     ///
-    /// Lenient in exactly this: any of our own names stands for any other, port and parameters are not compared, and
-    /// a digest-uri without a user fits every user. Phones write the domain where the request has the edge's address
-    /// and the other way round, routers on the way rewrite the Request-URI, and SIPp puts `sip:host:port` there
-    /// whatever it calls. A user part that is there must be the request's: credentials for one number do not call
-    /// another.
+    /// Lenient in exactly this: a digest-uri without a user fits every request, and of one with a user any of our own
+    /// names stands for any other, port and parameters do not count. Phones write the domain where the request has the
+    /// edge's address and the other way round, and SIPp puts the `sip:host:port` there that it sends to, whatever it
+    /// calls. A user part that is there must be the request's: credentials for one number do not call another. The realm
+    /// and our nonce have been checked, so credentials of another house do not come this far.
     pub(crate) fn is_meant(&self, credentials: &Credentials<'_>, request: &Received) -> bool {
         let (Some(meant), Some(asked)) = (Uri::parse(&credentials.uri), request.message.uri()) else {
             return false;
         };
-        if credentials.uri == request.message.request_uri() {
+        if credentials.uri == request.message.request_uri() || (meant.is_sip() && meant.user().is_none()) {
             return true;
         }
-        let is_user = meant.user_unescaped().is_none_or(|user| Some(user) == asked.user_unescaped());
+        let is_user = meant.user_unescaped() == asked.user_unescaped();
         let is_ours = |uri: &Uri<'_>| uri.is_sip() && self.domain_of(uri).is_some();
         let is_host = meant.host().eq_ignore_ascii_case(asked.host())
             || (is_ours(&meant) && (is_ours(&asked) || !asked.is_sip()));

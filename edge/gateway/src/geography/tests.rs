@@ -146,6 +146,7 @@ fn config(path: &Path) -> Config {
         stall = "1s"
         http_idle = "1s"
         sip_idle = "1s"
+        tcp_keepalive = "60s"
         websocket_ping = "30s"
         sip_connect = "1s"
         [tls]

@@ -115,6 +115,7 @@ async fn credentials_are_for_what_they_say() {
         ("sip:bob@belfry.test", true),
         ("sip:bob@edge.test:5060;transport=tcp", true),
         ("sip:edge.test:5060", true),
+        ("sip:198.51.100.7:5060", true),
         ("sip:carol@belfry.test", false),
         ("sip:bob@elsewhere.test", false),
         ("nonsense", false),
