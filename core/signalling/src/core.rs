@@ -297,7 +297,7 @@ impl Core {
         }
         self.expire_bindings(now_unix_nanos());
         self.authority.guard.expire(now());
-        self.signals.bans_changed(self.authority.guard.bans_count());
+        self.signals.customers.bans_changed(self.authority.guard.bans_count());
         self.keep_alive();
         self.report_strangers();
         self.signals.load_changed(self.calls.live_count(), self.transactions.len(), self.waiting);

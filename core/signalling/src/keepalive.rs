@@ -39,7 +39,7 @@ impl Core {
             return;
         }
         let round = bindings.keep_alive(turns, config.unanswered_max);
-        self.signals.keepalives_went(KeepAliveStep::Late, wanted - turns);
+        self.signals.customers.keepalives_went(KeepAliveStep::Late, wanted - turns);
         self.bindings_lost(BindingLoss::Unanswered, &round.lost);
         let mut sent = 0;
         for turn in &round.due {
@@ -49,7 +49,7 @@ impl Core {
                 sent += usize::from(self.edges.send(&hop.edge, hop.target.clone(), 0, bytes).is_ok());
             }
         }
-        self.signals.keepalives_went(KeepAliveStep::Sent, sent);
+        self.signals.customers.keepalives_went(KeepAliveStep::Sent, sent);
     }
 
     /// Whether a response answers a keep-alive; then it is dealt with.
@@ -61,7 +61,7 @@ impl Core {
             && seal == self.seal_of(slot)
         {
             self.state.bindings().answered(slot);
-            self.signals.keepalives_went(KeepAliveStep::Answered, 1);
+            self.signals.customers.keepalives_went(KeepAliveStep::Answered, 1);
         }
         true
     }

@@ -124,7 +124,7 @@ impl Core {
     /// Bindings were removed because their devices cannot be reached.
     pub(crate) fn bindings_lost(&self, loss: BindingLoss, gone: &[Expired]) {
         for Expired { address, binding } in gone {
-            self.signals.binding_lost(loss, address.reveal(), *binding.source.reveal());
+            self.signals.customers.binding_lost(loss, address.reveal(), *binding.source.reveal());
         }
     }
 }

@@ -184,7 +184,7 @@ impl Core {
         let realm = self.realm_of_caller(request);
         match Authority::credentials(&request.message, Side::Proxy, &realm) {
             Ok(Some(credentials)) if self.is_user_banned(request, &credentials.username, &realm) => {
-                self.signals.request_banned();
+                self.signals.customers.request_banned();
                 self.fail(id, Failure::plain(403, CallCause::Denied));
             }
             Ok(Some(credentials)) if !self.is_meant(&credentials, request) => {

@@ -70,7 +70,7 @@ impl Core {
         }
         match Authority::credentials(&request.message, Side::Registrar, &realm) {
             Ok(Some(credentials)) if self.is_user_banned(&request, &credentials.username, &realm) => {
-                self.signals.request_banned();
+                self.signals.customers.request_banned();
                 self.deny_registration(id);
             }
             Ok(Some(credentials)) if !self.is_meant(&credentials, &request) => {

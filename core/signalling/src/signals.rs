@@ -3,9 +3,10 @@
 //! Each method moves its metrics and hands over its log line, span or record together, so that they cannot drift.
 //! Nothing else in this crate names a metric, a span, or a log at info or above.
 
+mod customer_signals;
 mod labels;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use belfry_signal::record::{Attributes, Call, Direction, SipMessage, Span, SpanKind, SpanStatus};
@@ -14,9 +15,9 @@ use belfry_signal::{
     Registry, Room, SECONDS, SECONDS_FAST, Severity, SpanContext, SpanId, TraceId, now_unix_nanos,
 };
 
-use crate::authority::BanKind;
 use crate::handle::Transport;
 
+use customer_signals::CustomerSignals;
 pub(crate) use labels::{
     AttemptResult, BanScope, BindingLoss, CallCause, KeepAliveStep, MethodName, RecordOutcome,
     RegisterOutcome, RelayOutcome, RelayRequest, SendFault, ShedReason, StatusClass, Way,
@@ -43,12 +44,8 @@ pub(crate) struct Signals {
     registrations: Counter<(RegisterOutcome, Region)>,
     registration_seconds: Histogram<()>,
     challenges: CounterHandle,
-    wrong_credentials: CounterHandle,
-    bans_begun: Counter<(BanScope,)>,
-    bans: Gauge<()>,
-    banned_requests: CounterHandle,
-    bindings_lost: Counter<(BindingLoss,)>,
-    keepalives: Counter<(KeepAliveStep,)>,
+    /// Where customers are, and who only claims to be one.
+    pub(crate) customers: CustomerSignals,
     attempts: Counter<(AttemptResult, Region)>,
     ended: Counter<(CallCause, Region)>,
     post_dial_seconds: Histogram<()>,
@@ -136,15 +133,7 @@ impl Signals {
                 SECONDS,
             ),
             challenges: plain(&c, "challenges_total", "Requests answered with 401 or 407 by us."),
-            wrong_credentials: plain(&c, "wrong_credentials_total", "Requests whose credentials are wrong."),
-            bans_begun: c.counter("bans_total", "Bans for guessing passwords, by whom they are for."),
-            bans: c.gauge("bans", "Bans that are in force now."),
-            banned_requests: plain(&c, "banned_requests_total", "Requests turned away because of a ban."),
-            bindings_lost: c.counter(
-                "bindings_lost_total",
-                "Bindings removed before they ran out, because their device cannot be reached.",
-            ),
-            keepalives: c.counter("keepalives_total", "OPTIONS requests to phones behind NATs."),
+            customers: CustomerSignals::register(&c),
             attempts: c.counter("call_attempts_total", "Call attempts (one per INVITE chain), by result."),
             ended: c.counter("calls_ended_total", "Calls that ended or never began, by cause."),
             post_dial_seconds: c.histogram(
@@ -283,59 +272,6 @@ impl Signals {
     /// We asked for credentials.
     pub(crate) fn challenged(&self) {
         self.challenges.inc();
-    }
-
-    /// Somebody's credentials are wrong.
-    pub(crate) fn credentials_were_wrong(&self) {
-        self.wrong_credentials.inc();
-    }
-
-    /// Somebody guesses passwords and is turned away from now on.
-    pub(crate) fn ban_began(&self, kind: BanKind, source: IpAddr, bans: usize) {
-        let scope = match kind {
-            BanKind::Source => BanScope::Source,
-            BanKind::User => BanScope::User,
-        };
-        self.bans_begun.inc((scope,));
-        self.bans_changed(bans);
-        let attributes = vec![
-            ("scope".into(), scope.as_str().into()),
-            ("net.peer".into(), Pii::new(source.to_string()).into()),
-        ];
-        self.log(Severity::Warn, "address banned for guessing passwords", attributes);
-    }
-
-    /// An operator lifted a ban.
-    pub(crate) fn ban_lifted(&self, source: IpAddr, bans: usize) {
-        self.bans_changed(bans);
-        let attributes = vec![("net.peer".into(), Pii::new(source.to_string()).into())];
-        self.log(Severity::Info, "ban lifted by an operator", attributes);
-    }
-
-    /// So many bans are in force.
-    pub(crate) fn bans_changed(&self, bans: usize) {
-        self.bans.set((), to_i64(bans));
-    }
-
-    /// A request was turned away because of a ban.
-    pub(crate) fn request_banned(&self) {
-        self.banned_requests.inc();
-    }
-
-    /// A binding was removed because its device cannot be reached.
-    pub(crate) fn binding_lost(&self, loss: BindingLoss, address: &str, source: SocketAddr) {
-        self.bindings_lost.inc((loss,));
-        let attributes = vec![
-            ("reason".into(), loss.as_str().into()),
-            ("sip.aor".into(), Pii::new(address.to_owned()).into()),
-            ("net.peer".into(), Pii::new(source.to_string()).into()),
-        ];
-        self.log(Severity::Debug, "binding removed", attributes);
-    }
-
-    /// Keep-alives were sent, answered or put off.
-    pub(crate) fn keepalives_went(&self, step: KeepAliveStep, count: usize) {
-        self.keepalives.add((step,), count as u64);
     }
 
     /// A REGISTER was answered.

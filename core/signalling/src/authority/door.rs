@@ -28,7 +28,7 @@ impl Core {
         {
             return false;
         }
-        self.signals.request_banned();
+        self.signals.customers.request_banned();
         if self.config.guard.banned == BannedAnswer::Refuse {
             self.answer_plain(request, 403, &[]);
         }
@@ -49,9 +49,9 @@ impl Core {
     pub(crate) fn deny(&mut self, id: TransactionId, request: &Received, user: &str, realm: &str) {
         let source = request.source.ip();
         let failed = self.authority.guard.failed(source, &customer(user, realm), now());
-        self.signals.credentials_were_wrong();
+        self.signals.customers.credentials_were_wrong();
         if let Some(kind) = failed.ban {
-            self.signals.ban_began(kind, source, self.authority.guard.bans_count());
+            self.signals.customers.ban_began(kind, source, self.authority.guard.bans_count());
         }
         if failed.delay.is_zero() || self.denials_waiting >= self.config.guard.delayed_max {
             return self.end_denied(id);
@@ -114,7 +114,7 @@ impl Core {
     pub(crate) fn pardon(&mut self, source: IpAddr) -> bool {
         let was_banned = self.authority.guard.pardon(source);
         if was_banned {
-            self.signals.ban_lifted(source, self.authority.guard.bans_count());
+            self.signals.customers.ban_lifted(source, self.authority.guard.bans_count());
         }
         was_banned
     }
