@@ -185,6 +185,7 @@ pub(crate) struct Reader {
     pub(crate) retry_after: Arc<str>,
     pub(crate) signals: Signals,
     pub(crate) trace_key: TraceKey,
+    pub(crate) limits: Limits,
 }
 
 /// Takes links as edges connect, each in a task of its own that ends with the link.
@@ -222,7 +223,6 @@ impl Reader {
         node: &Arc<str>,
         sender: &LinkSender<ToEdge>,
     ) {
-        let limits = Limits::default();
         while let Some(message) = receiver.recv().await {
             let event = match message {
                 FromEdge::Hello { .. } => continue,
@@ -230,7 +230,7 @@ impl Reader {
                 FromEdge::SendFailed { id, failure } => EdgeEvent::SendFailed { id, failure },
                 FromEdge::Message(inbound) => {
                     let source = *inbound.source.reveal();
-                    match Received::read(Arc::clone(node), inbound, &limits, &self.trace_key) {
+                    match Received::read(Arc::clone(node), inbound, &self.limits, &self.trace_key) {
                         Ok(received) => match self.queue(Box::new(received), sender) {
                             Some(received) => EdgeEvent::Message(received),
                             None => continue,
