@@ -11,10 +11,10 @@ use belfry_signal::record::{Body, Call};
 use belfry_signal::{Pii, TraceId};
 
 use crate::error::Error;
-use crate::facts::{CallKey, RecordKind, call_id, trace_id};
+use crate::facts::{RecordKind, call_key, trace_id};
 use crate::filter::trace_key;
 use crate::live::Snapshot;
-use crate::query::evaluate::matches_entry;
+use crate::query::evaluate::matches_record;
 use crate::query::{Expr, Keyword, Word, parse};
 use crate::signals::{Outcome, Question};
 use crate::split::{Hit, Split, TimeRange};
@@ -101,10 +101,8 @@ impl EventsReader {
     pub fn call(&self, wanted: &str) -> Result<Option<CallView>, Error> {
         let found = self.counted(Question::Call, |reader| {
             let max = reader.store.config.call_records_max;
-            let key = CallKey::of(wanted);
-            let mut gathered = reader.gather(&Expr::Call(key), &TimeRange::ALL, Some(key.0), max);
-            // The index knows calls by a hash only; the records know the Call-ID.
-            gathered.hits.retain(|hit| call_id(&hit.record.body) == Some(wanted));
+            let key = call_key(wanted);
+            let mut gathered = reader.gather(&Expr::Call(wanted.to_owned()), &TimeRange::ALL, Some(key), max);
             let trace_id = gathered.hits.iter().find_map(|hit| match &hit.record.body {
                 // Only these belong to the call's own trace for certain.
                 Body::Sip(_) | Body::Quality(_) | Body::Call(_) => trace_id(&hit.record.body),
@@ -185,16 +183,15 @@ impl EventsReader {
         limit: usize,
         is_last: bool,
     ) -> Option<Gathered> {
-        let Snapshot { entries, mut splits } = self.store.live.snapshot();
+        let Snapshot { batches, mut splits } = self.store.live.snapshot();
         let text_bytes_max = self.store.config.record_text_bytes_max;
         let mut gathered = Gathered::default();
         // One more than is asked for, to know whether there are more.
         let wanted = limit + 1;
-        for entry in entries {
-            let record = &entry.record;
-            if range.holds(record.unix_nanos) && matches_entry(expr, &entry, text_bytes_max) {
-                let (unix_nanos, sequence) = (record.unix_nanos, entry.sequence);
-                gathered.hits.push(Hit { unix_nanos, sequence, record: Arc::clone(record) });
+        for (sequence, record) in batches.iter().flat_map(|batch| batch.numbered()) {
+            if range.holds(record.unix_nanos) && matches_record(expr, record, text_bytes_max) {
+                let record = Arc::clone(record);
+                gathered.hits.push(Hit { unix_nanos: record.unix_nanos, sequence, record });
             }
         }
         gathered.keep_newest(wanted);
@@ -204,7 +201,7 @@ impl EventsReader {
             // Once there are enough, only what is newer than the last of them can still matter.
             let from_nanos = gathered.time_of_last(wanted).unwrap_or(0).max(range.from_nanos);
             let range = TimeRange { from_nanos, ..*range };
-            if !range.meets(&split.row) {
+            if !range.meets(split.row.from_nanos, split.row.to_nanos) {
                 continue;
             }
             if split.is_damaged() {
@@ -247,7 +244,7 @@ impl EventsReader {
                 let damage = if matches!(error, Error::Damaged { .. }) {
                     Err(error)
                 } else {
-                    split.verify_again().map(|()| error)
+                    split.verify().map(|()| error)
                 };
                 match damage {
                     Err(damage) => store.found_damaged(split, &damage),

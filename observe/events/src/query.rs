@@ -10,18 +10,17 @@
 //! invite AND NOT (busy OR -cancel)     OR binds weaker than AND; a space is AND; -x is NOT x
 //! ```
 //!
-//! One parser, two back ends: [`evaluate`] for the live buffer, [`compile`] for Tantivy. A test holds that both
-//! give the same answers. Not here: time ranges and limits, which stand beside the text.
+//! One parser, two back ends: [`evaluate`] says of a record whether it is one, [`compile`] asks the index of a split which
+//! blocks can hold one. A test holds that nothing is lost on the way. Not here: time ranges and limits, which stand beside the text.
 
 pub(crate) mod compile;
 pub(crate) mod evaluate;
-mod excluded;
 mod lex;
 mod parse;
 
 use belfry_signal::{Severity, TraceId};
 
-use crate::facts::{CallKey, RecordKind};
+use crate::facts::RecordKind;
 use crate::words::Phrase;
 
 pub(crate) use parse::parse;
@@ -58,7 +57,7 @@ pub(crate) enum Expr {
     /// It belongs to the trace.
     Trace(TraceId),
     /// It belongs to the call.
-    Call(CallKey),
+    Call(String),
     /// The phrase stands in an attribute of that name.
     Attribute(String, Phrase),
     /// An attribute of that name is a number in that relation.
@@ -96,17 +95,6 @@ pub(crate) enum Comparison {
 }
 
 impl Expr {
-    /// Whether the expression asks about an attribute by name: a split that could not index all names must then
-    /// be scanned.
-    pub(crate) fn names_an_attribute(&self) -> bool {
-        match self {
-            Self::Attribute(..) | Self::Compare(..) => true,
-            Self::Not(inner) => inner.names_an_attribute(),
-            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::names_an_attribute),
-            _ => false,
-        }
-    }
-
     /// Both conditions.
     pub(crate) fn and(self, other: Self) -> Self {
         match (self, other) {

@@ -3,6 +3,7 @@
 //! It runs a small tokio runtime for its timers and channels. The only queue between a component and the disk is the
 //! emitter's: what does not fit there is dropped and counted at the source.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use belfry_signal::record::Body;
@@ -204,7 +205,7 @@ impl Worker {
 
     fn take(&mut self, taken: &mut Vec<Record>) {
         self.pending_since.get_or_insert_with(Instant::now);
-        self.pending.extend(taken.drain(..).map(Entry::Record));
+        self.pending.extend(taken.drain(..).map(|record| Entry::Record(Arc::new(record))));
         if self.pending.len() >= self.config.commit_records_max {
             self.commit();
         }
@@ -225,7 +226,7 @@ impl Worker {
     fn commit_all(&mut self) {
         for _ in 0..self.records.len() {
             let Ok(record) = self.records.try_recv() else { break };
-            self.pending.push(Entry::Record(record));
+            self.pending.push(Entry::Record(Arc::new(record)));
             if self.pending.len() >= self.config.commit_records_max {
                 self.commit();
             }

@@ -113,7 +113,7 @@ impl Decoder {
     /// The entry of one payload. Samples whose series was defined in a damaged frame are left out.
     pub(super) fn decode(&mut self, payload: &[u8]) -> Option<Entry> {
         match postcard::from_bytes(payload).ok()? {
-            Written::Record(record) => Some(Entry::Record(record)),
+            Written::Record(record) => Some(Entry::Record(Arc::new(record))),
             Written::Samples(written) => {
                 let first_new = usize::try_from(written.first_new).ok()?;
                 // The checksum vouches for the number; the test keeps a wrong one from taking all memory.

@@ -1,0 +1,142 @@
+//! A block: some hundred records that lie together in a split, packed with zstd.
+//!
+//! The records of one call, and those of one kind, lie side by side, because messages that repeat each other pack ten
+//! times better than mixed ones, and because who looks for one call then unpacks one block.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use belfry_signal::record::Body;
+use belfry_signal::{Record, Severity};
+use serde::{Deserialize, Serialize};
+
+use crate::facts::{call_id, severity};
+
+/// Records are packed together until they are so many bytes. Bigger blocks pack better, smaller ones make a single hit
+/// cheaper.
+pub(crate) const BLOCK_BYTES: usize = 128 << 10;
+/// Level 1 packs our records to within a tenth of what level 3 does, in two thirds of the time.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Where a block lies, and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BlockRow {
+    /// From the start of the file.
+    pub(crate) offset: u64,
+    /// Packed.
+    pub(crate) bytes: u32,
+    /// Unpacked.
+    pub(crate) raw_bytes: u32,
+    /// Of the packed bytes.
+    pub(crate) crc: u32,
+    pub(crate) records: u32,
+    /// Time of the oldest record.
+    pub(crate) from_nanos: u64,
+    /// Time of the newest record.
+    pub(crate) to_nanos: u64,
+}
+
+/// Why a block cannot be read.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum BadBlock {
+    #[error("the checksum of a block is wrong")]
+    Checksum,
+    #[error("a block cannot be unpacked")]
+    Packing,
+    #[error("a record in a block cannot be read")]
+    Record,
+}
+
+/// Packs one block after the other.
+pub(crate) struct Packer {
+    raw: Vec<u8>,
+    zstd: zstd::bulk::Compressor<'static>,
+    records: u32,
+    from_nanos: u64,
+    to_nanos: u64,
+}
+
+impl Packer {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
+        let raw = Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 4);
+        Ok(Self { raw, zstd, records: 0, from_nanos: u64::MAX, to_nanos: 0 })
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.raw.len() >= BLOCK_BYTES
+    }
+
+    pub(crate) fn push(&mut self, sequence: u64, record: &Record) -> Result<(), postcard::Error> {
+        let raw = postcard::to_extend(&(sequence, record), std::mem::take(&mut self.raw))?;
+        self.raw = raw;
+        self.records += 1;
+        self.from_nanos = self.from_nanos.min(record.unix_nanos);
+        self.to_nanos = self.to_nanos.max(record.unix_nanos);
+        Ok(())
+    }
+
+    /// The packed block, which ends here, and its row, for a block that will lie at `offset`.
+    pub(crate) fn finish(&mut self, offset: u64) -> std::io::Result<(Vec<u8>, BlockRow)> {
+        let packed = self.zstd.compress(&self.raw)?;
+        let too_long = |_| std::io::Error::other("a block is longer than 4 GiB");
+        let row = BlockRow {
+            offset,
+            bytes: u32::try_from(packed.len()).map_err(too_long)?,
+            raw_bytes: u32::try_from(self.raw.len()).map_err(too_long)?,
+            crc: crc32c::crc32c(&packed),
+            records: self.records,
+            from_nanos: self.from_nanos,
+            to_nanos: self.to_nanos,
+        };
+        self.raw.clear();
+        (self.records, self.from_nanos, self.to_nanos) = (0, u64::MAX, 0);
+        Ok((packed, row))
+    }
+}
+
+/// The records of a packed block with their numbers.
+pub(crate) fn unpack(
+    packed: &[u8],
+    row: &BlockRow,
+    mut visit: impl FnMut(u64, Record),
+) -> Result<(), BadBlock> {
+    if crc32c::crc32c(packed) != row.crc {
+        return Err(BadBlock::Checksum);
+    }
+    let raw_bytes = usize::try_from(row.raw_bytes).map_err(|_| BadBlock::Packing)?;
+    let raw = zstd::bulk::decompress(packed, raw_bytes).map_err(|_| BadBlock::Packing)?;
+    let mut rest = raw.as_slice();
+    for _ in 0..row.records {
+        let ((sequence, record), after) =
+            postcard::take_from_bytes::<(u64, Record)>(rest).map_err(|_| BadBlock::Record)?;
+        visit(sequence, record);
+        rest = after;
+    }
+    Ok(())
+}
+
+/// The order in which records lie in a split, as runs that do not share a block: first the calls that ended, then all
+/// else of each call, then what went wrong outside of calls, then the rest.
+pub(crate) fn runs<'a>(
+    records: impl Iterator<Item = (u64, &'a Arc<Record>)>,
+) -> [Vec<(u64, &'a Arc<Record>)>; 4] {
+    let (mut ended, mut bad, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    let mut calls: Vec<Vec<(u64, &Arc<Record>)>> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    for (sequence, record) in records {
+        match (&record.body, call_id(&record.body)) {
+            (Body::Call(_), _) => ended.push((sequence, record)),
+            (_, Some(call_id)) => {
+                let call = *known.entry(call_id).or_insert_with(|| {
+                    calls.push(Vec::new());
+                    calls.len() - 1
+                });
+                calls[call].push((sequence, record));
+            }
+            (body, None) if severity(body) >= Severity::Warn => bad.push((sequence, record)),
+            _ => rest.push((sequence, record)),
+        }
+    }
+    [ended, calls.into_iter().flatten().collect(), bad, rest]
+}
