@@ -29,6 +29,8 @@ pub(crate) struct SplitRow {
     /// Time of the newest record.
     pub(crate) to_nanos: u64,
     pub(crate) records: u64,
+    /// When it, or the last of those that it replaces, was published: clocks of others may say anything.
+    pub(crate) published_nanos: u64,
     /// How many merges lie behind it.
     pub(crate) level: u32,
     /// Which records are in it, and so how long it is kept.
@@ -52,6 +54,11 @@ pub(crate) struct SplitRow {
 }
 
 impl SplitRow {
+    /// From when its age is counted: its newest record, unless that says that it comes from the future.
+    pub(crate) fn aged_from_nanos(&self) -> u64 {
+        self.to_nanos.min(self.published_nanos)
+    }
+
     /// A row of which only what the records do not say is known.
     pub(crate) fn new(id: u64, stream: Stream, position: u64, sequence_next: u64) -> Self {
         Self {
@@ -59,6 +66,7 @@ impl SplitRow {
             from_nanos: 0,
             to_nanos: 0,
             records: 0,
+            published_nanos: belfry_signal::now_unix_nanos(),
             level: 0,
             stream,
             is_thinned: false,
@@ -84,6 +92,7 @@ impl SplitRow {
             is_thinned: parts.clone().all(|part| part.is_thinned),
             has_unindexed_names: parts.clone().any(|part| part.has_unindexed_names),
             replaces: parts.clone().flat_map(|part| part.replaces.iter().copied().chain([part.id])).collect(),
+            published_nanos: highest(|part| part.published_nanos),
             ..Self::new(id, stream, highest(|part| part.position), highest(|part| part.sequence_next))
         }
     }

@@ -58,6 +58,15 @@ pub(crate) fn trace_key(trace_id: &[u8]) -> u64 {
     })
 }
 
+/// A stable hash of a word, for terms that stand for it.
+pub(crate) fn word_key(word: &str) -> u64 {
+    word.as_bytes().chunks(8).fold(word.len() as u64, |key, chunk| {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        mix(key ^ u64::from_le_bytes(bytes))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

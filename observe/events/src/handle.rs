@@ -22,9 +22,6 @@ use crate::store::Store;
 use crate::view::{CallFilter, CallRow, CallView, Found, LogLine, LogQuery, Stamped, Timeline, TraceView};
 use crate::words::Phrase;
 
-/// A search that met a split in the moment of its replacement begins again, so many times at most.
-const TRIES_MAX: usize = 5;
-
 /// Reads the store of events.
 #[derive(Clone)]
 pub struct EventsReader {
@@ -165,24 +162,6 @@ impl EventsReader {
 
     /// The newest records that meet the condition, from live buffers and from every split that may hold one.
     fn gather(&self, expr: &Expr, range: &TimeRange, key: Option<u64>, limit: usize) -> Gathered {
-        for _ in 1..TRIES_MAX {
-            if let Some(gathered) = self.gather_once(expr, range, key, limit, false) {
-                return gathered;
-            }
-        }
-        // Splits come and go faster than they can be read: what is missing counts as damaged.
-        self.gather_once(expr, range, key, limit, true).unwrap_or_default()
-    }
-
-    /// `None` when a split was replaced while it was to be read: the snapshot is out of date.
-    fn gather_once(
-        &self,
-        expr: &Expr,
-        range: &TimeRange,
-        key: Option<u64>,
-        limit: usize,
-        is_last: bool,
-    ) -> Option<Gathered> {
         let Snapshot { batches, mut splits } = self.store.live.snapshot();
         let text_bytes_max = self.store.config.record_text_bytes_max;
         let mut gathered = Gathered::default();
@@ -208,20 +187,15 @@ impl EventsReader {
                 gathered.splits_damaged += 1;
                 continue;
             }
-            if !self.read_split(&split, expr, &range, wanted, &mut gathered) {
-                if !is_last {
-                    return None;
-                }
-                gathered.splits_damaged += 1;
-            }
+            self.read_split(&split, expr, &range, wanted, &mut gathered);
             gathered.keep_newest(wanted);
         }
         gathered.has_more = gathered.hits.len() > limit;
         gathered.keep_newest(limit);
-        Some(gathered)
+        gathered
     }
 
-    /// `false` when the split is no longer one of the store's.
+    /// A split that was replaced meanwhile can still be read: its file goes with its last reader.
     fn read_split(
         &self,
         split: &Split,
@@ -229,16 +203,14 @@ impl EventsReader {
         range: &TimeRange,
         limit: usize,
         gathered: &mut Gathered,
-    ) -> bool {
+    ) {
         let store = &self.store;
         let text_bytes_max = store.config.record_text_bytes_max;
         match split.search(&store.open, &store.fields, expr, range, limit, text_bytes_max) {
             Ok(hits) => {
                 gathered.splits_read += 1;
                 gathered.hits.extend(hits);
-                true
             }
-            Err(_) if !store.live.has_split(split.row.id) => false,
             Err(error) => {
                 gathered.splits_damaged += 1;
                 let damage = if matches!(error, Error::Damaged { .. }) {
@@ -250,7 +222,6 @@ impl EventsReader {
                     Err(damage) => store.found_damaged(split, &damage),
                     Ok(error) => store.signals.split_unreadable(split.row.id, &error),
                 }
-                true
             }
         }
     }

@@ -133,7 +133,7 @@ fn drop_old(store: &Store, now_nanos: u64) {
     let is_old = |split: &Split| {
         let retention = keep.retention(split.row.stream, store.config.retention);
         let oldest = now_nanos.saturating_sub(u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX));
-        split.row.to_nanos < oldest && !keep.is_held(&split.row)
+        split.row.aged_from_nanos() < oldest && !keep.is_held(&split.row)
     };
     let old = store.live.splits().into_iter().filter(|split| is_old(split)).collect();
     drop_splits(store, DropReason::Retention, old);
@@ -143,7 +143,7 @@ fn drop_old(store: &Store, now_nanos: u64) {
 fn free_to_go(store: &Store) -> Vec<Arc<Split>> {
     let mut splits = store.live.splits();
     splits.retain(|split| !store.config.keep.is_held(&split.row));
-    splits.sort_by_key(|split| split.row.to_nanos);
+    splits.sort_by_key(|split| split.row.aged_from_nanos());
     splits
 }
 
@@ -257,18 +257,19 @@ fn drop_splits(store: &Store, why: DropReason, splits: Vec<Arc<Split>>) {
 fn mergeable(store: &Store, stream: Stream) -> Option<Vec<Arc<Split>>> {
     let mut splits = store.live.splits();
     splits.retain(|split| split.row.stream == stream && !split.is_damaged());
-    splits.sort_by_key(|split| (split.row.from_nanos, split.row.id));
+    splits.sort_by_key(|split| (split.row.aged_from_nanos(), split.row.id));
     let span_max = u64::try_from(store.config.merged_span_max.as_nanos()).unwrap_or(u64::MAX);
     let mut group: Vec<Arc<Split>> = Vec::new();
     for split in splits {
         let records: u64 = group.iter().map(|part| part.row.records).sum();
-        let first = group.first().map_or(split.row.from_nanos, |first| first.row.from_nanos);
-        let last = group.iter().map(|part| part.row.to_nanos).max().unwrap_or(0).max(split.row.to_nanos);
+        let first = group.iter().map(|part| part.row.aged_from_nanos()).min();
+        let aged_from = split.row.aged_from_nanos();
+        let span = first.map_or(0, |first| aged_from.saturating_sub(first));
         let fits = group.first().is_none_or(|first| {
             first.row.level == split.row.level && first.row.is_thinned == split.row.is_thinned
         })
             && records + split.row.records <= store.config.merged_records_max
-            && last.saturating_sub(first) <= span_max;
+            && span <= span_max;
         if !fits {
             group.clear();
         }

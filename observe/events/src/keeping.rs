@@ -106,7 +106,7 @@ impl Keep {
     pub(crate) fn is_to_be_thinned(&self, row: &SplitRow, now_nanos: u64) -> bool {
         let Some(after) = self.thin_after else { return false };
         let oldest = now_nanos.saturating_sub(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
-        row.stream == Stream::Calls && !row.is_thinned && row.to_nanos < oldest && !self.is_held(row)
+        row.stream == Stream::Calls && !row.is_thinned && row.aged_from_nanos() < oldest && !self.is_held(row)
     }
 
     fn is_good(&self, call: &Call) -> bool {

@@ -112,11 +112,6 @@ impl Live {
         self.read().splits.clone()
     }
 
-    /// Whether a split of that number is still in use: a reader may hold one that was dropped meanwhile.
-    pub(crate) fn has_split(&self, id: u64) -> bool {
-        self.read().splits.iter().any(|split| split.row.id == id)
-    }
-
     pub(crate) fn live_records(&self) -> usize {
         let state = self.read();
         let sealed = state.sealed.iter().flat_map(|sealed| &sealed.batches);

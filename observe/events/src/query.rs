@@ -95,6 +95,16 @@ pub(crate) enum Comparison {
 }
 
 impl Expr {
+    /// Bytes that stand in every record that meets the condition, when there are some for certain.
+    pub(crate) fn needle(&self) -> Option<&[u8]> {
+        match self {
+            Self::Call(call_id) => Some(call_id.as_bytes()),
+            Self::Trace(trace_id) => Some(&trace_id.0),
+            Self::And(parts) => parts.iter().find_map(Self::needle),
+            _ => None,
+        }
+    }
+
     /// Both conditions.
     pub(crate) fn and(self, other: Self) -> Self {
         match (self, other) {

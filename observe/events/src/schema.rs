@@ -3,7 +3,7 @@
 //! A document of the index is a block, not a record: some hundred records that lie together because they belong to one
 //! call or one stream. The index tells which blocks can hold a hit; the records in them are then compared one by one.
 //! So no positions, frequencies, norms or stored fields are needed, and a word that each of a block's messages has is
-//! indexed once. See docs/adr/0008-blocks-are-indexed-not-records.md.
+//! indexed once. Why: docs/adr, "Blocks are indexed, not records".
 
 use tantivy::directory::FileSlice;
 use tantivy::index::IndexSettings;

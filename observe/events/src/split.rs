@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use memchr::memmem::Finder;
 use tantivy::directory::RamDirectory;
 use tantivy::query::EnableScoring;
 use tantivy::{DocSet, Index, IndexBuilder, SegmentReader, TERMINATED, TantivyDocument, TantivyError};
@@ -34,6 +35,17 @@ pub(crate) struct Split {
     pub(crate) row: SplitRow,
     pub(crate) path: PathBuf,
     is_damaged: AtomicBool,
+    is_condemned: AtomicBool,
+}
+
+/// The file goes with the last reader.
+impl Drop for Split {
+    fn drop(&mut self) {
+        if self.is_condemned.load(Ordering::Relaxed) {
+            // What cannot be deleted now is an orphan, and goes at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// From when (included) to when (excluded), in nanoseconds since the Unix epoch.
@@ -82,7 +94,12 @@ impl TimeRange {
 
 impl Split {
     pub(crate) fn new(row: SplitRow, path: PathBuf) -> Self {
-        Self { row, path, is_damaged: AtomicBool::new(false) }
+        Self { row, path, is_damaged: AtomicBool::new(false), is_condemned: AtomicBool::new(false) }
+    }
+
+    /// Has the file deleted when nobody reads it any more.
+    pub(crate) fn condemn(&self) {
+        self.is_condemned.store(true, Ordering::Relaxed);
     }
 
     /// Builds a split from records, with their numbers, and makes it durable; it counts once the catalogue names it.
@@ -205,7 +222,7 @@ impl Split {
     ) -> Result<(), Error> {
         let (file, footer) = self.footer()?;
         for block in footer.blocks.iter().filter(|block| is_wanted(block)) {
-            read_block(self.row.id, &file, block, &mut visit)?;
+            read_block(self.row.id, &file, block, None, &mut visit)?;
         }
         Ok(())
     }
@@ -221,7 +238,7 @@ impl Split {
     ) -> Result<(), Error> {
         let opened = open.get(self)?;
         for block in opened.candidates(expr, fields)? {
-            read_block(self.row.id, &opened.file, block, &mut |_, record| {
+            read_block(self.row.id, &opened.file, block, None, &mut |_, record| {
                 if matches_record(expr, &record, text_bytes_max) {
                     visit(record);
                 }
@@ -286,7 +303,7 @@ impl Split {
         let (file, footer) = self.footer()?;
         open_index(&self.path, &footer).map_err(|error| self.unreadable(error))?;
         for block in &footer.blocks {
-            read_block(self.row.id, &file, block, &mut |_, _| {})?;
+            read_block(self.row.id, &file, block, None, &mut |_, _| {})?;
         }
         Ok(())
     }
@@ -342,6 +359,7 @@ impl OpenSplit {
         let mut blocks = self.candidates(expr, fields)?;
         blocks.retain(|block| range.meets(block.from_nanos, block.to_nanos));
         blocks.sort_unstable_by_key(|block| std::cmp::Reverse(block.to_nanos));
+        let needle = expr.needle().map(Finder::new);
         let mut hits: Vec<Hit> = Vec::new();
         for block in blocks {
             // Newest first: once there are enough, what is older than the last of them cannot matter.
@@ -349,7 +367,7 @@ impl OpenSplit {
             if block.to_nanos < oldest {
                 break;
             }
-            read_block(self.split, &self.file, block, &mut |sequence, record| {
+            read_block(self.split, &self.file, block, needle.as_ref(), &mut |sequence, record| {
                 let unix_nanos = record.unix_nanos;
                 let may_matter = range.holds(unix_nanos) && unix_nanos >= oldest;
                 if may_matter && matches_record(expr, &record, text_bytes_max) {
@@ -414,12 +432,13 @@ fn read_block(
     split: u64,
     file: &File,
     block: &BlockRow,
+    needle: Option<&Finder<'_>>,
     visit: &mut impl FnMut(u64, Record),
 ) -> Result<(), Error> {
     let mut packed = vec![0; block.bytes as usize];
     let damaged = |what: String| Error::Damaged { split, what };
     file.read_exact_at(&mut packed, block.offset).map_err(|error| damaged(error.to_string()))?;
-    unpack(&packed, block, visit).map_err(|error| damaged(error.to_string()))
+    unpack(&packed, block, needle, visit).map_err(|error| damaged(error.to_string()))
 }
 
 /// Whether the documents of a merged index stand in the order of the blocks.

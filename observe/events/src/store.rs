@@ -128,11 +128,10 @@ impl Store {
         self.signals.live_changed(self.live.live_records());
     }
 
-    /// Deletes the files of splits that the catalogue no longer names. Readers that have them open keep them.
+    /// Deletes the files of splits that the catalogue no longer names, each when its last reader is done.
     pub(crate) fn delete(&self, splits: &[Arc<Split>]) {
         for split in splits {
-            // What cannot be deleted now is an orphan, and goes at the next start.
-            let _ = fs::remove_file(&split.path);
+            split.condemn();
         }
     }
 }

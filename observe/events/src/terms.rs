@@ -5,20 +5,23 @@
 //!
 //! Facts are terms of a name and a word, as `sip.method`, NUL, `invite`. The names of fixed fields begin with a
 //! character that no attribute's name has.
+//!
+//! Of an identifier, as a tag or a nonce, the term is a hash of 36 bits, and one more is its first letters, so that it is
+//! found whole and by its beginning without being spelled out.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 use belfry_signal::Severity;
+use foldhash::quality::RandomState;
 use tantivy::TantivyDocument;
 use tantivy::schema::OwnedValue;
 
 use crate::facts::{Fact, Facts, RecordKind, call_key};
-use crate::filter::trace_key;
+use crate::filter::{trace_key, word_key};
 use crate::query::SEVERITIES;
 use crate::schema::Fields;
-use crate::words::{Words, push_lower};
+use crate::words::{Words, is_identifier, push_lower};
 
 /// Stands between the name and the word of a fact.
 pub(crate) const SEPARATOR: char = '\0';
@@ -41,13 +44,20 @@ const CALL: u8 = 0xfc;
 const TRACE: u8 = 0xfb;
 const INT: u8 = 0xfa;
 const FLOAT: u8 = 0xf9;
+const LETTERS: u8 = 0xf8;
+
+/// Before the hash of an identifier.
+const HASHED: char = '\u{3}';
+/// Before the first letters of an identifier.
+const BEGINNING: char = '\u{4}';
+const BEGINNING_LETTERS: usize = 4;
 
 type Seen = HashSet<u64, BuildHasherDefault<Same>>;
 
 /// The names of attributes that a split has, up to a number.
 #[derive(Debug)]
 pub(crate) struct Names {
-    known: HashSet<String>,
+    known: HashSet<String, RandomState>,
     max: usize,
 }
 
@@ -58,6 +68,8 @@ pub(crate) struct Terms {
     seen: Seen,
     words: String,
     facts: String,
+    /// A word in lower case, for a moment.
+    lower: String,
     numbers: HashMap<u64, (String, f64, f64), BuildHasherDefault<Same>>,
     keys: Vec<u64>,
     kinds: [bool; RecordKind::ALL.len()],
@@ -85,7 +97,7 @@ impl Hasher for Same {
 
 impl Names {
     pub(crate) fn new(max: usize) -> Self {
-        Self { known: HashSet::new(), max }
+        Self { known: HashSet::default(), max }
     }
 
     /// Whether the name is indexed: it is known, or there is room for one more.
@@ -98,6 +110,29 @@ impl Names {
         }
         self.known.insert(name.to_owned())
     }
+}
+
+/// Adds the term of a word in lower case.
+pub(crate) fn push_term(terms: &mut String, word: &str) {
+    const DIGITS: &[u8; 64] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
+    if !is_identifier(word) {
+        return terms.push_str(word);
+    }
+    terms.push(HASHED);
+    let key = word_key(word);
+    terms.extend((0..6).map(|digit| char::from(DIGITS[usize::from((key >> (6 * digit)) as u8 & 63)])));
+}
+
+/// The term of the first letters of identifiers that may begin with `beginning`, which is all of them or their
+/// beginning again.
+pub(crate) fn beginning_term(beginning: &str) -> (String, bool) {
+    let letters = first_letters(beginning);
+    (format!("{BEGINNING}{letters}"), letters.chars().count() < BEGINNING_LETTERS)
+}
+
+fn first_letters(word: &str) -> &str {
+    let end = word.char_indices().nth(BEGINNING_LETTERS).map_or(word.len(), |(index, _)| index);
+    &word[..end]
 }
 
 /// Whether a phrase's words could be a measured number's text.
@@ -168,8 +203,18 @@ impl Terms {
     fn word(&mut self, word: &str) {
         let hash = self.hasher.hash_one((WORD, word));
         if self.seen.insert(hash) {
-            push_lower(&mut self.words, word);
+            self.lower.clear();
+            push_lower(&mut self.lower, word);
+            push_term(&mut self.words, &self.lower);
             self.words.push('\n');
+            if is_identifier(&self.lower) {
+                let letters = first_letters(&self.lower);
+                if self.seen.insert(self.hasher.hash_one((LETTERS, letters))) {
+                    self.words.push(BEGINNING);
+                    self.words.push_str(letters);
+                    self.words.push('\n');
+                }
+            }
         }
     }
 
@@ -196,26 +241,43 @@ impl Terms {
             return;
         }
         if matches!(fact, Fact::Float(_)) {
-            return self.push_fact(name, MEASURED, is_indexed);
+            if is_indexed {
+                self.push_fact(name, MEASURED);
+            }
+            return;
         }
         let text = fact.text();
         let mut words = Words::new(&text);
         while let Some(word) = words.next_raw() {
             self.word(word);
             let hash = self.hasher.hash_one((FACT, name, word));
-            if self.seen.insert(hash) {
-                self.push_fact(name, word, is_indexed);
+            if is_indexed && self.seen.insert(hash) {
+                self.named_word(name, word);
             }
         }
     }
 
-    fn push_fact(&mut self, name: &str, word: &str, is_indexed: bool) {
-        if is_indexed {
+    fn named_word(&mut self, name: &str, word: &str) {
+        self.lower.clear();
+        push_lower(&mut self.lower, word);
+        self.facts.push_str(name);
+        self.facts.push(SEPARATOR);
+        push_term(&mut self.facts, &self.lower);
+        self.facts.push('\n');
+        if is_identifier(&self.lower) {
             self.facts.push_str(name);
             self.facts.push(SEPARATOR);
-            push_lower(&mut self.facts, word);
+            self.facts.push(BEGINNING);
+            self.facts.push_str(first_letters(&self.lower));
             self.facts.push('\n');
         }
+    }
+
+    fn push_fact(&mut self, name: &str, word: &str) {
+        self.facts.push_str(name);
+        self.facts.push(SEPARATOR);
+        push_lower(&mut self.facts, word);
+        self.facts.push('\n');
     }
 
     /// Whether attributes were left out of the block's terms.
@@ -227,12 +289,12 @@ impl Terms {
     pub(crate) fn finish(&mut self, fields: &Fields, block: u32, keys: &mut Vec<u64>) -> TantivyDocument {
         for (kind, is_there) in RecordKind::ALL.iter().zip(std::mem::take(&mut self.kinds)) {
             if is_there {
-                self.push_fact(KIND, kind.as_str(), true);
+                self.push_fact(KIND, kind.as_str());
             }
         }
         for (severity, is_there) in SEVERITIES.iter().zip(std::mem::take(&mut self.severities)) {
             if is_there {
-                self.push_fact(SEVERITY, severity.as_str(), true);
+                self.push_fact(SEVERITY, severity.as_str());
             }
         }
         if std::mem::take(&mut self.is_over) {

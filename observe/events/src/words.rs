@@ -97,6 +97,14 @@ pub(crate) fn push_lower(word: &mut String, text: &str) {
     }
 }
 
+/// Identifiers of machines, as tags, branches and nonces: long, with digits among letters, or more digits than a
+/// telephone number has. Nearly each is seen once or twice, so a dictionary of them would be larger than all else.
+pub(crate) fn is_identifier(word: &str) -> bool {
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    let length = word.len();
+    (length >= 12 && digits > 0 && digits < length) || (length >= 16 && digits == length)
+}
+
 impl Phrase {
     /// The words of a text.
     pub(crate) fn of(text: &str, is_prefix: bool) -> Self {

@@ -22,7 +22,7 @@ use crate::words::{PHRASE_WORDS_MAX, Phrase};
 pub(crate) fn compile(expr: &Expr, fields: &Fields) -> Option<Box<dyn Query>> {
     let query = match expr {
         Expr::All | Expr::Not(_) => return None,
-        Expr::Text(phrase) => phrase_query(phrase, fields.words, str::to_owned),
+        Expr::Text(phrase) => phrase_query(phrase, fields.words, ""),
         Expr::Kind(kinds) => any(kinds.iter().map(|kind| fact_query(fields, terms::KIND, kind.as_str()))),
         Expr::Severity(severities) => any(severities.iter().map(|severity| {
             fact_query(fields, terms::SEVERITY, &severity.as_str().to_lowercase())
@@ -96,25 +96,34 @@ fn keyword_query(fields: &Fields, keyword: Keyword, word: &Word) -> Box<dyn Quer
 }
 
 fn attribute_query(fields: &Fields, name: &str, phrase: &Phrase) -> Box<dyn Query> {
-    let mut queries = vec![phrase_query(phrase, fields.facts, |word| fact(name, word)), unindexed(fields)];
+    let mut queries = vec![phrase_query(phrase, fields.facts, &fact(name, "")), unindexed(fields)];
     if terms::may_be_measured(&phrase.words) {
         queries.push(fact_query(fields, name, terms::MEASURED));
     }
     any(queries.into_iter())
 }
 
-/// All words of the phrase, wherever they stand; of the last perhaps only its beginning.
-fn phrase_query(phrase: &Phrase, field: Field, term: impl Fn(&str) -> String) -> Box<dyn Query> {
+/// All words of the phrase, wherever they stand behind `name`; of the last perhaps only its beginning.
+fn phrase_query(phrase: &Phrase, field: Field, name: &str) -> Box<dyn Query> {
     // As when comparing: a phrase that is too long is nowhere. The parser refuses it with a place.
     if phrase.words.is_empty() || phrase.words.len() > PHRASE_WORDS_MAX {
         return Box::new(EmptyQuery);
     }
     let last = phrase.words.len() - 1;
     all(phrase.words.iter().enumerate().map(|(index, word)| {
-        let text = term(word);
+        let mut text = name.to_owned();
         if index == last && phrase.is_prefix {
-            prefix_query(field, &text)
+            let (beginning, is_short) = terms::beginning_term(word);
+            let identifiers = format!("{name}{beginning}");
+            text.push_str(word);
+            let identifiers = if is_short {
+                prefix_query(field, &identifiers)
+            } else {
+                term_query(Term::from_field_text(field, &identifiers))
+            };
+            any([prefix_query(field, &text), identifiers].into_iter())
         } else {
+            terms::push_term(&mut text, word);
             term_query(Term::from_field_text(field, &text))
         }
     }))

@@ -7,7 +7,8 @@
 //! log's end behind the last acknowledged record is cut, filled with zeros or with noise, files that have no durable name
 //! yet are torn, and files that were deleted come back.
 //!
-//! `BELFRY_CRASHES` says how many rounds.
+//! `BELFRY_CRASHES` says how many rounds. With `BELFRY_CRASH_TOO_MUCH=1` the power cut takes acknowledged records too: then
+//! this program must fail, which shows that it can.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, clippy::panic, reason = "a measuring program")]
 
@@ -148,8 +149,9 @@ fn parent() {
         };
         if let Some(last) = last {
             acknowledged += last - first + 1;
-            let mut ranges = fs::OpenOptions::new().create(true).append(true);
-            let mut ranges = ranges.open(directory.join("acknowledged")).expect("opened");
+            let path = directory.join("acknowledged");
+            let mut ranges =
+                fs::OpenOptions::new().create(true).append(true).open(path).expect("opened");
             writeln!(ranges, "{first} {last}").expect("written");
         }
         if dice.below(2) == 0 {
@@ -257,11 +259,16 @@ fn cut_power(directory: &Path, last: Option<u64>, ghosts: &[(PathBuf, PathBuf)],
     let place = mark.and_then(|mark| bytes.windows(mark.len()).position(|window| window == mark.as_bytes()));
     match (place, last) {
         // Behind the number stand the other attribute, no trace, and perhaps a call: up to 40 bytes.
+        (Some(place), _) if is_too_much() => spoil(newest, place.saturating_sub(2000), dice),
         (Some(place), _) => spoil(newest, place + 60, dice),
         // It is in an older file, or in a split already: then this file need not hold anything.
         (None, Some(_)) if is_sealed(&logs, newest, last) => spoil(newest, 0, dice),
         _ => {}
     }
+}
+
+fn is_too_much() -> bool {
+    std::env::var_os("BELFRY_CRASH_TOO_MUCH").is_some()
 }
 
 /// Whether the last acknowledged record stands in an older file.

@@ -146,8 +146,10 @@ fn feed(
     let (cpu_began, thread_began) = (seconds(ClockId::ProcessCPUTime), seconds(ClockId::ThreadCPUTime));
     let mut handed_seconds = 0.0;
     let mut chunk: Vec<Record> = Vec::new();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
+    let chunk_records = arguments.rate.map_or(256, |rate| (rate / 200.0).clamp(1.0, 256.0) as usize);
     while raw.records < arguments.records as u64 {
-        while chunk.len() < 256 {
+        while chunk.len() < chunk_records {
             stream.next_into(&mut chunk);
         }
         raw.records += chunk.len() as u64;
