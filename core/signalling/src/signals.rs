@@ -57,6 +57,7 @@ pub(crate) struct Signals {
     relays: Gauge<()>,
     transactions: Gauge<()>,
     queue: Gauge<()>,
+    dead_next_hops: Gauge<()>,
 }
 
 /// One message on its way in or out, for the ladder.
@@ -160,6 +161,8 @@ impl Signals {
             relays: c.gauge("relays", "Relays that are connected now."),
             transactions: c.gauge("transactions", "Transactions that are open now."),
             queue: c.gauge("queue_messages", "Messages that wait for the core now."),
+            dead_next_hops: c
+                .gauge("dead_next_hops", "Next hops that did not answer and are left alone now."),
         }
     }
 
@@ -262,6 +265,18 @@ impl Signals {
     /// A new request was answered 503 unseen.
     pub(crate) fn request_shed(&self, reason: ShedReason) {
         self.shed.inc((reason,));
+    }
+
+    /// A next hop does not answer.
+    pub(crate) fn next_hop_died(&self, transport: Transport, address: SocketAddr, dead: usize) {
+        self.dead_next_hops.set((), to_i64(dead));
+        self.log(Severity::Warn, "next hop does not answer", next_hop(transport, address));
+    }
+
+    /// A next hop that did not answer does again.
+    pub(crate) fn next_hop_came_back(&self, transport: Transport, address: SocketAddr, dead: usize) {
+        self.dead_next_hops.set((), to_i64(dead));
+        self.log(Severity::Info, "next hop answers again", next_hop(transport, address));
     }
 
     /// We asked for credentials.
@@ -388,10 +403,28 @@ impl Signals {
     /// A call record was written, or could not be.
     pub(crate) fn record_written(&self, outcome: RecordOutcome, call_id: &str) {
         self.records.inc((outcome,));
-        if outcome == RecordOutcome::Failed {
-            let call_id = Some(Pii::new(call_id.to_owned()));
-            self.emitter.log(COMPONENT, Severity::Error, "call record not written", vec![], None, call_id);
-        }
+        let message = match outcome {
+            RecordOutcome::Written => return,
+            RecordOutcome::InMemory => "call answered while its record is in memory only",
+            RecordOutcome::Failed => "call answered without knowing its record to be safe",
+        };
+        let call_id = Some(Pii::new(call_id.to_owned()));
+        self.emitter.log(COMPONENT, Severity::Error, message, vec![], None, call_id);
+    }
+
+    /// A call of a core that is gone has its record, which goes to the pipeline too.
+    pub(crate) fn call_lost(&self, call: Call, context: SpanContext) {
+        self.ended.inc((CallCause::NodeLost, call.region.clone()));
+        let whose = Some(call.call_id.clone());
+        self.emitter.log(
+            COMPONENT,
+            Severity::Warn,
+            "call was lost with its core",
+            vec![],
+            Some(context),
+            whose,
+        );
+        self.emitter.call(COMPONENT, call);
     }
 
     /// The BYE of a call that is not known here was carried on.
@@ -403,7 +436,7 @@ impl Signals {
     pub(crate) fn strangers_passed(&self, byes: usize, sessions: usize) {
         let attributes = vec![("byes".into(), count(byes)), ("relay_sessions".into(), count(sessions))];
         let message =
-            "calls ended that this core does not know, as after a restart; no call record is written";
+            "calls ended that this core does not know, as after a restart; their records end with the crash";
         self.log(Severity::Warn, message, attributes);
     }
 
@@ -414,7 +447,8 @@ impl Signals {
     }
 
     /// What the core holds now.
-    pub(crate) fn load_changed(&self, live_calls: usize, transactions: usize, waiting: usize) {
+    pub(crate) fn load_changed(&self, live_calls: usize, transactions: usize, waiting: usize, dead: usize) {
+        self.dead_next_hops.set((), to_i64(dead));
         self.live_calls.set((), to_i64(live_calls));
         self.transactions.set((), to_i64(transactions));
         self.queue.set((), to_i64(waiting));
@@ -454,6 +488,13 @@ impl Signals {
     fn log(&self, severity: Severity, message: &'static str, attributes: Attributes) {
         self.emitter.log(COMPONENT, severity, message, attributes, None, None);
     }
+}
+
+fn next_hop(transport: Transport, address: SocketAddr) -> Attributes {
+    vec![
+        ("transport".into(), transport.uri_token().into()),
+        ("net.peer".into(), Pii::new(address.to_string()).into()),
+    ]
 }
 
 /// A family without labels, resolved at once.

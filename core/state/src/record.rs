@@ -2,18 +2,27 @@
 
 use belfry_signal::record::Name;
 use belfry_signal::{Pii, Region};
+use serde::{Deserialize, Serialize};
 
-/// What writing a record did.
+use crate::billing::Charge;
+
+/// Where a record is when its call's books are closed. It comes to the database from wherever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Appended {
-    /// The call was not known; it is on disk now.
-    New,
-    /// The call was told before; the first record stands.
-    Known,
+pub enum Kept {
+    /// In the spool, on the disk.
+    Spooled,
+    /// In the database, because the spool would not take it.
+    Stored,
+    /// In memory only, because neither took it: tried again until one does.
+    InMemory,
 }
 
+/// Names the books of a call in the journal of open calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Book(pub(crate) u64);
+
 /// One call. Its identity is Call-ID, both tags and the epoch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallRecord {
     /// The Call-ID.
     pub call_id: Pii<String>,
@@ -49,6 +58,30 @@ pub struct CallRecord {
     pub cause: Name,
     /// The node that owned the call.
     pub node: String,
+    /// What it costs, once it is rated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge: Option<Charge>,
+}
+
+/// Which records to read, and from where on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordPage {
+    /// The first end.
+    pub from_unix_nanos: u64,
+    /// The end after the last.
+    pub to_unix_nanos: u64,
+    /// How many at a time.
+    pub limit: u32,
+    /// The row of the last record that was read with its end being the page's first.
+    pub(crate) after_id: i64,
+}
+
+impl RecordPage {
+    /// Records that ended in `from..to`, so many at a time.
+    #[must_use]
+    pub fn new(from_unix_nanos: u64, to_unix_nanos: u64, limit: u32) -> Self {
+        Self { from_unix_nanos, to_unix_nanos, limit, after_id: 0 }
+    }
 }
 
 impl CallRecord {
@@ -74,6 +107,7 @@ impl CallRecord {
             outcome: "answered".into(),
             cause: "normal".into(),
             node: "node-1".to_owned(),
+            charge: None,
         }
     }
 }
