@@ -71,6 +71,10 @@ impl Packer {
         self.raw.len() >= BLOCK_BYTES
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
     pub(crate) fn push(&mut self, sequence: u64, record: &Record) -> Result<(), postcard::Error> {
         self.record.clear();
         wire::append(&mut self.record, &(sequence, record))?;
@@ -125,27 +129,48 @@ pub(crate) fn unpack(
     Ok(())
 }
 
-/// The order in which records lie in a split, as runs that do not share a block: first the calls that ended, then all
-/// else of each call, then what went wrong outside of calls, then the rest.
-pub(crate) fn runs<'a>(
+/// Records that do not share a block with others: the calls that ended, all else of calls, what went wrong outside of
+/// calls, and the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    Ended,
+    Calls,
+    Bad,
+    Rest,
+}
+
+impl Run {
+    pub(crate) fn of(record: &Record) -> Self {
+        match &record.body {
+            Body::Call(_) => Self::Ended,
+            body if call_id(body).is_some() => Self::Calls,
+            body if severity(body) >= Severity::Warn => Self::Bad,
+            _ => Self::Rest,
+        }
+    }
+}
+
+/// The records in the order in which they lie in a split: by run, and in that of calls by call.
+pub(crate) fn in_order<'a>(
     records: impl Iterator<Item = (u64, &'a Arc<Record>)>,
-) -> [Vec<(u64, &'a Arc<Record>)>; 4] {
+) -> impl Iterator<Item = (u64, &'a Arc<Record>)> {
     let (mut ended, mut bad, mut rest) = (Vec::new(), Vec::new(), Vec::new());
     let mut calls: Vec<Vec<(u64, &Arc<Record>)>> = Vec::new();
     let mut known: HashMap<&str, usize, RandomState> = HashMap::default();
     for (sequence, record) in records {
-        match (&record.body, call_id(&record.body)) {
-            (Body::Call(_), _) => ended.push((sequence, record)),
-            (_, Some(call_id)) => {
+        match Run::of(record) {
+            Run::Ended => ended.push((sequence, record)),
+            Run::Calls => {
+                let call_id = call_id(&record.body).unwrap_or_default();
                 let call = *known.entry(call_id).or_insert_with(|| {
                     calls.push(Vec::new());
                     calls.len() - 1
                 });
                 calls[call].push((sequence, record));
             }
-            (body, None) if severity(body) >= Severity::Warn => bad.push((sequence, record)),
-            _ => rest.push((sequence, record)),
+            Run::Bad => bad.push((sequence, record)),
+            Run::Rest => rest.push((sequence, record)),
         }
     }
-    [ended, calls.into_iter().flatten().collect(), bad, rest]
+    ended.into_iter().chain(calls.into_iter().flatten()).chain(bad).chain(rest)
 }

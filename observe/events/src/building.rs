@@ -185,8 +185,7 @@ fn publish(store: &Store, sealed: &Arc<Sealed>) -> Result<(), Error> {
         kinds[RecordKind::of(&record.body) as usize] += 1;
     }
     let started = Instant::now();
-    let wanted: Vec<_> =
-        Stream::ALL.iter().zip(streams).filter(|(_, records)| !records.is_empty()).collect();
+    let wanted: Vec<_> = Stream::ALL.iter().zip(streams).filter(|(_, records)| !records.is_empty()).collect();
     let ids: Vec<u64> = wanted.iter().map(|_| store.next_id()).collect();
     let mut splits = Vec::new();
     for ((stream, records), id) in wanted.into_iter().zip(&ids) {

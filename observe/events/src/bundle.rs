@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tantivy::directory::error::{DeleteError, OpenReadError, OpenWriteError};
-use tantivy::directory::{Directory, FileHandle, FileSlice, RamDirectory, WatchCallback, WatchHandle, WritePtr};
+use tantivy::directory::{
+    Directory, FileHandle, FileSlice, RamDirectory, WatchCallback, WatchHandle, WritePtr,
+};
 use tantivy::{HasLen, Index};
 
 use crate::blocks::BlockRow;
@@ -128,7 +130,9 @@ impl BundleWriter {
 pub(crate) fn read_footer(file: &File) -> io::Result<Footer> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let length = file.metadata()?.len();
-    let Some(trailer_at) = length.checked_sub(TRAILER_BYTES) else { return Err(bad("the file is too short")) };
+    let Some(trailer_at) = length.checked_sub(TRAILER_BYTES) else {
+        return Err(bad("the file is too short"));
+    };
     let mut trailer = [0; 16];
     file.read_exact_at(&mut trailer, trailer_at)?;
     let [a, b, c, d, e, f, g, h, magic @ ..] = trailer;

@@ -3,6 +3,7 @@
 //! A split counts from the moment its row is committed, together with the WAL position that it reaches: a crash
 //! leaves either both or neither, so a replay from the checkpoint neither loses a record nor doubles one.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -49,11 +50,23 @@ pub(crate) struct SplitRow {
     pub(crate) published_with: Vec<u64>,
     /// Splits whose records are in this one: their files may still be there after a crash.
     pub(crate) replaces: Vec<u64>,
+    /// The components that speak in it, sorted; empty when there are more than [`COMPONENTS_MAX`].
+    pub(crate) components: Vec<String>,
     /// Calls and traces inside.
     pub(crate) filter: Filter,
 }
 
+/// So many components are known of a split without opening it.
+const COMPONENTS_MAX: usize = 64;
+
 impl SplitRow {
+    /// Sets the components, when they are few enough.
+    pub(crate) fn set_components(&mut self, components: impl IntoIterator<Item = String>) {
+        let sorted: BTreeSet<String> = components.into_iter().collect();
+        let is_known = sorted.len() <= COMPONENTS_MAX;
+        self.components = if is_known { sorted.into_iter().collect() } else { Vec::new() };
+    }
+
     /// From when its age is counted: its newest record, unless that says that it comes from the future.
     pub(crate) fn aged_from_nanos(&self) -> u64 {
         self.to_nanos.min(self.published_nanos)
@@ -76,6 +89,7 @@ impl SplitRow {
             sequence_next,
             published_with: Vec::new(),
             replaces: Vec::new(),
+            components: Vec::new(),
             filter: Filter::of(&[], 0),
         }
     }
@@ -84,7 +98,7 @@ impl SplitRow {
     pub(crate) fn of_parts<'a>(id: u64, parts: impl Iterator<Item = &'a Self> + Clone) -> Self {
         let highest = |of: fn(&Self) -> u64| parts.clone().map(of).max().unwrap_or_default();
         let stream = parts.clone().next().map_or(Stream::System, |part| part.stream);
-        Self {
+        let mut row = Self {
             from_nanos: parts.clone().map(|part| part.from_nanos).min().unwrap_or_default(),
             to_nanos: highest(|part| part.to_nanos),
             records: parts.clone().map(|part| part.records).sum(),
@@ -94,7 +108,12 @@ impl SplitRow {
             replaces: parts.clone().flat_map(|part| part.replaces.iter().copied().chain([part.id])).collect(),
             published_nanos: highest(|part| part.published_nanos),
             ..Self::new(id, stream, highest(|part| part.position), highest(|part| part.sequence_next))
+        };
+        // One of which they are not known makes them unknown of all.
+        if parts.clone().all(|part| !part.components.is_empty()) {
+            row.set_components(parts.flat_map(|part| part.components.iter().cloned()));
         }
+        row
     }
 }
 

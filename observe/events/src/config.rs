@@ -148,7 +148,7 @@ impl Config {
             merge_splits: 8,
             merged_records_max: 250_000,
             merged_span_max: Duration::from_secs(24 * 3600),
-            open_splits_max: 64,
+            open_splits_max: 256,
             splits_max: 20_000,
             disk_bytes_max: 20 << 30,
             retention: Duration::from_secs(90 * 24 * 3600),

@@ -226,11 +226,8 @@ impl<'a> Facts<'a> {
         let expected = quality.packets.saturating_add(quality.lost).max(1);
         self.add_float("rtp.loss_ratio", quality.lost as f64 / expected as f64);
         self.add_float("rtp.jitter_ms", quality.jitter_ms);
-        let optional = [
-            ("rtp.rtt_ms", quality.rtt_ms),
-            ("rtc.mos", quality.mos),
-            ("rtc.r_factor", quality.r_factor),
-        ];
+        let optional =
+            [("rtp.rtt_ms", quality.rtt_ms), ("rtc.mos", quality.mos), ("rtc.r_factor", quality.r_factor)];
         for (name, number) in optional {
             if let Some(number) = number {
                 self.add_float(name, number);

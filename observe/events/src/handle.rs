@@ -174,7 +174,7 @@ impl EventsReader {
             }
         }
         gathered.keep_newest(wanted);
-        splits.retain(|split| split.may_hold(range, key));
+        splits.retain(|split| split.may_hold(range, key, expr));
         splits.sort_by_key(|split| std::cmp::Reverse(split.row.to_nanos));
         for split in splits {
             // Once there are enough, only what is newer than the last of them can still matter.

@@ -198,22 +198,30 @@ fn thin(store: &Store, split: &Arc<Split>) -> Result<(), Error> {
     let started = Instant::now();
     let keep = &store.config.keep;
     let mut outcomes = Outcomes::default();
-    split.each_record(|_| true, |_, record| outcomes.meet(&record))?;
+    split.each_record(|_, record| {
+        outcomes.meet(&record);
+        Ok(())
+    })?;
     // A summary is as old as the end of its call.
     let longest = u64::try_from(CALL_LONGEST.as_nanos()).unwrap_or(u64::MAX);
     let (from_nanos, to_nanos) = (split.row.from_nanos, split.row.to_nanos.saturating_add(longest));
     let expr = Expr::Kind(vec![RecordKind::Call]);
     for other in store.live.splits() {
         let row = &other.row;
-        let may_know = row.stream == Stream::Calls && row.to_nanos >= from_nanos && row.from_nanos <= to_nanos;
+        let may_know =
+            row.stream == Stream::Calls && row.to_nanos >= from_nanos && row.from_nanos <= to_nanos;
         if !may_know || other.is_damaged() {
             continue;
         }
         let text_bytes_max = store.config.record_text_bytes_max;
-        other.each_match(&store.open, &store.fields, &expr, text_bytes_max, |record| {
+        let read = other.each_match(&store.open, &store.fields, &expr, text_bytes_max, |record| {
             if let Body::Call(call) = &record.body {
                 outcomes.ended(call, keep);
             }
+        });
+        // Out of the next try, in which its calls are of unknown outcome, and stay.
+        read.inspect_err(|error| {
+            found_damaged(store, std::slice::from_ref(&other), error);
         })?;
     }
     let id = store.next_id();
@@ -222,16 +230,22 @@ fn thin(store: &Store, split: &Arc<Split>) -> Result<(), Error> {
         level: split.row.level,
         ..SplitRow::of_parts(id, std::iter::once(&split.row))
     };
-    let parts = std::slice::from_ref(split);
     let thinned = store.make_split(id, |path| {
         let is_wanted = |record: &Record| outcomes.keeps(record, keep);
-        Split::rebuild(path, row, parts, &store.config, &store.fields, is_wanted)
+        split.filtered(path, row, &store.config, &store.fields, is_wanted)
     })?;
     let dropped = split.row.records.saturating_sub(thinned.row.records);
-    store.catalogue.replace(&thinned.row, &[split.row.id])?;
-    store.live.replace(&[split.row.id], Some(Arc::new(thinned)));
+    let thinned = Arc::new(thinned);
+    if thinned.row.records == 0 {
+        store.delete(std::slice::from_ref(&thinned));
+        store.catalogue.forget(&[split.row.id])?;
+        store.live.replace(&[split.row.id], None);
+    } else {
+        store.catalogue.replace(&thinned.row, &[split.row.id])?;
+        store.live.replace(&[split.row.id], Some(thinned));
+    }
     store.open.forget(&[split.row.id]);
-    store.delete(parts);
+    store.delete(std::slice::from_ref(split));
     store.signals.split_thinned(started.elapsed(), dropped);
     store.count_splits();
     Ok(())
@@ -267,8 +281,7 @@ fn mergeable(store: &Store, stream: Stream) -> Option<Vec<Arc<Split>>> {
         let span = first.map_or(0, |first| aged_from.saturating_sub(first));
         let fits = group.first().is_none_or(|first| {
             first.row.level == split.row.level && first.row.is_thinned == split.row.is_thinned
-        })
-            && records + split.row.records <= store.config.merged_records_max
+        }) && records + split.row.records <= store.config.merged_records_max
             && span <= span_max;
         if !fits {
             group.clear();
@@ -284,8 +297,7 @@ fn mergeable(store: &Store, stream: Stream) -> Option<Vec<Arc<Split>>> {
 fn merge(store: &Store, parts: &[Arc<Split>]) -> Result<(), Error> {
     let started = Instant::now();
     let id = store.next_id();
-    let merged =
-        store.make_split(id, |path| Split::merge(id, path, parts, &store.config, &store.fields))?;
+    let merged = store.make_split(id, |path| Split::merge(id, path, parts, &store.config, &store.fields))?;
     let ids: Vec<u64> = parts.iter().map(|part| part.row.id).collect();
     store.catalogue.replace(&merged.row, &ids)?;
     store.live.replace(&ids, Some(Arc::new(merged)));

@@ -8,6 +8,7 @@
 //! This is the only crate that knows Tantivy. Not here: the log that makes records durable before they are in a
 //! split (the pipeline), HTTP and JSON (the query crate).
 
+mod assembly;
 mod blocks;
 mod building;
 mod bundle;

@@ -17,6 +17,7 @@ pub(crate) mod compile;
 pub(crate) mod evaluate;
 mod lex;
 mod parse;
+pub(crate) mod prune;
 
 use belfry_signal::{Severity, TraceId};
 

@@ -103,8 +103,7 @@ impl Signals {
             dropped: component.counter("records_dropped_total", "Records that are no longer searchable."),
             set_aside: component
                 .counter("catalogues_set_aside_total", "Catalogues or stores set aside as unusable."),
-            rebuilt: component
-                .counter("catalogues_rebuilt_total", "Catalogues made again from the splits."),
+            rebuilt: component.counter("catalogues_rebuilt_total", "Catalogues made again from the splits."),
             splits: component.gauge("splits", "Splits in the catalogue."),
             split_bytes: component.gauge("split_bytes", "Bytes of all splits on disk."),
             live: component.gauge("live_records", "Records in live buffers, searchable and not yet indexed."),

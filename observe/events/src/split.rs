@@ -12,22 +12,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use memchr::memmem::Finder;
 use tantivy::directory::RamDirectory;
 use tantivy::query::EnableScoring;
-use tantivy::{DocSet, Index, IndexBuilder, SegmentReader, TERMINATED, TantivyDocument, TantivyError};
+use tantivy::{DocSet, Index, SegmentReader, TERMINATED, TantivyError};
 
 use belfry_signal::Record;
 
-use crate::blocks::{BLOCK_BYTES, BlockRow, Packer, runs, unpack};
+use crate::assembly::Assembly;
+use crate::blocks::{BLOCK_BYTES, BlockRow, in_order, unpack};
 use crate::bundle::{BundleWriter, Footer, open_index, read_footer};
 use crate::catalogue::SplitRow;
 use crate::config::Config;
 use crate::error::Error;
-use crate::facts::Facts;
 use crate::filter::Filter;
 use crate::query::Expr;
 use crate::query::compile::compile;
 use crate::query::evaluate::matches_record;
-use crate::schema::{BLOCK, Fields, settings, tokenizers};
-use crate::terms::{Names, Terms};
+use crate::query::prune;
+use crate::schema::{BLOCK, Fields};
 
 /// A split that the catalogue names.
 #[derive(Debug)]
@@ -111,45 +111,11 @@ impl Split {
         config: &Config,
         fields: &Fields,
     ) -> Result<Self, Error> {
-        let disk = |source| Error::disk("write", &path, source);
-        let id = row.id;
-        let directory = RamDirectory::create();
-        let mut index = IndexBuilder::new()
-            .schema(fields.schema.clone())
-            .settings(settings())
-            .tokenizers(tokenizers())
-            .single_segment_index_writer::<TantivyDocument>(directory.clone(), config.index_memory_bytes)?;
-        let mut bundle = BundleWriter::create(&path).map_err(disk)?;
-        let mut packer = Packer::new().map_err(disk)?;
-        let mut names = Names::new(config.split_attributes_max);
-        let (mut terms, mut keys, mut blocks) = (Terms::default(), Vec::new(), Vec::<BlockRow>::new());
-        let mut row = SplitRow { has_unindexed_names: false, ..row };
-        for run in runs(records) {
-            let last = run.len().saturating_sub(1);
-            for (number, (sequence, record)) in run.into_iter().enumerate() {
-                terms.add(&Facts::of(record, config.record_text_bytes_max), &mut names);
-                packer.push(sequence, record).map_err(|error| Error::Damaged {
-                    split: id,
-                    what: format!("record cannot be stored: {error}"),
-                })?;
-                if packer.is_full() || number == last {
-                    row.has_unindexed_names |= terms.is_over();
-                    let (packed, block) = packer.finish(bundle.offset()).map_err(disk)?;
-                    bundle.write(&packed).map_err(disk)?;
-                    index.add_document(terms.finish(fields, block.crc, &mut keys))?;
-                    blocks.push(block);
-                }
-            }
+        let mut assembly = Assembly::begin(&path, row, config, fields)?;
+        for (sequence, record) in in_order(records) {
+            assembly.push(sequence, record)?;
         }
-        keys.sort_unstable();
-        keys.dedup();
-        row.filter = Filter::of(&keys, config.filter_bytes_max);
-        row.from_nanos = blocks.iter().map(|block| block.from_nanos).min().unwrap_or_default();
-        row.to_nanos = blocks.iter().map(|block| block.to_nanos).max().unwrap_or_default();
-        row.records = blocks.iter().map(|block| u64::from(block.records)).sum();
-        let index = index.finalize()?;
-        let row = bundle.finish(&index, &directory, blocks, row).map_err(disk)?;
-        Ok(Self::new(row, path))
+        Ok(Self::new(assembly.finish()?, path))
     }
 
     /// Merges splits into one: blocks are copied as they are, indexes merged. Where blocks are small, as when little
@@ -166,8 +132,8 @@ impl Split {
         let blocks = footers.iter().flat_map(|(_, footer)| &footer.blocks);
         let raw_bytes: u64 = blocks.clone().map(|block| u64::from(block.raw_bytes)).sum();
         let is_scattered = raw_bytes / (blocks.count() as u64).max(1) < BLOCK_BYTES as u64 / 4;
-        if is_scattered && raw_bytes <= config.seal_bytes_max as u64 * 4 {
-            return Self::rebuild(path, row, parts, config, fields, |_| true);
+        if is_scattered && raw_bytes <= config.seal_bytes_max as u64 {
+            return Self::pack_anew(path, row, parts, config, fields);
         }
         let mut indices = Vec::with_capacity(parts.len());
         for (part, (_, footer)) in parts.iter().zip(&footers) {
@@ -192,21 +158,19 @@ impl Split {
         Ok(Self::new(row, path))
     }
 
-    /// A new split of those records of the parts that are wanted.
-    pub(crate) fn rebuild(
+    /// A new split of all records of the parts, which fit into memory.
+    fn pack_anew(
         path: PathBuf,
         row: SplitRow,
         parts: &[Arc<Self>],
         config: &Config,
         fields: &Fields,
-        is_wanted: impl Fn(&Record) -> bool,
     ) -> Result<Self, Error> {
         let mut records: Vec<(u64, Arc<Record>)> = Vec::new();
         for part in parts {
-            part.each_record(|_| true, |sequence, record| {
-                if is_wanted(&record) {
-                    records.push((sequence, Arc::new(record)));
-                }
+            part.each_record(|sequence, record| {
+                records.push((sequence, Arc::new(record)));
+                Ok(())
             })?;
         }
         records.sort_unstable_by_key(|(sequence, _)| *sequence);
@@ -214,15 +178,38 @@ impl Split {
         Self::build(path, row, records, config, fields)
     }
 
-    /// Every record of the wanted blocks, in the order in which they lie.
+    /// A new split of those records of this one that are wanted, in the order in which they lie.
+    pub(crate) fn filtered(
+        &self,
+        path: PathBuf,
+        row: SplitRow,
+        config: &Config,
+        fields: &Fields,
+        is_wanted: impl Fn(&Record) -> bool,
+    ) -> Result<Self, Error> {
+        let mut assembly = Assembly::begin(&path, row, config, fields)?;
+        self.each_record(
+            |sequence, record| {
+                if is_wanted(&record) { assembly.push(sequence, &record) } else { Ok(()) }
+            },
+        )?;
+        Ok(Self::new(assembly.finish()?, path))
+    }
+
+    /// Every record, in the order in which they lie.
     pub(crate) fn each_record(
         &self,
-        is_wanted: impl Fn(&BlockRow) -> bool,
-        mut visit: impl FnMut(u64, Record),
+        mut visit: impl FnMut(u64, Record) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (file, footer) = self.footer()?;
-        for block in footer.blocks.iter().filter(|block| is_wanted(block)) {
-            read_block(self.row.id, &file, block, None, &mut visit)?;
+        for block in &footer.blocks {
+            let mut visited = Ok(());
+            read_block(self.row.id, &file, block, None, &mut |sequence, record| {
+                if visited.is_ok() {
+                    visited = visit(sequence, record);
+                }
+            })?;
+            visited?;
         }
         Ok(())
     }
@@ -247,10 +234,11 @@ impl Split {
         Ok(())
     }
 
-    /// Whether the split may hold what is looked for: in time, and by call or trace.
-    pub(crate) fn may_hold(&self, range: &TimeRange, key: Option<u64>) -> bool {
+    /// Whether the split may hold what is looked for: in time, by call or trace, by stream and by component.
+    pub(crate) fn may_hold(&self, range: &TimeRange, key: Option<u64>, expr: &Expr) -> bool {
         range.meets(self.row.from_nanos, self.row.to_nanos)
             && key.is_none_or(|key| self.row.filter.may_hold(key))
+            && prune::may_be_in(expr, &self.row)
     }
 
     pub(crate) fn is_damaged(&self) -> bool {

@@ -11,8 +11,8 @@ use crate::catalogue::{Catalogue, Contents, unusable};
 use crate::config::Config;
 use crate::error::Error;
 use crate::live::Live;
-use crate::schema::{Fields, check_dictionary};
 use crate::recovery::rebuild;
+use crate::schema::{Fields, check_dictionary};
 use crate::signals::{Signals, Unusable};
 use crate::split::{OpenSplits, Split};
 

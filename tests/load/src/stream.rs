@@ -9,8 +9,20 @@ use belfry_signal::record::{
 };
 use belfry_signal::{Pii, Region, Severity, SpanContext, SpanId, TraceId, Value};
 
-const AGENTS: [&str; 4] = ["Zoiper rv2.10.20.4", "Linphone/5.2.5 (belle-sip/5.3.90)", "Yealink SIP-T46U 108.86.0.45", "baresip v3.14.0 (arm64/linux)"];
-const PATHS: [&str; 6] = ["/api/v1/users/me", "/api/v1/conversations", "/assets/app.js", "/api/v1/presence", "/websocket", "/api/v1/calls/history"];
+const AGENTS: [&str; 4] = [
+    "Zoiper rv2.10.20.4",
+    "Linphone/5.2.5 (belle-sip/5.3.90)",
+    "Yealink SIP-T46U 108.86.0.45",
+    "baresip v3.14.0 (arm64/linux)",
+];
+const PATHS: [&str; 6] = [
+    "/api/v1/users/me",
+    "/api/v1/conversations",
+    "/assets/app.js",
+    "/api/v1/presence",
+    "/websocket",
+    "/api/v1/calls/history",
+];
 
 /// Makes records without end.
 #[derive(Debug)]
@@ -59,7 +71,7 @@ impl Stream {
                 }
             }
         }
-        if self.number % 50 == 0 {
+        if self.number.is_multiple_of(50) {
             let attributes = vec![
                 ("mesh.peer".into(), Value::Text("core-fra-2".into())),
                 ("error.message".into(), Value::Text("connection reset by peer (os error 104)".into())),
@@ -103,7 +115,7 @@ impl Stream {
         let context = self.context(trace_id);
         let pick = self.random();
         let path = PATHS[usize::try_from(pick % 6).expect("small")];
-        let status: i64 = if pick % 97 == 0 { 502 } else { 200 };
+        let status: i64 = if pick.is_multiple_of(97) { 502 } else { 200 };
         let attributes: Attributes = vec![
             ("http.request.method".into(), "GET".into()),
             ("url.path".into(), Pii::new(path.to_owned()).into()),
@@ -114,7 +126,14 @@ impl Stream {
             ("backend.name".into(), Value::Text(format!("app-{}", pick % 3).into())),
             ("duration_seconds".into(), (f64::from(u16::try_from(pick % 5000).expect("small")) / 1e5).into()),
             ("client.address".into(), Pii::new(self.address().to_string()).into()),
-            ("user_agent.original".into(), Pii::new("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/142.0.0.0 Safari/537.36".to_owned()).into()),
+            (
+                "user_agent.original".into(),
+                Pii::new(
+                    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/142.0.0.0 Safari/537.36"
+                        .to_owned(),
+                )
+                .into(),
+            ),
             ("geo.region".into(), "eu-west".into()),
             ("geo.country".into(), "DE".into()),
         ];
@@ -129,7 +148,9 @@ impl Stream {
         let mut text = String::with_capacity(900);
         let (from, to) = (leg.from, leg.to);
         let _ = match summary.parse::<u16>() {
-            Ok(code) => write!(text, "SIP/2.0 {code} {}\r\n", if code == 200 { "OK" } else { "Unauthorized" }),
+            Ok(code) => {
+                write!(text, "SIP/2.0 {code} {}\r\n", if code == 200 { "OK" } else { "Unauthorized" })
+            }
             Err(_) => write!(text, "{summary} sip:{to}@sip.example.com SIP/2.0\r\n"),
         };
         let _ = write!(
@@ -139,8 +160,14 @@ impl Stream {
              Call-ID: {}\r\nCSeq: {cseq} {method}\r\nContact: <sip:{from}@{};transport=tls>;expires=600\r\n\
              Allow: INVITE, ACK, CANCEL, OPTIONS, BYE, REFER, NOTIFY, MESSAGE, SUBSCRIBE, INFO, UPDATE\r\n\
              Supported: replaces, outbound, gruu, path, timer\r\nUser-Agent: {agent}\r\n{extra}Content-Length: 0\r\n\r\n",
-            leg.peer, leg.branch, leg.peer.port(), leg.peer.ip(), leg.from_tag & 0xffff_ffff_ffff,
-            leg.to_tag & 0xffff_ffff_ffff, leg.call_id, leg.peer,
+            leg.peer,
+            leg.branch,
+            leg.peer.port(),
+            leg.peer.ip(),
+            leg.from_tag & 0xffff_ffff_ffff,
+            leg.to_tag & 0xffff_ffff_ffff,
+            leg.call_id,
+            leg.peer,
         );
         let message = SipMessage {
             call_id: Pii::new(leg.call_id.to_owned()),
@@ -203,14 +230,21 @@ impl Stream {
         let nonce = format!("{:016x}{:016x}", self.random(), self.random());
         records.push(self.sip(&leg, "REGISTER", 1, "REGISTER", ""));
         leg.direction = Direction::Sent;
-        let challenge = format!("WWW-Authenticate: Digest realm=\"sip.example.com\", nonce=\"{nonce}\", algorithm=SHA-256, qop=\"auth\"\r\n");
+        let challenge = format!(
+            "WWW-Authenticate: Digest realm=\"sip.example.com\", nonce=\"{nonce}\", algorithm=SHA-256, qop=\"auth\"\r\n"
+        );
         records.push(self.sip(&leg, "401", 1, "REGISTER", &challenge));
         records.push(self.span("sip.transaction", trace_id, &call_id, vec![]));
         leg.direction = Direction::Received;
         leg.branch = self.random();
         let answer = format!(
             "Authorization: Digest username=\"{}\", realm=\"sip.example.com\", nonce=\"{nonce}\", uri=\"sip:sip.example.com\", response=\"{:016x}{:016x}{:016x}{:016x}\", algorithm=SHA-256, qop=auth, nc=00000001, cnonce=\"{:016x}\"\r\n",
-            leg.from, self.random(), self.random(), self.random(), self.random(), self.random(),
+            leg.from,
+            self.random(),
+            self.random(),
+            self.random(),
+            self.random(),
+            self.random(),
         );
         records.push(self.sip(&leg, "REGISTER", 2, "REGISTER", &answer));
         leg.direction = Direction::Sent;
@@ -230,11 +264,17 @@ impl Stream {
         let callee_peer = self.address();
         let sdp = format!(
             "Content-Type: application/sdp\r\n\r\nv=0\r\no=- {} 1 IN IP4 84.17.3.9\r\ns=-\r\nc=IN IP4 84.17.3.9\r\nt=0 0\r\nm=audio {} RTP/AVP 96 0 8 101\r\na=rtpmap:96 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n",
-            self.random(), 10_000 + self.random() % 40_000,
+            self.random(),
+            10_000 + self.random() % 40_000,
         );
-        for (summary, method, has_body) in
-            [("INVITE", "INVITE", true), ("180", "INVITE", false), ("200", "INVITE", true), ("ACK", "ACK", false), ("BYE", "BYE", false), ("200", "BYE", false)]
-        {
+        for (summary, method, has_body) in [
+            ("INVITE", "INVITE", true),
+            ("180", "INVITE", false),
+            ("200", "INVITE", true),
+            ("ACK", "ACK", false),
+            ("BYE", "BYE", false),
+            ("200", "BYE", false),
+        ] {
             for (direction, peer) in [(Direction::Received, caller_peer), (Direction::Sent, callee_peer)] {
                 leg.direction = direction;
                 leg.peer = peer;
@@ -268,7 +308,8 @@ impl Stream {
             let more = vec![("sip.trunk".into(), Value::Text("carrier-a".into()))];
             records.push(self.span(name, trace_id, &call_id, more));
         }
-        let outcome = ["answered", "answered", "answered", "busy", "failed"][usize::try_from(self.random() % 5).expect("small")];
+        let outcome = ["answered", "answered", "answered", "busy", "failed"]
+            [usize::try_from(self.random() % 5).expect("small")];
         let body = Body::Call(Box::new(Call {
             call_id: Pii::new(call_id.clone()),
             trace_id,
@@ -296,7 +337,12 @@ fn region() -> Region {
     Region::configured("eu-west").expect("a plain name")
 }
 
-fn log(severity: Severity, message: &'static str, attributes: Attributes, context: Option<SpanContext>) -> Body {
+fn log(
+    severity: Severity,
+    message: &'static str,
+    attributes: Attributes,
+    context: Option<SpanContext>,
+) -> Body {
     Body::Log(Log { severity, message: message.into(), attributes, context, call_id: None })
 }
 

@@ -24,23 +24,19 @@ pub(crate) fn compile(expr: &Expr, fields: &Fields) -> Option<Box<dyn Query>> {
         Expr::All | Expr::Not(_) => return None,
         Expr::Text(phrase) => phrase_query(phrase, fields.words, ""),
         Expr::Kind(kinds) => any(kinds.iter().map(|kind| fact_query(fields, terms::KIND, kind.as_str()))),
-        Expr::Severity(severities) => any(severities.iter().map(|severity| {
-            fact_query(fields, terms::SEVERITY, &severity.as_str().to_lowercase())
-        })),
+        Expr::Severity(severities) => any(severities
+            .iter()
+            .map(|severity| fact_query(fields, terms::SEVERITY, &severity.as_str().to_lowercase()))),
         Expr::Keyword(keyword, word) => keyword_query(fields, *keyword, word),
         Expr::Trace(trace_id) => key_query(fields, trace_key(&trace_id.0)),
         Expr::Call(call_id) => key_query(fields, call_key(call_id)),
         Expr::Attribute(name, phrase) => attribute_query(fields, name, phrase),
-        Expr::Compare(name, comparison, bound) => any([
-            compare_query(fields.numbers, name, *comparison, *bound),
-            unindexed(fields),
-        ]
-        .into_iter()),
+        Expr::Compare(name, comparison, bound) => {
+            any([compare_query(fields.numbers, name, *comparison, *bound), unindexed(fields)].into_iter())
+        }
         Expr::And(parts) => {
-            let clauses: Vec<(Occur, Box<dyn Query>)> = parts
-                .iter()
-                .filter_map(|part| Some((Occur::Must, compile(part, fields)?)))
-                .collect();
+            let clauses: Vec<(Occur, Box<dyn Query>)> =
+                parts.iter().filter_map(|part| Some((Occur::Must, compile(part, fields)?))).collect();
             if clauses.is_empty() {
                 return None;
             }
@@ -92,7 +88,11 @@ fn keyword_query(fields: &Fields, keyword: Keyword, word: &Word) -> Box<dyn Quer
         Keyword::Region => terms::REGION,
     };
     let text = fact(name, &word.text);
-    if word.is_prefix { prefix_query(fields.facts, &text) } else { term_query(Term::from_field_text(fields.facts, &text)) }
+    if word.is_prefix {
+        prefix_query(fields.facts, &text)
+    } else {
+        term_query(Term::from_field_text(fields.facts, &text))
+    }
 }
 
 fn attribute_query(fields: &Fields, name: &str, phrase: &Phrase) -> Box<dyn Query> {

@@ -83,7 +83,7 @@ fn meets(expr: &Expr, facts: &Facts<'_>, word: &mut String) -> bool {
     }
 }
 
-fn is_word(wanted: &Word, value: &str) -> bool {
+pub(super) fn is_word(wanted: &Word, value: &str) -> bool {
     let value = value.to_lowercase();
     if wanted.is_prefix { value.starts_with(&wanted.text) } else { value == wanted.text }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use belfry_signal::Registry;
 
+use proptest::prelude::*;
 use redb::{Database, TableDefinition};
 
 use super::{SECOND, START, apply, log, open, open_with, seconds};
@@ -173,7 +174,10 @@ fn a_lost_or_damaged_catalogue_is_made_again_from_the_splits() {
             let counted = format!("events_catalogues_set_aside_total{{reason=\"{reason}\"}} 1");
             assert!(text.contains(&counted), "{case}: {text}");
             let aside = names(&config.directory);
-            assert!(aside.iter().any(|name| name.starts_with("catalogue.redb.damaged-")), "{case}: {aside:?}");
+            assert!(
+                aside.iter().any(|name| name.starts_with("catalogue.redb.damaged-")),
+                "{case}: {aside:?}"
+            );
         }
         apply(&mut writer, 2, &[log(2, "tock")]).expect("applied");
         writer.flush().expect("flushed");
@@ -314,7 +318,8 @@ fn readers_see_every_record_once_while_buffers_become_splits_and_splits_merge() 
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for position in 1..=30 {
-                apply(&mut writer, position, &[log(position, "tick"), log(position, "tock")]).expect("applied");
+                apply(&mut writer, position, &[log(position, "tick"), log(position, "tock")])
+                    .expect("applied");
                 if position % 2 == 0 {
                     writer.flush().expect("flushed");
                     writer.keep(i64::try_from(START / 1_000_000).expect("fits"));
@@ -342,4 +347,46 @@ fn the_writer_can_live_on_any_thread_and_readers_on_many() {
     fn check<W: Send, R: Clone + Send + Sync>(_: &(W, R)) {}
     let directory = tempfile::tempdir().expect("temporary directory");
     check(&open(directory.path()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// Whatever happens to a split's file, and to the catalogue besides: the store opens, and an answer is whole or says
+    /// that a split is missing.
+    #[test]
+    fn a_split_changed_anywhere_gives_no_wrong_answer(
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), 1..=255_u8), 0..4),
+        cut in proptest::option::weighted(0.3, any::<proptest::sample::Index>()),
+        is_catalogue_lost in any::<bool>(),
+    ) {
+        let parent = tempfile::tempdir().expect("temporary directory");
+        let config = store_with(parent.path(), |_| {});
+        {
+            let (mut writer, _reader) = open_with(config.clone());
+            apply(&mut writer, 2, &[log(2, "tock"), log(3, "tack")]).expect("applied");
+            writer.flush().expect("flushed");
+        }
+        damage(&config.directory, |bytes| {
+            for (place, change) in &changes {
+                let place = place.index(bytes.len());
+                bytes[place] ^= change;
+            }
+            if let Some(cut) = &cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+        });
+        if is_catalogue_lost {
+            fs::remove_file(config.directory.join("catalogue.redb")).expect("removed");
+        }
+        let (_writer, reader) = open_with(config.clone());
+        let found = reader.search(&LogQuery { limit: 10, ..LogQuery::default() }).expect("read");
+        let times: Vec<u64> = found.rows.iter().map(|row| (row.record.unix_nanos - START) / SECOND).collect();
+        let is_set_aside = config.directory.join("damaged").exists();
+        if found.splits_damaged == 0 && !is_set_aside {
+            prop_assert_eq!(times, [3, 2, 1]);
+        } else {
+            prop_assert_eq!(times, [3, 2]);
+        }
+    }
 }

@@ -26,6 +26,10 @@ const VOCABULARY: &[&str] = &[
     "sip:bob@example.com",
     "ÜBER",
     "7",
+    // Identifiers, which are indexed by a hash and their first letters.
+    "branch=z9hG4bK0123abc4",
+    "4930012345678901",
+    "aß0123456789abc",
 ];
 
 fn any_record() -> impl Strategy<Value = Record> {
@@ -106,6 +110,21 @@ fn any_query() -> impl Strategy<Value = String> {
             "sip.response.status_code:180",
             "sip.response.status_code:>199.5",
             "sip:bob@example.com",
+            "z9hg4bk0123abc4",
+            "z9hg4bk0123abc5",
+            "branch=z9hg4bk0123abc4",
+            "z9hg4bk01*",
+            "z9h*",
+            "493*",
+            "4930012345678901",
+            "aß0*",
+            "attributes.reason:z9hg*",
+            "attributes.reason:z9hg4bk0123abc4",
+            "attributes.reason:aß01234*",
+            "rtc.mos:2.5",
+            "rtc.mos:2*",
+            "rtc.mos:nan",
+            "rtc.mos:n*",
         ][..],
     )
     .prop_map(|text| if text == "reason:x" { "attributes.reason:true".to_owned() } else { text.to_owned() });

@@ -85,7 +85,11 @@ fn calls() -> Vec<Record> {
 fn ends() -> Vec<Record> {
     let mos = [Some(4.4), Some(2.0), Some(4.4)];
     let outcomes = ["answered", "answered", "failed"];
-    (1..=3).map(|call| ended(20 + u64::from(call), call, outcomes[usize::from(call) - 1], mos[usize::from(call) - 1])).collect()
+    (1..=3)
+        .map(|call| {
+            ended(20 + u64::from(call), call, outcomes[usize::from(call) - 1], mos[usize::from(call) - 1])
+        })
+        .collect()
 }
 
 fn of_call(reader: &EventsReader, call: u8) -> (usize, bool) {
@@ -158,21 +162,22 @@ fn clocks_of_others_keep_nothing_longer_and_no_split_from_merging() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let config = Config { merge_splits: 3, ..config(directory.path(), Keep::default()) };
     let (mut writer, reader) = open_with(config);
-    for (position, unix_nanos) in [(1, 0), (2, u64::MAX), (3, START + SECOND)] {
-        let record = Record { unix_nanos, ..log(0, "tick") };
-        apply(&mut writer, position, &[log(1, "tock"), record]).expect("applied");
+    let now = belfry_signal::now_unix_nanos();
+    for (position, unix_nanos) in [(1, 0), (2, u64::MAX), (3, now)] {
+        let at = |unix_nanos, message| Record { unix_nanos, ..log(0, message) };
+        apply(&mut writer, position, &[at(now, "tock"), at(unix_nanos, "tick")]).expect("applied");
         writer.flush().expect("flushed");
     }
+    let millis = i64::try_from(now / 1_000_000).expect("fits");
     let count = |text: &str| {
         let query = LogQuery { text: text.into(), limit: 100, ..LogQuery::default() };
         reader.search(&query).expect("read").rows.len()
     };
-    writer.keep(later(2));
+    writer.keep(millis + 2_000);
     assert_eq!((count("tick"), count("tock")), (3, 3));
     let splits = std::fs::read_dir(directory.path().join("splits")).expect("listed").count();
     assert_eq!(splits, 1, "merged");
-    let published = i64::try_from(belfry_signal::now_unix_nanos() / 1_000_000).expect("fits");
-    writer.keep(published + 1_500_000);
+    writer.keep(millis + 1_500_000);
     assert_eq!((count("tick"), count("tock")), (0, 0), "dropped in time");
 }
 
@@ -185,7 +190,8 @@ fn very_many_names_and_very_long_lines_are_kept_whole_and_found_within_the_bound
         let mut record = log(second, "");
         if let Body::Log(log) = &mut record.body {
             log.message = message.into();
-            log.attributes = names.map(|name| (format!("made.up{name}").into(), i64::from(name).into())).collect();
+            log.attributes =
+                names.map(|name| (format!("made.up{name}").into(), i64::from(name).into())).collect();
         }
         record
     };
@@ -204,7 +210,8 @@ fn very_many_names_and_very_long_lines_are_kept_whole_and_found_within_the_bound
         assert_eq!(seconds(&reader, "odd"), [3]);
         writer.flush().expect("flushed");
     }
-    let found = reader.search(&LogQuery { text: "begin".into(), limit: 1, ..LogQuery::default() }).expect("read");
+    let found =
+        reader.search(&LogQuery { text: "begin".into(), limit: 1, ..LogQuery::default() }).expect("read");
     let Body::Log(log) = &found.rows[0].record.body else { panic!("a log") };
     assert_eq!(log.message.len(), long.len(), "the record is whole");
 }

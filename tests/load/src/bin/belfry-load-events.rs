@@ -236,7 +236,9 @@ fn visible(arguments: &Arguments, registry: &Registry, reader: &EventsReader, st
         let probe = others.iter().find(|record| matches!(record.body, Body::Call(_))).cloned();
         let Some(Record { body: Body::Call(call), .. }) = probe else { continue };
         let trace_id = call.trace_id;
-        for record in others.drain(..).filter(|record| belfry_events::trace_id(&record.body) != Some(trace_id)) {
+        for record in
+            others.drain(..).filter(|record| belfry_events::trace_id(&record.body) != Some(trace_id))
+        {
             emitter.emit("load", record.body);
         }
         let handed = Instant::now();
@@ -252,7 +254,13 @@ fn visible(arguments: &Arguments, registry: &Registry, reader: &EventsReader, st
 
 fn print_times(what: &str, times: &Histogram<u64>) {
     let millis = |quantile: f64| Duration::from_micros(times.value_at_quantile(quantile)).as_secs_f64() * 1e3;
-    println!("{what}: p50 {:.2} ms, p99 {:.2} ms, at most {:.2} ms ({})", millis(0.5), millis(0.99), millis(1.0), times.len());
+    println!(
+        "{what}: p50 {:.2} ms, p99 {:.2} ms, at most {:.2} ms ({})",
+        millis(0.5),
+        millis(0.99),
+        millis(1.0),
+        times.len()
+    );
 }
 
 fn look_up(arguments: &Arguments, reader: &EventsReader, stream: &Stream) {
@@ -291,7 +299,8 @@ fn ask(reader: &EventsReader) {
         let mut found = (0, 0);
         for _ in 0..5 {
             let began = Instant::now();
-            let query = LogQuery { text: text.to_owned(), kinds: kinds.clone(), limit: 100, ..LogQuery::default() };
+            let query =
+                LogQuery { text: text.to_owned(), kinds: kinds.clone(), limit: 100, ..LogQuery::default() };
             let rows = reader.search(&query).expect("read");
             times.record(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)).expect("fits");
             found = (rows.rows.len(), rows.splits_read);
