@@ -10,8 +10,9 @@
 //! invite AND NOT (busy OR -cancel)     OR binds weaker than AND; a space is AND; -x is NOT x
 //! ```
 //!
-//! One parser, two back ends: [`evaluate`] says of a record whether it is one, [`compile`] asks the index of a split which
-//! blocks can hold one. A test holds that nothing is lost on the way. Not here: time ranges and limits, which stand beside the text.
+//! One parser, two back ends: [`evaluate`] says of a record whether it meets the condition, [`compile`] asks the index
+//! of a split which blocks can hold one that does; [`prune`] says as much of a split. A test holds that nothing is lost
+//! on the way. Not here: time ranges and limits, which stand beside the text.
 
 pub(crate) mod compile;
 pub(crate) mod evaluate;

@@ -10,13 +10,19 @@
 //! `BELFRY_CRASHES` says how many rounds. With `BELFRY_CRASH_TOO_MUCH=1` the power cut takes acknowledged records too: then
 //! this program must fail, which shows that it can.
 
-#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, clippy::panic, reason = "a measuring program")]
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::panic,
+    reason = "a measuring program"
+)]
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use belfry_events::{Config, Events, LogQuery, RecordKind};
@@ -29,7 +35,7 @@ use belfry_signal::{Pii, Registry, Resource, Severity, Value};
 const ROUNDS_PER_STORE: u64 = 25;
 const MARK: &str = "number-";
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("child") => child(Path::new(&arguments[2]), arguments[3].parse().expect("a number")),
@@ -39,7 +45,7 @@ fn main() {
 
 // The child.
 
-fn child(directory: &Path, first: u64) {
+fn child(directory: &Path, first: u64) -> ! {
     let (registry, receiver) = Registry::new(Resource::for_test(), 65_536);
     let config = Config {
         seal_records_max: 150,
@@ -65,7 +71,8 @@ fn child(directory: &Path, first: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     // Answered once the log is replayed.
     runtime.block_on(pipeline.flush());
-    let query = LogQuery { kinds: vec![RecordKind::Log], limit: 100_000, text: "mark".into(), ..LogQuery::default() };
+    let query =
+        LogQuery { kinds: vec![RecordKind::Log], limit: 100_000, text: "mark".into(), ..LogQuery::default() };
     let found = reader.search(&query).expect("read");
     assert!(!found.has_more && found.splits_damaged == 0, "{} splits are damaged", found.splits_damaged);
     let mut counts: HashMap<u64, u64> = HashMap::new();
@@ -92,7 +99,7 @@ fn child(directory: &Path, first: u64) {
     let mut number = first;
     loop {
         for _ in 0..30 {
-            emit(&emitter, number);
+            emit(emitter, number);
             number += 1;
         }
         runtime.block_on(pipeline.flush());
@@ -103,7 +110,7 @@ fn child(directory: &Path, first: u64) {
 
 /// Records of all three streams, their number where the parent finds it in the log.
 fn emit(emitter: &belfry_signal::Emitter, number: u64) {
-    let call_id = (number % 3 == 0).then(|| Pii::new(format!("call-{}", number / 30)));
+    let call_id = number.is_multiple_of(3).then(|| Pii::new(format!("call-{}", number / 30)));
     let log = Log {
         severity: Severity::Debug,
         message: if number % 3 == 1 { "request" } else { "mark" }.into(),
@@ -130,7 +137,7 @@ impl Dice {
     }
 }
 
-fn parent() {
+fn parent() -> ExitCode {
     let rounds: u64 = std::env::var("BELFRY_CRASHES").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     let seed = std::env::var("BELFRY_CRASH_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed);
     let mut dice = Dice(seed);
@@ -145,22 +152,21 @@ fn parent() {
         let Some((found, last)) = crash(&directory, first, &mut dice) else {
             let kept = temporary.keep();
             eprintln!("round {round}: seed {seed}, the store is kept in {}", kept.display());
-            std::process::exit(1);
+            return ExitCode::FAILURE;
         };
         if let Some(last) = last {
             acknowledged += last - first + 1;
             let path = directory.join("acknowledged");
-            let mut ranges =
-                fs::OpenOptions::new().create(true).append(true).open(path).expect("opened");
+            let mut ranges = fs::OpenOptions::new().create(true).append(true).open(path).expect("opened");
             writeln!(ranges, "{first} {last}").expect("written");
         }
         if dice.below(2) == 0 {
-            cut_power(&directory, last.or(found.last), &ghosts, &mut dice);
+            cut_power(&directory, last, &ghosts, &mut dice);
             cuts += 1;
         }
         fs::remove_dir_all(directory.join("ghosts")).expect("removed");
         if round % ROUNDS_PER_STORE == ROUNDS_PER_STORE - 1 {
-            println!("{} rounds, {acknowledged} acknowledged, {} found", round + 1, found.records);
+            println!("{} rounds, {acknowledged} acknowledged, {found} found", round + 1);
             fs::remove_dir_all(&directory).expect("removed");
         }
     }
@@ -168,15 +174,11 @@ fn parent() {
         "{rounds} crashes, {cuts} of them with a power cut: {acknowledged} acknowledged records, none lost, none twice; {:.0} s",
         began.elapsed().as_secs_f64()
     );
-}
-
-struct Found {
-    records: u64,
-    last: Option<u64>,
+    ExitCode::SUCCESS
 }
 
 /// Starts a child, kills it at a random moment, and says what it found and up to which number it acknowledged.
-fn crash(directory: &Path, first: u64, dice: &mut Dice) -> Option<(Found, Option<u64>)> {
+fn crash(directory: &Path, first: u64, dice: &mut Dice) -> Option<(u64, Option<u64>)> {
     let program = std::env::current_exe().expect("a name");
     let mut child = Command::new(program)
         .arg("child")
@@ -188,7 +190,7 @@ fn crash(directory: &Path, first: u64, dice: &mut Dice) -> Option<(Found, Option
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     // Now and then it is killed while it starts.
     let is_early = dice.below(5) == 0;
-    let mut found = Found { records: 0, last: None };
+    let mut found = 0;
     if is_early {
         std::thread::sleep(Duration::from_micros(dice.below(60_000)));
     } else {
@@ -197,7 +199,7 @@ fn crash(directory: &Path, first: u64, dice: &mut Dice) -> Option<(Found, Option
             let _status = child.wait();
             return None;
         };
-        found.records = count.parse().expect("a number");
+        found = count.parse().expect("a number");
         std::thread::sleep(Duration::from_micros(dice.below(250_000)));
     }
     let has_failed = child.try_wait().expect("waited").is_some();
@@ -253,7 +255,9 @@ fn cut_power(directory: &Path, last: Option<u64>, ghosts: &[(PathBuf, PathBuf)],
     }
     // The log is good up to the last acknowledged record.
     let logs: Vec<PathBuf> = list(&directory.join("wal"));
-    let Some(newest) = logs.iter().rfind(|path| path.extension().is_some_and(|name| name == "wal")) else { return };
+    let Some(newest) = logs.iter().rfind(|path| path.extension().is_some_and(|name| name == "wal")) else {
+        return;
+    };
     let bytes = fs::read(newest).expect("read");
     let mark = last.map(|last| format!("{MARK}{last}\u{4}what"));
     let place = mark.and_then(|mark| bytes.windows(mark.len()).position(|window| window == mark.as_bytes()));
