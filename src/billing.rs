@@ -18,6 +18,7 @@ use serde::Deserialize;
 use crate::cli::RecordRange;
 use crate::commands::say;
 use crate::records::{moment, with_ledger};
+use crate::signals::Signals;
 use rater::Rater;
 
 /// The `[core.billing]` section.
@@ -62,29 +63,40 @@ impl Billing {
 ///
 /// # Errors
 /// When a configured profile is in the store with another text, or the store cannot be used.
-pub async fn start(config: &Billing, ledger: Ledger) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+pub async fn start(
+    config: &Billing,
+    ledger: Ledger,
+    signals: Signals,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     for profile in &config.profiles {
+        let (name, version) = (profile.name.clone(), profile.version);
         let document = toml::to_string(profile).context("write the profile down")?;
-        let ProfileDocument { name, version, document } =
-            ProfileDocument { name: profile.name.clone(), version: profile.version, document };
         ledger
             .put_profile(ProfileDocument { name, version, document })
             .await
             .context("keep a billing profile")?;
     }
-    let (default, interval, limit) =
-        (config.default_profile.clone(), config.interval, config.calls_per_batch_max);
+    let mut rater = Rater::load(&ledger, config.default_profile.clone()).await?;
+    let (interval, limit) = (config.interval, config.calls_per_batch_max);
     Ok(tokio::spawn(async move {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_failing = false;
         loop {
             ticks.tick().await;
-            // What is wrong with the store is told by whoever writes to it; the next tick tries again.
-            if let Ok(mut rater) = Rater::load(&ledger, default.clone()).await {
-                while !rater.is_empty() && rater.step(limit).await.is_ok_and(|rated| rated > 0) {}
+            let fault = rate_what_waits(&mut rater, limit).await.err();
+            if fault.is_some() != is_failing {
+                signals.rating_changed(fault.as_ref().map(|fault| format!("{fault:#}")).as_deref());
+                is_failing = fault.is_some();
             }
         }
     }))
+}
+
+async fn rate_what_waits(rater: &mut Rater, limit: u32) -> anyhow::Result<()> {
+    rater.refresh().await?;
+    while !rater.is_empty() && rater.step(limit).await? > 0 {}
+    Ok(())
 }
 
 /// `belfry billing import`.

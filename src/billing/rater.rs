@@ -7,8 +7,8 @@ use belfry_routing::rating::{Call, Error, RateTable};
 use belfry_state::{CallRecord, Charge, Ledger, Rating, RatingOutcome, Unrated};
 
 /// Profiles and who is billed by them, as they are now.
-pub(super) struct Rater<'a> {
-    ledger: &'a Ledger,
+pub(super) struct Rater {
+    ledger: Ledger,
     /// The newest version of each profile.
     tables: BTreeMap<String, RateTable>,
     assignments: HashMap<String, String>,
@@ -18,17 +18,28 @@ pub(super) struct Rater<'a> {
 /// Free seconds that were used: by caller, profile and period.
 type Used = HashMap<(String, String, String), u64>;
 
-impl<'a> Rater<'a> {
-    pub(super) async fn load(ledger: &'a Ledger, default: Option<String>) -> anyhow::Result<Self> {
-        let mut tables = BTreeMap::new();
-        // By version, so that the newest stays.
-        for profile in ledger.profiles().await? {
-            let read = super::read(&profile.document)
-                .with_context(|| format!("billing profile {} version {}", profile.name, profile.version))?;
-            tables.insert(profile.name, RateTable::new(read)?);
+impl Rater {
+    /// Reads profiles and assignments.
+    pub(super) async fn load(ledger: &Ledger, default: Option<String>) -> anyhow::Result<Self> {
+        let ledger = ledger.clone();
+        let mut rater = Self { ledger, tables: BTreeMap::new(), assignments: HashMap::new(), default };
+        rater.refresh().await?;
+        Ok(rater)
+    }
+
+    /// Learns what has changed; a profile is read when it has a new version.
+    pub(super) async fn refresh(&mut self) -> anyhow::Result<()> {
+        for (name, version) in self.ledger.newest_profiles().await? {
+            if self.tables.get(&name).is_some_and(|table| table.profile().version == version) {
+                continue;
+            }
+            let Some(document) = self.ledger.profile(&name, version).await? else { continue };
+            let read = super::read(&document)
+                .with_context(|| format!("billing profile {name} version {version}"))?;
+            self.tables.insert(name, RateTable::new(read)?);
         }
-        let assignments = ledger.assignments().await?.into_iter().collect();
-        Ok(Self { ledger, tables, assignments, default })
+        self.assignments = self.ledger.assignments().await?.into_iter().collect();
+        Ok(())
     }
 
     /// Whether there is nothing to rate by.

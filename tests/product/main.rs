@@ -5,6 +5,7 @@
 mod binary;
 mod crash;
 mod demo;
+mod doors;
 mod promql;
 mod real_clients;
 mod records;

@@ -21,10 +21,12 @@ use tokio::task::JoinSet;
 use crate::authority::Authority;
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
+use crate::dead::DeadPlaces;
 use crate::edges::{Edges, Way};
 use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
 use crate::relays::Relays;
+use crate::resolver::Resolver;
 use crate::signals::Signals;
 use crate::{edges, relays};
 
@@ -155,7 +157,13 @@ pub struct Core {
     pub(crate) strangers: Strangers,
     pub(crate) authority: Authority,
     pub(crate) jobs: JoinSet<Done>,
+    pub(crate) resolver: Resolver,
+    /// Next hops that are being looked up.
+    pub(crate) lookups: usize,
+    pub(crate) dead: DeadPlaces,
     pub(crate) is_draining: bool,
+    /// When the message came that is looked at, by its edge's clock.
+    moment: Option<u64>,
     /// Set once the core is to stop: the latest time to do so.
     stop_at: Option<Instant>,
     /// Messages that wait behind the one that is looked at.
@@ -201,7 +209,11 @@ impl Core {
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             jobs: JoinSet::new(),
+            resolver: Resolver::new(&config),
+            lookups: 0,
+            dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
             is_draining: false,
+            moment: None,
             stop_at: None,
             waiting: 0,
             load: load_sender,
@@ -272,8 +284,10 @@ impl Core {
             self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         }
         self.expire_bindings(now_unix_nanos());
+        self.dead.forget_old(now());
         self.report_strangers();
-        self.signals.load_changed(self.calls.live_count(), self.transactions.len(), self.waiting);
+        let (calls, dead) = (self.calls.live_count(), self.dead.len());
+        self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);
     }
 
     /// A span in the trace of a Call-ID; below its call's root, when there is a call.
@@ -282,6 +296,12 @@ impl Core {
             return (root.child(), Some(root.span_id));
         }
         (SpanContext { trace_id, span_id: SpanId::random(), sampled: true }, None)
+    }
+
+    /// When what happens now happened, in nanoseconds since the Unix epoch: when its message came to the edge, whatever
+    /// it waited for us. What lasts from message to message is measured by it, and bills are made from it.
+    pub(crate) fn moment(&self) -> u64 {
+        self.moment.unwrap_or_else(now_unix_nanos)
     }
 
     /// A hash that only this process can make: tags, branches and loop marks.

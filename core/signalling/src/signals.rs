@@ -17,8 +17,8 @@ use belfry_signal::{
 use crate::handle::Transport;
 
 pub(crate) use labels::{
-    AttemptResult, CallCause, MethodName, RecordOutcome, RegisterOutcome, RelayOutcome, RelayRequest,
-    SendFault, ShedReason, StatusClass, Way,
+    AttemptResult, CallCause, MethodName, RecordOutcome, RegisterOutcome, RelayOutcome, RelayRequest, Scope,
+    SendFault, SetupResult, ShedReason, StatusClass, Way,
 };
 
 const COMPONENT: &str = "core";
@@ -40,13 +40,13 @@ pub(crate) struct Signals {
     send_failures: Counter<(SendFault,)>,
     shed: Counter<(ShedReason,)>,
     registrations: Counter<(RegisterOutcome, Region)>,
-    registration_seconds: Histogram<()>,
+    registration_seconds: Histogram<(Region,)>,
     challenges: CounterHandle,
     attempts: Counter<(AttemptResult, Region)>,
     ended: Counter<(CallCause, Region)>,
-    post_dial_seconds: Histogram<()>,
-    call_seconds: Histogram<()>,
-    disconnect_seconds: Histogram<()>,
+    post_dial_seconds: Histogram<(SetupResult, Region)>,
+    call_seconds: Histogram<(Region,)>,
+    disconnect_seconds: Histogram<(Region,)>,
     live_calls: Gauge<()>,
     relay_requests: Counter<(RelayRequest, RelayOutcome)>,
     relay_seconds: Histogram<(RelayRequest,)>,
@@ -57,6 +57,7 @@ pub(crate) struct Signals {
     relays: Gauge<()>,
     transactions: Gauge<()>,
     queue: Gauge<()>,
+    dead_next_hops: Gauge<()>,
 }
 
 /// One message on its way in or out, for the ladder.
@@ -133,7 +134,7 @@ impl Signals {
             ended: c.counter("calls_ended_total", "Calls that ended or never began, by cause."),
             post_dial_seconds: c.histogram(
                 "post_dial_seconds",
-                "Post-dial delay (RFC 6076 section 4.3): INVITE to the first 18x or final response.",
+                "Session request delay (RFC 6076 section 4.3), post-dial delay: first INVITE to the first 18x or final response.",
                 SECONDS,
             ),
             call_seconds: c.histogram(
@@ -160,6 +161,8 @@ impl Signals {
             relays: c.gauge("relays", "Relays that are connected now."),
             transactions: c.gauge("transactions", "Transactions that are open now."),
             queue: c.gauge("queue_messages", "Messages that wait for the core now."),
+            dead_next_hops: c
+                .gauge("dead_next_hops", "Next hops that did not answer and are left alone now."),
         }
     }
 
@@ -264,6 +267,18 @@ impl Signals {
         self.shed.inc((reason,));
     }
 
+    /// A next hop does not answer.
+    pub(crate) fn next_hop_died(&self, transport: Transport, address: SocketAddr, dead: usize) {
+        self.dead_next_hops.set((), to_i64(dead));
+        self.log(Severity::Warn, "next hop does not answer", next_hop(transport, address));
+    }
+
+    /// A next hop that did not answer does again.
+    pub(crate) fn next_hop_came_back(&self, transport: Transport, address: SocketAddr, dead: usize) {
+        self.dead_next_hops.set((), to_i64(dead));
+        self.log(Severity::Info, "next hop answers again", next_hop(transport, address));
+    }
+
     /// We asked for credentials.
     pub(crate) fn challenged(&self) {
         self.challenges.inc();
@@ -280,7 +295,7 @@ impl Signals {
         self.registrations.inc((outcome, region.clone()));
         let seconds = seconds_since(ended.start_unix_nanos);
         if matches!(outcome, RegisterOutcome::Bound | RegisterOutcome::Removed | RegisterOutcome::Fetched) {
-            self.registration_seconds.observe((), seconds);
+            self.registration_seconds.observe((region.clone(),), seconds);
         }
         // A challenge is half of an exchange: the journey is judged by its second half.
         if outcome != RegisterOutcome::Challenged {
@@ -308,14 +323,16 @@ impl Signals {
     pub(crate) fn attempt_ended(
         &self,
         result: AttemptResult,
-        region: &Region,
+        Scope { region }: Scope<'_>,
         fault: Option<(Room, Cause)>,
         post_dial: Option<Duration>,
         call_id: &str,
     ) {
         self.attempts.inc((result, region.clone()));
         if let Some(delay) = post_dial {
-            self.post_dial_seconds.observe((), delay.as_secs_f64());
+            let setup =
+                if result == AttemptResult::Answered { SetupResult::Answered } else { SetupResult::Failed };
+            self.post_dial_seconds.observe((setup, region.clone()), delay.as_secs_f64());
         }
         self.judge(Journey::CallSetup, region, fault, call_id);
         let mut attributes: Attributes =
@@ -332,10 +349,16 @@ impl Signals {
     }
 
     /// A call is over, or never began; its record goes to the pipeline and its root span ends.
-    pub(crate) fn call_ended(&self, call: Call, cause: CallCause, context: SpanContext) {
+    pub(crate) fn call_ended(
+        &self,
+        call: Call,
+        talked: Option<Duration>,
+        cause: CallCause,
+        context: SpanContext,
+    ) {
         self.ended.inc((cause, call.region.clone()));
-        if let Some(answered) = call.answer_unix_nanos {
-            self.call_seconds.observe((), seconds_since(answered));
+        if let Some(talked) = talked {
+            self.call_seconds.observe((call.region.clone(),), talked.as_secs_f64());
         }
         let attributes: Attributes = vec![
             ("outcome".into(), call.outcome.clone().into_value()),
@@ -369,8 +392,8 @@ impl Signals {
     }
 
     /// The other side of a call confirmed its end.
-    pub(crate) fn disconnected(&self, delay: Duration) {
-        self.disconnect_seconds.observe((), delay.as_secs_f64());
+    pub(crate) fn disconnected(&self, delay: Duration, Scope { region }: Scope<'_>) {
+        self.disconnect_seconds.observe((region.clone(),), delay.as_secs_f64());
     }
 
     /// The relay answered, or did not.
@@ -432,7 +455,8 @@ impl Signals {
     }
 
     /// What the core holds now.
-    pub(crate) fn load_changed(&self, live_calls: usize, transactions: usize, waiting: usize) {
+    pub(crate) fn load_changed(&self, live_calls: usize, transactions: usize, waiting: usize, dead: usize) {
+        self.dead_next_hops.set((), to_i64(dead));
         self.live_calls.set((), to_i64(live_calls));
         self.transactions.set((), to_i64(transactions));
         self.queue.set((), to_i64(waiting));
@@ -472,6 +496,13 @@ impl Signals {
     fn log(&self, severity: Severity, message: &'static str, attributes: Attributes) {
         self.emitter.log(COMPONENT, severity, message, attributes, None, None);
     }
+}
+
+fn next_hop(transport: Transport, address: SocketAddr) -> Attributes {
+    vec![
+        ("transport".into(), transport.uri_token().into()),
+        ("net.peer".into(), Pii::new(address.to_string()).into()),
+    ]
 }
 
 /// A family without labels, resolved at once.
