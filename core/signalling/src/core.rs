@@ -183,6 +183,8 @@ pub struct Core {
     pub(crate) lookups: usize,
     pub(crate) dead: DeadPlaces,
     pub(crate) is_draining: bool,
+    /// When the message came that is looked at, by its edge's clock.
+    moment: Option<u64>,
     /// Set once the core is to stop: the latest time to do so.
     stop_at: Option<Instant>,
     /// Messages that wait behind the one that is looked at.
@@ -236,6 +238,7 @@ impl Core {
             lookups: 0,
             dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
             is_draining: false,
+            moment: None,
             stop_at: None,
             waiting: 0,
             load: load_sender,
@@ -324,6 +327,12 @@ impl Core {
             return (root.child(), Some(root.span_id));
         }
         (SpanContext { trace_id, span_id: SpanId::random(), sampled: true }, None)
+    }
+
+    /// When what happens now happened, in nanoseconds since the Unix epoch: when its message came to the edge, whatever
+    /// it waited for us. What lasts from message to message is measured by it, and bills are made from it.
+    pub(crate) fn moment(&self) -> u64 {
+        self.moment.unwrap_or_else(now_unix_nanos)
     }
 
     /// A hash that only this process can make: tags, branches and loop marks.

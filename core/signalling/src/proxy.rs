@@ -26,7 +26,7 @@ use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
 use crate::exchange::{Exchange, Failure};
 use crate::location::{Aor, Called, targets_of};
 use crate::received::Received;
-use crate::signals::{AttemptResult, CallCause, MethodName, ShedReason};
+use crate::signals::{AttemptResult, CallCause, MethodName, Scope, ShedReason};
 
 impl Core {
     /// A SIP message came from an edge.
@@ -85,7 +85,8 @@ impl Core {
         if request.method == MethodName::Invite && !request.is_in_dialog() {
             let fault = Some((Room::Core, Cause::Overload));
             let result = AttemptResult::Ineffective;
-            self.signals.attempt_ended(result, &request.region, fault, None, request.call_id());
+            let scope = Scope { region: &request.region };
+            self.signals.attempt_ended(result, scope, fault, None, request.call_id());
         }
         let retry_after = self.config.retry_after.as_secs().to_string();
         self.answer_plain(request, 503, &[(HeaderName::RetryAfter, &retry_after)]);

@@ -118,7 +118,11 @@ pub(crate) enum Then {
 impl Core {
     pub(super) fn on_event(&mut self, event: Event) {
         match event {
-            Event::Edge(EdgeEvent::Message(received)) => self.on_message(*received),
+            Event::Edge(EdgeEvent::Message(received)) => {
+                self.moment = Some(received.unix_nanos);
+                self.on_message(*received);
+                self.moment = None;
+            }
             Event::Edge(EdgeEvent::SendFailed { id, failure }) => self.on_send_failed(id, failure.into()),
             Event::Edge(EdgeEvent::FlowClosed { edge, flow }) => self.on_flow_closed(&edge, &flow),
             Event::Edge(EdgeEvent::Up { node, link, addresses, sender }) => {
