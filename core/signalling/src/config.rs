@@ -52,6 +52,8 @@ pub struct Config {
     /// What refused customers are told to wait.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
+    /// Of the REGISTER and OPTIONS exchanges that went well, one in so many leaves its messages and a span.
+    pub trace_one_in: u32,
 
     /// Calls at a time.
     pub calls_max: usize,
@@ -100,6 +102,7 @@ impl Config {
         require(self.expires_min >= Duration::from_secs(1), "expires_min", "must be at least 1s");
         let shortest_ring = Duration::from_secs(1);
         require(self.ring_timeout >= shortest_ring, "ring_timeout", "must be at least 1s; the RFC says 3min");
+        require(self.trace_one_in > 0, "trace_one_in", "must be more than 0; 1 keeps all");
         require(!self.relay_timeout.is_zero(), "relay_timeout", "must be more than 0s");
         require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
         for (key, bound) in [
@@ -139,6 +142,7 @@ impl Config {
             ring_timeout: Duration::from_secs(180),
             call_lifetime: Duration::from_secs(12 * 3600),
             retry_after: Duration::from_secs(5),
+            trace_one_in: 1,
             calls_max: 100,
             transactions_max: 1000,
             queue_messages_max: 256,

@@ -172,7 +172,7 @@ impl Worker {
             let due = self.pending_since.map(|since| since + self.config.commit_interval);
             tokio::select! {
                 biased;
-                () = sleep_until(due) => self.commit(),
+                () = sleep_until(due) => self.commit_all(),
                 request = self.requests.recv() => match request {
                     Some(Control::Flush(done)) => {
                         self.commit_all();
@@ -190,7 +190,9 @@ impl Worker {
                 },
                 _ = sampling.tick() => self.sample(),
                 _ = ticking.tick() => self.tick(),
-                count = self.records.recv_many(&mut taken, room) => {
+                // While a batch waits for company, nobody listens: to wake this thread for each record would cost the
+                // one that emits it more than all the rest.
+                count = self.records.recv_many(&mut taken, room), if due.is_none() => {
                     if count == 0 {
                         // Every emitter is gone, so nobody can ask for anything either.
                         self.finish();

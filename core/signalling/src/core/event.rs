@@ -142,15 +142,20 @@ impl Core {
 
     pub(super) fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done::Subscriber { id, purpose, found }) => match purpose {
-                Purpose::Register => self.on_registering_subscriber(id, found),
-                Purpose::Caller => self.on_calling_subscriber(id, found),
-                Purpose::Callee => self.on_called_subscriber(id, found),
-            },
+            Ok(Done::Subscriber { id, purpose, found }) => self.on_subscriber(id, purpose, found),
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // A store request that panicked; whoever waits for it is answered by its own timer.
             Err(_) => self.signals.store_failed("panicked"),
+        }
+    }
+
+    /// It is known what the store knows of a subscriber.
+    pub(crate) fn on_subscriber(&mut self, id: TransactionId, purpose: Purpose, found: Found) {
+        match purpose {
+            Purpose::Register => self.on_registering_subscriber(id, found),
+            Purpose::Caller => self.on_calling_subscriber(id, found),
+            Purpose::Callee => self.on_called_subscriber(id, found),
         }
     }
 

@@ -136,6 +136,13 @@ label_enum! {
     }
 }
 
+impl RegisterOutcome {
+    /// Whether the phone got what it came for, or is on its way to it.
+    pub(crate) fn is_good(self) -> bool {
+        matches!(self, Self::Bound | Self::Removed | Self::Fetched | Self::Challenged)
+    }
+}
+
 label_enum! {
     /// How an attempt to set up a call ended. RFC 6076 and E.425 ratios are sums of these:
     /// SER = answered / (all - redirected), SEER adds unavailable, busy and declined, ISA = ineffective / all,
