@@ -16,7 +16,7 @@ use belfry_mesh::{Mesh, Service};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
-use belfry_state::State;
+use belfry_state::{Lost, State};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
@@ -24,10 +24,12 @@ use tokio::time::Sleep;
 use crate::authority::Authority;
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
+use crate::dead::DeadPlaces;
 use crate::edges::{Edges, Way};
 use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
 use crate::relays::Relays;
+use crate::resolver::Resolver;
 use crate::signals::Signals;
 use crate::{edges, relays};
 
@@ -38,6 +40,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Events that are taken in one go: what a turn costs is shared by so many, and orders and timers wait no longer.
 const EVENTS_PER_TURN: usize = 64;
+
+/// A caller whose INVITE was lost with its core asks again for so long: Timer B of RFC 3261 section 17.1.1.2 and some.
+const LOST_CALLERS_PATIENCE: Duration = Duration::from_secs(40);
 
 /// What the core needs from the house.
 #[derive(Clone)]
@@ -160,6 +165,10 @@ pub struct Core {
     pub(crate) strangers: Strangers,
     pub(crate) authority: Authority,
     pub(crate) jobs: JoinSet<Done>,
+    pub(crate) resolver: Resolver,
+    /// Next hops that are being looked up.
+    pub(crate) lookups: usize,
+    pub(crate) dead: DeadPlaces,
     pub(crate) is_draining: bool,
     /// Set once the core is to stop: the latest time to do so.
     stop_at: Option<Instant>,
@@ -207,6 +216,9 @@ impl Core {
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             jobs: JoinSet::new(),
+            resolver: Resolver::new(&config),
+            lookups: 0,
+            dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
             is_draining: false,
             stop_at: None,
             waiting: 0,
@@ -221,7 +233,8 @@ impl Core {
 
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut control: mpsc::Receiver<Control>) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
-        self.close_lost_calls();
+        self.close_lost_calls(Lost::Answered);
+        self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
         let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep_until(now().into()));
         loop {
@@ -293,8 +306,10 @@ impl Core {
             self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         }
         self.expire_bindings(now_unix_nanos());
+        self.dead.forget_old(now());
         self.report_strangers();
-        self.signals.load_changed(self.calls.live_count(), self.transactions.len(), self.waiting);
+        let (calls, dead) = (self.calls.live_count(), self.dead.len());
+        self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);
     }
 
     /// A span in the trace of a Call-ID; below its call's root, when there is a call.

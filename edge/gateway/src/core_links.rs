@@ -10,6 +10,7 @@ use crate::cores::Core;
 use crate::edge::Edge;
 use crate::flows::{Datagram, Outgoing, Report};
 use crate::sip_connect;
+use crate::sip_connect::Peer;
 
 /// What is done in one go: datagrams among it leave together.
 const MESSAGES_PER_TURN: usize = 64;
@@ -46,12 +47,8 @@ async fn obey(edge: Arc<Edge>, core: Core, mut receiver: LinkReceiver<ToEdge>) {
             break;
         }
         for message in messages.drain(..) {
-            match message {
-                ToEdge::Close { flow } => edge.flows.close(&flow),
-                ToEdge::Send { id, target, bytes } => {
-                    datagrams.extend(send(&edge, &core, id, target, bytes));
-                }
-            }
+            let ToEdge::Send { id, target, bytes } = message;
+            datagrams.extend(send(&edge, &core, id, target, bytes));
         }
         edge.flows.send_datagrams(&mut datagrams);
     }
@@ -64,10 +61,13 @@ fn send(edge: &Arc<Edge>, core: &Core, id: u64, target: Target, bytes: Vec<u8>) 
     let outgoing = Outgoing { bytes, report: Some(report.clone()) };
     let outcome = match target {
         Target::Flow(token) => edge.flows.send(&token, outgoing),
-        Target::Address { transport, address } => match transport {
+        Target::Address { transport, address, name } => match transport {
             Transport::Udp => edge.flows.datagram_to(address, outgoing).map(Some),
-            Transport::Tcp | Transport::Tls => {
-                sip_connect::send(edge, transport, address, outgoing).map(|()| None)
+            Transport::Tcp => {
+                sip_connect::send(edge, Peer { transport, address, name: None }, outgoing).map(|()| None)
+            }
+            Transport::Tls => {
+                sip_connect::send(edge, Peer { transport, address, name }, outgoing).map(|()| None)
             }
             // A browser cannot be dialled: WebSocket clients connect to us (RFC 7118 section 1).
             Transport::Ws | Transport::Wss => Err(SendFailure::UnsupportedTransport),
