@@ -238,7 +238,7 @@ impl Core {
         let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep_until(now().into()));
         loop {
-            self.arm(alarm.as_mut());
+            self.set_alarm(alarm.as_mut());
             tokio::select! {
                 biased;
                 Some(order) = control.recv() => match order {
@@ -267,7 +267,7 @@ impl Core {
 
     /// Sets the alarm for the next timer. One that is set too early stays, because it costs less to wake up in vain now
     /// and then than to move it with every message.
-    fn arm(&self, alarm: Pin<&mut Sleep>) {
+    fn set_alarm(&self, alarm: Pin<&mut Sleep>) {
         let next = [self.timers.deadline(), self.transactions.deadline()].into_iter().flatten().min();
         let next = tokio::time::Instant::from_std(next.unwrap_or_else(|| now() + SWEEP_INTERVAL));
         if alarm.is_elapsed() || next < alarm.deadline() {
