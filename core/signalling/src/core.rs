@@ -7,6 +7,7 @@ mod routine;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,17 +18,19 @@ use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_n
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
 use belfry_state::{Lost, State};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Ban};
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
 use crate::dead::DeadPlaces;
 use crate::edges::{Edges, Way};
 use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
+use crate::keepalive::KeepAlive;
+use crate::location::Gruus;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
 use crate::signals::Signals;
@@ -137,6 +140,20 @@ impl CoreHandle {
         }
     }
 
+    /// Who is turned away for guessing passwords, longest first.
+    pub async fn bans(&self) -> Vec<Ban> {
+        let (answer, bans) = oneshot::channel();
+        let _ = self.control.send(Control::Bans(answer)).await;
+        bans.await.unwrap_or_default()
+    }
+
+    /// Forgives an address (IPv6: its /64) all its failures; whether it was banned.
+    pub async fn pardon(&self, source: IpAddr) -> bool {
+        let (answer, was_banned) = oneshot::channel();
+        let _ = self.control.send(Control::Pardon(source, answer)).await;
+        was_banned.await.unwrap_or(false)
+    }
+
     /// Stops at once, as a crash would: no call is ended, no record is written, nobody is told. For demonstrations and
     /// drills.
     pub async fn kill(&self) {
@@ -164,6 +181,10 @@ pub struct Core {
     pub(crate) calls: Calls,
     pub(crate) strangers: Strangers,
     pub(crate) authority: Authority,
+    /// Refusals of wrong credentials that wait.
+    pub(crate) denials_waiting: usize,
+    pub(crate) gruus: Gruus,
+    pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
     pub(crate) resolver: Resolver,
     /// Next hops that are being looked up.
@@ -196,7 +217,8 @@ impl Core {
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
         let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
-        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key };
+        let limits = config.message.limits();
+        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key, limits };
         let mut doors = JoinSet::new();
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
@@ -204,6 +226,7 @@ impl Core {
             signals,
             calls: Calls::new(deps.state.books().clone()),
             state: deps.state,
+            gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
             faults: deps.faults,
             transactions: TransactionLayer::new(Timers::RFC3261, config.transactions_max, now),
@@ -215,6 +238,8 @@ impl Core {
             routine: HashSet::new(),
             strangers: Strangers::default(),
             authority: Authority::new(&config),
+            denials_waiting: 0,
+            keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
             resolver: Resolver::new(&config),
             lookups: 0,
@@ -245,6 +270,9 @@ impl Core {
                     Control::Drain => self.begin_drain(),
                     Control::Stop => self.begin_stop(),
                     Control::Kill => return,
+                    // Whoever asked may be gone.
+                    Control::Bans(answer) => drop(answer.send(self.bans())),
+                    Control::Pardon(source, answer) => drop(answer.send(self.pardon(source))),
                 },
                 () = alarm.as_mut() => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
@@ -307,6 +335,9 @@ impl Core {
         }
         self.expire_bindings(now_unix_nanos());
         self.dead.forget_old(now());
+        self.authority.guard.expire(now());
+        self.signals.customers.bans_changed(self.authority.guard.bans_count());
+        self.keep_alive();
         self.report_strangers();
         let (calls, dead) = (self.calls.live_count(), self.dead.len());
         self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);

@@ -181,6 +181,7 @@ pub(crate) struct Reader {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) signals: Signals,
     pub(crate) trace_key: TraceKey,
+    pub(crate) limits: Limits,
 }
 
 /// Takes links as edges connect, each in a task of its own that ends with the link.
@@ -231,7 +232,7 @@ impl Reader {
             FromEdge::SendFailed { id, failure } => Some(EdgeEvent::SendFailed { id, failure }),
             FromEdge::Message(inbound) => {
                 let source = *inbound.source.reveal();
-                let read = Received::read(Arc::clone(node), inbound, &Limits::default(), &self.trace_key);
+                let read = Received::read(Arc::clone(node), inbound, &self.limits, &self.trace_key);
                 read.map(|received| EdgeEvent::Message(Box::new(received)))
                     .inspect_err(|fault| self.signals.message_malformed(fault.reason(), source))
                     .ok()

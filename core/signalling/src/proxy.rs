@@ -24,7 +24,7 @@ use crate::answers::ALLOW;
 use crate::authority::{Authority, Judgement, Side};
 use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
 use crate::exchange::{Exchange, Failure};
-use crate::location::{Aor, targets_of};
+use crate::location::{Aor, Called, targets_of};
 use crate::received::Received;
 use crate::signals::{AttemptResult, CallCause, MethodName, ShedReason};
 
@@ -41,6 +41,9 @@ impl Core {
             if let Some(status) = fault.status() {
                 self.refuse_malformed(&request, status);
             }
+            return;
+        }
+        if self.is_turned_away(&request) {
             return;
         }
         let key = server_key(&request);
@@ -175,7 +178,7 @@ impl Core {
                 &[
                     (HeaderName::Allow, ALLOW),
                     (HeaderName::Accept, "application/sdp"),
-                    (HeaderName::Supported, "path, outbound"),
+                    (HeaderName::Supported, "path, outbound, gruu"),
                 ],
             ),
             MethodName::Invite => self.fail(id, Failure::plain(404, CallCause::UnknownCustomer)),
@@ -186,6 +189,13 @@ impl Core {
     fn authenticate(&mut self, id: TransactionId, request: &Received) {
         let realm = self.realm_of_caller(request);
         match Authority::credentials(&request.message, Side::Proxy, &realm) {
+            Ok(Some(credentials)) if self.is_user_banned(request, &credentials.username, &realm) => {
+                self.signals.customers.request_banned();
+                self.fail(id, Failure::plain(403, CallCause::Denied));
+            }
+            Ok(Some(credentials)) if !self.is_meant(&credentials, request) => {
+                self.fail(id, Failure::plain(400, CallCause::Denied));
+            }
             Ok(Some(credentials)) => {
                 let user = credentials.username.into_owned();
                 self.look_up(id, Purpose::Caller, user, realm);
@@ -251,8 +261,15 @@ impl Core {
         let is_own = is_hidden || claimed.and_then(|uri| self.aor_of(&uri)).as_ref() == Some(&caller);
         match judgement {
             Judgement::Stale => self.challenge(id, &realm, true),
-            Judgement::Granted if is_own => self.on_authenticated(id, &request, &caller),
-            Judgement::Granted | Judgement::Denied => self.fail(id, Failure::plain(403, CallCause::Denied)),
+            Judgement::Granted => {
+                self.credentials_were_right(&request, &caller.user, &realm);
+                if is_own {
+                    self.on_authenticated(id, &request, &caller);
+                } else {
+                    self.fail(id, Failure::plain(403, CallCause::Denied));
+                }
+            }
+            Judgement::Denied => self.deny(id, &request, &caller.user, &realm),
         }
     }
 
@@ -261,17 +278,19 @@ impl Core {
         if self.is_cancelled(id) {
             return;
         }
-        let called = request.message.uri().and_then(|uri| self.aor_of(&uri));
+        let now = now_unix_nanos();
+        let found = request.message.uri().and_then(|uri| self.called_of(&uri, now));
+        let called = found.as_ref().map(|called| called.aor.clone());
         if request.method == MethodName::Invite && !self.open_call(id, request, Some(caller), called.as_ref())
         {
             // The same call came twice by different ways (RFC 3261 section 8.2.2.2).
             return self.fail(id, Failure::plain(482, CallCause::Rejected));
         }
-        let Some(aor) = called else {
+        let Some(Called { aor, instance }) = found else {
             return self.fail(id, Failure::plain(404, CallCause::UnknownCustomer));
         };
-        let bindings = self.bindings_of(&aor, now_unix_nanos());
-        let targets = targets_of(&bindings, self.config.fork_ring_timeout);
+        let devices = self.devices_of(&Called { aor: aor.clone(), instance }, now);
+        let targets = targets_of(&devices, self.config.fork_ring_timeout);
         if targets.is_empty() {
             return self.look_up(id, Purpose::Callee, aor.user, aor.domain);
         }
