@@ -6,6 +6,11 @@ use belfry::cli::{BillingCommand, Cli, Command, PromqlCommand, RecordsCommand, S
 use belfry::{billing, commands, demo, promql, records, run};
 use clap::Parser;
 
+/// Messages are allocated by one thread and freed by another, all day long: glibc's allocator locks and consolidates
+/// for that, this one does not.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {

@@ -99,7 +99,11 @@ impl Core {
             if let Some((_, timer)) = exchange.forward.as_mut().and_then(|forward| forward.alarm.take()) {
                 self.timers.stop(timer);
             }
-            self.exchange_ended(&exchange, status, fault, cause);
+            let request = Arc::clone(&exchange.request);
+            // A REGISTER was judged by the registrar.
+            let is_good = request.method == MethodName::Register || (status == 200 && fault.is_none());
+            let is_told = self.is_told(id, &request, is_good);
+            self.exchange_ended(&exchange, status, fault, cause, is_told);
             if let Some(epoch) = exchange.ended_call {
                 match self.hold_for_record(epoch, id, status, bytes) {
                     Some(given_back) => bytes = given_back,
@@ -118,10 +122,11 @@ impl Core {
         status: u16,
         fault: Option<(Room, Cause)>,
         cause: Option<CallCause>,
+        is_told: bool,
     ) {
         let request = &exchange.request;
         // A REGISTER has its own span and judgement.
-        if request.method != MethodName::Register {
+        if is_told && request.method != MethodName::Register {
             let ended = Ended {
                 context: exchange.span,
                 parent: exchange.parent,

@@ -48,7 +48,6 @@ pub(crate) struct Call {
     pub(crate) book: Book,
     /// The call's root span.
     pub(crate) root: SpanContext,
-    pub(crate) began: Instant,
     pub(crate) start_unix_nanos: u64,
     pub(crate) answer_unix_nanos: Option<u64>,
     pub(crate) end_unix_nanos: u64,
@@ -244,7 +243,6 @@ impl Calls {
             epoch: self.last_epoch,
             book: self.books.open_call(),
             root: chain.root,
-            began: chain.began,
             start_unix_nanos: chain.start_unix_nanos,
             answer_unix_nanos: None,
             end_unix_nanos: 0,

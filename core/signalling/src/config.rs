@@ -73,6 +73,8 @@ pub struct Config {
     /// What refused customers are told to wait.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
+    /// Of the REGISTER and OPTIONS exchanges that went well, one in so many leaves its messages and a span.
+    pub trace_one_in: u32,
 
     /// DNS servers for next hops; without any, those of the host.
     pub dns_servers: Vec<SocketAddr>,
@@ -213,6 +215,7 @@ impl Config {
         require(self.expires_min >= Duration::from_secs(1), "expires_min", "must be at least 1s");
         let shortest_ring = Duration::from_secs(1);
         require(self.ring_timeout >= shortest_ring, "ring_timeout", "must be at least 1s; the RFC says 3min");
+        require(self.trace_one_in > 0, "trace_one_in", "must be more than 0; 1 keeps all");
         let shortest_turn = Duration::from_secs(1);
         require(self.fork_ring_timeout >= shortest_turn, "fork_ring_timeout", "must be at least 1s");
         require(!self.relay_timeout.is_zero(), "relay_timeout", "must be more than 0s");
@@ -293,6 +296,7 @@ impl Config {
             fork_branches_max: 16,
             call_lifetime: Duration::from_secs(12 * 3600),
             retry_after: Duration::from_secs(5),
+            trace_one_in: 1,
             dns_servers: Vec::new(),
             dns_timeout: Duration::from_secs(1),
             dns_cache_max: 64,

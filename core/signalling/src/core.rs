@@ -3,10 +3,12 @@
 
 mod event;
 mod outputs;
+mod routine;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
 use belfry_state::{Lost, State};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 
 use crate::authority::{Authority, Ban};
 use crate::calls::{Calls, Strangers};
@@ -37,6 +40,9 @@ pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
 
 /// How often the core looks after what no event reminds it of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Events that are taken in one go: what a turn costs is shared by so many, and orders and timers wait no longer.
+const EVENTS_PER_TURN: usize = 64;
 
 /// A caller whose INVITE was lost with its core asks again for so long: Timer B of RFC 3261 section 17.1.1.2 and some.
 const LOST_CALLERS_PATIENCE: Duration = Duration::from_secs(40);
@@ -170,6 +176,8 @@ pub struct Core {
     pub(crate) relays: Relays<Then>,
     pub(crate) exchanges: HashMap<TransactionId, Exchange>,
     pub(crate) branches: HashMap<TransactionId, Branch>,
+    /// Exchanges that leave no messages and no span unless they end badly; forgotten with their transactions.
+    routine: HashSet<TransactionId>,
     pub(crate) calls: Calls,
     pub(crate) strangers: Strangers,
     pub(crate) authority: Authority,
@@ -229,6 +237,7 @@ impl Core {
             relays: Relays::new(),
             exchanges: HashMap::new(),
             branches: HashMap::new(),
+            routine: HashSet::new(),
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             denials_waiting: 0,
@@ -254,9 +263,10 @@ impl Core {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         self.close_lost_calls(Lost::Answered);
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
+        let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
+        let mut alarm = pin!(tokio::time::sleep_until(now().into()));
         loop {
-            let deadline = [self.timers.deadline(), self.transactions.deadline()].into_iter().flatten().min();
-            let sleep = tokio::time::sleep_until(deadline.unwrap_or_else(now).into());
+            self.set_alarm(alarm.as_mut());
             tokio::select! {
                 biased;
                 Some(order) = control.recv() => match order {
@@ -267,24 +277,39 @@ impl Core {
                     Control::Bans(answer) => drop(answer.send(self.bans())),
                     Control::Pardon(source, answer) => drop(answer.send(self.pardon(source))),
                 },
-                () = sleep => {}
+                () = alarm.as_mut() => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
-                event = events.recv() => match event {
-                    Some(event) => {
-                        self.waiting = events.len();
-                        self.on_event(event);
-                    }
-                    None => return,
-                },
+                count = events.recv_many(&mut batch, EVENTS_PER_TURN) => if count == 0 { return },
+            }
+            self.waiting = events.len() + batch.len();
+            for event in batch.drain(..) {
+                self.waiting -= 1;
+                self.on_event(event);
+                self.finish_step();
             }
             self.on_time();
-            self.calls.note_changes(self.signals.node());
-            self.drain_outputs();
+            self.finish_step();
             self.publish_load();
             if self.stop_at.is_some_and(|at| self.calls.len() == 0 || at <= now()) {
                 return;
             }
         }
+    }
+
+    /// Sets the alarm for the next timer. One that is set too early stays, because it costs less to wake up in vain now
+    /// and then than to move it with every message.
+    fn set_alarm(&self, alarm: Pin<&mut Sleep>) {
+        let next = [self.timers.deadline(), self.transactions.deadline()].into_iter().flatten().min();
+        let next = tokio::time::Instant::from_std(next.unwrap_or_else(|| now() + SWEEP_INTERVAL));
+        if alarm.is_elapsed() || next < alarm.deadline() {
+            alarm.reset(next);
+        }
+    }
+
+    /// Lets the world know what one event led to, once the books have it.
+    fn finish_step(&mut self) {
+        self.calls.note_changes(self.signals.node());
+        self.drain_outputs();
     }
 
     fn begin_drain(&mut self) {

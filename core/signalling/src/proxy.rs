@@ -55,7 +55,10 @@ impl Core {
         let is_reliable = request.transport.is_reliable();
         let way = self.way_back(&request);
         let outcome = self.transactions.on_request(key, way, is_reliable, now());
-        self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_)));
+        match outcome {
+            OnRequest::New(id) if self.may_be_routine(&request) => self.routine_began(id, &request),
+            _ => self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_))),
+        }
         match outcome {
             OnRequest::New(id) => self.on_new_request(id, request),
             OnRequest::Repeated(_) | OnRequest::Acknowledged(_) => {}
@@ -211,8 +214,13 @@ impl Core {
         self.answer(id, Side::Proxy.status(), &extra);
     }
 
-    /// Asks the store for a subscriber; the answer comes back as an event.
+    /// Asks the store for a subscriber; the answer comes back as an event, or at once when it is remembered.
     pub(crate) fn look_up(&mut self, id: TransactionId, purpose: Purpose, user: String, domain: String) {
+        let key = (user, domain);
+        if let Some(remembered) = self.state.remembered_subscriber(&key) {
+            return self.on_subscriber(id, purpose, Ok(remembered));
+        }
+        let (user, domain) = key;
         if self.jobs.len() >= self.config.store_requests_max {
             self.signals.request_shed(ShedReason::Queue);
             if purpose == Purpose::Register {
@@ -348,7 +356,7 @@ impl Core {
     }
 
     /// Whether a request is for the domain itself and not for one of its customers.
-    fn is_for_us(&self, message: &OwnedMessage) -> bool {
+    pub(crate) fn is_for_us(&self, message: &OwnedMessage) -> bool {
         message
             .uri()
             .is_some_and(|uri| uri.is_sip() && uri.user().is_none() && self.domain_of(&uri).is_some())

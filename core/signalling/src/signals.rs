@@ -218,14 +218,18 @@ impl Signals {
     }
 
     /// A SIP message came or went.
-    pub(crate) fn message_passed(&self, passing: Passing<'_>) {
-        match passing.status {
-            None => self.requests.inc((passing.method, passing.way)),
-            Some(status) => self.responses.inc((passing.method, StatusClass::of(status), passing.way)),
+    pub(crate) fn message_counted(&self, method: MethodName, status: Option<u16>, way: Way, is_repeat: bool) {
+        match status {
+            None => self.requests.inc((method, way)),
+            Some(status) => self.responses.inc((method, StatusClass::of(status), way)),
         }
-        if passing.is_repeat {
-            self.retransmissions.inc((passing.way,));
+        if is_repeat {
+            self.retransmissions.inc((way,));
         }
+    }
+
+    /// What a SIP message said; it is counted apart, because not every routine one is told.
+    pub(crate) fn message_told(&self, passing: Passing<'_>) {
         let summary = match passing.status {
             None => passing.method.wire().into(),
             Some(status) => status.to_string().into(),
@@ -296,6 +300,7 @@ impl Signals {
         outcome: RegisterOutcome,
         region: &Region,
         fault: Option<(Room, Cause)>,
+        is_told: bool,
     ) {
         self.registrations.inc((outcome, region.clone()));
         let seconds = seconds_since(ended.start_unix_nanos);
@@ -305,6 +310,9 @@ impl Signals {
         // A challenge is half of an exchange: the journey is judged by its second half.
         if outcome != RegisterOutcome::Challenged {
             self.judge(Journey::Register, region, fault, ended.call_id);
+        }
+        if !is_told {
+            return;
         }
         let attributes: Attributes = vec![
             ("outcome".into(), outcome.as_str().into()),

@@ -10,3 +10,4 @@ mod kpis;
 mod registering;
 mod resolving;
 mod restarting;
+mod telling;

@@ -36,6 +36,7 @@ pub struct State {
     signals: Signals,
 }
 
+/// The user part and the domain of an address of record.
 type UserAndDomain = (String, String);
 
 /// What was read and when.
@@ -116,6 +117,15 @@ impl State {
         writer.await.map_err(|_| Error::Closed)?;
         readers.close().await;
         Ok(())
+    }
+
+    /// What is remembered of the subscriber with this user part and domain; `None` when the database must be asked
+    /// ([`State::subscriber`]).
+    #[must_use]
+    pub fn remembered_subscriber(&self, key: &(String, String)) -> Option<Option<Arc<Subscriber>>> {
+        let remembered = self.subscribers.get(key)?;
+        self.signals.subscriber_remembered();
+        Some(remembered)
     }
 
     /// The subscriber with this user part and domain.

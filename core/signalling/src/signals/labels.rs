@@ -136,6 +136,13 @@ label_enum! {
     }
 }
 
+impl RegisterOutcome {
+    /// Whether the phone got what it came for, or is on its way to it.
+    pub(crate) fn is_good(self) -> bool {
+        matches!(self, Self::Bound | Self::Removed | Self::Fetched | Self::Challenged)
+    }
+}
+
 label_enum! {
     /// Why a binding was removed before it ran out.
     pub(crate) enum BindingLoss("reason") {
