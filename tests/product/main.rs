@@ -5,7 +5,9 @@
 mod binary;
 mod crash;
 mod demo;
+mod doors;
 mod promql;
 mod real_clients;
+mod records;
 mod rooms_apart;
 mod running;

@@ -9,7 +9,8 @@ use belfry_sip_proto::{HeaderName, Uri};
 use belfry_state::KeepAlive as Turn;
 
 use crate::core::Core;
-use crate::exchange::Destination;
+use crate::edges::Hop;
+use crate::exchange::{Destination, Reach};
 use crate::location::destination_of;
 use crate::received::Received;
 use crate::signals::{BindingLoss, KeepAliveStep};
@@ -43,8 +44,7 @@ impl Core {
         self.bindings_lost(BindingLoss::Unanswered, &round.lost);
         let mut sent = 0;
         for turn in &round.due {
-            if let Some((destination, bytes)) = self.options_to(turn) {
-                let hop = &destination.hop;
+            if let Some((hop, bytes)) = self.options_to(turn) {
                 // What does not leave goes unanswered, and that is counted in the binding.
                 sent += usize::from(self.edges.send(&hop.edge, hop.target.clone(), 0, bytes).is_ok());
             }
@@ -66,12 +66,14 @@ impl Core {
         true
     }
 
-    fn options_to(&mut self, turn: &Turn) -> Option<(Destination, Vec<u8>)> {
-        let destination = destination_of(&turn.binding)?;
-        let address = self.edges.address(&destination.hop.edge, destination.hop.transport)?;
+    fn options_to(&mut self, turn: &Turn) -> Option<(Hop, Vec<u8>)> {
+        let Destination { reach: Reach::Flow(hop), path, .. } = destination_of(&turn.binding)? else {
+            return None;
+        };
+        let address = self.edges.address(&hop.edge, hop.transport)?;
         let contact = turn.binding.contact.reveal();
         let user = Uri::parse(contact)?.user()?.to_owned();
-        let transport = destination.hop.transport.via_token();
+        let transport = hop.transport.via_token();
         let (host, port, slot) = (&address.host, address.port, turn.slot);
         let seal = self.seal_of(slot);
         let domain = self.config.domains.first()?;
@@ -86,9 +88,8 @@ impl Core {
             .header(HeaderName::To, &format!("<sip:{user}@{domain}>"))
             .header(HeaderName::CallId, &format!("alive-{slot:08x}{seal}"))
             .header(HeaderName::CSeq, &format!("{} OPTIONS", self.keepalive.sent));
-        let writer =
-            destination.path.iter().fold(writer, |writer, path| writer.header(HeaderName::Route, path));
-        Some((destination, writer.finish()))
+        let writer = path.iter().fold(writer, |writer, path| writer.header(HeaderName::Route, path));
+        Some((hop, writer.finish()))
     }
 
     /// What only this process can write beside a slot's number.

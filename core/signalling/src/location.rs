@@ -4,13 +4,15 @@
 mod gruu;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use belfry_sip_proto::forking::Group;
 use belfry_sip_proto::{Uri, escape_user};
 use belfry_state::{Binding, Error, Expired};
 
 use crate::core::Core;
 use crate::edges::Hop;
-use crate::exchange::Destination;
+use crate::exchange::{Destination, NextHop, TargetSet};
 use crate::handle::{FlowToken, Target, Transport};
 use crate::signals::BindingLoss;
 
@@ -45,11 +47,19 @@ pub(crate) struct Called {
 }
 
 /// One device of a customer. Its flows are alternatives: the next is tried when the one before is broken (430, or it
-/// does not leave the edge), and never beside it, or the device would ring twice (RFC 5626 section 7).
+/// does not leave the edge), and never beside it, or the device would ring twice.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Device {
+struct Device {
     /// At least one, the one that was refreshed last first.
-    pub(crate) flows: Vec<Arc<Binding>>,
+    flows: Vec<Arc<Binding>>,
+}
+
+impl Device {
+    fn destination(&self) -> Option<Destination> {
+        let mut flows = self.flows.iter().filter_map(|binding| destination_of(binding));
+        let first = flows.next()?;
+        Some(Destination { alternates: flows.collect(), ..first })
+    }
 }
 
 impl Core {
@@ -70,15 +80,13 @@ impl Core {
         is_live.then(|| Called { aor, instance: Some(temporary.instance().to_owned()) })
     }
 
-    /// Where a request may go: groups of devices, the most wanted group first. The devices of a group have the same q
-    /// value and are tried at the same time (RFC 3261 section 16.6); the flows of a device never are. Empty when
-    /// nobody is registered.
-    pub(crate) fn devices_of(&self, called: &Called, now_unix_nanos: u64) -> Vec<Vec<Device>> {
+    /// The bindings of whom a Request-URI means, most wanted first; none when nobody is registered.
+    pub(crate) fn bindings_called(&self, called: &Called, now_unix_nanos: u64) -> Vec<Arc<Binding>> {
         let mut bindings = self.bindings_of(&called.aor, now_unix_nanos);
         if let Some(instance) = &called.instance {
             bindings.retain(|binding| gruu::is_instance(binding, instance));
         }
-        group(bindings)
+        bindings
     }
 
     /// The contact of the device that a GRUU names, for a request of a dialog that goes to this hop: the peer writes the
@@ -88,12 +96,12 @@ impl Core {
             return None;
         }
         let called = self.called_of(uri, now_unix_nanos)?;
-        let devices = self.devices_of(&called, now_unix_nanos);
-        let flows: Vec<&Arc<Binding>> = devices.iter().flatten().flat_map(|device| &device.flows).collect();
-        let is_there = |binding: &&&Arc<Binding>| {
-            destination_of(binding).is_some_and(|known| known.hop.target == hop.target)
+        let bindings = self.bindings_called(&called, now_unix_nanos);
+        let is_there = |binding: &&Arc<Binding>| match (&hop.target, &binding.flow) {
+            (Target::Flow(token), Some(flow)) => *flow == flow_key(&hop.edge, token),
+            _ => false,
         };
-        let binding = flows.iter().find(is_there).or(flows.first())?;
+        let binding = bindings.iter().find(is_there).or(bindings.first())?;
         Some(binding.contact.reveal().clone())
     }
 
@@ -131,20 +139,20 @@ impl Core {
 
 /// Sorts bindings, the most wanted and youngest first, into groups of devices. A device is an instance with its
 /// flows; a binding without an instance is a device of its own. A device stands where its most wanted flow stands.
-fn group(bindings: Vec<Arc<Binding>>) -> Vec<Vec<Device>> {
+fn group(bindings: &[Arc<Binding>]) -> Vec<Vec<Device>> {
     let mut groups: Vec<(u16, Vec<Device>)> = Vec::new();
     for binding in bindings {
         let is_same = |device: &Device| {
             let known = device.flows.first().and_then(|known| known.instance.as_deref());
-            known.is_some_and(|known| gruu::is_instance(&binding, known))
+            known.is_some_and(|known| gruu::is_instance(binding, known))
         };
         let device = groups.iter_mut().flat_map(|(_, devices)| devices).find(|device| is_same(device));
         if let Some(device) = device {
-            device.flows.push(binding);
+            device.flows.push(Arc::clone(binding));
             continue;
         }
         let q = binding.q_thousandths;
-        let device = Device { flows: vec![binding] };
+        let device = Device { flows: vec![Arc::clone(binding)] };
         match groups.last_mut() {
             Some((last, devices)) if *last == q => devices.push(device),
             _ => groups.push((q, vec![device])),
@@ -158,16 +166,34 @@ fn group(bindings: Vec<Arc<Binding>>) -> Vec<Vec<Device>> {
     groups.into_iter().map(|(_, devices)| devices).collect()
 }
 
-/// How to reach a binding; `None` when it was not registered over a flow.
+/// How to reach a binding: over the flow that it was registered on. One that nobody registered, as an operator may put
+/// there for a device at a fixed address, is reached where its path or its contact says.
 pub(crate) fn destination_of(binding: &Binding) -> Option<Destination> {
-    let (edge, token) = binding.flow.as_deref()?.split_once('/')?;
+    let Some(flow) = binding.flow.as_deref() else {
+        let contact = || NextHop::of_uri(&Uri::parse(binding.contact.reveal())?);
+        let next_hop = binding.path.first().map_or_else(contact, |route| NextHop::of_route(route))?;
+        let uri = Some(binding.contact.reveal().clone());
+        return Some(Destination { uri, path: binding.path.clone(), ..Destination::next_hop(next_hop) });
+    };
+    let (edge, token) = flow.split_once('/')?;
     let hop = Hop {
         edge: edge.into(),
         target: Target::Flow(FlowToken(token.to_owned())),
         transport: Transport::from_uri_token(&binding.transport),
         peer: Some(*binding.source.reveal()),
     };
-    Some(Destination { hop, uri: Some(binding.contact.reveal().clone()), path: binding.path.clone() })
+    let uri = Some(binding.contact.reveal().clone());
+    Some(Destination { uri, path: binding.path.clone(), ..Destination::flow(hop) })
+}
+
+/// Whom a request for these bindings, the most wanted and youngest first, goes to: the devices of one q value at once,
+/// most wanted first (RFC 3261 section 16.6). Of the flows of one device one after another is tried, the one that was
+/// refreshed last first (RFC 5626 section 5.3).
+pub(crate) fn targets_of(bindings: &[Arc<Binding>], patience: Duration) -> TargetSet {
+    let targets = |devices: Vec<Device>| devices.iter().filter_map(Device::destination).collect();
+    let groups = group(bindings).into_iter().map(targets);
+    let groups = groups.map(|targets| Group { patience: Some(patience), ..Group::new(targets) });
+    groups.filter(|group| !group.targets.is_empty()).collect()
 }
 
 /// Whether the store refused for want of room and not for trouble of its own.
