@@ -32,9 +32,9 @@ label_enum! {
 label_enum! {
     /// Why a binding was refused.
     enum Refusal("reason") {
-        BindingsFull = "bindings_full",
-        AddressFull = "address_full",
-        JournalFull = "journal_full",
+        Bindings = "bindings_full",
+        Address = "address_full",
+        Journal = "journal_full",
     }
 }
 
@@ -277,9 +277,9 @@ impl Signals {
 
     pub(crate) fn binding_refused(&self, error: &Error) {
         let refusal = match error {
-            Error::AddressFull => Refusal::AddressFull,
-            Error::QueueFull => Refusal::JournalFull,
-            _ => Refusal::BindingsFull,
+            Error::AddressFull => Refusal::Address,
+            Error::QueueFull => Refusal::Journal,
+            _ => Refusal::Bindings,
         };
         self.refused.inc((refusal,));
     }
