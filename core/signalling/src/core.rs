@@ -309,10 +309,10 @@ impl Core {
             self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         }
         self.expire_bindings(now_unix_nanos());
+        self.dead.forget_old(now());
         self.authority.guard.expire(now());
         self.signals.customers.bans_changed(self.authority.guard.bans_count());
         self.keep_alive();
-        self.dead.forget_old(now());
         self.report_strangers();
         let (calls, dead) = (self.calls.live_count(), self.dead.len());
         self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);

@@ -10,7 +10,7 @@ use belfry_state::KeepAlive as Turn;
 
 use crate::core::Core;
 use crate::edges::Hop;
-use crate::exchange::{Destination, Reach};
+use crate::exchange::Reach;
 use crate::location::destination_of;
 use crate::received::Received;
 use crate::signals::{BindingLoss, KeepAliveStep};
@@ -67,9 +67,9 @@ impl Core {
     }
 
     fn options_to(&mut self, turn: &Turn) -> Option<(Hop, Vec<u8>)> {
-        let Destination { reach: Reach::Flow(hop), path, .. } = destination_of(&turn.binding)? else {
-            return None;
-        };
+        let destination = destination_of(&turn.binding)?;
+        // A binding that nobody registered has no NAT of ours to keep open.
+        let Reach::Flow(hop) = destination.reach else { return None };
         let address = self.edges.address(&hop.edge, hop.transport)?;
         let contact = turn.binding.contact.reveal();
         let user = Uri::parse(contact)?.user()?.to_owned();
@@ -88,7 +88,8 @@ impl Core {
             .header(HeaderName::To, &format!("<sip:{user}@{domain}>"))
             .header(HeaderName::CallId, &format!("alive-{slot:08x}{seal}"))
             .header(HeaderName::CSeq, &format!("{} OPTIONS", self.keepalive.sent));
-        let writer = path.iter().fold(writer, |writer, path| writer.header(HeaderName::Route, path));
+        let writer =
+            destination.path.iter().fold(writer, |writer, path| writer.header(HeaderName::Route, path));
         Some((hop, writer.finish()))
     }
 

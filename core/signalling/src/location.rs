@@ -47,14 +47,15 @@ pub(crate) struct Called {
 }
 
 /// One device of a customer. Its flows are alternatives: the next is tried when the one before is broken (430, or it
-/// does not leave the edge), and never beside it, or the device would ring twice.
+/// does not leave the edge), and never beside it, or the device would ring twice (RFC 5626 section 7).
 #[derive(Clone, Debug, PartialEq)]
-struct Device {
+pub(crate) struct Device {
     /// At least one, the one that was refreshed last first.
-    flows: Vec<Arc<Binding>>,
+    pub(crate) flows: Vec<Arc<Binding>>,
 }
 
 impl Device {
+    /// How to reach it: by its first flow, and by the others when that is broken.
     fn destination(&self) -> Option<Destination> {
         let mut flows = self.flows.iter().filter_map(|binding| destination_of(binding));
         let first = flows.next()?;
@@ -80,13 +81,15 @@ impl Core {
         is_live.then(|| Called { aor, instance: Some(temporary.instance().to_owned()) })
     }
 
-    /// The bindings of whom a Request-URI means, most wanted first; none when nobody is registered.
-    pub(crate) fn bindings_called(&self, called: &Called, now_unix_nanos: u64) -> Vec<Arc<Binding>> {
+    /// Where a request may go: groups of devices, the most wanted group first. The devices of a group have the same q
+    /// value and are tried at the same time (RFC 3261 section 16.6); the flows of a device never are. Empty when
+    /// nobody is registered.
+    pub(crate) fn devices_of(&self, called: &Called, now_unix_nanos: u64) -> Vec<Vec<Device>> {
         let mut bindings = self.bindings_of(&called.aor, now_unix_nanos);
         if let Some(instance) = &called.instance {
             bindings.retain(|binding| gruu::is_instance(binding, instance));
         }
-        bindings
+        group(bindings)
     }
 
     /// The contact of the device that a GRUU names, for a request of a dialog that goes to this hop: the peer writes the
@@ -96,12 +99,11 @@ impl Core {
             return None;
         }
         let called = self.called_of(uri, now_unix_nanos)?;
-        let bindings = self.bindings_called(&called, now_unix_nanos);
-        let is_there = |binding: &&Arc<Binding>| match (&hop.target, &binding.flow) {
-            (Target::Flow(token), Some(flow)) => *flow == flow_key(&hop.edge, token),
-            _ => false,
-        };
-        let binding = bindings.iter().find(is_there).or(bindings.first())?;
+        let devices = self.devices_of(&called, now_unix_nanos);
+        let flows: Vec<&Arc<Binding>> = devices.iter().flatten().flat_map(|device| &device.flows).collect();
+        let is_there =
+            |binding: &&&Arc<Binding>| destination_of(binding).is_some_and(|known| known.is_over(hop));
+        let binding = flows.iter().find(is_there).or(flows.first())?;
         Some(binding.contact.reveal().clone())
     }
 
@@ -139,20 +141,20 @@ impl Core {
 
 /// Sorts bindings, the most wanted and youngest first, into groups of devices. A device is an instance with its
 /// flows; a binding without an instance is a device of its own. A device stands where its most wanted flow stands.
-fn group(bindings: &[Arc<Binding>]) -> Vec<Vec<Device>> {
+fn group(bindings: Vec<Arc<Binding>>) -> Vec<Vec<Device>> {
     let mut groups: Vec<(u16, Vec<Device>)> = Vec::new();
     for binding in bindings {
         let is_same = |device: &Device| {
             let known = device.flows.first().and_then(|known| known.instance.as_deref());
-            known.is_some_and(|known| gruu::is_instance(binding, known))
+            known.is_some_and(|known| gruu::is_instance(&binding, known))
         };
         let device = groups.iter_mut().flat_map(|(_, devices)| devices).find(|device| is_same(device));
         if let Some(device) = device {
-            device.flows.push(Arc::clone(binding));
+            device.flows.push(binding);
             continue;
         }
         let q = binding.q_thousandths;
-        let device = Device { flows: vec![Arc::clone(binding)] };
+        let device = Device { flows: vec![binding] };
         match groups.last_mut() {
             Some((last, devices)) if *last == q => devices.push(device),
             _ => groups.push((q, vec![device])),
@@ -186,13 +188,11 @@ pub(crate) fn destination_of(binding: &Binding) -> Option<Destination> {
     Some(Destination { uri, path: binding.path.clone(), ..Destination::flow(hop) })
 }
 
-/// Whom a request for these bindings, the most wanted and youngest first, goes to: the devices of one q value at once,
-/// most wanted first (RFC 3261 section 16.6). Of the flows of one device one after another is tried, the one that was
-/// refreshed last first (RFC 5626 section 5.3).
-pub(crate) fn targets_of(bindings: &[Arc<Binding>], patience: Duration) -> TargetSet {
-    let targets = |devices: Vec<Device>| devices.iter().filter_map(Device::destination).collect();
-    let groups = group(bindings).into_iter().map(targets);
-    let groups = groups.map(|targets| Group { patience: Some(patience), ..Group::new(targets) });
+/// Whom a request for these devices goes to: those of one group at once (RFC 3261 section 16.6), and of the flows of a
+/// device one after another (RFC 5626 section 5.3).
+pub(crate) fn targets_of(groups: &[Vec<Device>], patience: Duration) -> TargetSet {
+    let targets = groups.iter().map(|devices| devices.iter().filter_map(Device::destination).collect());
+    let groups = targets.map(|targets| Group { patience: Some(patience), ..Group::new(targets) });
     groups.filter(|group| !group.targets.is_empty()).collect()
 }
 

@@ -24,7 +24,7 @@ use crate::answers::ALLOW;
 use crate::authority::{Authority, Judgement, Side};
 use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
 use crate::exchange::{Exchange, Failure};
-use crate::location::{Aor, targets_of};
+use crate::location::{Aor, Called, targets_of};
 use crate::received::Received;
 use crate::signals::{AttemptResult, CallCause, MethodName, ShedReason};
 
@@ -271,19 +271,20 @@ impl Core {
             return;
         }
         let now = now_unix_nanos();
-        let called = request.message.uri().and_then(|uri| self.called_of(&uri, now));
-        let aor = called.as_ref().map(|called| &called.aor);
-        if request.method == MethodName::Invite && !self.open_call(id, request, Some(caller), aor) {
+        let found = request.message.uri().and_then(|uri| self.called_of(&uri, now));
+        let called = found.as_ref().map(|called| called.aor.clone());
+        if request.method == MethodName::Invite && !self.open_call(id, request, Some(caller), called.as_ref())
+        {
             // The same call came twice by different ways (RFC 3261 section 8.2.2.2).
             return self.fail(id, Failure::plain(482, CallCause::Rejected));
         }
-        let Some(called) = called else {
+        let Some(Called { aor, instance }) = found else {
             return self.fail(id, Failure::plain(404, CallCause::UnknownCustomer));
         };
-        let bindings = self.bindings_called(&called, now);
-        let targets = targets_of(&bindings, self.config.fork_ring_timeout);
+        let devices = self.devices_of(&Called { aor: aor.clone(), instance }, now);
+        let targets = targets_of(&devices, self.config.fork_ring_timeout);
         if targets.is_empty() {
-            return self.look_up(id, Purpose::Callee, called.aor.user, called.aor.domain);
+            return self.look_up(id, Purpose::Callee, aor.user, aor.domain);
         }
         let is_recorded = is_dialog_forming(request.method);
         let used = self.routes_used(&request.message).count;

@@ -48,10 +48,10 @@ pub(crate) enum Control {
 pub(crate) enum Done {
     /// What is known of the subscriber whom an exchange asked about.
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
-    /// The bindings of a REGISTER are in the journal, or could not be written.
-    Bound { id: TransactionId, bound: Bound, written: Result<(), Error> },
     /// It is known where a next hop is.
     Located { id: TransactionId, branch: BranchIndex, places: Vec<Place> },
+    /// The bindings of a REGISTER are in the journal, or could not be written.
+    Bound { id: TransactionId, bound: Bound, written: Result<(), Error> },
     /// A call record is safe, or nobody waits for it any longer.
     Record { epoch: u64, outcome: Result<Kept, &'static str> },
     /// The calls of a core that is gone have their records.
@@ -168,11 +168,11 @@ impl Core {
                 Purpose::Caller => self.on_calling_subscriber(id, found),
                 Purpose::Callee => self.on_called_subscriber(id, found),
             },
-            Ok(Done::Bound { id, bound, written }) => self.on_bound(id, &bound, written),
             Ok(Done::Located { id, branch, places }) => {
                 self.lookups = self.lookups.saturating_sub(1);
                 self.on_located(id, branch, places);
             }
+            Ok(Done::Bound { id, bound, written }) => self.on_bound(id, &bound, written),
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // Jobs do not panic themselves and are not aborted.

@@ -87,7 +87,7 @@ impl Core {
             exchange.call = call.clone().or_else(|| is_stranger.then(|| request.call_id().into()));
         }
         let asked = request.message.uri();
-        let contact = asked.and_then(|uri| self.contact_behind(&uri, &hop, now_unix_nanos()));
+        let uri = asked.and_then(|uri| self.contact_behind(&uri, &hop, now_unix_nanos()));
         let mut destinations = Vec::new();
         if let Some(key) = &call {
             // A connection that is gone is opened anew where we opened it, or by the phone.
@@ -95,13 +95,9 @@ impl Core {
             destinations.extend(
                 token_hop.filter(|token| is_ours_to_open(token) && *token != hop).map(Destination::flow),
             );
-            let named = contact.as_deref().unwrap_or(request.message.request_uri());
-            destinations.extend(self.other_flows(key, from.other(), named));
+            destinations.extend(self.other_flows(key, from.other(), &request.message));
         }
-        destinations.insert(0, Destination::flow(hop));
-        for destination in &mut destinations {
-            destination.uri.clone_from(&contact);
-        }
+        destinations.insert(0, Destination { uri, ..Destination::flow(hop) });
         // One side of a dialog is one customer: only trouble on the way leads on.
         let group = |destination| Group { advance: Advance::OnTrouble, ..Group::new(vec![destination]) };
         let targets = destinations.into_iter().map(group).collect();
@@ -113,13 +109,13 @@ impl Core {
         }
     }
 
-    /// Flows on which the phone with this contact, which a request of a dialog names, has registered since: when the one that the dialog
+    /// Flows on which the phone that a request of a dialog names has registered since: when the one that the dialog
     /// was made on is gone, the phone may be back on another.
-    fn other_flows(&self, key: &CallKey, leg: Leg, contact: &str) -> Vec<Destination> {
+    fn other_flows(&self, key: &CallKey, leg: Leg, message: &OwnedMessage) -> Vec<Destination> {
         let Some(call) = self.calls.get(key) else { return Vec::new() };
         let party = if leg == Leg::Caller { &call.caller } else { &call.callee };
         let Some(aor) = Uri::parse(&party.uri).and_then(|uri| self.aor_of(&uri)) else { return Vec::new() };
-        let is_named = |binding: &&Arc<Binding>| binding.contact.reveal() == contact;
+        let is_named = |binding: &&Arc<Binding>| binding.contact.reveal() == message.request_uri();
         let known = |destination: &Destination| match &destination.reach {
             Reach::Flow(hop) => party.hop.as_ref() != Some(hop),
             Reach::NextHop(_) => true,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use belfry_signal::{Pii, Region};
 use belfry_sip_proto::HeaderName;
-use belfry_state::Binding;
+use belfry_state::{Binding, Change};
 use hickory_resolver::proto::op::Message;
 use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use tokio::net::UdpSocket;
@@ -65,11 +65,11 @@ async fn house(contacts: &[(&str, u16)], config: Config) -> (House, Phone) {
             expires_unix_nanos: u64::MAX,
             updated_unix_nanos: 0,
             epoch_unix_nanos: 0,
+            wants_keepalive: false,
             path: Vec::new(),
             flow: None,
             transport: "udp".to_owned(),
             source: Pii::new(SocketAddr::from(([192, 0, 2, 1], 5060))),
-            wants_keepalive: false,
             call_id: Pii::new("static".to_owned()),
             cseq: 1,
             instance: None,
@@ -78,9 +78,8 @@ async fn house(contacts: &[(&str, u16)], config: Config) -> (House, Phone) {
             region: Region::configured("eu").expect("a plain name"),
             country: None,
         };
-        let put = [belfry_state::Change::Put(binding)];
-        let writing = house.state.bindings().update("bob@belfry.test", &put).expect("room");
-        writing.wait().await.expect("written");
+        let writing = house.state.bindings().update("bob@belfry.test", &[Change::Put(binding)]);
+        writing.expect("room").wait().await.expect("written");
     }
     (house, alice)
 }
