@@ -184,6 +184,10 @@ impl<'a> Uri<'a> {
         if self.scheme != other.scheme {
             return false;
         }
+        // What says a parameter twice, and differently, is still itself.
+        if self.text == other.text {
+            return true;
+        }
         match self.scheme {
             Scheme::Other => self.text.eq_ignore_ascii_case(other.text),
             Scheme::Tel => {

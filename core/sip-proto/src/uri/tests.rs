@@ -91,6 +91,7 @@ fn equivalence_as_in_rfc_3261_section_19_1_4() {
         ("sip:a@b", "sips:a@b", false),
         ("tel:+1-201-555-0123", "tel:+12015550123", true),
         ("sip:a@[2001:db8::1]", "sip:a@[2001:DB8:0::1]", true),
+        ("sip:a@b;x=1;x=2", "sip:a@b;x=1;x=2", true),
     ];
     for (a, b, same) in cases {
         let (one, two) = (Uri::parse(a).expect("valid"), Uri::parse(b).expect("valid"));
