@@ -37,21 +37,30 @@ pub(crate) async fn open(
     config: &Config,
     signals: Signals,
 ) -> Result<(SqlitePool, mpsc::Sender<Write>, tokio::task::JoinHandle<()>), Error> {
-    let options = SqliteConnectOptions::new()
-        .filename(config.directory.join(FILE))
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(std::time::Duration::from_secs(5));
-    let mut connection = SqliteConnection::connect_with(&options).await?;
-    sqlx::migrate!().run(&mut connection).await?;
+    let connection = connect(config).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(config.readers_max)
-        .connect_with(options.read_only(true))
+        .connect_with(options(config).read_only(true))
         .await?;
     let (sender, receiver) = mpsc::channel(config.writes_queue_max);
     let writer = Writer { connection, receiver, batch_max: config.writes_per_commit_max, signals };
     Ok((readers, sender, tokio::spawn(writer.run())))
+}
+
+/// A connection that writes, to a database of the present layout.
+pub(crate) async fn connect(config: &Config) -> Result<SqliteConnection, Error> {
+    let mut connection = SqliteConnection::connect_with(&options(config)).await?;
+    sqlx::migrate!().run(&mut connection).await?;
+    Ok(connection)
+}
+
+fn options(config: &Config) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(config.directory.join(FILE))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(std::time::Duration::from_secs(5))
 }
 
 struct Writer {

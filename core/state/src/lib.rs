@@ -1,6 +1,6 @@
-//! What the core must remember: subscribers, call records, and where subscribers are.
+//! What the core must remember: subscribers, routes, call records, and where subscribers are.
 //!
-//! Subscribers and call records live in SQLite; a call record is on disk when
+//! Subscribers, imported routes and call records live in SQLite; a call record is on disk when
 //! [`State::append_call_record`] returns. Bindings live in memory with a snapshot and a journal beside it, because
 //! they change with every registration and are worth little after their expiry.
 //! Not here: what registers or ends a call (the signalling crate), search over calls (the events crate).
@@ -11,6 +11,7 @@ mod database;
 mod error;
 mod handle;
 mod record;
+mod routes;
 mod signals;
 mod subscriber;
 
@@ -19,6 +20,7 @@ pub use config::Config;
 pub use error::Error;
 pub use handle::State;
 pub use record::{Appended, CallRecord};
+pub use routes::{RouteAlias, RouteBlock, RouteDocument, RouteImport, RoutePrefix, RouteRows};
 pub use subscriber::Subscriber;
 
 /// Registers this room's signals without starting it, for the catalogue.
