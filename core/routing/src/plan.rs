@@ -344,7 +344,7 @@ pub enum Side {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Emergency {
-    /// What is dialled, as `112`. `urn:service:sos` (RFC 5031) is always one.
+    /// What is dialled, as `999`, besides 112, 911 and `urn:service:sos` (RFC 5031), which always are.
     pub numbers: Vec<String>,
     /// The trunks that take them, in this order; empty means every trunk, by priority.
     pub trunks: Vec<String>,
@@ -359,7 +359,7 @@ pub struct Emergency {
 impl Default for Emergency {
     fn default() -> Self {
         Self {
-            numbers: vec!["112".to_owned(), "911".to_owned()],
+            numbers: Vec::new(),
             trunks: Vec::new(),
             is_authenticated: true,
             calls_max: 1000,

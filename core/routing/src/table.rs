@@ -43,6 +43,7 @@ impl TableError {
 #[derive(Debug)]
 pub struct Table {
     tenants: Vec<TenantEntry>,
+    names: HashMap<Arc<str>, u16>,
     /// Tenants by domain; others belong to the tenant at 0.
     domains: HashMap<Box<str>, u16>,
     trunks: Vec<TrunkEntry>,
@@ -308,6 +309,18 @@ impl Table {
         let length = watched.max(number.country_code().len()).min(number.digits().len());
         // A leading 1 tells 04 from 4.
         number.digits()[..length].bytes().fold(1, |sum, digit| sum * 10 + u64::from(digit - b'0'))
+    }
+
+    /// Whether a number is of a tenant's own country and under no watched prefix.
+    #[must_use]
+    pub fn is_home(&self, tenant: &str, number: &Number) -> bool {
+        let is_own =
+            self.tenant_named(tenant).is_some_and(|entry| entry.dial.country_code == number.country_code());
+        is_own && self.watched.longest(number.digits()).is_none()
+    }
+
+    fn tenant_named(&self, name: &str) -> Option<&TenantEntry> {
+        self.tenants.get(usize::from(*self.names.get(name)?))
     }
 
     pub(crate) fn tenant_of(&self, domain: &str) -> &TenantEntry {

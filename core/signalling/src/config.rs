@@ -53,6 +53,10 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
 
+    /// How often it is looked whether routes were imported.
+    #[serde(with = "humantime_serde")]
+    pub routes_poll_interval: Duration,
+
     /// Calls at a time.
     pub calls_max: usize,
     /// Transactions at a time.
@@ -102,6 +106,8 @@ impl Config {
         require(self.ring_timeout >= shortest_ring, "ring_timeout", "must be at least 1s; the RFC says 3min");
         require(!self.relay_timeout.is_zero(), "relay_timeout", "must be more than 0s");
         require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
+        let quickest_poll = Duration::from_millis(100);
+        require(self.routes_poll_interval >= quickest_poll, "routes_poll_interval", "must be at least 100ms");
         for (key, bound) in [
             ("nonces_max", self.nonces_max),
             ("contacts_per_aor_max", self.contacts_per_aor_max),
@@ -139,6 +145,7 @@ impl Config {
             ring_timeout: Duration::from_secs(180),
             call_lifetime: Duration::from_secs(12 * 3600),
             retry_after: Duration::from_secs(5),
+            routes_poll_interval: Duration::from_millis(100),
             calls_max: 100,
             transactions_max: 1000,
             queue_messages_max: 256,

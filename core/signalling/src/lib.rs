@@ -21,6 +21,7 @@ mod proxy;
 mod received;
 mod registrar;
 mod relays;
+mod routes;
 mod signals;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod tests;
 pub use crate::core::{Core, CoreHandle, Deps, Faults};
 pub use config::{Config, DigestAlgorithm};
 pub use error::Error;
+pub use routes::{Routes, RoutesError, compose};
 
 /// Registers the core's signals without starting it, for the catalogue.
 pub fn describe(registry: &belfry_signal::Registry) {

@@ -15,13 +15,14 @@ use belfry_signal::{
 };
 
 use crate::handle::Transport;
+use crate::routes::RoutingSignals;
 
 pub(crate) use labels::{
     AttemptResult, CallCause, MethodName, RecordOutcome, RegisterOutcome, RelayOutcome, RelayRequest,
     SendFault, ShedReason, StatusClass, Way,
 };
 
-const COMPONENT: &str = "core";
+pub(crate) const COMPONENT: &str = "core";
 
 /// How long calls last, in seconds.
 const CALL_SECONDS: &[f64] = &[1.0, 6.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0];
@@ -57,6 +58,8 @@ pub(crate) struct Signals {
     relays: Gauge<()>,
     transactions: Gauge<()>,
     queue: Gauge<()>,
+    /// Routes, trunks, limits, fraud.
+    pub(crate) routing: RoutingSignals,
 }
 
 /// One message on its way in or out, for the ladder.
@@ -160,6 +163,7 @@ impl Signals {
             relays: c.gauge("relays", "Relays that are connected now."),
             transactions: c.gauge("transactions", "Transactions that are open now."),
             queue: c.gauge("queue_messages", "Messages that wait for the core now."),
+            routing: RoutingSignals::register(&c),
         }
     }
 

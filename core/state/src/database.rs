@@ -47,6 +47,11 @@ pub(crate) async fn open(
     Ok((readers, sender, tokio::spawn(writer.run())))
 }
 
+/// Whether there is a database.
+pub(crate) fn exists(config: &Config) -> bool {
+    config.directory.join(FILE).exists()
+}
+
 /// A connection that writes, to a database of the present layout.
 pub(crate) async fn connect(config: &Config) -> Result<SqliteConnection, Error> {
     let mut connection = SqliteConnection::connect_with(&options(config)).await?;

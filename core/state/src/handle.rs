@@ -117,12 +117,14 @@ impl State {
         routes::import(config, registry, import).await
     }
 
-    /// The imported routes of a store that need not be open.
+    /// The imported routes of a store that need not be open; none of a store that is not there.
     ///
     /// # Errors
-    /// When the folder or the database cannot be used.
+    /// When the database cannot be used.
     pub async fn read_routes(config: &Config, registry: &Registry) -> Result<RouteRows, Error> {
-        prepare(&config.directory)?;
+        if !database::exists(config) {
+            return Ok(RouteRows::default());
+        }
         let (readers, writes, writer) = database::open(config, Signals::register(registry)).await?;
         let rows = routes::rows(&readers).await;
         drop(writes);

@@ -152,7 +152,10 @@ async fn put_prefixes(
         trunks.sort_unstable();
         trunks.dedup();
         for trunk in trunks {
-            sqlx::query("delete from route_prefix where trunk = ?").bind(trunk).execute(&mut *connection).await?;
+            sqlx::query("delete from route_prefix where trunk = ?")
+                .bind(trunk)
+                .execute(&mut *connection)
+                .await?;
         }
     }
     let sql = "insert or replace into route_prefix (trunk, prefix, cost_millionths, priority, weight) \
@@ -301,8 +304,7 @@ mod tests {
         assert_eq!(import(RouteImport::Prefixes { rows, replaces: false }).await, 2);
         let rows = vec![prefix("a", "1", Some(7))];
         import(RouteImport::Prefixes { rows, replaces: true }).await;
-        let alias =
-            RouteAlias { tenant: String::new(), number: "+4420".into(), address: "alice@x".into() };
+        let alias = RouteAlias { tenant: String::new(), number: "+4420".into(), address: "alice@x".into() };
         import(RouteImport::Aliases { rows: vec![alias.clone()], replaces: true }).await;
         let block =
             RouteBlock { tenant: "t".into(), side: "called".into(), prefix: "88".into(), is_allowed: false };

@@ -16,6 +16,9 @@ use crate::plan::{Block, Plan, PrefixPlan, Side, Tenant, Trunk};
 use crate::trie::DigitTrie;
 use crate::window::Windows;
 
+/// Every mobile phone treats these as emergency numbers (3GPP TS 22.101 section 10.1.1), wherever it is.
+const ALWAYS_EMERGENCY: [&str; 2] = ["112", "911"];
+
 impl Table {
     /// Makes a plan fast. `domains` are the domains served here, the first being the default tenant's home.
     ///
@@ -31,6 +34,7 @@ impl Table {
         let trunks =
             plan.trunks.iter().map(|trunk| trunk_entry(trunk, &mut zones)).collect::<Result<Vec<_>, _>>()?;
         let mut table = Self {
+            names: tenants.iter().map(|tenant| Arc::clone(&tenant.name)).zip(0..).collect(),
             domains: domains_of(&tenants, plan),
             prefixes: prefixes(plan, &trunk_ids),
             trunks,
@@ -65,7 +69,7 @@ impl Table {
             if let Some(number) = Number::parse(&alias.number).filter(|_| alias.number.starts_with('+')) {
                 self.aliases.insert(number, target);
                 self.numbers.entry(alias.address.as_str().into()).or_insert(number);
-            } else if let Some(tenant) = self.tenant_named(alias.tenant.as_deref()) {
+            } else if let Some(tenant) = self.tenant_to_fill(alias.tenant.as_deref()) {
                 tenant.aliases.insert(alias.number.as_str().into(), target);
             }
         }
@@ -75,7 +79,7 @@ impl Table {
         for block in &plan.blocks {
             let lists = match &block.tenant {
                 None => Some(&mut self.blocks),
-                Some(name) => self.tenant_named(Some(name)).map(|tenant| &mut tenant.blocks),
+                Some(name) => self.tenant_to_fill(Some(name)).map(|tenant| &mut tenant.blocks),
             };
             if let Some(lists) = lists {
                 add_block(lists, block);
@@ -83,9 +87,9 @@ impl Table {
         }
     }
 
-    fn tenant_named(&mut self, name: Option<&str>) -> Option<&mut TenantEntry> {
-        let name = name?;
-        self.tenants.iter_mut().find(|tenant| &*tenant.name == name)
+    fn tenant_to_fill(&mut self, name: Option<&str>) -> Option<&mut TenantEntry> {
+        let place = self.names.get(name?).copied()?;
+        self.tenants.get_mut(usize::from(place))
     }
 }
 
@@ -270,7 +274,11 @@ fn emergency(plan: &Plan, trunks: &HashMap<&str, TrunkId>) -> EmergencyEntry {
         trunks: ids(&location.trunks, trunks),
     };
     EmergencyEntry {
-        numbers: plan.numbers.iter().map(|number| number.as_str().into()).collect(),
+        numbers: ALWAYS_EMERGENCY
+            .into_iter()
+            .chain(plan.numbers.iter().map(String::as_str))
+            .map(Into::into)
+            .collect(),
         trunks: ids(&plan.trunks, trunks),
         is_authenticated: plan.is_authenticated,
         calls_max: plan.calls_max,

@@ -96,7 +96,6 @@ const PLAN: &str = r#"
     prefix = "4490"
 
     [emergency]
-    numbers = ["112", "911"]
     trunks = ["dear", "cheap"]
     [[emergency.locations]]
     name = "london"

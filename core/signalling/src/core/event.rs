@@ -11,6 +11,7 @@ use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
 use crate::received::Received;
 use crate::relays::RelayEvent;
+use crate::routes::Active;
 
 /// What comes over links.
 #[derive(Debug)]
@@ -21,8 +22,8 @@ pub(crate) enum Event {
     Relay(RelayEvent),
 }
 
-/// What the handle asks for.
-#[derive(Clone, Copy, Debug)]
+/// What the handle and the keeper of the routes ask for.
+#[derive(Clone, Debug)]
 pub(crate) enum Control {
     /// No new calls.
     Drain,
@@ -30,6 +31,8 @@ pub(crate) enum Control {
     Stop,
     /// Stop as a crash would.
     Kill,
+    /// From now on calls go by these routes.
+    Routes(Arc<Active>),
 }
 
 /// A store request that came to an end.

@@ -8,6 +8,7 @@ use belfry_mesh::{LinkReceiver, LinkSender, Links, Mesh, Service};
 use belfry_relay_api::{
     FromRelay, Leg, LegReport, Notice, Refusal, Reply, Request, SessionKey, SessionReport, ToRelay,
 };
+use belfry_routing::Plan;
 use belfry_signal::record::Body;
 use belfry_signal::{Pii, RecordReceiver, Region, Registry, Resource, TraceKey, now_unix_nanos};
 use belfry_sip_proto::digest::{Answering, Challenge};
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use crate::handle::{FlowToken, FromEdge, Inbound, PublicAddress, SendFailure, Target, ToEdge, Transport};
-use crate::{Config, Core, CoreHandle, Deps, Faults};
+use crate::{Config, Core, CoreHandle, Deps, Faults, Routes};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const PASSWORD: &str = "secret";
@@ -29,6 +30,7 @@ pub(super) struct House {
     pub(super) core: CoreHandle,
     mesh: Mesh,
     config: Config,
+    plan: Plan,
     pub(super) faults: Faults,
     pub(super) state: State,
     pub(super) registry: Registry,
@@ -39,6 +41,11 @@ pub(super) struct House {
     to_core: LinkSender<FromEdge>,
     from_core: LinkReceiver<ToEdge>,
     _directory: TempDir,
+}
+
+/// Routes by a plan alone; imported ones come later.
+fn routes_of(plan: &Plan, config: &Config) -> Routes {
+    Routes::of(plan.clone(), &config.domains, std::path::Path::new("")).expect("routes")
 }
 
 /// What the relay does next, and what it was asked.
@@ -161,6 +168,12 @@ impl House {
     }
 
     pub(super) async fn with(config: Config) -> Self {
+        Self::with_plan(config, "").await
+    }
+
+    /// With these routes.
+    pub(super) async fn with_plan(config: Config, plan: &str) -> Self {
+        let plan: Plan = toml::from_str(plan).expect("a plan");
         let directory = TempDir::new().expect("a temporary folder");
         let (registry, records) = Registry::new(Resource::for_test(), 65_536);
         let state_config = belfry_state::Config::for_test(directory.path());
@@ -177,6 +190,7 @@ impl House {
             registry: registry.clone(),
             mesh: mesh.clone(),
             state: state.clone(),
+            routes: routes_of(&plan, &config),
             trace_key: TraceKey::new([7; 32]),
             faults: faults.clone(),
         };
@@ -187,6 +201,7 @@ impl House {
             core,
             mesh,
             config,
+            plan,
             faults,
             state,
             registry,
@@ -208,6 +223,7 @@ impl House {
             registry: self.registry.clone(),
             mesh: self.mesh.clone(),
             state: self.state.clone(),
+            routes: routes_of(&self.plan, &self.config),
             trace_key: TraceKey::new([7; 32]),
             faults: self.faults.clone(),
         };
