@@ -22,11 +22,13 @@ use tokio::task::JoinSet;
 use crate::authority::Authority;
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
+use crate::dead::DeadPlaces;
 use crate::edges::{Edges, Way};
 use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
 use crate::relays::Relays;
 use crate::routes::{Active, Keeper, REROUTES_MAX, Reroute, Routes, RoutesError};
+use crate::resolver::Resolver;
 use crate::signals::Signals;
 use crate::{edges, relays};
 
@@ -171,6 +173,10 @@ pub struct Core {
     /// Calls against limits.
     pub(crate) usage: Usage,
     pub(crate) guard: Guard,
+    pub(crate) resolver: Resolver,
+    /// Next hops that are being looked up.
+    pub(crate) lookups: usize,
+    pub(crate) dead: DeadPlaces,
     pub(crate) is_draining: bool,
     /// Set once the core is to stop: the latest time to do so.
     stop_at: Option<Instant>,
@@ -224,6 +230,9 @@ impl Core {
             routes,
             usage: Usage::default(),
             guard: Guard::default(),
+            resolver: Resolver::new(&config),
+            lookups: 0,
+            dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
             is_draining: false,
             stop_at: None,
             waiting: 0,
@@ -293,9 +302,11 @@ impl Core {
             self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         }
         self.expire_bindings(now_unix_nanos());
+        self.dead.forget_old(now());
         self.report_strangers();
         self.report_usage();
-        self.signals.load_changed(self.calls.live_count(), self.transactions.len(), self.waiting);
+        let (calls, dead) = (self.calls.live_count(), self.dead.len());
+        self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);
     }
 
     /// A span in the trace of a Call-ID; below its call's root, when there is a call.

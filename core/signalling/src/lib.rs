@@ -12,6 +12,7 @@ mod authority;
 mod calls;
 mod config;
 mod core;
+mod dead;
 mod edges;
 mod error;
 mod exchange;
@@ -22,6 +23,7 @@ mod received;
 mod registrar;
 mod relays;
 mod routes;
+mod resolver;
 mod signals;
 
 #[cfg(test)]

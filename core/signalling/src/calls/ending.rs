@@ -43,14 +43,15 @@ impl Core {
         let Some(call) = self.calls.closing(epoch) else { return };
         let record = call_record(call, node);
         let (state, timeout) = (self.state.clone(), self.config.store_timeout);
-        self.jobs.spawn(async move {
+        let job = async move {
             let outcome = match tokio::time::timeout(timeout, state.append_call_record(&record)).await {
                 Ok(Ok(appended)) => Ok(appended),
                 Ok(Err(error)) => Err(error.reason()),
                 Err(_) => Err("timeout"),
             };
             Done::Record { epoch, outcome }
-        });
+        };
+        self.run_job(job, Done::Record { epoch, outcome: Err("panicked") });
     }
 
     /// The record is durable, or will never be: the books are closed and what waited for it goes out.
