@@ -6,7 +6,7 @@ use belfry_relay_api::{FromRelay, SessionKey};
 use belfry_sip_proto::forking::BranchIndex;
 use belfry_sip_proto::locate::Place;
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{Appended, Subscriber};
+use belfry_state::{CallRecord, Kept, Subscriber};
 use futures_util::FutureExt as _;
 
 use super::{Core, now};
@@ -45,8 +45,10 @@ pub(crate) enum Done {
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// It is known where a next hop is.
     Located { id: TransactionId, branch: BranchIndex, places: Vec<Place> },
-    /// A call record is durable, or could not be written.
-    Record { epoch: u64, outcome: Result<Appended, &'static str> },
+    /// A call record is safe, or nobody waits for it any longer.
+    Record { epoch: u64, outcome: Result<Kept, &'static str> },
+    /// The calls of a core that is gone have their records.
+    Lost(Vec<CallRecord>),
 }
 
 /// What the store knows of a subscriber; the error names why it failed.
@@ -160,6 +162,7 @@ impl Core {
                 self.on_located(id, branch, places);
             }
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
+            Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // Jobs do not panic themselves and are not aborted.
             Err(_) => self.signals.store_failed("aborted"),
         }
