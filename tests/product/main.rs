@@ -7,6 +7,6 @@ mod crash;
 mod demo;
 mod promql;
 mod real_clients;
-mod routes;
 mod rooms_apart;
+mod routes;
 mod running;
