@@ -112,6 +112,20 @@ pub struct Core {
 pub struct Observe {
     /// Where the read APIs listen.
     pub listen: SocketAddr,
+    /// Connections at once; more are answered 503.
+    pub connections_max: usize,
+    /// A client sends a request's head within this time, and its body within the same again.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// A client that takes nothing of an answer for so long loses its connection.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// Bytes of a request's body.
+    pub request_bytes_max: usize,
+    /// Tokens that open the read APIs, one on a line; absent means that they are for loopback only.
+    pub token_file: Option<PathBuf>,
+    /// Names that the read APIs go by without a token, beside addresses and `localhost`.
+    pub host_names: Vec<String>,
     /// WAL and delivery.
     pub pipeline: belfry_pipeline::Config,
     /// Time series.
@@ -128,6 +142,29 @@ pub struct Alerts {
     pub engine: belfry_engine::Config,
     /// PagerDuty.
     pub notify: belfry_notify::Config,
+}
+
+impl Observe {
+    /// What is wrong with the door although it has the right type: key, what is allowed.
+    fn check(&self) -> Vec<(String, String)> {
+        let exposed = belfry_door::exposed(self.listen, self.token_file.is_some());
+        self.limits()
+            .check()
+            .into_iter()
+            .chain(exposed.map(|message| ("listen".to_owned(), message)))
+            .collect()
+    }
+
+    /// The bounds of the read APIs' door.
+    #[must_use]
+    pub fn limits(&self) -> belfry_door::Limits {
+        belfry_door::Limits {
+            connections_max: self.connections_max,
+            header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
+            request_bytes_max: self.request_bytes_max,
+        }
+    }
 }
 
 impl Config {
@@ -181,6 +218,24 @@ impl Config {
         if faults.is_empty() { Ok(config.placed()) } else { Err(faults) }
     }
 
+    /// What is wrong with the token files.
+    #[must_use]
+    pub fn check_tokens(&self) -> Vec<Fault> {
+        let files = [
+            ("admin", self.admin.token_file.as_ref()),
+            ("observe", self.observe.as_ref().and_then(|observe| observe.token_file.as_ref())),
+        ];
+        let wrong = |(section, file): (&str, Option<&PathBuf>)| {
+            let error = belfry_door::Tokens::read(file?).err()?;
+            Some(Fault {
+                source: format!("[{section}] token_file"),
+                position: None,
+                message: error.to_string(),
+            })
+        };
+        files.into_iter().filter_map(wrong).collect()
+    }
+
     /// What is wrong although it has the right type: section, key inside it, what is allowed.
     fn check(&self) -> Vec<(&'static str, String, String)> {
         let mut faults = Vec::new();
@@ -191,6 +246,7 @@ impl Config {
             }
         };
         add("node", "", self.node.check());
+        add("admin", "", self.admin.check());
         add("mesh", "", self.mesh.check());
         if let Some(edge) = &self.edge {
             add("edge", "", edge.check());
@@ -204,6 +260,7 @@ impl Config {
             add("media", "", media.check());
         }
         if let Some(observe) = &self.observe {
+            add("observe", "", observe.check());
             add("observe", "pipeline", observe.pipeline.check());
             add("observe", "series", observe.series.check());
             add("observe", "events", observe.events.check());
@@ -322,7 +379,9 @@ impl Config {
         if let Some(core) = &mut self.core {
             paths.push(&mut core.state.directory);
         }
+        paths.extend(&mut self.admin.token_file);
         if let Some(observe) = &mut self.observe {
+            paths.extend(&mut observe.token_file);
             paths.extend([
                 &mut observe.pipeline.directory,
                 &mut observe.events.directory,
@@ -343,6 +402,28 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_routes_that_the_shipped_file_shows_are_good() {
+        let start = SHIPPED.find("# [[core.routing.tenants]]").expect("they are shown");
+        let shown = SHIPPED[start..].lines().map_while(|line| line.strip_prefix("# "));
+        let text = format!("[core.signalling]\n{}\n", shown.collect::<Vec<_>>().join("\n"));
+        let core = Config::parse("shown", &text, &[]).expect("good").core.expect("there is a core");
+        assert_eq!((core.routing.tenants.len(), core.routing.trunks.len()), (1, 1));
+        assert_eq!(core.routing.trunks[0].prefixes.len(), 2);
+        let broken = text.replace("priority = 1\n", "priority = 1\ncolour = 3\n");
+        let faults = Config::parse("shown", &broken, &[]).expect_err("an unknown key");
+        assert!(
+            faults[0].message.contains("unknown field `colour`") && faults[0].position.is_some(),
+            "{faults:?}"
+        );
+        let broken = text.replace("uri = \"sip:203.0.113.11\"", "uri = \"203.0.113.11\"");
+        let faults = Config::parse("shown", &broken, &[]).expect_err("no URI");
+        let line = broken.lines().position(|line| line.starts_with("gateways")).expect("a line") + 1;
+        let fault = &faults[0];
+        assert!(fault.message.contains("`core.routing.trunks[0].gateways[1].uri`"), "{fault}");
+        assert_eq!(fault.position.map(|(line, _)| line), Some(line));
+    }
 
     #[test]
     fn what_a_reload_cannot_change_is_named() {

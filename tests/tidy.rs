@@ -27,6 +27,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("belfry-pipeline", &["belfry-signal"]),
     ("belfry-series", &["belfry-signal", "belfry-promql"]),
     ("belfry-events", &["belfry-signal"]),
+    ("belfry-door", &["belfry-signal"]),
     ("belfry-query", &["belfry-signal", "belfry-promql", "belfry-series", "belfry-events"]),
     ("belfry-mesh", &["belfry-signal"]),
     ("belfry-state", &["belfry-signal"]),
@@ -44,8 +45,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("belfry-gateway", &["belfry-signal", "belfry-mesh", "belfry-steering", "belfry-signalling"]),
     ("belfry-notify", &["belfry-signal"]),
-    ("belfry-engine", &["belfry-signal", "belfry-slo", "belfry-query", "belfry-notify"]),
-    ("belfry-dashboard", &["belfry-signal", "belfry-query", "belfry-engine", "belfry-mesh"]),
+    ("belfry-engine", &["belfry-signal", "belfry-slo", "belfry-notify"]),
+    ("belfry-dashboard", &["belfry-signal", "belfry-door", "belfry-query", "belfry-engine", "belfry-mesh"]),
     ("belfry-kit", &["belfry-sip-proto", "belfry-rtp-proto", "belfry-relay-api", "belfry-signal"]),
 ];
 

@@ -137,11 +137,6 @@ pub enum ToEdge {
         /// The message.
         bytes: Vec<u8>,
     },
-    /// Close a connection-oriented flow (protocol abuse, drain).
-    Close {
-        /// The flow.
-        flow: FlowToken,
-    },
 }
 
 /// Where a message goes.

@@ -38,7 +38,6 @@ async fn obey(edge: Arc<Edge>, core: Core, mut receiver: LinkReceiver<ToEdge>) {
         };
         match message {
             None => break,
-            Some(ToEdge::Close { flow }) => edge.flows.close(&flow),
             Some(ToEdge::Send { id, target, bytes }) => send(&edge, &core, id, target, bytes),
         }
     }

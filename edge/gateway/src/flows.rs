@@ -210,15 +210,6 @@ impl Flows {
         Ok(Some(flow))
     }
 
-    /// Ends a connection flow, if it is there.
-    pub(crate) fn close(&self, token: &FlowToken) {
-        let name = self.key.open(token);
-        let flow = name.and_then(|name| self.table().by_connection.get(&name.connection).cloned());
-        if let Some(flow) = flow {
-            flow.close.cancel();
-        }
-    }
-
     /// Ends all connection flows.
     pub(crate) fn close_all(&self) {
         for flow in self.table().by_connection.values() {

@@ -118,10 +118,7 @@ async fn a_websocket_phone_registers_on_the_https_port() {
         let answer =
             timeout(PATIENCE, socket.next()).await.expect("in time").expect("open").expect("a message");
         assert_eq!(answer.into_data(), OK);
-        core.sender.try_send(ToEdge::Close { flow: inbound.flow }).expect("taken");
-        let end =
-            timeout(PATIENCE, socket.next()).await.expect("in time").expect("an end").expect("a message");
-        assert!(end.is_close(), "{end:?}");
+        socket.close(None).await.expect("sent");
         assert!(matches!(core.next().await, FromEdge::FlowClosed { .. }));
     }
 }

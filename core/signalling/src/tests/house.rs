@@ -525,7 +525,7 @@ async fn hello(
 }
 
 fn heard(sent: ToEdge) -> Heard {
-    let ToEdge::Send { id, target, bytes } = sent else { panic!("{sent:?}") };
+    let ToEdge::Send { id, target, bytes } = sent;
     let flow = match target {
         Target::Flow(FlowToken(token)) => token,
         Target::Address { address, name: None, .. } => address.to_string(),
