@@ -6,6 +6,7 @@ mod outputs;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -19,16 +20,18 @@ use belfry_state::{Lost, State};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Ban};
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
 use crate::dead::DeadPlaces;
 use crate::edges::{Edges, Way};
 use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
+use crate::keepalive::KeepAlive;
+use crate::location::Gruus;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
-use crate::routes::{Active, Keeper, REROUTES_MAX, Reroute, Routes, RoutesError};
+use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
 use crate::signals::Signals;
 use crate::{edges, relays};
 
@@ -148,6 +151,20 @@ impl CoreHandle {
         }
     }
 
+    /// Who is turned away for guessing passwords, longest first.
+    pub async fn bans(&self) -> Vec<Ban> {
+        let (answer, bans) = oneshot::channel();
+        let _ = self.control.send(Control::Bans(answer)).await;
+        bans.await.unwrap_or_default()
+    }
+
+    /// Forgives an address (IPv6: its /64) all its failures; whether it was banned.
+    pub async fn pardon(&self, source: IpAddr) -> bool {
+        let (answer, was_banned) = oneshot::channel();
+        let _ = self.control.send(Control::Pardon(source, answer)).await;
+        was_banned.await.unwrap_or(false)
+    }
+
     /// Stops at once, as a crash would: no call is ended, no record is written, nobody is told. For demonstrations and
     /// drills.
     pub async fn kill(&self) {
@@ -173,12 +190,17 @@ pub struct Core {
     pub(crate) calls: Calls,
     pub(crate) strangers: Strangers,
     pub(crate) authority: Authority,
+    /// Refusals of wrong credentials that wait.
+    pub(crate) denials_waiting: usize,
+    pub(crate) gruus: Gruus,
+    pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
     /// Who may call whom, by which way; swapped as a whole.
     pub(crate) routes: Arc<Active>,
     /// Calls against limits.
     pub(crate) usage: Usage,
     pub(crate) guard: Guard,
+    pub(crate) quiet_gateways: QuietGateways,
     pub(crate) resolver: Resolver,
     /// Next hops that are being looked up.
     pub(crate) lookups: usize,
@@ -210,7 +232,8 @@ impl Core {
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
         let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
-        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key };
+        let limits = config.message.limits();
+        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key, limits };
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
         let routes = deps.routes.active();
         let keeper = Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade());
@@ -222,6 +245,7 @@ impl Core {
             signals,
             calls: Calls::new(deps.state.books().clone()),
             state: deps.state,
+            gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
             faults: deps.faults,
             transactions: TransactionLayer::new(
@@ -236,10 +260,13 @@ impl Core {
             branches: HashMap::new(),
             strangers: Strangers::default(),
             authority: Authority::new(&config),
+            denials_waiting: 0,
+            keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
             routes,
             usage: Usage::default(),
             guard: Guard::default(),
+            quiet_gateways: QuietGateways::default(),
             resolver: Resolver::new(&config),
             lookups: 0,
             dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
@@ -269,6 +296,9 @@ impl Core {
                     Control::Stop => self.begin_stop(),
                     Control::Kill => return,
                     Control::Routes(routes) => self.routes = routes,
+                    // Whoever asked may be gone.
+                    Control::Bans(answer) => drop(answer.send(self.bans())),
+                    Control::Pardon(source, answer) => drop(answer.send(self.pardon(source))),
                 },
                 () = sleep => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
@@ -318,6 +348,9 @@ impl Core {
         }
         self.expire_bindings(now_unix_nanos());
         self.dead.forget_old(now());
+        self.authority.guard.expire(now());
+        self.signals.customers.bans_changed(self.authority.guard.bans_count());
+        self.keep_alive();
         self.report_strangers();
         self.report_usage();
         let (calls, dead) = (self.calls.live_count(), self.dead.len());

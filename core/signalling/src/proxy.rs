@@ -44,6 +44,9 @@ impl Core {
             }
             return;
         }
+        if !self.is_emergency(&request) && self.is_turned_away(&request) {
+            return;
+        }
         let key = server_key(&request);
         // A repeat of what was let in costs nothing, and a refusal of it would end what goes on.
         if self.is_overloaded_for(&request) && !self.transactions.is_known(&key) {
@@ -183,7 +186,7 @@ impl Core {
                 &[
                     (HeaderName::Allow, ALLOW),
                     (HeaderName::Accept, "application/sdp"),
-                    (HeaderName::Supported, "path, outbound"),
+                    (HeaderName::Supported, "path, outbound, gruu"),
                 ],
             ),
             MethodName::Invite => self.fail(id, Failure::plain(404, CallCause::UnknownCustomer)),
@@ -194,6 +197,17 @@ impl Core {
     fn authenticate(&mut self, id: TransactionId, request: &Arc<Received>) {
         let realm = self.realm_of_caller(request);
         match Authority::credentials(&request.message, Side::Proxy, &realm) {
+            Ok(Some(credentials)) if self.is_user_banned(request, &credentials.username, &realm) => {
+                if self.is_help(id) {
+                    // Whoever guesses passwords may need help all the same.
+                    return self.route_unknown(id, request);
+                }
+                self.signals.customers.request_banned();
+                self.fail(id, Failure::plain(403, CallCause::Denied));
+            }
+            Ok(Some(credentials)) if !self.is_meant(&credentials, request) => {
+                self.fail(id, Failure::plain(400, CallCause::Denied));
+            }
             Ok(Some(credentials)) => {
                 let user = credentials.username.into_owned();
                 self.look_up(id, Purpose::Caller, user, realm);
@@ -214,8 +228,7 @@ impl Core {
 
     /// Asks the store for a subscriber; the answer comes back as an event.
     pub(crate) fn look_up(&mut self, id: TransactionId, purpose: Purpose, user: String, domain: String) {
-        let is_emergency = self.exchanges.get(&id).is_some_and(|exchange| exchange.is_emergency);
-        if self.jobs.len() >= self.config.store_requests_max && !is_emergency {
+        if self.jobs.len() >= self.config.store_requests_max && !self.is_help(id) {
             self.signals.request_shed(ShedReason::Queue);
             if purpose == Purpose::Register {
                 return self.shed_registration(id);
@@ -240,7 +253,7 @@ impl Core {
         let subscriber = match found {
             Ok(subscriber) => subscriber,
             // Who calls for help does not wait for our disk.
-            Err(reason) if self.exchanges.get(&id).is_some_and(|exchange| exchange.is_emergency) => {
+            Err(reason) if self.is_help(id) => {
                 self.signals.store_failed(reason);
                 return self.route_unknown(id, &request);
             }
@@ -263,12 +276,16 @@ impl Core {
         let trunk = self.routes.table.trunk_of_user(&caller.key());
         match judgement {
             Judgement::Stale => self.challenge(id, &realm, true),
-            Judgement::Granted if let Some(trunk) = trunk => {
-                self.route(id, &request, &Sender::Trunk(trunk));
+            Judgement::Granted => {
+                self.credentials_were_right(&request, &caller.user, &realm);
+                match trunk {
+                    Some(trunk) => self.route(id, &request, &Sender::Trunk(trunk)),
+                    None if is_own => self.route(id, &request, &Sender::Subscriber(caller)),
+                    None => self.fail(id, Failure::plain(403, CallCause::Denied)),
+                }
             }
-            Judgement::Granted if is_own => self.route(id, &request, &Sender::Subscriber(caller)),
             Judgement::Denied if self.may_stay_unknown(id) => self.route_unknown(id, &request),
-            Judgement::Granted | Judgement::Denied => self.fail(id, Failure::plain(403, CallCause::Denied)),
+            Judgement::Denied => self.deny(id, &request, &caller.user, &realm),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Each method moves its metrics and hands over its log line, span or record together, so that they cannot drift.
 //! Nothing else in this crate names a metric, a span, or a log at info or above.
 
+mod customer_signals;
 mod labels;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -17,9 +18,10 @@ use belfry_signal::{
 use crate::handle::Transport;
 use crate::routes::RoutingSignals;
 
+use customer_signals::CustomerSignals;
 pub(crate) use labels::{
-    AttemptResult, CallCause, MethodName, RecordOutcome, RegisterOutcome, RelayOutcome, RelayRequest,
-    SendFault, ShedReason, StatusClass, Way,
+    AttemptResult, BindingLoss, CallCause, KeepAliveStep, MethodName, RecordOutcome, RegisterOutcome,
+    RelayOutcome, RelayRequest, SendFault, ShedReason, StatusClass, Way,
 };
 
 pub(crate) const COMPONENT: &str = "core";
@@ -43,6 +45,8 @@ pub(crate) struct Signals {
     registrations: Counter<(RegisterOutcome, Region)>,
     registration_seconds: Histogram<()>,
     challenges: CounterHandle,
+    /// Where customers are, and who only claims to be one.
+    pub(crate) customers: CustomerSignals,
     attempts: Counter<(AttemptResult, Region)>,
     ended: Counter<(CallCause, Region)>,
     post_dial_seconds: Histogram<()>,
@@ -133,6 +137,7 @@ impl Signals {
                 SECONDS,
             ),
             challenges: plain(&c, "challenges_total", "Requests answered with 401 or 407 by us."),
+            customers: CustomerSignals::register(&c),
             attempts: c.counter("call_attempts_total", "Call attempts (one per INVITE chain), by result."),
             ended: c.counter("calls_ended_total", "Calls that ended or never began, by cause."),
             post_dial_seconds: c.histogram(

@@ -16,6 +16,9 @@ impl Core {
             self.message_received(&mut response, false);
             return self.signals.message_malformed(fault.reason(), response.source);
         }
+        if self.is_keepalive_answer(&response) {
+            return;
+        }
         let status = response.message.status().unwrap_or_default();
         let branch = response.message.top_via().and_then(|via| via.branch().map(str::to_owned));
         let key = ClientKey::new(branch.unwrap_or_default().as_bytes(), response.message.method().as_bytes());

@@ -137,6 +137,38 @@ label_enum! {
 }
 
 label_enum! {
+    /// Why a binding was removed before it ran out.
+    pub(crate) enum BindingLoss("reason") {
+        /// The edge says that its flow is gone.
+        FlowClosed = "flow_closed",
+        /// Nobody answered keep-alives any more.
+        Unanswered = "unanswered",
+    }
+}
+
+label_enum! {
+    /// What became of keep-alives.
+    pub(crate) enum KeepAliveStep("step") {
+        /// It was sent.
+        Sent = "sent",
+        /// It was answered.
+        Answered = "answered",
+        /// Its turn came later than it should, because so many are sent in a second at most.
+        Late = "late",
+    }
+}
+
+label_enum! {
+    /// Whom a ban is for.
+    pub(crate) enum BanScope("scope") {
+        /// All of an address.
+        Source = "source",
+        /// One user from an address.
+        User = "user",
+    }
+}
+
+label_enum! {
     /// How an attempt to set up a call ended. RFC 6076 and E.425 ratios are sums of these:
     /// SER = answered / (all - redirected), SEER adds unavailable, busy and declined, ISA = ineffective / all,
     /// ASR = answered / all, NER adds busy, no answer, cancelled and declined.
