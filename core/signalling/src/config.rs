@@ -220,8 +220,8 @@ impl Config {
         require(!self.relay_timeout.is_zero(), "relay_timeout", "must be more than 0s");
         require(!self.dns_timeout.is_zero(), "dns_timeout", "must be more than 0s");
         require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
-        let is_slow = self.routes_poll_interval >= Duration::from_millis(100);
-        require(is_slow, "routes_poll_interval", "must be at least 100ms");
+        let is_seldom = self.routes_poll_interval >= Duration::from_millis(100);
+        require(is_seldom, "routes_poll_interval", "must be at least 100ms");
         for (key, bound) in [
             ("nonces_max", self.nonces_max),
             ("contacts_per_aor_max", self.contacts_per_aor_max),
