@@ -73,6 +73,8 @@ pub struct Config {
     /// What refused customers are told to wait.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
+    /// Of the REGISTER and OPTIONS exchanges that went well, one in so many leaves its messages and a span.
+    pub trace_one_in: u32,
 
     /// How often it is looked whether routes were imported.
     #[serde(with = "humantime_serde")]
@@ -220,9 +222,13 @@ impl Config {
         require(!self.relay_timeout.is_zero(), "relay_timeout", "must be more than 0s");
         require(!self.dns_timeout.is_zero(), "dns_timeout", "must be more than 0s");
         require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
-        let is_seldom = self.routes_poll_interval >= Duration::from_millis(100);
-        require(is_seldom, "routes_poll_interval", "must be at least 100ms");
+        require(
+            self.routes_poll_interval.as_millis() >= 100,
+            "routes_poll_interval",
+            "must be at least 100ms",
+        );
         for (key, bound) in [
+            ("trace_one_in", self.trace_one_in as usize),
             ("nonces_max", self.nonces_max),
             ("contacts_per_aor_max", self.contacts_per_aor_max),
             ("fork_branches_max", usize::from(self.fork_branches_max)),
@@ -298,6 +304,7 @@ impl Config {
             call_lifetime: Duration::from_secs(12 * 3600),
             retry_after: Duration::from_secs(5),
             routes_poll_interval: Duration::from_secs(60),
+            trace_one_in: 1,
             dns_servers: Vec::new(),
             dns_timeout: Duration::from_secs(1),
             dns_cache_max: 64,

@@ -26,7 +26,7 @@ use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
 use crate::exchange::{Exchange, Failure};
 use crate::location::Aor;
 use crate::received::Received;
-use crate::signals::{AttemptResult, CallCause, MethodName, ShedReason};
+use crate::signals::{AttemptResult, CallCause, MethodName, Scope, ShedReason};
 use route::Sender;
 
 impl Core {
@@ -56,7 +56,10 @@ impl Core {
         let is_reliable = request.transport.is_reliable();
         let way = self.way_back(&request);
         let outcome = self.transactions.on_request(key, way, is_reliable, now());
-        self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_)));
+        match outcome {
+            OnRequest::New(id) if self.may_be_routine(&request) => self.routine_began(id, &request),
+            _ => self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_))),
+        }
         match outcome {
             OnRequest::New(id) => self.on_new_request(id, request),
             OnRequest::Repeated(_) | OnRequest::Acknowledged(_) => {}
@@ -86,7 +89,8 @@ impl Core {
         if request.method == MethodName::Invite && !request.is_in_dialog() {
             let fault = Some((Room::Core, Cause::Overload));
             let result = AttemptResult::Ineffective;
-            self.signals.attempt_ended(result, &request.region, fault, None, request.call_id());
+            let scope = Scope { region: &request.region };
+            self.signals.attempt_ended(result, scope, fault, None, request.call_id());
         }
         let retry_after = self.config.retry_after.as_secs().to_string();
         self.answer_plain(request, 503, &[(HeaderName::RetryAfter, &retry_after)]);
@@ -226,8 +230,13 @@ impl Core {
         self.answer(id, Side::Proxy.status(), &extra);
     }
 
-    /// Asks the store for a subscriber; the answer comes back as an event.
+    /// Asks the store for a subscriber; the answer comes back as an event, or at once when it is remembered.
     pub(crate) fn look_up(&mut self, id: TransactionId, purpose: Purpose, user: String, domain: String) {
+        let key = (user, domain);
+        if let Some(remembered) = self.state.remembered_subscriber(&key) {
+            return self.on_subscriber(id, purpose, Ok(remembered));
+        }
+        let (user, domain) = key;
         if self.jobs.len() >= self.config.store_requests_max && !self.is_help(id) {
             self.signals.request_shed(ShedReason::Queue);
             if purpose == Purpose::Register {
@@ -345,7 +354,7 @@ impl Core {
     }
 
     /// Whether a request is for the domain itself and not for one of its customers.
-    fn is_for_us(&self, message: &OwnedMessage) -> bool {
+    pub(crate) fn is_for_us(&self, message: &OwnedMessage) -> bool {
         message
             .uri()
             .is_some_and(|uri| uri.is_sip() && uri.user().is_none() && self.domain_of(&uri).is_some())

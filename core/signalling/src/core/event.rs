@@ -121,7 +121,11 @@ pub(crate) enum Then {
 impl Core {
     pub(super) fn on_event(&mut self, event: Event) {
         match event {
-            Event::Edge(EdgeEvent::Message(received)) => self.on_message(*received),
+            Event::Edge(EdgeEvent::Message(received)) => {
+                self.moment = Some(received.unix_nanos);
+                self.on_message(*received);
+                self.moment = None;
+            }
             Event::Edge(EdgeEvent::SendFailed { id, failure }) => self.on_send_failed(id, failure.into()),
             Event::Edge(EdgeEvent::FlowClosed { edge, flow }) => self.on_flow_closed(&edge, &flow),
             Event::Edge(EdgeEvent::Up { node, link, addresses, sender }) => {
@@ -166,11 +170,7 @@ impl Core {
 
     pub(super) fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done::Subscriber { id, purpose, found }) => match purpose {
-                Purpose::Register => self.on_registering_subscriber(id, found),
-                Purpose::Caller => self.on_calling_subscriber(id, found),
-                Purpose::Callee => self.on_called_subscriber(id, found),
-            },
+            Ok(Done::Subscriber { id, purpose, found }) => self.on_subscriber(id, purpose, found),
             Ok(Done::Located { id, branch, places }) => {
                 self.lookups = self.lookups.saturating_sub(1);
                 self.on_located(id, branch, places);
@@ -180,6 +180,15 @@ impl Core {
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // Jobs do not panic themselves and are not aborted.
             Err(_) => self.signals.store_failed("aborted"),
+        }
+    }
+
+    /// It is known what the store knows of a subscriber.
+    pub(crate) fn on_subscriber(&mut self, id: TransactionId, purpose: Purpose, found: Found) {
+        match purpose {
+            Purpose::Register => self.on_registering_subscriber(id, found),
+            Purpose::Caller => self.on_calling_subscriber(id, found),
+            Purpose::Callee => self.on_called_subscriber(id, found),
         }
     }
 
