@@ -222,11 +222,7 @@ impl Config {
         require(!self.relay_timeout.is_zero(), "relay_timeout", "must be more than 0s");
         require(!self.dns_timeout.is_zero(), "dns_timeout", "must be more than 0s");
         require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
-        require(
-            self.routes_poll_interval.as_millis() >= 100,
-            "routes_poll_interval",
-            "must be at least 100ms",
-        );
+        require(self.routes_poll_interval.as_millis() >= 100, "routes_poll_interval", "use 100ms or more");
         for (key, bound) in [
             ("trace_one_in", self.trace_one_in as usize),
             ("nonces_max", self.nonces_max),
