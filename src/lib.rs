@@ -13,6 +13,7 @@ pub mod drain;
 pub mod limits;
 pub mod promql;
 pub mod records;
+pub mod route;
 pub mod run;
 pub mod signals;
 pub mod sip_line;

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use belfry::cli::{BillingCommand, Cli, Command, PromqlCommand, RecordsCommand, SipCommand};
-use belfry::{billing, commands, demo, promql, records, run};
+use belfry::cli::{BillingCommand, Cli, Command, PromqlCommand, RecordsCommand, RouteCommand, SipCommand};
+use belfry::{billing, commands, demo, promql, records, route, run};
 use clap::Parser;
 
 /// Messages are allocated by one thread and freed by another, all day long: glibc's allocator locks and consolidates
@@ -25,6 +25,9 @@ fn main() -> ExitCode {
         Command::Promql { command: PromqlCommand::Test { files } } => promql::test(&files),
         Command::Promql { command: PromqlCommand::Query(arguments) } => promql::query(&arguments),
         Command::Promql { command: PromqlCommand::Fmt { expr } } => promql::format(&expr),
+        Command::Route { command: RouteCommand::Explain(arguments) } => route::explain(&arguments),
+        Command::Route { command: RouteCommand::List(arguments) } => route::list(&arguments),
+        Command::Route { command: RouteCommand::Import(arguments) } => route::import(&arguments),
         Command::Steer { address, config } => commands::steer(address, &config),
         Command::Subscribers(arguments) => commands::subscribers(&arguments.config),
         Command::Records { command: RecordsCommand::List(arguments) } => records::list(&arguments),

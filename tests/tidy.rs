@@ -34,7 +34,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("belfry-relay", &["belfry-signal", "belfry-rtp-proto", "belfry-relay-api"]),
     (
         "belfry-signalling",
-        &["belfry-signal", "belfry-sip-proto", "belfry-mesh", "belfry-state", "belfry-relay-api"],
+        &[
+            "belfry-signal",
+            "belfry-sip-proto",
+            "belfry-routing",
+            "belfry-mesh",
+            "belfry-state",
+            "belfry-relay-api",
+        ],
     ),
     ("belfry-gateway", &["belfry-signal", "belfry-mesh", "belfry-steering", "belfry-signalling"]),
     ("belfry-notify", &["belfry-signal"]),

@@ -10,4 +10,5 @@ mod promql;
 mod real_clients;
 mod records;
 mod rooms_apart;
+mod routes;
 mod running;

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use belfry_mesh::{Mesh, Service};
+use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
@@ -33,6 +34,7 @@ use crate::keepalive::KeepAlive;
 use crate::location::Gruus;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
+use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
 use crate::signals::Signals;
 use crate::{edges, relays};
 
@@ -41,6 +43,8 @@ pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
 /// How often the core looks after what no event reminds it of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Transactions beyond the configured bound, for those who call for help.
+const EMERGENCY_TRANSACTIONS_MAX: usize = 1024;
 /// Events that are taken in one go: what a turn costs is shared by so many, and orders and timers wait no longer.
 const EVENTS_PER_TURN: usize = 64;
 
@@ -48,7 +52,6 @@ const EVENTS_PER_TURN: usize = 64;
 const LOST_CALLERS_PATIENCE: Duration = Duration::from_secs(40);
 
 /// What the core needs from the house.
-#[derive(Clone)]
 pub struct Deps {
     /// Where its signals go.
     pub registry: Registry,
@@ -56,6 +59,8 @@ pub struct Deps {
     pub mesh: Mesh,
     /// Subscribers, bindings and call records.
     pub state: State,
+    /// Who may call whom, by which way.
+    pub routes: Routes,
     /// Makes a call's trace id.
     pub trace_key: TraceKey,
     /// What a demonstration may break.
@@ -102,6 +107,7 @@ impl Faults {
 #[derive(Clone, Debug)]
 pub struct CoreHandle {
     control: mpsc::Sender<Control>,
+    reroutes: mpsc::Sender<Reroute>,
     load: watch::Receiver<Load>,
 }
 
@@ -119,6 +125,16 @@ impl CoreHandle {
     #[must_use]
     pub fn live_calls(&self) -> usize {
         self.load.borrow().live
+    }
+
+    /// Takes a new plan of routes into force, together with what was imported; calls under way are not touched.
+    ///
+    /// # Errors
+    /// When it does not hold together: then the old routes stay in force.
+    pub async fn reroute(&self, plan: Plan) -> Result<(), RoutesError> {
+        let (done, answer) = oneshot::channel();
+        self.reroutes.send(Reroute { plan, done }).await.map_err(|_| RoutesError::Stopped)?;
+        answer.await.map_err(|_| RoutesError::Stopped)?
     }
 
     /// Takes no new calls, waits for the live ones, stops. Names what was still there at the deadline; those calls
@@ -186,6 +202,12 @@ pub struct Core {
     pub(crate) gruus: Gruus,
     pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
+    /// Who may call whom, by which way; swapped as a whole.
+    pub(crate) routes: Arc<Active>,
+    /// Calls against limits.
+    pub(crate) usage: Usage,
+    pub(crate) guard: Guard,
+    pub(crate) quiet_gateways: QuietGateways,
     pub(crate) resolver: Resolver,
     /// Next hops that are being looked up.
     pub(crate) lookups: usize,
@@ -221,7 +243,11 @@ impl Core {
         let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
         let limits = config.message.limits();
         let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key, limits };
+        let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
+        let routes = deps.routes.active();
+        let keeper = Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade());
         let mut doors = JoinSet::new();
+        doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
         let core = Self {
@@ -231,7 +257,11 @@ impl Core {
             gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
             faults: deps.faults,
-            transactions: TransactionLayer::new(Timers::RFC3261, config.transactions_max, now),
+            transactions: TransactionLayer::new(
+                Timers::RFC3261,
+                config.transactions_max + EMERGENCY_TRANSACTIONS_MAX,
+                now,
+            ),
             timers: Wheel::new(now),
             edges: Edges::default(),
             relays: Relays::new(),
@@ -243,6 +273,10 @@ impl Core {
             denials_waiting: 0,
             keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
+            routes,
+            usage: Usage::default(),
+            guard: Guard::default(),
+            quiet_gateways: QuietGateways::default(),
             resolver: Resolver::new(&config),
             lookups: 0,
             dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
@@ -256,7 +290,7 @@ impl Core {
             config,
         };
         tokio::spawn(core.run(event_receiver, control_receiver));
-        Ok(CoreHandle { control, load })
+        Ok(CoreHandle { control, reroutes, load })
     }
 
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut control: mpsc::Receiver<Control>) {
@@ -273,6 +307,7 @@ impl Core {
                     Control::Drain => self.begin_drain(),
                     Control::Stop => self.begin_stop(),
                     Control::Kill => return,
+                    Control::Routes(routes) => self.routes = routes,
                     // Whoever asked may be gone.
                     Control::Bans(answer) => drop(answer.send(self.bans())),
                     Control::Pardon(source, answer) => drop(answer.send(self.pardon(source))),
@@ -291,6 +326,8 @@ impl Core {
             self.finish_step();
             self.publish_load();
             if self.stop_at.is_some_and(|at| self.calls.len() == 0 || at <= now()) {
+                // The last word of the gauges.
+                self.report_usage();
                 return;
             }
         }
@@ -342,6 +379,7 @@ impl Core {
         self.signals.customers.bans_changed(self.authority.guard.bans_count());
         self.keep_alive();
         self.report_strangers();
+        self.report_usage();
         let (calls, dead) = (self.calls.live_count(), self.dead.len());
         self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);
     }

@@ -16,6 +16,7 @@ use belfry_signal::{
 };
 
 use crate::handle::Transport;
+use crate::routes::RoutingSignals;
 
 use customer_signals::CustomerSignals;
 pub(crate) use labels::{
@@ -23,7 +24,7 @@ pub(crate) use labels::{
     RelayOutcome, RelayRequest, Scope, SendFault, SetupResult, ShedReason, StatusClass, Way,
 };
 
-const COMPONENT: &str = "core";
+pub(crate) const COMPONENT: &str = "core";
 
 /// How long calls last, in seconds.
 const CALL_SECONDS: &[f64] = &[1.0, 6.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0];
@@ -61,6 +62,8 @@ pub(crate) struct Signals {
     relays: Gauge<()>,
     transactions: Gauge<()>,
     queue: Gauge<()>,
+    /// Routes, trunks, limits, fraud.
+    pub(crate) routing: RoutingSignals,
     dead_next_hops: Gauge<()>,
 }
 
@@ -166,6 +169,7 @@ impl Signals {
             relays: c.gauge("relays", "Relays that are connected now."),
             transactions: c.gauge("transactions", "Transactions that are open now."),
             queue: c.gauge("queue_messages", "Messages that wait for the core now."),
+            routing: RoutingSignals::register(&c),
             dead_next_hops: c
                 .gauge("dead_next_hops", "Next hops that did not answer and are left alone now."),
         }

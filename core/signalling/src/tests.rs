@@ -10,4 +10,5 @@ mod kpis;
 mod registering;
 mod resolving;
 mod restarting;
+mod routing;
 mod telling;

@@ -18,6 +18,7 @@ use crate::exchange::CallKey;
 use crate::received::Received;
 use crate::registrar::Bound;
 use crate::relays::RelayEvent;
+use crate::routes::Active;
 
 /// What comes over links.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(crate) enum Event {
     Relay(RelayEvent),
 }
 
-/// What the handle asks for.
+/// What the handle and the keeper of the routes ask for.
 #[derive(Debug)]
 pub(crate) enum Control {
     /// Who is banned?
@@ -41,6 +42,8 @@ pub(crate) enum Control {
     Stop,
     /// Stop as a crash would.
     Kill,
+    /// From now on calls go by these routes.
+    Routes(Arc<Active>),
 }
 
 /// A job that came to an end.
