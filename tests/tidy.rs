@@ -5,6 +5,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "tidy/panels.rs"]
+mod panels;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -16,6 +16,7 @@ use belfry_signal::{Region, SpanContext};
 use belfry_sip_proto::timer::TimerKey;
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_sip_proto::{HeaderName, OwnedMessage};
+use belfry_state::{Book, Books};
 
 use crate::calls::chain::Chains;
 use crate::edges::Hop;
@@ -43,6 +44,8 @@ pub(crate) struct Call {
     pub(crate) phase: Phase,
     /// Tells calls apart that use one Call-ID after another.
     pub(crate) epoch: u64,
+    /// Its books on the disk, which outlive this process.
+    pub(crate) book: Book,
     /// The call's root span.
     pub(crate) root: SpanContext,
     pub(crate) began: Instant,
@@ -156,15 +159,30 @@ pub(crate) fn hop_of(received: &Received) -> Hop {
 
 /// All calls that are not yet closed: the live ones by Call-ID, and by epoch those that are over and whose record
 /// is not yet durable, so that a Call-ID can be used again at once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Calls {
+    books: Books,
     live: HashMap<CallKey, Call>,
     closing: HashMap<u64, Call>,
     chains: Chains,
     last_epoch: u64,
+    /// Calls whose note in the books is not what it should be.
+    changed: Vec<CallKey>,
 }
 
 impl Calls {
+    /// No calls, whose books will be kept there.
+    pub(crate) fn new(books: Books) -> Self {
+        Self {
+            books,
+            live: HashMap::new(),
+            closing: HashMap::new(),
+            chains: Chains::default(),
+            last_epoch: 0,
+            changed: Vec::new(),
+        }
+    }
+
     /// Calls that ring or talk.
     pub(crate) fn live_count(&self) -> usize {
         self.live.len()
@@ -214,6 +232,7 @@ impl Calls {
             key: Arc::clone(&key),
             phase: Phase::Setup,
             epoch: self.last_epoch,
+            book: self.books.open_call(),
             root: chain.root,
             began: chain.began,
             start_unix_nanos: chain.start_unix_nanos,
@@ -234,6 +253,7 @@ impl Calls {
             held: Vec::new(),
         };
         self.live.insert(Arc::clone(&key), call);
+        self.changed.push(Arc::clone(&key));
         Some(key)
     }
 
@@ -254,7 +274,18 @@ impl Calls {
         callee.cseq_last = call.callee.cseq_last;
         callee.uri = std::mem::take(&mut call.callee.uri);
         call.callee = callee;
+        self.changed.push(Arc::clone(&call.key));
         true
+    }
+
+    /// Notes in the books what changed since the last time: before anybody hears of it.
+    pub(crate) fn note_changes(&mut self, node: &str) {
+        for key in std::mem::take(&mut self.changed) {
+            // A call that is over already has its record on the way.
+            if let Some(call) = self.live.get(&key) {
+                self.books.note_call(call.book, ending::record_if_lost(call, node));
+            }
+        }
     }
 
     /// The call is over; gives the epoch by which it is found until its books are closed. `None` when it was over.
@@ -296,6 +327,7 @@ impl Calls {
     /// on the relay that has its session. Should none come, the relay gives the session up by itself.
     pub(crate) fn forget(&mut self, call_id: &str) -> Option<Call> {
         let call = self.live.remove(call_id)?;
+        self.books.forget_call(call.book);
         if let Some(relay) = &call.relay {
             self.chains.keep_relay(call_id, Arc::clone(relay));
         }

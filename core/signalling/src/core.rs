@@ -185,6 +185,7 @@ impl Core {
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
         let core = Self {
             signals,
+            calls: Calls::new(deps.state.books().clone()),
             state: deps.state,
             trace_key: deps.trace_key,
             faults: deps.faults,
@@ -194,7 +195,6 @@ impl Core {
             relays: Relays::new(),
             exchanges: HashMap::new(),
             branches: HashMap::new(),
-            calls: Calls::default(),
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             jobs: JoinSet::new(),
@@ -212,6 +212,7 @@ impl Core {
 
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut control: mpsc::Receiver<Control>) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
+        self.close_lost_calls();
         loop {
             let deadline = [self.timers.deadline(), self.transactions.deadline()].into_iter().flatten().min();
             let sleep = tokio::time::sleep_until(deadline.unwrap_or_else(now).into());
@@ -233,6 +234,7 @@ impl Core {
                 },
             }
             self.on_time();
+            self.calls.note_changes(self.signals.node());
             self.drain_outputs();
             self.publish_load();
             if self.stop_at.is_some_and(|at| self.calls.len() == 0 || at <= now()) {

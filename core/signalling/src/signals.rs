@@ -388,10 +388,28 @@ impl Signals {
     /// A call record was written, or could not be.
     pub(crate) fn record_written(&self, outcome: RecordOutcome, call_id: &str) {
         self.records.inc((outcome,));
-        if outcome == RecordOutcome::Failed {
-            let call_id = Some(Pii::new(call_id.to_owned()));
-            self.emitter.log(COMPONENT, Severity::Error, "call record not written", vec![], None, call_id);
-        }
+        let message = match outcome {
+            RecordOutcome::Written => return,
+            RecordOutcome::InMemory => "call answered while its record is in memory only",
+            RecordOutcome::Failed => "call answered without knowing its record to be safe",
+        };
+        let call_id = Some(Pii::new(call_id.to_owned()));
+        self.emitter.log(COMPONENT, Severity::Error, message, vec![], None, call_id);
+    }
+
+    /// A call of a core that is gone has its record, which goes to the pipeline too.
+    pub(crate) fn call_lost(&self, call: Call, context: SpanContext) {
+        self.ended.inc((CallCause::NodeLost, call.region.clone()));
+        let whose = Some(call.call_id.clone());
+        self.emitter.log(
+            COMPONENT,
+            Severity::Warn,
+            "call was lost with its core",
+            vec![],
+            Some(context),
+            whose,
+        );
+        self.emitter.call(COMPONENT, call);
     }
 
     /// The BYE of a call that is not known here was carried on.
@@ -403,7 +421,7 @@ impl Signals {
     pub(crate) fn strangers_passed(&self, byes: usize, sessions: usize) {
         let attributes = vec![("byes".into(), count(byes)), ("relay_sessions".into(), count(sessions))];
         let message =
-            "calls ended that this core does not know, as after a restart; no call record is written";
+            "calls ended that this core does not know, as after a restart; their records end with the crash";
         self.log(Severity::Warn, message, attributes);
     }
 

@@ -17,6 +17,15 @@ pub struct Config {
     pub writes_queue_max: usize,
     /// Writes that share one fsync.
     pub writes_per_commit_max: usize,
+    /// Bytes of the spool, in which call records wait for the database and open calls are noted.
+    pub records_spool_bytes_max: u64,
+    /// Call records in memory while neither spool nor database takes them; more are lost, and told.
+    pub records_in_memory_max: usize,
+    /// Call records that go to the database in one transaction.
+    pub records_per_batch_max: usize,
+    /// How long a database that refuses call records is left alone.
+    #[serde(with = "humantime_serde")]
+    pub records_retry_interval: Duration,
     /// Subscribers remembered from the database, so that a registration costs no query.
     pub subscribers_cached_max: usize,
     /// How long a subscriber is remembered. Changes through this process are seen at once.
@@ -49,6 +58,18 @@ impl Config {
         if !(1..=10_000).contains(&self.writes_per_commit_max) {
             fault("writes_per_commit_max", "use 1 to 10000 writes");
         }
+        if !(1 << 20..=1 << 40).contains(&self.records_spool_bytes_max) {
+            fault("records_spool_bytes_max", "use 1048576 (1 MiB) to 1099511627776 (1 TiB) bytes");
+        }
+        if !(1..=1_000_000).contains(&self.records_in_memory_max) {
+            fault("records_in_memory_max", "use 1 to 1000000 records");
+        }
+        if !(1..=10_000).contains(&self.records_per_batch_max) {
+            fault("records_per_batch_max", "use 1 to 10000 records");
+        }
+        if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&self.records_retry_interval) {
+            fault("records_retry_interval", "use 10ms to 1h");
+        }
         if self.subscribers_cached_max > 10_000_000 {
             fault("subscribers_cached_max", "use 0 to 10000000 subscribers");
         }
@@ -72,6 +93,10 @@ impl Config {
             readers_max: 2,
             writes_queue_max: 1_000,
             writes_per_commit_max: 100,
+            records_spool_bytes_max: 1 << 20,
+            records_in_memory_max: 100,
+            records_per_batch_max: 100,
+            records_retry_interval: Duration::from_millis(50),
             subscribers_cached_max: 100,
             subscriber_cached_for: Duration::from_secs(30),
             bindings_max: 1_000,

@@ -2,33 +2,34 @@
 //!
 //! A commit is an fsync (`synchronous=FULL`), so writes that come together share one.
 
+mod records;
+
 use std::sync::Arc;
 use std::time::Instant;
 
-use belfry_signal::Region;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Connection, Row, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::record::{Appended, CallRecord};
+use crate::record::CallRecord;
 use crate::signals::Signals;
 use crate::subscriber::Subscriber;
 
+pub(crate) use records::{Verdict, call_records};
+
 const FILE: &str = "belfry.sqlite";
-const INSERT_RECORD: &str = "insert into call_record (call_id, from_tag, to_tag, epoch, trace_id, \
-    start_unix_nanos, answer_unix_nanos, end_unix_nanos, caller, callee, region, country, transport, status_code, \
-    outcome, cause, node) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do nothing";
 const PUT_SUBSCRIBER: &str = "insert into subscriber (domain, user, ha1_md5, ha1_sha256, enabled) \
     values (?, ?, ?, ?, ?) on conflict do update set ha1_md5 = excluded.ha1_md5, \
     ha1_sha256 = excluded.ha1_sha256, enabled = excluded.enabled";
 
 /// One thing to write, and who waits for it.
+#[derive(Debug)]
 pub(crate) enum Write {
-    Record(Box<CallRecord>, oneshot::Sender<Result<Appended, Error>>),
+    Records(Arc<Vec<CallRecord>>, oneshot::Sender<Result<Vec<Verdict>, Error>>),
     Subscriber(Box<Subscriber>, oneshot::Sender<Result<(), Error>>),
 }
 
@@ -39,31 +40,40 @@ pub(crate) async fn open(
 ) -> Result<(SqlitePool, mpsc::Sender<Write>, tokio::task::JoinHandle<()>), Error> {
     let options = SqliteConnectOptions::new()
         .filename(config.directory.join(FILE))
-        .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(std::time::Duration::from_secs(5));
-    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let mut connection = SqliteConnection::connect_with(&options.clone().create_if_missing(true)).await?;
     sqlx::migrate!().run(&mut connection).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(config.readers_max)
-        .connect_with(options.read_only(true))
+        .connect_with(options.clone().read_only(true))
         .await?;
     let (sender, receiver) = mpsc::channel(config.writes_queue_max);
-    let writer = Writer { connection, receiver, batch_max: config.writes_per_commit_max, signals };
+    let writer = Writer { options, connection, receiver, batch_max: config.writes_per_commit_max, signals };
     Ok((readers, sender, tokio::spawn(writer.run())))
 }
 
 struct Writer {
+    options: SqliteConnectOptions,
     connection: SqliteConnection,
     receiver: mpsc::Receiver<Write>,
     batch_max: usize,
     signals: Signals,
 }
 
+/// What became of a write whose commit went well.
+#[derive(Debug)]
 enum Done {
-    Record(Appended),
-    Subscriber,
+    Records(Vec<Verdict>),
+    Subscriber(Result<(), Error>),
+}
+
+/// Whether one refused statement ends the whole commit, or each stands alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Statements {
+    Together,
+    Alone,
 }
 
 impl Writer {
@@ -71,71 +81,74 @@ impl Writer {
         let mut batch = Vec::with_capacity(self.batch_max);
         while self.receiver.recv_many(&mut batch, self.batch_max).await > 0 {
             let start = Instant::now();
-            let result = commit(&mut self.connection, &batch).await;
+            let mut result = commit(&mut self.connection, &batch, Statements::Together).await;
+            if result.as_ref().is_err_and(Error::is_of_statement) {
+                // One bad statement must not cost the others: each gets a savepoint of its own.
+                result = commit(&mut self.connection, &batch, Statements::Alone).await;
+            }
             self.signals.commit_ended(start.elapsed(), result.as_ref().err());
             match result {
-                Ok(done) => batch.drain(..).zip(done).for_each(|(write, done)| self.answer(write, Ok(done))),
-                Err(error) => batch.drain(..).for_each(|write| self.answer(write, Err(error.clone()))),
+                Ok(done) => batch.drain(..).zip(done).for_each(|(write, done)| answer(write, Ok(done))),
+                Err(error) => {
+                    batch.drain(..).for_each(|write| answer(write, Err(error.clone())));
+                    self.connect_again().await;
+                }
             }
         }
         // Everything is committed; a close that fails leaves the write-ahead log for the next start.
         drop(self.connection.close().await);
     }
 
-    /// Whoever no longer waits does not want to know.
-    fn answer(&self, write: Write, result: Result<Done, Error>) {
-        match write {
-            Write::Record(_, waiting) => {
-                let result = result.map(|done| match done {
-                    Done::Record(appended) => appended,
-                    Done::Subscriber => Appended::New,
-                });
-                self.signals.call_record_appended(result.as_ref().copied());
-                drop(waiting.send(result));
-            }
-            Write::Subscriber(_, waiting) => drop(waiting.send(result.map(|_| ()))),
+    /// A connection that failed may hold on to what is broken. A database that is not there is not made anew: it may
+    /// come back.
+    async fn connect_again(&mut self) {
+        if let Ok(connection) = SqliteConnection::connect_with(&self.options).await {
+            self.connection = connection;
         }
     }
 }
 
-async fn commit(connection: &mut SqliteConnection, batch: &[Write]) -> Result<Vec<Done>, Error> {
+/// Whoever no longer waits does not want to know.
+fn answer(write: Write, result: Result<Done, Error>) {
+    match (write, result) {
+        (Write::Records(_, waiting), Ok(Done::Records(verdicts))) => drop(waiting.send(Ok(verdicts))),
+        (Write::Subscriber(_, waiting), Ok(Done::Subscriber(result))) => drop(waiting.send(result)),
+        (Write::Records(_, waiting), Err(error)) => drop(waiting.send(Err(error))),
+        (Write::Subscriber(_, waiting), Err(error)) => drop(waiting.send(Err(error))),
+        // A commit answers in kind; without an answer, the write counts as failed.
+        (_, Ok(_)) => {}
+    }
+}
+
+async fn commit(
+    connection: &mut SqliteConnection,
+    batch: &[Write],
+    statements: Statements,
+) -> Result<Vec<Done>, Error> {
     let mut transaction = connection.begin().await?;
     let mut done = Vec::with_capacity(batch.len());
     for write in batch {
         done.push(match write {
-            Write::Record(record, _) => Done::Record(insert_record(&mut transaction, record).await?),
-            Write::Subscriber(subscriber, _) => {
+            Write::Records(records, _) => {
+                Done::Records(records::insert(&mut transaction, records, statements).await?)
+            }
+            Write::Subscriber(subscriber, _) if statements == Statements::Together => {
                 put_subscriber(&mut transaction, subscriber).await?;
-                Done::Subscriber
+                Done::Subscriber(Ok(()))
+            }
+            Write::Subscriber(subscriber, _) => {
+                let mut point = transaction.begin().await?;
+                let put = put_subscriber(&mut point, subscriber).await;
+                match put {
+                    Ok(()) => point.commit().await?,
+                    Err(_) => point.rollback().await?,
+                }
+                Done::Subscriber(put)
             }
         });
     }
     transaction.commit().await?;
     Ok(done)
-}
-
-async fn insert_record(connection: &mut SqliteConnection, record: &CallRecord) -> Result<Appended, Error> {
-    let result = sqlx::query(INSERT_RECORD)
-        .bind(record.call_id.reveal())
-        .bind(&record.from_tag)
-        .bind(&record.to_tag)
-        .bind(integer(record.epoch))
-        .bind(&record.trace_id)
-        .bind(integer(record.start_unix_nanos))
-        .bind(record.answer_unix_nanos.map(integer))
-        .bind(integer(record.end_unix_nanos))
-        .bind(record.caller.reveal())
-        .bind(record.callee.reveal())
-        .bind(record.region.as_str())
-        .bind(record.country.as_deref())
-        .bind(record.transport.as_ref())
-        .bind(record.status_code)
-        .bind(record.outcome.as_ref())
-        .bind(record.cause.as_ref())
-        .bind(&record.node)
-        .execute(connection)
-        .await?;
-    Ok(if result.rows_affected() == 1 { Appended::New } else { Appended::Known })
 }
 
 async fn put_subscriber(connection: &mut SqliteConnection, subscriber: &Subscriber) -> Result<(), Error> {
@@ -185,38 +198,6 @@ pub(crate) enum Counted {
     CallRecords,
 }
 
-pub(crate) async fn call_records(pool: &SqlitePool, limit: u32) -> Result<Vec<CallRecord>, Error> {
-    let sql = "select * from call_record order by end_unix_nanos desc, id desc limit ?";
-    let rows = sqlx::query(sql).bind(limit).fetch_all(pool).await?;
-    rows.iter().map(read_record).collect()
-}
-
-fn read_record(row: &SqliteRow) -> Result<CallRecord, Error> {
-    let text = |column: &str| row.try_get::<String, _>(column);
-    let number = |column: &str| row.try_get::<i64, _>(column).map(natural);
-    let region =
-        Region::configured(&text("region")?).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-    Ok(CallRecord {
-        call_id: text("call_id")?.into(),
-        from_tag: text("from_tag")?,
-        to_tag: text("to_tag")?,
-        epoch: number("epoch")?,
-        trace_id: text("trace_id")?,
-        start_unix_nanos: number("start_unix_nanos")?,
-        answer_unix_nanos: row.try_get::<Option<i64>, _>("answer_unix_nanos")?.map(natural),
-        end_unix_nanos: number("end_unix_nanos")?,
-        caller: text("caller")?.into(),
-        callee: text("callee")?.into(),
-        region,
-        country: row.try_get("country")?,
-        transport: text("transport")?.into(),
-        status_code: row.try_get("status_code")?,
-        outcome: text("outcome")?.into(),
-        cause: text("cause")?.into(),
-        node: text("node")?,
-    })
-}
-
 /// SQLite counts in signed 64 bits, which hold nanoseconds until the year 2262.
 fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -224,4 +205,24 @@ fn integer(number: u64) -> i64 {
 
 fn natural(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+/// A second hand on the database, past the state.
+#[cfg(test)]
+pub(crate) async fn connect_for_test(directory: &std::path::Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(directory.join(FILE));
+    SqliteConnection::connect_with(&options).await.expect("the database is there")
+}
+
+#[cfg(test)]
+pub(crate) async fn execute_for_test(directory: &std::path::Path, statement: &'static str) {
+    let mut connection = connect_for_test(directory).await;
+    sqlx::query(statement).execute(&mut connection).await.expect("a statement");
+    connection.close().await.expect("closed");
+}
+
+#[cfg(test)]
+pub(crate) async fn count_for_test(directory: &std::path::Path) -> i64 {
+    let mut connection = connect_for_test(directory).await;
+    sqlx::query_scalar("select count(*) from call_record").fetch_one(&mut connection).await.expect("counted")
 }

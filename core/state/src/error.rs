@@ -35,6 +35,12 @@ pub enum Error {
     /// The address of record has `bindings_per_address_max` bindings.
     #[error("too many bindings for one address of record")]
     AddressFull,
+    /// The spool of call records has `records_spool_bytes_max`.
+    #[error("the spool of call records is full")]
+    SpoolFull,
+    /// Neither spool nor database took a call record, and `records_in_memory_max` wait already.
+    #[error("a call record found no place")]
+    RecordLost,
     /// State is closing.
     #[error("state is closed")]
     Closed,
@@ -52,8 +58,22 @@ impl Error {
             Self::QueueFull => "queue_full",
             Self::BindingsFull => "bindings_full",
             Self::AddressFull => "address_full",
+            Self::SpoolFull => "spool_full",
+            Self::RecordLost => "record_lost",
             Self::Closed => "closed",
         }
+    }
+
+    /// SQLite's code, when one statement is at fault and not the database: a constraint, a mismatch, too big.
+    pub(crate) fn statement_code(&self) -> Option<i64> {
+        let Self::Database(error) = self else { return None };
+        let code: i64 = error.as_database_error()?.code()?.parse().ok()?;
+        // The low byte is the primary code: SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH.
+        matches!(code & 0xff, 18..=20).then_some(code)
+    }
+
+    pub(crate) fn is_of_statement(&self) -> bool {
+        self.statement_code().is_some()
     }
 
     pub(crate) fn file(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {

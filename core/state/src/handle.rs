@@ -11,10 +11,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::bindings::{Bindings, prepare};
+use crate::books::{self, Books};
 use crate::config::Config;
 use crate::database::{self, Counted, Write};
 use crate::error::Error;
-use crate::record::{Appended, CallRecord};
+use crate::record::CallRecord;
 use crate::signals::Signals;
 use crate::subscriber::Subscriber;
 
@@ -25,6 +26,7 @@ pub struct State {
     /// Gone once state is closing.
     writes: Arc<Mutex<Option<mpsc::Sender<Write>>>>,
     bindings: Bindings,
+    books: Books,
     subscribers: Arc<Remembered>,
     tasks: Arc<Mutex<Vec<Task>>>,
     signals: Signals,
@@ -34,6 +36,13 @@ type UserAndDomain = (String, String);
 
 /// What was read and when.
 type Read = (Option<Arc<Subscriber>>, Instant);
+
+/// Tasks that only tick: they end when they are told to.
+const SNAPSHOT: &str = "bindings snapshot";
+const CLOCK: &str = "books clock";
+
+/// How long a reader of call records waits for those that are on their way.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A task and the name by which a drain tells that it did not end.
 type Task = (&'static str, JoinHandle<()>);
@@ -54,13 +63,15 @@ impl State {
     pub async fn open(config: Config, registry: &Registry) -> Result<Self, Error> {
         let signals = Signals::register(registry);
         prepare(&config.directory)?;
-        let (readers, writes, writer) = database::open(&config, signals.clone()).await?;
+        // First, because it takes the folder for this process.
         let bindings = {
             let (config, signals) = (config.clone(), signals.clone());
             let opening =
                 tokio::task::spawn_blocking(move || Bindings::open(&config, signals, now_unix_nanos()));
             opening.await.map_err(|_| Error::Closed)??
         };
+        let (readers, writes, writer) = database::open(&config, signals.clone()).await?;
+        let (books, books_tasks) = Books::open(&config, writes.clone(), signals.clone()).await?;
         let folder = tokio::spawn(fold_now_and_then(bindings.clone(), config.snapshot_interval));
         signals.opened(bindings.len());
         let subscribers = Remembered {
@@ -72,8 +83,9 @@ impl State {
             readers,
             writes: Arc::new(Mutex::new(Some(writes))),
             bindings,
+            books,
             subscribers: Arc::new(subscribers),
-            tasks: Arc::new(Mutex::new(vec![("state writer", writer), ("bindings snapshot", folder)])),
+            tasks: Arc::new(Mutex::new(tasks_of(books_tasks, writer, folder))),
             signals,
         })
     }
@@ -139,25 +151,18 @@ impl State {
         database::count(&self.readers, Counted::Subscribers).await
     }
 
-    /// Writes a call record. It is on the disk when this returns, and a second one of the same call
-    /// (Call-ID, tags, epoch) changes nothing.
-    ///
-    /// # Errors
-    /// When it could not be written, or too many writes wait: then it is not known, and trying again is safe.
-    pub async fn append_call_record(&self, record: &CallRecord) -> Result<Appended, Error> {
-        let (waiting, answer) = oneshot::channel();
-        if let Err(error) = self.write(Write::Record(Box::new(record.clone()), waiting)) {
-            self.signals.call_record_appended(Err(&error));
-            return Err(error);
-        }
-        answer.await.map_err(|_| Error::Closed)?
+    /// The books of calls, from which call records come.
+    #[must_use]
+    pub fn books(&self) -> &Books {
+        &self.books
     }
 
-    /// The latest call records, the latest first.
+    /// The latest call records, the latest first; those included that are on their way to the database.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn call_records(&self, limit: u32) -> Result<Vec<CallRecord>, Error> {
+        self.settle_for_reading().await;
         database::call_records(&self.readers, limit).await
     }
 
@@ -166,7 +171,14 @@ impl State {
     /// # Errors
     /// When the database cannot be read.
     pub async fn call_records_count(&self) -> Result<u64, Error> {
+        self.settle_for_reading().await;
         database::count(&self.readers, Counted::CallRecords).await
+    }
+
+    /// Readers see what was written before they asked. Without a database to write to, they see what there is.
+    async fn settle_for_reading(&self) {
+        // A delivery at work on a busy database is not waited for.
+        drop(tokio::time::timeout(SETTLE_TIMEOUT, self.books.settle()).await);
     }
 
     /// Where subscribers are.
@@ -179,12 +191,13 @@ impl State {
     /// Gives the names of what was not finished by the deadline.
     pub async fn drain(&self, deadline: Duration) -> Vec<String> {
         let until = Instant::now() + deadline;
+        drop(tokio::time::timeout_at(until, self.books.finish()).await);
         drop(self.writes.lock().unwrap_or_else(PoisonError::into_inner).take());
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         let mut stragglers = Vec::new();
         for (name, task) in tasks {
-            if name == "bindings snapshot" {
-                // It may only stop between two folds: a fold runs on a blocking thread and is never cut short.
+            if name == SNAPSHOT || name == CLOCK {
+                // A fold runs on a blocking thread and is never cut short.
                 task.abort();
             } else if tokio::time::timeout_at(until, task).await.is_err() {
                 stragglers.push(name.to_owned());
@@ -193,12 +206,20 @@ impl State {
         let bindings = self.bindings.clone();
         let last = tokio::task::spawn_blocking(move || bindings.snapshot());
         if !matches!(tokio::time::timeout_at(until, last).await, Ok(Ok(Ok(())))) {
-            stragglers.push("bindings snapshot".to_owned());
+            stragglers.push(SNAPSHOT.to_owned());
         }
         if tokio::time::timeout_at(until, self.readers.close()).await.is_err() {
             stragglers.push("state readers".to_owned());
         }
         stragglers
+    }
+
+    /// Stops at once, as a crash would.
+    #[cfg(test)]
+    pub(crate) fn kill_for_test(&self) {
+        for (_, task) in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
     }
 
     fn write(&self, write: Write) -> Result<(), Error> {
@@ -242,6 +263,17 @@ impl Remembered {
     fn forget(&self, key: &UserAndDomain) {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
+}
+
+/// In the order in which they can end.
+fn tasks_of(books: books::Tasks, writer: JoinHandle<()>, folder: JoinHandle<()>) -> Vec<Task> {
+    vec![
+        (CLOCK, books.clock),
+        ("call record delivery", books.delivery),
+        ("books keeper", books.keeper),
+        ("state writer", writer),
+        (SNAPSHOT, folder),
+    ]
 }
 
 async fn fold_now_and_then(bindings: Bindings, interval: Duration) {

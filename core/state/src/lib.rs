@@ -1,24 +1,27 @@
 //! What the core must remember: subscribers, call records, and where subscribers are.
 //!
-//! Subscribers and call records live in SQLite; a call record is on disk when
-//! [`State::append_call_record`] returns. Bindings live in memory with a snapshot and a journal beside it, because
+//! Subscribers and call records live in SQLite; a call has its books ([`Books`]) on the disk from its beginning, and from
+//! them exactly one record, however it ends. Bindings live in memory with a snapshot and a journal beside it, because
 //! they change with every registration and are worth little after their expiry.
 //! Not here: what registers or ends a call (the signalling crate), search over calls (the events crate).
 
 mod bindings;
+mod books;
 mod config;
 mod database;
 mod error;
+mod frame;
 mod handle;
 mod record;
 mod signals;
 mod subscriber;
 
 pub use bindings::{Binding, Bindings, Expired};
+pub use books::Books;
 pub use config::Config;
 pub use error::Error;
 pub use handle::State;
-pub use record::{Appended, CallRecord};
+pub use record::{Book, CallRecord, Kept};
 pub use subscriber::Subscriber;
 
 /// Registers this room's signals without starting it, for the catalogue.

@@ -2,18 +2,25 @@
 
 use belfry_signal::record::Name;
 use belfry_signal::{Pii, Region};
+use serde::{Deserialize, Serialize};
 
-/// What writing a record did.
+/// Where a record is when its call's books are closed. It comes to the database from wherever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Appended {
-    /// The call was not known; it is on disk now.
-    New,
-    /// The call was told before; the first record stands.
-    Known,
+pub enum Kept {
+    /// In the spool, on the disk.
+    Spooled,
+    /// In the database, because the spool would not take it.
+    Stored,
+    /// In memory only, because neither took it: tried again until one does.
+    InMemory,
 }
 
+/// Names the books of a call in the journal of open calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Book(pub(crate) u64);
+
 /// One call. Its identity is Call-ID, both tags and the epoch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallRecord {
     /// The Call-ID.
     pub call_id: Pii<String>,

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use belfry_signal::record::Attributes;
 use belfry_signal::{Counter, Emitter, Gauge, Histogram, Registry, SECONDS, Severity, label_enum};
 
+use crate::database::Verdict;
 use crate::error::Error;
-use crate::record::Appended;
+use crate::record::CallRecord;
 
 const COMPONENT: &str = "state";
 
 label_enum! {
-    /// What became of a call record.
-    enum AppendOutcome("outcome") { New = "new", Known = "known", Failed = "failed" }
+    /// What became of a call record in the end.
+    enum RecordOutcome("outcome") { New = "new", Known = "known", Refused = "refused", Lost = "lost" }
 }
 
 label_enum! {
@@ -25,7 +27,7 @@ label_enum! {
 }
 
 label_enum! {
-    /// What became of a snapshot or a journal entry.
+    /// What became of a snapshot, a journal entry, a record on its way.
     enum Kept("outcome") { Ok = "ok", Failed = "failed" }
 }
 
@@ -33,7 +35,16 @@ label_enum! {
 #[derive(Clone, Debug)]
 pub(crate) struct Signals {
     emitter: Emitter,
-    records: Counter<(AppendOutcome,)>,
+    records: Counter<(RecordOutcome,)>,
+    spooled: Counter<(Kept,)>,
+    spool_seconds: Histogram<()>,
+    spool_bytes: Gauge<()>,
+    spool_records: Gauge<()>,
+    in_memory: Gauge<()>,
+    notes_failed: Counter<()>,
+    calls_lost: Counter<()>,
+    deliveries: Counter<(Kept,)>,
+    commits: Counter<(Kept,)>,
     commit_seconds: Histogram<()>,
     look_ups: Counter<(LookUp,)>,
     bindings: Gauge<()>,
@@ -48,8 +59,37 @@ impl Signals {
         let component = registry.component(COMPONENT);
         Self {
             emitter: component.emitter(),
-            records: component
-                .counter("call_records_total", "Call records handed in, by what became of them."),
+            records: component.counter(
+                "call_records_total",
+                "Call records by what became of them: new or known to the database, refused by it, or lost.",
+            ),
+            spooled: component.counter(
+                "spool_writes_total",
+                "Call records written to the spool, and writes that the disk refused.",
+            ),
+            spool_seconds: component.histogram(
+                "spool_seconds",
+                "Time to bring what the books had to write to the disk, fsync included.",
+                SECONDS,
+            ),
+            spool_bytes: component.gauge("spool_bytes", "Bytes of the spool."),
+            spool_records: component
+                .gauge("spool_records", "Call records in the spool that the database does not have."),
+            in_memory: component.gauge(
+                "records_in_memory",
+                "Call records that are in memory only, because neither disk nor database takes them.",
+            ),
+            notes_failed: component.counter(
+                "call_notes_failed_total",
+                "Open calls that could not be noted, and would have no record after a crash.",
+            ),
+            calls_lost: component.counter(
+                "calls_lost_total",
+                "Calls whose core was gone and whose record was made from what was noted.",
+            ),
+            deliveries: component
+                .counter("deliveries_total", "Batches of call records for the database, by outcome."),
+            commits: component.counter("commits_total", "Commits of the database, by outcome."),
             commit_seconds: component.histogram(
                 "commit_seconds",
                 "Time to bring one batch of writes to the disk, fsync included.",
@@ -66,26 +106,131 @@ impl Signals {
         }
     }
 
+    fn log(&self, severity: Severity, message: &'static str, attributes: Attributes) {
+        self.emitter.log(COMPONENT, severity, message, attributes, None, None);
+    }
+
+    fn log_of(&self, severity: Severity, message: &'static str, attributes: Attributes, record: &CallRecord) {
+        self.emitter.log(COMPONENT, severity, message, attributes, None, Some(record.call_id.clone()));
+    }
+
     pub(crate) fn opened(&self, bindings: usize) {
         let attributes = vec![("state.bindings".into(), (bindings as u64).into())];
         self.emitter.log(COMPONENT, Severity::Info, "state opened", attributes, None, None);
     }
 
-    pub(crate) fn call_record_appended(&self, result: Result<Appended, &Error>) {
-        let outcome = match result {
-            Ok(Appended::New) => AppendOutcome::New,
-            Ok(Appended::Known) => AppendOutcome::Known,
-            Err(_) => AppendOutcome::Failed,
-        };
-        self.records.inc((outcome,));
+    /// The books were read at the start.
+    pub(crate) fn books_opened(&self, undelivered: u64, open: usize, damaged_bytes: u64) {
+        if undelivered > 0 || open > 0 {
+            let attributes = vec![
+                ("state.records".into(), undelivered.into()),
+                ("state.calls".into(), (open as u64).into()),
+            ];
+            let message = "books hold call records to deliver, or calls of a process that is gone";
+            self.log(Severity::Info, message, attributes);
+        }
+        if damaged_bytes > 0 {
+            let attributes = vec![("state.bytes".into(), damaged_bytes.into())];
+            self.log(Severity::Error, "books hold bytes that cannot be read", attributes);
+        }
     }
 
+    /// The keeper wrote.
+    pub(crate) fn books_written(&self, took: Duration, kept: usize, error: Option<&Error>) {
+        self.spool_seconds.observe((), took.as_secs_f64());
+        self.spooled.add((Kept::Ok,), kept as u64);
+        if let Some(error) = error {
+            self.spooled.inc((Kept::Failed,));
+            let attributes = vec![("error.reason".into(), error.reason().into())];
+            self.log(Severity::Error, "books could not be written", attributes);
+        }
+    }
+
+    /// What the spool holds.
+    pub(crate) fn spool_changed(&self, bytes: u64, records: u64) {
+        self.spool_bytes.set((), i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.spool_records.set((), i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// Open calls could not be noted: a crash now would leave them without a record.
+    pub(crate) fn notes_failed(&self, count: u64) {
+        self.notes_failed.add((), count);
+    }
+
+    /// Calls of a core that is gone got their record.
+    pub(crate) fn calls_lost(&self, count: usize) {
+        self.calls_lost.add((), count as u64);
+        if count > 0 {
+            let attributes = vec![("state.calls".into(), (count as u64).into())];
+            let message = "calls of a core that is gone were closed with the time of its last sign of life";
+            self.log(Severity::Warn, message, attributes);
+        }
+    }
+
+    /// The database judged a record.
+    pub(crate) fn call_record_judged(&self, verdict: Verdict, record: &CallRecord) {
+        let outcome = match verdict {
+            Verdict::New => RecordOutcome::New,
+            Verdict::Known => RecordOutcome::Known,
+            Verdict::Refused(_) => RecordOutcome::Refused,
+        };
+        self.records.inc((outcome,));
+        if let Verdict::Refused(code) = verdict {
+            let attributes = vec![("sqlite.code".into(), code.into())];
+            let message = "the database refuses a call record, which is set aside in the file refused.log";
+            self.log_of(Severity::Error, message, attributes, record);
+        }
+    }
+
+    /// Records set aside in former times were tried again.
+    pub(crate) fn refused_tried_again(&self, taken: usize, left: usize) {
+        let attributes =
+            vec![("state.taken".into(), (taken as u64).into()), ("state.left".into(), (left as u64).into())];
+        self.log(Severity::Warn, "call records that were set aside were tried again", attributes);
+    }
+
+    /// Neither spool nor memory has room.
+    pub(crate) fn call_record_lost(&self, record: &CallRecord) {
+        self.records.inc((RecordOutcome::Lost,));
+        self.log_of(Severity::Error, "a call record found no place and is lost", vec![], record);
+    }
+
+    /// The spool would not take a record.
+    pub(crate) fn record_held_in_memory(&self, record: &CallRecord) {
+        let message = "the spool refuses a call record, which is in memory until the database has it";
+        self.log_of(Severity::Error, message, vec![], record);
+    }
+
+    pub(crate) fn in_memory_changed(&self, records: usize) {
+        self.in_memory.set((), i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// A batch went to the database.
+    pub(crate) fn records_delivered(&self, count: usize, was_away: bool) {
+        self.deliveries.inc((Kept::Ok,));
+        if was_away {
+            let attributes = vec![("state.records".into(), (count as u64).into())];
+            self.log(Severity::Info, "the database takes call records again", attributes);
+        }
+    }
+
+    /// A batch did not; told once for as long as it lasts.
+    pub(crate) fn delivery_failed(&self, error: &Error, was_away: bool) {
+        self.deliveries.inc((Kept::Failed,));
+        if !was_away {
+            let attributes = vec![("error.reason".into(), error.reason().into())];
+            self.log(
+                Severity::Error,
+                "the database takes no call records, which wait in the spool",
+                attributes,
+            );
+        }
+    }
+
+    /// A commit ended; whoever asked for it tells what it means that it failed.
     pub(crate) fn commit_ended(&self, took: Duration, error: Option<&Error>) {
         self.commit_seconds.observe((), took.as_secs_f64());
-        if let Some(error) = error {
-            let attributes = vec![("error.reason".into(), error.reason().into())];
-            self.emitter.log(COMPONENT, Severity::Error, "writes were lost", attributes, None, None);
-        }
+        self.commits.inc((if error.is_none() { Kept::Ok } else { Kept::Failed },));
     }
 
     pub(crate) fn subscriber_remembered(&self) {

@@ -415,6 +415,23 @@ impl Expr {
         }
     }
 
+    /// Every selector in the expression, in the order of the text.
+    pub fn selectors(&self) -> Vec<&Selector> {
+        match &self.node {
+            Node::Number(_) | Node::Text(_) => Vec::new(),
+            Node::Vector(selector) | Node::Range(selector, _) => vec![selector],
+            Node::Subquery(subquery) => subquery.inner.selectors(),
+            Node::Paren(inner) | Node::Unary { operand: inner, .. } => inner.selectors(),
+            Node::Binary(binary) => {
+                [&binary.left, &binary.right].into_iter().flat_map(Expr::selectors).collect()
+            }
+            Node::Aggregate(aggregate) => {
+                aggregate.parameter.iter().chain([&aggregate.inner]).flat_map(Expr::selectors).collect()
+            }
+            Node::Call(_, arguments) => arguments.iter().flat_map(Expr::selectors).collect(),
+        }
+    }
+
     /// The expression inside any parentheses.
     pub fn unwrapped(&self) -> &Expr {
         match &self.node {

@@ -1,9 +1,9 @@
 //! The end of a call: the relay reports, the record is written, and only then does the last answer leave.
 
 use belfry_relay_api::{Leg, LegReport, Request, SessionKey, SessionReport};
-use belfry_signal::{Pii, now_unix_nanos, record};
+use belfry_signal::{Pii, SpanContext, SpanId, TraceId, now_unix_nanos, record};
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{Appended, CallRecord};
+use belfry_state::{CallRecord, Kept};
 
 use super::{Call, Ending, Phase};
 use crate::core::{Core, Done, Then, now};
@@ -42,10 +42,12 @@ impl Core {
         let node = self.signals.node().to_owned();
         let Some(call) = self.calls.closing(epoch) else { return };
         let record = call_record(call, node);
-        let (state, timeout) = (self.state.clone(), self.config.store_timeout);
+        // The books take it now and keep it, whatever becomes of whoever waits for their word.
+        let closing = self.state.books().close_call(call.book, record);
+        let timeout = self.config.store_timeout;
         self.jobs.spawn(async move {
-            let outcome = match tokio::time::timeout(timeout, state.append_call_record(&record)).await {
-                Ok(Ok(appended)) => Ok(appended),
+            let outcome = match tokio::time::timeout(timeout, closing).await {
+                Ok(Ok(kept)) => Ok(kept),
                 Ok(Err(error)) => Err(error.reason()),
                 Err(_) => Err("timeout"),
             };
@@ -53,12 +55,12 @@ impl Core {
         });
     }
 
-    /// The record is durable, or will never be: the books are closed and what waited for it goes out.
-    pub(crate) fn on_record_written(&mut self, epoch: u64, outcome: Result<Appended, &'static str>) {
+    /// The record is safe, or nobody waits any longer: the books are closed and what waited for it goes out.
+    pub(crate) fn on_record_written(&mut self, epoch: u64, outcome: Result<Kept, &'static str>) {
         let Some(call) = self.calls.close(epoch) else { return };
         let label = match outcome {
-            Ok(Appended::New) => RecordOutcome::Written,
-            Ok(Appended::Known) => RecordOutcome::Repeated,
+            Ok(Kept::Spooled | Kept::Stored) => RecordOutcome::Written,
+            Ok(Kept::InMemory) => RecordOutcome::InMemory,
             Err(reason) => {
                 self.signals.store_failed(reason);
                 RecordOutcome::Failed
@@ -69,6 +71,21 @@ impl Core {
         for (id, status, bytes) in call.held {
             // The transaction may have been given up meanwhile.
             let _ = self.transactions.respond(id, status, bytes, now());
+        }
+    }
+
+    /// Asks the books to close what a core left open that is gone.
+    pub(crate) fn close_lost_calls(&mut self) {
+        let closing = self.state.books().close_lost_calls();
+        self.jobs.spawn(async move { Done::Lost(closing.await) });
+    }
+
+    /// Calls of a core that is gone have their records.
+    pub(crate) fn on_lost_calls(&mut self, records: Vec<CallRecord>) {
+        for record in records {
+            let trace_id = TraceId::parse(&record.trace_id).unwrap_or_else(TraceId::random);
+            let root = SpanContext { trace_id, span_id: SpanId::random(), sampled: true };
+            self.signals.call_lost(lost_call(record, trace_id), root);
         }
     }
 
@@ -119,6 +136,40 @@ fn call_record(call: &Call, node: String) -> CallRecord {
         outcome: outcome_of(call).into(),
         cause: call.ending.cause.as_str().into(),
         node,
+    }
+}
+
+/// The record of a call of which nothing more is heard: billed up to the last sign of life, which the books add.
+pub(super) fn record_if_lost(call: &Call, node: &str) -> CallRecord {
+    let mut record = call_record(call, node.to_owned());
+    let is_answered = call.answer_unix_nanos.is_some();
+    let outcome = if is_answered { AttemptResult::Answered } else { AttemptResult::Ineffective };
+    record.status_code = if is_answered { 200 } else { 0 };
+    record.outcome = outcome.record_outcome().into();
+    record.cause = CallCause::NodeLost.as_str().into();
+    record.end_unix_nanos = call.answer_unix_nanos.unwrap_or(call.start_unix_nanos);
+    record
+}
+
+/// What the pipeline and the call page get of a call that was lost.
+fn lost_call(record: CallRecord, trace_id: TraceId) -> record::Call {
+    record::Call {
+        call_id: record.call_id,
+        trace_id,
+        start_unix_nanos: record.start_unix_nanos,
+        answer_unix_nanos: record.answer_unix_nanos,
+        caller: record.caller,
+        callee: record.callee,
+        region: record.region,
+        country: record.country,
+        transport: record.transport,
+        outcome: record.outcome,
+        status_code: record.status_code,
+        cause: record.cause,
+        post_dial_seconds: None,
+        mos_min: None,
+        mos_mean: None,
+        silent_legs: Vec::new(),
     }
 }
 

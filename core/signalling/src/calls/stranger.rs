@@ -2,8 +2,8 @@
 //! that is gone.
 //!
 //! Their requests travel by the tokens in Route, which also name the leg, so that a re-INVITE still passes through the
-//! relay. Nobody has their books: no call record can be written, and the log says so. What their BYE can do is to free
-//! the relay's session.
+//! relay. Their records were written when this core came, from what the dead one had noted (cause `node_lost`), and stand.
+//! What their BYE can do is to free the relay's session.
 
 use std::sync::Arc;
 

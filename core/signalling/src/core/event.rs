@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use belfry_relay_api::{FromRelay, SessionKey};
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{Appended, Subscriber};
+use belfry_state::{CallRecord, Kept, Subscriber};
 
 use super::{Core, now};
 use crate::edges::EdgeEvent;
@@ -37,8 +37,10 @@ pub(crate) enum Control {
 pub(crate) enum Done {
     /// What is known of the subscriber whom an exchange asked about.
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
-    /// A call record is durable, or could not be written.
-    Record { epoch: u64, outcome: Result<Appended, &'static str> },
+    /// A call record is safe, or nobody waits for it any longer.
+    Record { epoch: u64, outcome: Result<Kept, &'static str> },
+    /// The calls of a core that is gone have their records.
+    Lost(Vec<CallRecord>),
 }
 
 /// What the store knows of a subscriber; the error names why it failed.
@@ -146,6 +148,7 @@ impl Core {
                 Purpose::Callee => self.on_called_subscriber(id, found),
             },
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
+            Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // A store request that panicked; whoever waits for it is answered by its own timer.
             Err(_) => self.signals.store_failed("panicked"),
         }

@@ -209,6 +209,8 @@ label_enum! {
         LifetimeOver = "lifetime_over",
         /// The core stopped and did not wait for it.
         ShutDown = "shut_down",
+        /// The core died; the call's end is its last sign of life.
+        NodeLost = "node_lost",
         /// The called side was busy.
         Busy = "busy",
         /// The called side did not answer in time.
@@ -291,11 +293,11 @@ impl RelayOutcome {
 label_enum! {
     /// Whether a call record was written.
     pub(crate) enum RecordOutcome("outcome") {
-        /// It is durable.
+        /// It is on the disk.
         Written = "written",
-        /// It was there before.
-        Repeated = "repeated",
-        /// The store failed or was too slow.
+        /// Neither disk nor database took it yet; it is tried again until one does.
+        InMemory = "in_memory",
+        /// It is lost, or the store was too slow to say.
         Failed = "failed",
     }
 }

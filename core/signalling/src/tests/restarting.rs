@@ -47,7 +47,10 @@ async fn a_bye_of_before_the_restart_arrives_and_frees_the_session() {
             .until(|text| text.contains("core_relay_requests_total{outcome=\"done\",request=\"delete\"} 1"))
             .await;
         assert_eq!(house.relay.asked(), ["offer caller", "answer callee", "delete"]);
-        assert_eq!(house.state.call_records_count().await.expect("readable"), 0, "nobody has its books");
+        let records = house.state.call_records(10).await.expect("readable");
+        assert_eq!(records.len(), 1, "its books were closed when the core came back");
+        assert_eq!((&*records[0].cause, &*records[0].outcome), ("node_lost", "answered"));
+        assert!(records[0].answer_unix_nanos.is_some_and(|at| at <= records[0].end_unix_nanos));
         let told = told_of_strangers(&mut house).await;
         assert_eq!(told, [("byes".to_owned(), Value::Int(1)), ("relay_sessions".to_owned(), Value::Int(1))]);
     }

@@ -1,6 +1,6 @@
 //! The files behind the bindings: a snapshot and the journals since it.
 //!
-//! A record is its length, its CRC-32C and its postcard bytes. The snapshot is one header record with the number of
+//! A record is a frame of postcard bytes ([`crate::frame`]). The snapshot is one header record with the number of
 //! the first journal that it does not hold, then one record per binding, then an end record with their count; it
 //! is written beside and renamed over the old one. Journals are numbered; a fold starts the next one first, so no
 //! change is ever in neither. A torn snapshot means starting with what the journals hold; a torn record ends its journal.
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Binding;
 use crate::error::Error;
+use crate::frame;
 use crate::signals::Signals;
 
 /// Whoever holds this file locked owns the others.
@@ -24,8 +25,8 @@ const JOURNAL_PREFIX: &str = "bindings-";
 const JOURNAL_SUFFIX: &str = ".journal";
 /// Changes when the layout of [`Binding`] does: an older file then reads as torn and phones register again.
 const LAYOUT: u32 = 1;
-/// No record comes near this; a larger length is a torn one.
-const RECORD_BYTES_MAX: usize = 1 << 20;
+/// These files hold nothing but what we encode, and end at the first torn record: nothing is ever searched for.
+const SEED: u32 = 0;
 
 /// A change to the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -201,25 +202,16 @@ fn read_snapshot(path: &Path) -> Result<Option<(u64, Entries)>, &'static str> {
 
 fn encode<T: Serialize>(record: &T) -> io::Result<Vec<u8>> {
     let bytes = postcard::to_stdvec(record).map_err(io::Error::other)?;
-    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-    let mut framed = Vec::with_capacity(bytes.len() + 8);
-    framed.extend_from_slice(&length.to_le_bytes());
-    framed.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    framed.extend_from_slice(&bytes);
+    let mut framed = Vec::with_capacity(bytes.len() + frame::HEADER_BYTES);
+    frame::push(SEED, &bytes, &mut framed)?;
     Ok(framed)
 }
 
 /// Takes one record off the front; leaves the rest as it is when there is no whole one.
 fn next_record<T: DeserializeOwned>(rest: &mut &[u8]) -> Option<T> {
-    let (length, after) = rest.split_first_chunk::<4>()?;
-    let (sum, after) = after.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|&n| n <= RECORD_BYTES_MAX)?;
-    let bytes = after.get(..length)?;
-    if crc32c::crc32c(bytes) != u32::from_le_bytes(*sum) {
-        return None;
-    }
+    let frame::Front::Whole(bytes) = frame::front(SEED, rest) else { return None };
     let record = postcard::from_bytes(bytes).ok()?;
-    *rest = &after[length..];
+    *rest = rest.get(frame::HEADER_BYTES + bytes.len()..)?;
     Some(record)
 }
 

@@ -1,7 +1,13 @@
 use super::*;
+use crate::record::Kept;
 
 async fn open(folder: &std::path::Path) -> State {
     State::open(Config::for_test(folder), &Registry::for_test()).await.expect("opens")
+}
+
+async fn close(state: &State, record: &CallRecord) -> Result<Kept, Error> {
+    let books = state.books();
+    books.close_call(books.open_call(), record.clone()).await
 }
 
 #[test]
@@ -13,9 +19,9 @@ fn a_record_is_written_once_and_outlives_the_process() {
     let killed = process();
     killed.block_on(async {
         let state = open(folder.path()).await;
-        assert_eq!(state.append_call_record(&record).await.expect("written"), Appended::New);
-        assert_eq!(state.append_call_record(&record).await.expect("written"), Appended::Known);
-        assert_eq!(state.append_call_record(&next_epoch).await.expect("written"), Appended::New);
+        for record in [&record, &record, &next_epoch] {
+            assert_eq!(close(&state, record).await.expect("kept"), Kept::Spooled);
+        }
     });
     // No drain: another process opens what a killed one left.
     drop(killed);
@@ -33,12 +39,10 @@ async fn writes_that_come_together_all_land() {
     let mut writes = tokio::task::JoinSet::new();
     for n in 0..250 {
         let state = state.clone();
-        writes.spawn(
-            async move { state.append_call_record(&CallRecord::for_test(&format!("call-{n}"))).await },
-        );
+        writes.spawn(async move { close(&state, &CallRecord::for_test(&format!("call-{n}"))).await });
     }
     for result in writes.join_all().await {
-        assert_eq!(result.expect("written"), Appended::New);
+        assert_eq!(result.expect("kept"), Kept::Spooled);
     }
     assert_eq!(state.call_records_count().await.expect("read"), 250);
 }
@@ -74,25 +78,15 @@ async fn another_process_may_add_subscribers_and_touches_nothing_else() {
 }
 
 #[tokio::test]
-async fn after_a_drain_nothing_is_taken() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let state = open(folder.path()).await;
-    state.append_call_record(&CallRecord::for_test("call-1")).await.expect("written");
-    assert_eq!(state.drain(Duration::from_secs(5)).await, Vec::<String>::new());
-    let refused = state.append_call_record(&CallRecord::for_test("call-2")).await;
-    assert_eq!(refused.expect_err("closed").reason(), "closed");
-}
-
-#[tokio::test]
 async fn a_full_queue_refuses_and_a_broken_folder_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = Config { writes_queue_max: 1, ..Config::for_test(folder.path()) };
     let state = State::open(config, &Registry::for_test()).await.expect("opens");
-    let records: Vec<_> = (0..50).map(|n| CallRecord::for_test(&format!("call-{n}"))).collect();
+    let subscribers: Vec<_> = (0..50).map(|n| Subscriber::new(&format!("user-{n}"), "x", "y")).collect();
     // On this single thread the writer cannot run between two first polls.
     let mut writes = Vec::new();
-    for record in &records {
-        writes.push(Box::pin(state.append_call_record(record)));
+    for subscriber in &subscribers {
+        writes.push(Box::pin(state.put_subscriber(subscriber)));
     }
     let mut refused = 0;
     let results = futures_join(writes).await;

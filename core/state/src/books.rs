@@ -1,0 +1,215 @@
+//! The books of calls: a journal of the open ones and a spool of the records of the closed ones, so that a call has
+//! exactly one record, whatever dies when.
+//!
+//! One log on the disk holds both. A call that opens or is answered is noted in it as the record that it would have
+//! if nothing more were heard of it; a call that ends leaves its record, which is on the platter before anybody is
+//! told; once a second the time is noted, as long as calls are open. Records go from the log to the database in
+//! batches, and stay in the log while that is away. After a crash, what is noted and not closed gets its record from
+//! its note, with the time of the last sign of life as its end.
+//!
+//! [`log`] is what happens to the files, [`keeper`] the task that owns them and shares an fsync among all who wait,
+//! [`delivery`] the task that carries records to the database.
+//!
+//! Why our own log: records and notes must be in one order, so that a call is never both lost and closed; a batch is
+//! acknowledged after its fsync; and a file is removed when the database, not a reader, has all of it. Logs on
+//! crates.io (`okaywal`, `commitlog`, `simple_wal`) offer the first two at most, and are hardly maintained. The
+//! pipeline's write-ahead log is another room's; its ideas (salted checksums, no file written to after an error) are
+//! these.
+
+mod delivery;
+mod entry;
+mod keeper;
+mod log;
+mod refused;
+mod segment;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use belfry_signal::now_unix_nanos;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::database::Write;
+use crate::error::Error;
+use crate::record::{Book, CallRecord, Kept};
+use crate::signals::Signals;
+use delivery::{Delivery, Order, Reader};
+use keeper::{Command, Keeper, Refused};
+use log::{Change, Limits, Log};
+
+/// The folder of the log, within that of the state.
+const FOLDER: &str = "books";
+/// How often the books note that the process lives: what a call whose process dies is billed short of, at most.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The books of all calls. Cheap to clone; nothing here waits but what says so.
+#[derive(Clone, Debug)]
+pub struct Books {
+    /// Gone once state is closing.
+    commands: Arc<Mutex<Option<mpsc::Sender<Command>>>>,
+    refused: mpsc::Sender<Refused>,
+    orders: mpsc::Sender<Order>,
+    next_book: Arc<AtomicU64>,
+    signals: Signals,
+}
+
+/// The tasks behind the books, in the order in which they end.
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    pub(crate) clock: JoinHandle<()>,
+    pub(crate) delivery: JoinHandle<()>,
+    pub(crate) keeper: JoinHandle<()>,
+}
+
+impl Books {
+    /// Reads what is there and starts the tasks. Whoever calls holds the lock of the folder. Blocks on the disk only
+    /// while it reads.
+    pub(crate) async fn open(
+        config: &Config,
+        writes: mpsc::Sender<Write>,
+        signals: Signals,
+    ) -> Result<(Self, Tasks), Error> {
+        let limits = Limits {
+            directory: config.directory.join(FOLDER),
+            spool_bytes_max: config.records_spool_bytes_max,
+        };
+        let opening = tokio::task::spawn_blocking(move || Log::open(limits));
+        let (log, found) = opening.await.map_err(|_| Error::Closed)??;
+        signals.books_opened(found.undelivered, found.open, found.damaged_bytes);
+        let (commands, command_receiver) = mpsc::channel(config.writes_queue_max);
+        let (refused, refused_receiver) = mpsc::channel(config.records_in_memory_max);
+        let (orders, order_receiver) = mpsc::channel(16);
+        let (progress, progress_receiver) = watch::channel(log.progress());
+        let next_book = Arc::new(AtomicU64::new(log.next_book()));
+        let delivery = Delivery {
+            reader: Reader {
+                directory: log.directory().to_owned(),
+                number: 0,
+                offset: 0,
+                delivered: log.delivered(),
+            },
+            books: commands.clone(),
+            writes,
+            progress: progress_receiver,
+            refused: refused_receiver,
+            orders: order_receiver,
+            batch_max: config.records_per_batch_max,
+            in_memory_max: config.records_in_memory_max,
+            retry_interval: config.records_retry_interval,
+            signals: signals.clone(),
+            in_memory: VecDeque::new(),
+            retry_at: None,
+            is_away: false,
+        };
+        let keeper = Keeper {
+            log,
+            commands: command_receiver,
+            progress,
+            refused: refused.clone(),
+            signals: signals.clone(),
+        };
+        let tasks = Tasks {
+            clock: tokio::spawn(note_time(commands.clone())),
+            delivery: tokio::spawn(delivery.run()),
+            keeper: tokio::spawn(keeper.run()),
+        };
+        let commands = Arc::new(Mutex::new(Some(commands)));
+        Ok((Self { commands, refused, orders, next_book, signals }, tasks))
+    }
+
+    /// Opens the books of a call, in which nothing stands yet.
+    #[must_use]
+    pub fn open_call(&self) -> Book {
+        Book(self.next_book.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Notes what record the call is to have, should nothing more be heard of it; the last note counts. Its end is
+    /// then when this process was last known to live.
+    pub fn note_call(&self, book: Book, record: CallRecord) {
+        let change = Change::Open { book, record: Box::new(record) };
+        if self.send(Command::Note(change)).is_err() {
+            self.signals.notes_failed(1);
+        }
+    }
+
+    /// The call goes on as another: it gets no record of its own.
+    pub fn forget_call(&self, book: Book) {
+        // A note that stays gets a record at the next start, and the call's own record then makes that one of two; the
+        // database keeps the first.
+        if self.send(Command::Note(Change::Gone { book })).is_err() {
+            self.signals.notes_failed(1);
+        }
+    }
+
+    /// Closes the books of a call with its record. The record is taken at once, whether the answer is waited for or
+    /// not; with the answer it is safe, or in memory when neither disk nor database would have it. Writing a call's
+    /// record again changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::RecordLost`] when even memory had no room, [`Error::Closed`] when state is closing.
+    pub fn close_call(
+        &self,
+        book: Book,
+        record: CallRecord,
+    ) -> impl Future<Output = Result<Kept, Error>> + Send + use<> {
+        let (waiting, answer) = oneshot::channel();
+        let command = Command::Close { book, record: Box::new(record), waiting: Some(waiting) };
+        if let Err(Command::Close { book, record, waiting }) = self.send(command) {
+            keeper::pass_on(&self.refused, Refused { book, record, waiting }, &self.signals);
+        }
+        async move { answer.await.map_err(|_| Error::Closed)? }
+    }
+
+    /// Closes the books of all calls that are open: to be asked by a core before it has calls. Those of a core that
+    /// is gone get their record, which comes back.
+    pub fn close_lost_calls(&self) -> impl Future<Output = Vec<CallRecord>> + Send + use<> {
+        let (waiting, answer) = oneshot::channel();
+        let sent = self.send(Command::CloseLost { waiting });
+        async move {
+            drop(sent);
+            answer.await.unwrap_or_default()
+        }
+    }
+
+    /// Waits until everything that was handed in so far is in the database; false when that refuses.
+    pub async fn settle(&self) -> bool {
+        let (waiting, answer) = oneshot::channel();
+        self.orders.send(Order::Settle(waiting)).await.is_ok() && answer.await.unwrap_or(false)
+    }
+
+    /// Takes no more, delivers what the database takes, and lets the tasks end.
+    pub(crate) async fn finish(&self) {
+        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // A delivery that is gone has finished.
+        let _ = self.orders.send(Order::Finish).await;
+    }
+
+    #[expect(clippy::result_large_err, reason = "the command comes back to be handed on elsewhere")]
+    fn send(&self, command: Command) -> Result<(), Command> {
+        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = commands.as_ref() else { return Err(command) };
+        sender.try_send(command).map_err(mpsc::error::TrySendError::into_inner)
+    }
+}
+
+/// Notes the time now and then, until the books are closed.
+async fn note_time(commands: mpsc::Sender<Command>) {
+    let mut ticks = tokio::time::interval(ALIVE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // A full queue is a keeper at work, and the next second comes.
+        if let Err(mpsc::error::TrySendError::Closed(_)) =
+            commands.try_send(Command::Note(Change::Alive { unix_nanos: now_unix_nanos() }))
+        {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

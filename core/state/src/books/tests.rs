@@ -1,0 +1,216 @@
+use std::path::Path;
+
+use belfry_signal::Registry;
+
+use super::*;
+use crate::State;
+
+/// State over a folder, with a second hand on its database.
+struct House {
+    folder: tempfile::TempDir,
+    registry: Registry,
+    state: State,
+}
+
+impl House {
+    async fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (registry, state) = open(folder.path(), change).await;
+        Self { folder, registry, state }
+    }
+
+    /// Another process over what a killed one left: nothing of it was drained.
+    async fn start_again(self) -> Self {
+        let Self { folder, state, .. } = self;
+        state.kill_for_test();
+        drop(state);
+        let mut patience = 500;
+        loop {
+            let registry = Registry::for_test();
+            match State::open(Config::for_test(folder.path()), &registry).await {
+                Ok(state) => return Self { folder, registry, state },
+                Err(error) => assert_eq!(error.reason(), "in_use"),
+            }
+            patience -= 1;
+            assert!(patience > 0, "the old process does not let go");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Says something to the database, past the state.
+    async fn sql(&self, statement: &'static str) {
+        crate::database::execute_for_test(self.folder.path(), statement).await;
+    }
+
+    async fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .state
+            .call_records(1_000)
+            .await
+            .expect("readable")
+            .into_iter()
+            .map(|record| record.call_id.reveal().clone())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    async fn close(&self, name: &str) -> Result<Kept, Error> {
+        let books = self.state.books();
+        books.close_call(books.open_call(), CallRecord::for_test(name)).await
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let text = self.registry.encode_text();
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0.0)
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        for _ in 0..1_000 {
+            if is_so(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("never: {what}\n{}", self.registry.encode_text());
+    }
+}
+
+async fn open(folder: &Path, change: impl FnOnce(&mut Config)) -> (Registry, State) {
+    let mut config = Config::for_test(folder);
+    change(&mut config);
+    let registry = Registry::for_test();
+    let state = State::open(config, &registry).await.expect("opens");
+    (registry, state)
+}
+
+const TAKE_AWAY: &str = "alter table call_record rename to elsewhere";
+const GIVE_BACK: &str = "alter table elsewhere rename to call_record";
+
+#[tokio::test]
+async fn records_wait_for_the_database_over_a_crash_and_arrive_once() {
+    let house = House::new(|_| {}).await;
+    house.sql(TAKE_AWAY).await;
+    for n in 0..250 {
+        assert_eq!(house.close(&format!("call-{n:03}")).await.expect("kept"), Kept::Spooled);
+    }
+    assert!(!house.state.books().settle().await, "the database is away");
+    assert!((house.metric("state_spool_records") - 250.0).abs() < 0.5);
+    let house = house.start_again().await;
+    assert_eq!(house.close("call-000").await.expect("kept"), Kept::Spooled, "told again");
+    house.sql(GIVE_BACK).await;
+    house.until("delivered", |house| house.metric("state_spool_records") < 0.5).await;
+    let expected: Vec<String> = (0..250).map(|n| format!("call-{n:03}")).collect();
+    assert_eq!(house.names().await, expected);
+    assert!((house.metric("state_call_records_total{outcome=\"known\"}") - 1.0).abs() < 0.5);
+    let house = house.start_again().await;
+    assert_eq!(house.names().await, expected, "what is delivered is not delivered again");
+    assert!(house.metric("state_call_records_total{outcome=\"known\"}") < 0.5);
+}
+
+#[tokio::test]
+async fn a_record_that_the_database_refuses_costs_no_other_and_is_tried_at_the_next_start() {
+    let house = House::new(|_| {}).await;
+    house
+        .sql(
+            "create trigger poison before insert on call_record when new.call_id like 'bad%' \
+              begin select raise(abort, 'poison'); end",
+        )
+        .await;
+    let books = house.state.books();
+    let closing: Vec<_> = ["good-1", "bad-1", "good-2", "bad-2", "good-3"]
+        .map(|name| books.close_call(books.open_call(), CallRecord::for_test(name)))
+        .into_iter()
+        .collect();
+    for closed in closing {
+        assert_eq!(closed.await.expect("kept"), Kept::Spooled);
+    }
+    assert_eq!(house.names().await, ["good-1", "good-2", "good-3"]);
+    assert!((house.metric("state_call_records_total{outcome=\"refused\"}") - 2.0).abs() < 0.5);
+    let house = house.start_again().await;
+    assert_eq!(house.names().await.len(), 3, "tried while the trigger was there");
+    house.sql("drop trigger poison").await;
+    let house = house.start_again().await;
+    house
+        .until("tried again", |house| house.folder.path().join("books/refused.log").metadata().is_err())
+        .await;
+    assert_eq!(house.names().await, ["bad-1", "bad-2", "good-1", "good-2", "good-3"]);
+}
+
+#[tokio::test]
+async fn when_disk_and_database_refuse_memory_keeps_what_it_can_and_says_what_it_cannot() {
+    let house = House::new(|config| {
+        config.records_spool_bytes_max = 0;
+        config.records_in_memory_max = 3;
+        config.records_retry_interval = Duration::from_secs(3600);
+    })
+    .await;
+    assert_eq!(house.close("straight").await.expect("kept"), Kept::Stored, "the database is there");
+    house.sql(TAKE_AWAY).await;
+    for n in 1..=3 {
+        assert_eq!(house.close(&format!("memory-{n}")).await.expect("kept"), Kept::InMemory);
+    }
+    assert_eq!(house.close("too-much").await.expect_err("no place").reason(), "record_lost");
+    assert!((house.metric("state_call_records_total{outcome=\"lost\"}") - 1.0).abs() < 0.5);
+    assert!((house.metric("state_records_in_memory") - 3.0).abs() < 0.5);
+    house.sql(GIVE_BACK).await;
+    assert!(house.state.books().settle().await);
+    assert_eq!(house.names().await, ["memory-1", "memory-2", "memory-3", "straight"]);
+    assert!(house.metric("state_records_in_memory") < 0.5);
+}
+
+#[tokio::test]
+async fn every_open_call_gets_one_record_after_a_crash() {
+    let house = House::new(|_| {}).await;
+    let books = house.state.books();
+    let note = |name: &str, is_answered: bool| {
+        let record = CallRecord::for_test(name);
+        let to_tag = if is_answered { record.to_tag.clone() } else { String::new() };
+        let book = books.open_call();
+        books.note_call(book, CallRecord { to_tag, cause: "node_lost".into(), ..record.clone() });
+        (book, record)
+    };
+    let (ringing, talking) = (note("ringing", false), note("talking", true));
+    let (ended, challenged) = (note("ended", true), note("challenged", false));
+    books.close_call(ended.0, ended.1).await.expect("kept");
+    books.forget_call(challenged.0);
+    // Its record took another way than the spool, of which the note knows nothing: the database keeps one.
+    let (_, other) = note("other", false);
+    books.close_call(books.open_call(), other).await.expect("kept");
+    let _ = (ringing, talking);
+    assert_eq!(house.names().await, ["ended", "other"]);
+
+    let house = house.start_again().await;
+    let mut lost: Vec<String> = house
+        .state
+        .books()
+        .close_lost_calls()
+        .await
+        .iter()
+        .map(|record| record.call_id.reveal().clone())
+        .collect();
+    lost.sort_unstable();
+    assert_eq!(lost, ["other", "ringing", "talking"]);
+    assert_eq!(house.names().await, ["ended", "other", "ringing", "talking"]);
+    let house = house.start_again().await;
+    assert_eq!(house.state.books().close_lost_calls().await, []);
+    assert_eq!(house.names().await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_drain_delivers_everything_and_takes_nothing_more() {
+    let house = House::new(|config| config.records_retry_interval = Duration::from_secs(3600)).await;
+    let books = house.state.books().clone();
+    let closing: Vec<_> = (0..300)
+        .map(|n| books.close_call(books.open_call(), CallRecord::for_test(&format!("call-{n}"))))
+        .collect();
+    assert_eq!(house.state.drain(Duration::from_secs(10)).await, Vec::<String>::new());
+    for closed in closing {
+        closed.await.expect("taken before the drain");
+    }
+    let refused = books.close_call(books.open_call(), CallRecord::for_test("late")).await;
+    assert!(refused.is_err());
+    let count = crate::database::count_for_test(house.folder.path()).await;
+    assert_eq!(count, 300);
+}

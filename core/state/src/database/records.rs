@@ -1,0 +1,111 @@
+//! Call records in SQL.
+
+use belfry_signal::Region;
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::{Connection, Row, SqliteConnection};
+
+use super::{Statements, integer, natural};
+use crate::error::Error;
+use crate::record::CallRecord;
+
+/// A call is told once. Its start and its caller's tag name it among those of its Call-ID, whatever is known of the
+/// callee's tag: a record made from a note after a crash must not stand beside one that came another way.
+const INSERT: &str = "insert into call_record (call_id, from_tag, to_tag, epoch, trace_id, \
+    start_unix_nanos, answer_unix_nanos, end_unix_nanos, caller, callee, region, country, transport, status_code, \
+    outcome, cause, node) select \
+    ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17 where not exists \
+    (select 1 from call_record where call_id = ?1 and from_tag = ?2 and epoch = ?4)";
+
+/// What the database said to a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The call was not known; its record is in the database now.
+    New,
+    /// The call was told before; the first record stands.
+    Known,
+    /// Whatever the state of the database, it will not have this record; the number is SQLite's own.
+    Refused(i64),
+}
+
+/// Inserts records within a transaction.
+pub(super) async fn insert(
+    connection: &mut SqliteConnection,
+    records: &[CallRecord],
+    statements: Statements,
+) -> Result<Vec<Verdict>, Error> {
+    let mut verdicts = Vec::with_capacity(records.len());
+    for record in records {
+        if statements == Statements::Together {
+            verdicts.push(insert_one(connection, record).await?);
+            continue;
+        }
+        let mut point = connection.begin().await?;
+        match insert_one(&mut point, record).await {
+            Ok(verdict) => {
+                point.commit().await?;
+                verdicts.push(verdict);
+            }
+            Err(error) => {
+                point.rollback().await?;
+                verdicts.push(Verdict::Refused(error.statement_code().ok_or(error)?));
+            }
+        }
+    }
+    Ok(verdicts)
+}
+
+async fn insert_one(connection: &mut SqliteConnection, record: &CallRecord) -> Result<Verdict, Error> {
+    let result = sqlx::query(INSERT)
+        .bind(record.call_id.reveal())
+        .bind(&record.from_tag)
+        .bind(&record.to_tag)
+        .bind(integer(record.epoch))
+        .bind(&record.trace_id)
+        .bind(integer(record.start_unix_nanos))
+        .bind(record.answer_unix_nanos.map(integer))
+        .bind(integer(record.end_unix_nanos))
+        .bind(record.caller.reveal())
+        .bind(record.callee.reveal())
+        .bind(record.region.as_str())
+        .bind(record.country.as_deref())
+        .bind(record.transport.as_ref())
+        .bind(record.status_code)
+        .bind(record.outcome.as_ref())
+        .bind(record.cause.as_ref())
+        .bind(&record.node)
+        .execute(connection)
+        .await?;
+    Ok(if result.rows_affected() == 1 { Verdict::New } else { Verdict::Known })
+}
+
+pub(crate) async fn call_records(pool: &SqlitePool, limit: u32) -> Result<Vec<CallRecord>, Error> {
+    let sql = "select * from call_record order by end_unix_nanos desc, id desc limit ?";
+    let rows = sqlx::query(sql).bind(limit).fetch_all(pool).await?;
+    rows.iter().map(read_record).collect()
+}
+
+fn read_record(row: &SqliteRow) -> Result<CallRecord, Error> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let number = |column: &str| row.try_get::<i64, _>(column).map(natural);
+    let region =
+        Region::configured(&text("region")?).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(CallRecord {
+        call_id: text("call_id")?.into(),
+        from_tag: text("from_tag")?,
+        to_tag: text("to_tag")?,
+        epoch: number("epoch")?,
+        trace_id: text("trace_id")?,
+        start_unix_nanos: number("start_unix_nanos")?,
+        answer_unix_nanos: row.try_get::<Option<i64>, _>("answer_unix_nanos")?.map(natural),
+        end_unix_nanos: number("end_unix_nanos")?,
+        caller: text("caller")?.into(),
+        callee: text("callee")?.into(),
+        region,
+        country: row.try_get("country")?,
+        transport: text("transport")?.into(),
+        status_code: row.try_get("status_code")?,
+        outcome: text("outcome")?.into(),
+        cause: text("cause")?.into(),
+        node: text("node")?,
+    })
+}
