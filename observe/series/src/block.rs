@@ -44,6 +44,8 @@ const ZSTD_LEVEL: i32 = 3;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meta {
     pub(crate) id: u64,
+    /// The first of the blocks that it was made of, or its own: of two values of one time, that which came first counts.
+    pub(crate) first_id: u64,
     /// 0 as the head was sealed; 1 compacted to one window; above, each three times as long.
     pub(crate) level: u8,
     pub(crate) min_ms: i64,

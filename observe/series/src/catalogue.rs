@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use belfry_signal::MetricMetadata;
-use redb::{Database, DatabaseError, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::block::{self, Block, Meta};
@@ -19,6 +19,7 @@ const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks_2")
 const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
 const METADATA: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("metadata");
 const DELETIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deletions");
+const IMPORTED: TableDefinition<'_, &str, u64> = TableDefinition::new("imported");
 const CHECKPOINT: &str = "checkpoint";
 const FILE: &str = "catalogue.redb";
 
@@ -33,7 +34,7 @@ pub(crate) struct Catalogue {
 /// What the catalogue says at start.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
-    /// Blocks that can be read, oldest first.
+    /// Blocks that can be read, in the order in which their samples came.
     pub(crate) blocks: Vec<Arc<Block>>,
     pub(crate) metadata: Vec<MetricMetadata>,
 }
@@ -105,9 +106,10 @@ impl Catalogue {
                 contents.metadata.extend(postcard::from_bytes(stored.value()).ok());
             }
             write.open_table(DELETIONS).map_err(fault)?;
+            write.open_table(IMPORTED).map_err(fault)?;
         }
         write.commit().map_err(fault)?;
-        contents.blocks.sort_by_key(|block| (block.meta().min_ms, block.meta().id));
+        contents.blocks.sort_by_key(|block| (block.meta().first_id, block.meta().id));
         Ok(contents)
     }
 
@@ -183,18 +185,28 @@ impl Catalogue {
         write.commit().map_err(fault)
     }
 
+    /// Whether a block of this name was taken over.
+    pub(crate) fn is_imported(&self, name: &str) -> Result<bool, Error> {
+        let read = self.database.begin_read().map_err(fault)?;
+        let table = read.open_table(IMPORTED).map_err(fault)?;
+        Ok(table.get(name).map_err(fault)?.is_some())
+    }
+
+    /// A block of this name was taken over.
+    pub(crate) fn put_imported(&self, name: &str) -> Result<(), Error> {
+        let write = self.database.begin_write().map_err(fault)?;
+        write.open_table(IMPORTED).map_err(fault)?.insert(name, 1).map_err(fault)?;
+        write.commit().map_err(fault)
+    }
+
     /// Deletions that are not done yet.
     pub(crate) fn deletions(&self) -> Result<Vec<StoredDeletion>, Error> {
-        let read = self.database.begin_write().map_err(fault)?;
+        let read = self.database.begin_read().map_err(fault)?;
         let mut deletions = Vec::new();
-        {
-            let table = read.open_table(DELETIONS).map_err(fault)?;
-            for row in table.iter().map_err(fault)? {
-                let (_, stored) = row.map_err(fault)?;
-                deletions.extend(postcard::from_bytes(stored.value()).ok());
-            }
+        for row in read.open_table(DELETIONS).map_err(fault)?.iter().map_err(fault)? {
+            let (_, stored) = row.map_err(fault)?;
+            deletions.extend(postcard::from_bytes(stored.value()).ok());
         }
-        read.abort().map_err(fault)?;
         Ok(deletions)
     }
 }

@@ -102,6 +102,7 @@ pub(crate) fn merge(
     let mut sources: Vec<Source<'_>> = blocks.iter().map(|block| Source::new(block)).collect::<Result<_, _>>()?;
     for block in blocks {
         writer.cover(block.meta().checkpoint);
+        writer.descend_from(block.meta().first_id);
     }
     while let Some(labels) = sources.iter().filter_map(Source::labels).min().cloned() {
         if writer.series().is_multiple_of(1024) && is_cancelled() {

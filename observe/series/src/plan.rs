@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     fn meta(id: u64, level: u8, min_ms: i64, max_ms: i64, bytes: u64) -> Meta {
-        Meta { id, level, min_ms, max_ms, series: 1, samples: 1, bytes, checkpoint: 0 }
+        Meta { id, first_id: id, level, min_ms, max_ms, series: 1, samples: 1, bytes, checkpoint: 0 }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) signals: Signals,
     head: RwLock<Head>,
-    /// By first time. Changed under the catalogue's lock; what moves samples from the head holds the head's write lock
+    /// In the order in which their samples came. Changed under the catalogue's lock; what moves samples from the head holds the head's write lock
     /// too, so that a reader that holds the head's read lock sees each sample in exactly one of the two.
     pub(crate) blocks: ArcSwap<Vec<Arc<Block>>>,
     pub(crate) cache: PageCache,
@@ -107,7 +107,7 @@ impl Shared {
         let mut blocks: Vec<Arc<Block>> = self.blocks.load().as_ref().clone();
         blocks.retain(|block| !removed.contains(&block.meta().id));
         blocks.extend(added);
-        blocks.sort_by_key(|block| (block.meta().min_ms, block.meta().id));
+        blocks.sort_by_key(|block| (block.meta().first_id, block.meta().id));
         self.blocks.store(Arc::new(blocks));
     }
 

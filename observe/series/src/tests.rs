@@ -1,5 +1,9 @@
 //! The store as the pipeline and queries meet it: windows, restarts, damage, limits.
 
+mod blocks;
+mod carried;
+mod samples;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -193,6 +193,23 @@ impl Block {
         Ok(())
     }
 
+    /// Calls `visit` with each value of a label, in order, and the series that have it.
+    pub(crate) fn label_sets_of(
+        &self,
+        cache: &PageCache,
+        name: &str,
+        visit: &mut dyn FnMut(&str, &RoaringBitmap) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for (_, place) in self.label_pages(name)?.into_iter().flat_map(|label| &label.pages) {
+            for (value, set) in &self.label_page(cache, place)?.values {
+                let mut numbers = RoaringBitmap::new();
+                self.add_set(set, &mut numbers)?;
+                visit(value, &numbers)?;
+            }
+        }
+        Ok(())
+    }
+
     fn label_pages(&self, name: &str) -> Result<Option<&LabelPages>, Error> {
         let labels = &self.footer()?.labels;
         let found = labels.binary_search_by(|label| label.name.as_str().cmp(name));

@@ -52,7 +52,7 @@ impl BlockWriter {
         let fault = |source| Error::File { path: new_path.clone(), source };
         let file = OpenOptions::new().create(true).truncate(true).write(true).open(&new_path).map_err(fault)?;
         let (min_ms, max_ms) = (i64::MAX, i64::MIN);
-        let meta = Meta { id, level, min_ms, max_ms, series: 0, samples: 0, bytes: 0, checkpoint };
+        let meta = Meta { id, first_id: id, level, min_ms, max_ms, series: 0, samples: 0, bytes: 0, checkpoint };
         let mut writer = Self {
             directory: directory.to_owned(),
             path,
@@ -78,6 +78,11 @@ impl BlockWriter {
     /// Series written so far.
     pub(crate) fn series(&self) -> u64 {
         self.meta.series
+    }
+
+    /// Says that it is made of others, of which this one came first.
+    pub(crate) fn descend_from(&mut self, first_id: u64) {
+        self.meta.first_id = self.meta.first_id.min(first_id);
     }
 
     /// Says how far the log is covered by this block and those before it.
