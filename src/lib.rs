@@ -12,6 +12,7 @@ pub mod drain;
 pub mod limits;
 pub mod promql;
 pub mod run;
+pub mod series;
 pub mod signals;
 pub mod sip_line;
 pub mod slo_table;

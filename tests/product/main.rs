@@ -9,3 +9,4 @@ mod promql;
 mod real_clients;
 mod rooms_apart;
 mod running;
+mod store_crash;

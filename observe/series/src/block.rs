@@ -173,3 +173,13 @@ pub(crate) fn unpack_bytes(packed: &[u8]) -> Option<Vec<u8>> {
 fn unpack<T: for<'de> Deserialize<'de>>(packed: &[u8]) -> Option<T> {
     postcard::from_bytes(&unpack_bytes(packed)?).ok()
 }
+
+/// Reads bytes as every part of a block, past the checksums: for the fuzzer.
+pub(crate) fn read_any(bytes: &[u8]) {
+    let _footer = postcard::from_bytes::<Footer>(bytes).ok();
+    let _exemplars = postcard::from_bytes::<StoredExemplars>(bytes).ok();
+    let _labels = postcard::from_bytes::<LabelPage>(bytes).ok();
+    let _set = roaring::RoaringBitmap::deserialize_from(bytes).ok();
+    let _series = postcard::from_bytes::<SeriesPage>(bytes).ok().and_then(reader::open_page);
+    let _plain = unpack_bytes(bytes.get(..4096.min(bytes.len())).unwrap_or_default());
+}

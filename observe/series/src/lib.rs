@@ -21,6 +21,8 @@ mod compact;
 mod config;
 mod error;
 mod exemplar;
+#[doc(hidden)]
+pub mod fuzz;
 mod handle;
 mod head;
 mod layout;

@@ -90,6 +90,16 @@ fn ulid(unix_millis: i64, id: u64, bytes: u64) -> String {
     (0..26).rev().map(|digit| char::from(DIGITS[(value >> (digit * 5) & 31) as usize])).collect()
 }
 
+/// Reads bytes as a chunk and as an index, past the checksums where there are any: for the fuzzer.
+pub(crate) fn read_any(bytes: &[u8]) {
+    let _points = xor::decode(bytes);
+    if let Ok(index) = index::IndexReader::read(bytes.to_vec()) {
+        for series in index.series() {
+            drop(series);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -236,7 +236,7 @@ impl Block {
 }
 
 /// The series of a stored page; `None` when its numbers are not its own.
-fn open_page(stored: SeriesPage) -> Option<Vec<BlockSeries>> {
+pub(super) fn open_page(stored: SeriesPage) -> Option<Vec<BlockSeries>> {
     let texts: Vec<Arc<str>> = stored.texts.into_iter().map(Arc::from).collect();
     let text = |number: u32| texts.get(number as usize).cloned();
     let mut end = 0_u64;
