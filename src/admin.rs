@@ -1,23 +1,25 @@
 //! The admin door: liveness, readiness, metrics, drain, configuration, log level, catalogue, demo faults.
 //!
 //! On its own port, on localhost by default, on the tower runtime: a scrape must not cost a call its timing.
-//! Plain hyper, because it is a dozen fixed paths that must work when everything else does not.
+//! A dozen fixed paths behind the same bounds and the same guard as the read APIs.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use belfry_door::{Access, Door, DoorHandle, Doors, Limits};
 use belfry_signal::Registry;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{Method, StatusCode, Uri};
 use serde::Deserialize;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
+use crate::app::access;
 use crate::catalog;
 use crate::cli::Fault;
 
@@ -27,8 +29,45 @@ use crate::cli::Fault;
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Connections at once.
+    /// Connections at once; more are answered 503.
     pub connections_max: usize,
+    /// A client sends a request's head within this time, and its body within the same again.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// A client that takes nothing of an answer for so long loses its connection.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// Tokens that open the door, one on a line; absent means that it is for loopback only.
+    pub token_file: Option<PathBuf>,
+    /// Names that the door goes by without a token, beside addresses and `localhost`.
+    pub host_names: Vec<String>,
+}
+
+/// No request has a body.
+const REQUEST_BYTES_MAX: usize = 1024;
+/// For probes, which have no token.
+const OPEN_PATHS: &[&str] = &["/livez", "/readyz"];
+
+impl Config {
+    /// What is wrong although it has the right type: key, what is allowed.
+    #[must_use]
+    pub fn check(&self) -> Vec<(String, String)> {
+        let exposed = belfry_door::exposed(self.listen, self.token_file.is_some());
+        self.limits()
+            .check()
+            .into_iter()
+            .chain(exposed.map(|message| ("listen".to_owned(), message)))
+            .collect()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            connections_max: self.connections_max,
+            header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
+            request_bytes_max: REQUEST_BYTES_MAX,
+        }
+    }
 }
 
 /// What comes in through the door for the main loop to do.
@@ -84,38 +123,22 @@ impl Text {
 }
 
 impl Admin {
-    /// Binds the door and serves it until the process ends; returns where it is bound.
+    /// Opens the door and serves it until the process ends. Call it inside a tokio runtime.
     ///
     /// # Errors
-    /// When the address cannot be bound.
-    pub async fn start(self, config: &Config) -> std::io::Result<SocketAddr> {
-        let listener = TcpListener::bind(config.listen).await?;
-        let address = listener.local_addr()?;
-        let permits = Arc::new(Semaphore::new(config.connections_max));
-        tokio::spawn(async move {
-            loop {
-                let Ok(permit) = permits.clone().acquire_owned().await else { return };
-                let Ok((stream, _)) = listener.accept().await else { continue };
-                let admin = self.clone();
-                tokio::spawn(async move {
-                    let _permit = permit;
-                    let service = service_fn(move |request| {
-                        let admin = admin.clone();
-                        async move { Ok::<_, Infallible>(admin.answer(&request).await) }
-                    });
-                    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    builder.http1().timer(TokioTimer::new());
-                    // A broken admin connection concerns only whoever opened it.
-                    let _ended = builder.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-        });
-        Ok(address)
+    /// When the address cannot be bound, or the token file cannot be used.
+    pub fn start(self, config: &Config, doors: &Doors) -> Result<DoorHandle, belfry_door::Error> {
+        let access = access("admin", config.token_file.as_deref(), &config.host_names, OPEN_PATHS)?;
+        let answer = |State(admin): State<Self>, method: Method, uri: Uri| async move {
+            admin.answer(&method, &uri).await
+        };
+        let router = Router::new().fallback(answer).with_state(self);
+        doors.open(Door::Admin, config.listen, config.limits(), Access::Guarded(access), router)
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let path = request.uri().path();
-        match (request.method(), path) {
+    async fn answer(&self, method: &Method, uri: &Uri) -> Response {
+        let path = uri.path();
+        match (method, path) {
             (&Method::GET, "/livez") => text(StatusCode::OK, "alive\n"),
             (&Method::GET, "/readyz") if self.ready.load(Ordering::Acquire) => {
                 text(StatusCode::OK, "ready\n")
@@ -126,7 +149,7 @@ impl Admin {
             (&Method::GET, "/config") => text(StatusCode::OK, self.config_text.get().to_string()),
             (&Method::POST, "/drain") => self.order(Order::Drain).await,
             (&Method::POST, "/log-level") => {
-                let filter = request.uri().query().unwrap_or_default().trim_start_matches("filter=");
+                let filter = uri.query().unwrap_or_default().trim_start_matches("filter=");
                 match (self.set_log_level)(filter) {
                     Ok(()) => text(StatusCode::OK, "log level set\n"),
                     Err(reason) => text(StatusCode::BAD_REQUEST, format!("{reason}\n")),
@@ -141,7 +164,7 @@ impl Admin {
         }
     }
 
-    async fn switch_fault(&self, path: &str) -> Response<Full<Bytes>> {
+    async fn switch_fault(&self, path: &str) -> Response {
         if !self.has_faults {
             return text(StatusCode::FORBIDDEN, "faults can be switched in a demo only\n");
         }
@@ -159,7 +182,7 @@ impl Admin {
         }
     }
 
-    async fn order(&self, order: Order) -> Response<Full<Bytes>> {
+    async fn order(&self, order: Order) -> Response {
         match self.orders.send(order).await {
             Ok(()) => text(StatusCode::ACCEPTED, "accepted\n"),
             Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
@@ -171,8 +194,8 @@ impl Admin {
 const PATHS: &str = "GET /livez /readyz /metrics /catalog /config\n\
     POST /drain /log-level?filter=info,belfry=debug /faults/NAME/on|off (demo only)\n";
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn text(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response
         .headers_mut()

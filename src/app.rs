@@ -6,12 +6,13 @@ pub mod media;
 pub mod observe;
 pub mod secrets;
 
-use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use belfry_dashboard::{Dashboard, DashboardDeps, DashboardHandle};
+use belfry_door::{Access, Door, DoorHandle, Doors, Guard, Tokens};
 use belfry_engine::{Change, Engine, EngineDeps, EngineHandle};
 use belfry_gateway::{Gateway, GatewayDeps, GatewayHandle};
 use belfry_mesh::Mesh;
@@ -29,6 +30,8 @@ use crate::drain::{Drained, Step, drain};
 use crate::limits;
 use crate::signals::Signals;
 
+/// Paths of the read APIs for probes, which have no token.
+const API_OPEN_PATHS: &[&str] = &["/-/healthy", "/-/ready"];
 /// Orders from the admin door that may wait.
 const ORDERS_MAX: usize = 16;
 
@@ -69,10 +72,11 @@ pub struct App {
     trace_key: TraceKey,
     /// Links between the rooms.
     pub mesh: Mesh,
-    /// Where the admin door is.
-    pub admin_address: SocketAddr,
-    /// Where the read APIs are.
-    pub api_address: Option<SocketAddr>,
+    doors: Doors,
+    /// The admin door.
+    pub admin: DoorHandle,
+    /// The door of the read APIs.
+    pub api: Option<DoorHandle>,
     /// The observe room.
     pub observe: Option<observe::Observe>,
     notify: Option<NotifyHandle>,
@@ -112,6 +116,7 @@ impl App {
         let (order_sender, orders) = mpsc::channel(ORDERS_MAX);
         let ready = Arc::new(AtomicBool::new(false));
         let config_text = Arc::new(Text::new(config_text));
+        let doors = Doors::new(&registry);
         let door = Admin {
             registry: registry.clone(),
             ready: ready.clone(),
@@ -120,7 +125,7 @@ impl App {
             orders: order_sender,
             has_faults: surroundings.has_faults,
         };
-        let admin_address = start_admin(door, &config.admin, &surroundings).await?;
+        let admin = start_admin(door, &config.admin, &doors, &surroundings).await?;
         let mut app = Self {
             observe: config
                 .observe
@@ -138,8 +143,9 @@ impl App {
             faults: Faults::default(),
             trace_key,
             mesh,
-            admin_address,
-            api_address: None,
+            doors,
+            admin,
+            api: None,
             notify: None,
             engine: None,
             dashboard: None,
@@ -229,7 +235,15 @@ impl App {
         self.config = config;
         self.signals.config_reloaded(&needs_restart);
         self.note_change("config", "configuration reloaded");
-        needs_restart.into_iter().map(|key| format!("{key} changed: in force after a restart")).collect()
+        let restart = needs_restart.into_iter().map(|key| format!("{key} changed: in force after a restart"));
+        restart.chain(self.reread_tokens()).collect()
+    }
+
+    /// Takes changed token files into force; a file that cannot be used changes nothing and is named.
+    fn reread_tokens(&self) -> Vec<String> {
+        let doors = [Some(&self.admin), self.api.as_ref()];
+        let rereads = doors.into_iter().flatten().filter_map(|door| door.reread_tokens().err());
+        rereads.map(|error| format!("{error}; the tokens of before stay in force")).collect()
     }
 
     /// Shows a change on the page, beside the alerts that it may have caused.
@@ -285,6 +299,14 @@ impl App {
         }
         let mesh = self.mesh.clone();
         steps.push(Step::new("mesh", limits.media, |deadline| async move { mesh.drain(deadline).await }));
+        steps.extend(self.stop_watchers());
+        drain(steps, &self.signals, now).await
+    }
+
+    /// What watches, in the order in which it stops: what is told before what keeps it.
+    fn stop_watchers(&mut self) -> Vec<Step> {
+        let limits = self.config.node.drain;
+        let mut steps = Vec::new();
         if let Some(engine) = self.engine.take() {
             steps.push(Step::new(
                 "alerts",
@@ -307,13 +329,17 @@ impl App {
                 |deadline| async move { dashboard.drain(deadline).await },
             ));
         }
+        if let Some(api) = self.api.take() {
+            let limit = limits.observe;
+            steps.push(Step::new("read APIs", limit, |deadline| async move { api.drain(deadline).await }));
+        }
         if let Some(observe) = self.observe.take() {
             let pipeline = observe.pipeline;
             steps.push(Step::new("observe", limits.observe, |deadline| async move {
                 pipeline.drain(deadline).await
             }));
         }
-        drain(steps, &self.signals, now).await
+        steps
     }
 
     fn set_ready(&self, is_ready: bool) {
@@ -343,15 +369,14 @@ impl App {
         if let Some(engine) = &self.engine {
             router = router.merge(engine.router());
         }
-        let listen = config.listen;
-        let binding = self.surroundings.tower.spawn(async move {
-            let listener =
-                tokio::net::TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
-            let address = listener.local_addr()?;
-            tokio::spawn(async move { axum::serve(listener, router).await });
-            anyhow::Ok(address)
-        });
-        self.api_address = Some(binding.await?.context("start the read APIs")?);
+        let guard = access("observe", config.token_file.as_deref(), &config.host_names, API_OPEN_PATHS)
+            .context("start the read APIs")?;
+        let (doors, listen, limits) = (self.doors.clone(), config.listen, config.limits());
+        let opening = self
+            .surroundings
+            .tower
+            .spawn(async move { doors.open(Door::Api, listen, limits, Access::Guarded(guard), router) });
+        self.api = Some(opening.await?.context("start the read APIs")?);
         self.signals.room_started("observe");
         Ok(())
     }
@@ -364,6 +389,7 @@ impl App {
         };
         let deps = DashboardDeps {
             registry: self.registry.clone(),
+            doors: self.doors.clone(),
             reader: observe.reader.clone(),
             engine: engine.clone(),
             mesh: Some(self.mesh.clone()),
@@ -410,10 +436,24 @@ impl App {
 async fn start_admin(
     door: Admin,
     config: &admin::Config,
+    doors: &Doors,
     surroundings: &Surroundings,
-) -> anyhow::Result<SocketAddr> {
-    let config = config.clone();
-    let listen = config.listen;
-    let starting = surroundings.tower.spawn(async move { door.start(&config).await });
-    starting.await?.with_context(|| format!("open the admin door on {listen}"))
+) -> anyhow::Result<DoorHandle> {
+    let (config, doors) = (config.clone(), doors.clone());
+    let starting = surroundings.tower.spawn(async move { door.start(&config, &doors) });
+    starting.await?.context("open the admin door")
+}
+
+/// What a guarded door asks for.
+///
+/// # Errors
+/// When the token file cannot be used.
+pub(crate) fn access(
+    section: &'static str,
+    token_file: Option<&Path>,
+    host_names: &[String],
+    open_paths: &'static [&'static str],
+) -> Result<Guard, belfry_door::Error> {
+    let tokens = token_file.map(Tokens::open).transpose()?.map(Arc::new);
+    Ok(Guard { section, tokens, host_names: host_names.to_vec(), open_paths })
 }

@@ -155,6 +155,9 @@ pub struct Site {
     /// The read API of the running Belfry.
     #[arg(long, default_value = "127.0.0.1:9090")]
     pub api: SocketAddr,
+    /// A file with the token that the read API asks for; its first one is used.
+    #[arg(long, value_name = "FILE", env = "BELFRY_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// What to do with SIP messages.
@@ -285,6 +288,9 @@ pub struct PromqlQueryArguments {
     /// Whom to ask.
     #[arg(long, default_value = "http://127.0.0.1:9090")]
     pub url: String,
+    /// A file with the token that is asked for; its first one is used.
+    #[arg(long, value_name = "FILE", env = "BELFRY_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// What can be broken in a demo.

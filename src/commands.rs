@@ -11,8 +11,8 @@ use belfry_state::{State, Subscriber};
 use clap::CommandFactory;
 use hyper::Method;
 
-use crate::ask::{ask, percent_encoded};
-use crate::cli::{Cli, Fault, Switch};
+use crate::ask::{Token, ask, percent_encoded};
+use crate::cli::{Cli, Fault, Site, Switch};
 use crate::run::{load, refuse};
 use crate::{catalog, slo_table};
 
@@ -33,6 +33,11 @@ pub fn complain(line: &str) {
 pub fn check(path: &Path) -> anyhow::Result<ExitCode> {
     match load(path) {
         Ok((config, _)) => {
+            // A file may be for the one who runs Belfry only, so the other commands leave it alone.
+            let faults = config.check_tokens();
+            if !faults.is_empty() {
+                return Ok(refuse(&faults));
+            }
             let rooms = [
                 ("edge", config.edge.is_some()),
                 ("core", config.core.is_some()),
@@ -65,6 +70,7 @@ pub fn catalogue_of_all_rooms() -> Registry {
     belfry_notify::describe(&registry);
     belfry_engine::describe(&registry);
     belfry_dashboard::describe(&registry);
+    belfry_door::describe(&registry);
     registry
 }
 
@@ -81,19 +87,21 @@ pub fn catalog() -> anyhow::Result<ExitCode> {
 /// `belfry call`.
 ///
 /// # Errors
-/// When the Belfry at `api` cannot be asked or does not know the call.
-pub fn call(call_id: &str, api: SocketAddr) -> anyhow::Result<ExitCode> {
+/// When the Belfry cannot be asked or does not know the call.
+pub fn call(call_id: &str, site: &Site) -> anyhow::Result<ExitCode> {
     let path = format!("/api/v1/calls/{}?format=text", percent_encoded(call_id));
-    say(block_on(ask(Method::GET, api, &path))?.trim_end());
+    let token = Token::of(site.token_file.as_deref())?;
+    say(block_on(ask(Method::GET, site.api, &path, &token))?.trim_end());
     Ok(ExitCode::SUCCESS)
 }
 
 /// `belfry slo`.
 ///
 /// # Errors
-/// When the Belfry at `api` cannot be asked.
-pub fn slo(api: SocketAddr) -> anyhow::Result<ExitCode> {
-    let json = block_on(ask(Method::GET, api, "/api/v1/slos"))?;
+/// When the Belfry cannot be asked.
+pub fn slo(site: &Site) -> anyhow::Result<ExitCode> {
+    let token = Token::of(site.token_file.as_deref())?;
+    let json = block_on(ask(Method::GET, site.api, "/api/v1/slos", &token))?;
     say(slo_table::render(&json)?.trim_end());
     Ok(ExitCode::SUCCESS)
 }
@@ -104,7 +112,9 @@ pub fn slo(api: SocketAddr) -> anyhow::Result<ExitCode> {
 /// When the demo's admin door cannot be asked or refuses.
 pub fn fault(fault: Fault, switch: Switch, admin: SocketAddr) -> anyhow::Result<ExitCode> {
     let switch = if switch == Switch::On { "on" } else { "off" };
-    block_on(ask(Method::POST, admin, &format!("/faults/{}/{switch}", fault.as_str())))?;
+    let path = format!("/faults/{}/{switch}", fault.as_str());
+    // A demo's admin door is on loopback and asks for none.
+    block_on(ask(Method::POST, admin, &path, &Token::none()))?;
     say(&format!("{} {switch}", fault.as_str()));
     Ok(ExitCode::SUCCESS)
 }

@@ -109,6 +109,20 @@ pub struct Core {
 pub struct Observe {
     /// Where the read APIs listen.
     pub listen: SocketAddr,
+    /// Connections at once; more are answered 503.
+    pub connections_max: usize,
+    /// A client sends a request's head within this time, and its body within the same again.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// A client that takes nothing of an answer for so long loses its connection.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// Bytes of a request's body.
+    pub request_bytes_max: usize,
+    /// Tokens that open the read APIs, one on a line; absent means that they are for loopback only.
+    pub token_file: Option<PathBuf>,
+    /// Names that the read APIs go by without a token, beside addresses and `localhost`.
+    pub host_names: Vec<String>,
     /// WAL and delivery.
     pub pipeline: belfry_pipeline::Config,
     /// Time series.
@@ -125,6 +139,29 @@ pub struct Alerts {
     pub engine: belfry_engine::Config,
     /// PagerDuty.
     pub notify: belfry_notify::Config,
+}
+
+impl Observe {
+    /// What is wrong with the door although it has the right type: key, what is allowed.
+    fn check(&self) -> Vec<(String, String)> {
+        let exposed = belfry_door::exposed(self.listen, self.token_file.is_some());
+        self.limits()
+            .check()
+            .into_iter()
+            .chain(exposed.map(|message| ("listen".to_owned(), message)))
+            .collect()
+    }
+
+    /// The bounds of the read APIs' door.
+    #[must_use]
+    pub fn limits(&self) -> belfry_door::Limits {
+        belfry_door::Limits {
+            connections_max: self.connections_max,
+            header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
+            request_bytes_max: self.request_bytes_max,
+        }
+    }
 }
 
 impl Config {
@@ -178,6 +215,24 @@ impl Config {
         if faults.is_empty() { Ok(config.placed()) } else { Err(faults) }
     }
 
+    /// What is wrong with the token files.
+    #[must_use]
+    pub fn check_tokens(&self) -> Vec<Fault> {
+        let files = [
+            ("admin", self.admin.token_file.as_ref()),
+            ("observe", self.observe.as_ref().and_then(|observe| observe.token_file.as_ref())),
+        ];
+        let wrong = |(section, file): (&str, Option<&PathBuf>)| {
+            let error = belfry_door::Tokens::read(file?).err()?;
+            Some(Fault {
+                source: format!("[{section}] token_file"),
+                position: None,
+                message: error.to_string(),
+            })
+        };
+        files.into_iter().filter_map(wrong).collect()
+    }
+
     /// What is wrong although it has the right type: section, key inside it, what is allowed.
     fn check(&self) -> Vec<(&'static str, String, String)> {
         let mut faults = Vec::new();
@@ -188,6 +243,7 @@ impl Config {
             }
         };
         add("node", "", self.node.check());
+        add("admin", "", self.admin.check());
         add("mesh", "", self.mesh.check());
         if let Some(edge) = &self.edge {
             add("edge", "", edge.check());
@@ -200,6 +256,7 @@ impl Config {
             add("media", "", media.check());
         }
         if let Some(observe) = &self.observe {
+            add("observe", "", observe.check());
             add("observe", "pipeline", observe.pipeline.check());
             add("observe", "series", observe.series.check());
             add("observe", "events", observe.events.check());
@@ -308,7 +365,9 @@ impl Config {
         if let Some(core) = &mut self.core {
             paths.push(&mut core.state.directory);
         }
+        paths.extend(&mut self.admin.token_file);
         if let Some(observe) = &mut self.observe {
+            paths.extend(&mut observe.token_file);
             paths.extend([
                 &mut observe.pipeline.directory,
                 &mut observe.events.directory,

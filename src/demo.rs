@@ -160,7 +160,7 @@ impl Scene {
                 }
             }
         }
-        self.finish(arguments.report.clone()).await
+        Box::pin(self.finish(arguments.report.clone())).await
     }
 
     async fn switch(&mut self, fault: Fault, is_on: bool) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::ask::post_form;
+use crate::ask::{Token, post_form};
 use crate::cli::PromqlQueryArguments;
 use crate::commands::{block_on, complain, say};
 use crate::slo_table::aligned;
@@ -91,7 +91,8 @@ pub fn query(arguments: &PromqlQueryArguments) -> anyhow::Result<ExitCode> {
     };
     let mut form = vec![("query", arguments.expr.as_str())];
     form.extend(times.iter().map(|(name, value)| (*name, value.as_str())));
-    let (status, text) = block_on(post_form(&arguments.url, path, &form, PATIENCE))?;
+    let token = Token::of(arguments.token_file.as_deref())?;
+    let (status, text) = block_on(post_form(&arguments.url, path, &form, &token, PATIENCE))?;
     let Ok(answer) = serde_json::from_str::<Value>(&text) else {
         bail!("{} answered {status}: {}", arguments.url, text.trim())
     };

@@ -165,8 +165,8 @@ fn say_where(app: &App) {
             say(&format!("edge {listener}: {address}"));
         }
     }
-    if let Some(address) = app.api_address {
-        say(&format!("read APIs: http://{address}"));
+    if let Some(api) = &app.api {
+        say(&format!("read APIs: http://{}", api.local_addr()));
     }
     if let Some(dashboard) = &app.dashboard {
         say(&format!("control tower: http://{}", dashboard.local_addr()));
@@ -174,5 +174,5 @@ fn say_where(app: &App) {
             say(&format!("first login: {link}"));
         }
     }
-    say(&format!("admin: http://{}", app.admin_address));
+    say(&format!("admin: http://{}", app.admin.local_addr()));
 }

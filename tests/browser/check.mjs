@@ -28,6 +28,8 @@ const PAGE_BYTES_MAX = 200 * 1024;
 const FLAGS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",
+  // A name as a site has one: browsers treat plain HTTP to it otherwise than to localhost.
+  "--host-resolver-rules=MAP tower.test 127.0.0.1",
 ];
 
 // The browser reaches the server through a wire of ours, which can be cut.
@@ -73,9 +75,19 @@ async function logIn(page, bytes) {
   await stranger.waitForURL(/\/login\?next=%2Fcalls$/);
   expect((await stranger.request.get(`${origin}/api/status`)).status() === 401, "a stranger gets no data");
   await stranger.screenshot({ path: join(output, "login.png") });
+  await stranger.goto(`http://tower.test:${wire.port}/login`);
+  await stranger.getByLabel("Name").fill("nobody");
+  await stranger.getByLabel("Password").fill("a wrong one");
+  await stranger.getByRole("button", { name: "Log in" }).click();
+  await stranger.getByText("The name or the password is not right").waitFor();
+  expect((await stranger.request.get(url)).ok(), "a mail program may look at the link first");
   await page.goto(url);
+  await page.getByRole("button", { name: "Log in" }).waitFor();
+  await picture(page, "login-link");
+  await page.getByRole("button", { name: "Log in" }).click();
   await page.waitForURL(`${origin}/`);
-  await stranger.goto(url);
+  const status = (await stranger.goto(url)).status();
+  expect(status === 410, `a link that was used is gone, and not ${status}`);
   await stranger.getByText("This login link was used before").waitFor();
   await strangers.close();
   await page.locator('[data-link="live"]').waitFor();

@@ -5,8 +5,10 @@
 mod binary;
 mod crash;
 mod demo;
+mod doors;
 mod promql;
 mod real_clients;
+mod records;
 mod rooms_apart;
 mod running;
 mod store_crash;

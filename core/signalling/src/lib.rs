@@ -12,6 +12,7 @@ mod authority;
 mod calls;
 mod config;
 mod core;
+mod dead;
 mod edges;
 mod error;
 mod exchange;
@@ -21,6 +22,7 @@ mod proxy;
 mod received;
 mod registrar;
 mod relays;
+mod resolver;
 mod signals;
 
 #[cfg(test)]

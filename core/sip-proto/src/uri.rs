@@ -34,9 +34,6 @@ pub struct Uri<'a> {
     headers: Option<&'a str>,
 }
 
-/// Parameters that make two URIs differ when only one has them (RFC 3261 section 19.1.4).
-const DECISIVE_PARAMS: [&str; 5] = ["user", "ttl", "method", "maddr", "transport"];
-
 impl<'a> Uri<'a> {
     /// Reads a URI; none when it breaks its grammar.
     #[must_use]
@@ -163,28 +160,6 @@ impl<'a> Uri<'a> {
             }
             Scheme::Tel => format!("tel:{}", self.user.map(tel_digits).unwrap_or_default()),
             Scheme::Other => self.text.to_owned(),
-        }
-    }
-
-    /// Whether both name the same resource (RFC 3261 section 19.1.4; RFC 3966 section 4 for `tel:`).
-    #[must_use]
-    pub fn is_equivalent(&self, other: &Uri<'_>) -> bool {
-        if self.scheme != other.scheme {
-            return false;
-        }
-        match self.scheme {
-            Scheme::Other => self.text.eq_ignore_ascii_case(other.text),
-            Scheme::Tel => {
-                self.user.map(tel_digits) == other.user.map(tel_digits) && same_params(self, other)
-            }
-            Scheme::Sip | Scheme::Sips => {
-                self.user.map(unescape) == other.user.map(unescape)
-                    && self.password.map(unescape) == other.password.map(unescape)
-                    && same_host(self.host, other.host)
-                    && self.port == other.port
-                    && same_params(self, other)
-                    && same_headers(self.headers, other.headers)
-            }
         }
     }
 }
@@ -386,41 +361,6 @@ fn canonical_user(user: &str) -> String {
 /// The dialled characters of a number, without its visual separators, in lower case.
 fn tel_digits(number: &str) -> String {
     number.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')')).map(|c| c.to_ascii_lowercase()).collect()
-}
-
-fn same_host(a: &str, b: &str) -> bool {
-    match (host_ip(a), host_ip(b)) {
-        (Some(a), Some(b)) => a == b,
-        _ => a.eq_ignore_ascii_case(b),
-    }
-}
-
-fn same_params(a: &Uri<'_>, b: &Uri<'_>) -> bool {
-    let same_value = |a: Option<&str>, b: Option<&str>| match (a, b) {
-        (Some(a), Some(b)) => unescape(a).eq_ignore_ascii_case(&unescape(b)),
-        (None, None) => true,
-        _ => false,
-    };
-    let agrees = |one: &Uri<'_>, two: &Uri<'_>| {
-        one.params().all(|(name, value)| match two.param(&unescape(name)) {
-            Some(other) => same_value(value, other),
-            None => !DECISIVE_PARAMS.iter().any(|decisive| decisive.eq_ignore_ascii_case(name)),
-        })
-    };
-    agrees(a, b) && agrees(b, a)
-}
-
-fn same_headers(a: Option<&str>, b: Option<&str>) -> bool {
-    let sorted = |headers: Option<&str>| {
-        let mut all: Vec<(String, String)> = pairs(headers.unwrap_or_default(), '&')
-            .map(|(name, value)| {
-                (unescape(name).to_ascii_lowercase(), unescape(value.unwrap_or_default()).into_owned())
-            })
-            .collect();
-        all.sort();
-        all
-    };
-    sorted(a) == sorted(b)
 }
 
 #[cfg(test)]

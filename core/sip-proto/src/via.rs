@@ -47,17 +47,6 @@ impl<'a> Via<'a> {
         self.params.token("branch")
     }
 
-    /// The branch if it is a transaction id by RFC 3261: the cookie and something behind it.
-    /// A request without one is matched by RFC 3261 section 17.2.3's second procedure (RFC 4475 section 3.2.1).
-    #[must_use]
-    pub fn rfc3261_branch(&self) -> Option<&'a str> {
-        self.branch().filter(|branch| {
-            branch.len() > MAGIC_COOKIE.len()
-                && branch.is_char_boundary(MAGIC_COOKIE.len())
-                && branch[..MAGIC_COOKIE.len()].eq_ignore_ascii_case(MAGIC_COOKIE)
-        })
-    }
-
     /// The address that the request really came from.
     #[must_use]
     pub fn received(&self) -> Option<IpAddr> {
@@ -127,7 +116,7 @@ mod tests {
         let via = Via::parse(b"SIP  /   2.0\r\n /UDP\r\n    192.0.2.2 : 5070;branch=z9hG4bKx;rport")
             .expect("valid");
         assert_eq!((via.transport, via.host, via.port), ("UDP", "192.0.2.2", Some(5070)));
-        assert_eq!(via.rfc3261_branch(), Some("z9hG4bKx"));
+        assert_eq!(via.branch(), Some("z9hG4bKx"));
         assert!(via.wants_rport());
         assert_eq!(via.rport(), None);
 
@@ -135,7 +124,6 @@ mod tests {
             .expect("valid");
         assert_eq!((via.host, via.port, via.rport()), ("[2001:db8::9]", Some(5061), Some(9)));
         assert_eq!(via.received(), "2001:db8::1".parse().ok());
-        assert_eq!(via.rfc3261_branch(), None);
         assert_eq!(
             Via::parse(b"SIP/2.0/WSS df7jal23ls0d.invalid;branch=z9hG4bK56").map(|v| v.port_or_default()),
             Some(5060)

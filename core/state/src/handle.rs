@@ -1,5 +1,7 @@
 //! The handle that others hold, and the one task behind the bindings.
 
+mod billing;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +20,8 @@ use crate::error::Error;
 use crate::record::CallRecord;
 use crate::signals::Signals;
 use crate::subscriber::Subscriber;
+
+pub use billing::Ledger;
 
 /// State of one core. Cheap to clone.
 #[derive(Clone)]

@@ -5,6 +5,7 @@
 //! they change with every registration and are worth little after their expiry.
 //! Not here: what registers or ends a call (the signalling crate), search over calls (the events crate).
 
+mod billing;
 mod bindings;
 mod books;
 mod config;
@@ -16,12 +17,13 @@ mod record;
 mod signals;
 mod subscriber;
 
+pub use billing::{Charge, ProfileDocument, Rating, RatingOutcome, Unrated};
 pub use bindings::{Binding, Bindings, Expired};
-pub use books::Books;
+pub use books::{Books, Lost};
 pub use config::Config;
 pub use error::Error;
-pub use handle::State;
-pub use record::{Book, CallRecord, Kept};
+pub use handle::{Ledger, State};
+pub use record::{Book, CallRecord, Kept, RecordPage};
 pub use subscriber::Subscriber;
 
 /// Registers this room's signals without starting it, for the catalogue.

@@ -58,6 +58,11 @@ impl Assets {
             .map_or_else(|| StatusCode::NOT_FOUND.into_response(), |file| file.answer(headers))
     }
 
+    /// The page's styles, for pages that are written here.
+    pub(crate) fn stylesheets(&self) -> impl Iterator<Item = &'static str> {
+        self.files.keys().copied().filter(|path| path.ends_with(".css"))
+    }
+
     /// Whether the real page is built in, and not the plain one that takes its place.
     pub(crate) fn has_page(&self) -> bool {
         self.files.len() > 1

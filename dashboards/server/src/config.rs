@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use belfry_door::Limits;
 use serde::Deserialize;
 
 use crate::password;
+use crate::routes::BODY_BYTES_MAX;
 
 /// The section `[dashboard]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -32,8 +34,14 @@ pub struct Config {
     pub sessions_file: Option<PathBuf>,
     /// Sessions at once; the one unused for longest makes room.
     pub sessions_max: usize,
-    /// Connections at once; more wait in the kernel's queue.
+    /// Connections at once; more are answered 503.
     pub connections_max: usize,
+    /// A browser sends a request's head within this time, and its body within the same again.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// A browser that takes nothing of an answer for so long loses its connection.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
     /// Live streams at once; more are refused.
     pub live_streams_max: usize,
     /// Searches at once; more are refused.
@@ -83,7 +91,6 @@ impl Config {
         }
         for (key, value) in [
             ("sessions_max", self.sessions_max),
-            ("connections_max", self.connections_max),
             ("live_streams_max", self.live_streams_max),
             ("searches_max", self.searches_max),
             ("rows_max", self.rows_max),
@@ -91,6 +98,9 @@ impl Config {
             if !(1..=100_000).contains(&value) {
                 fault(key, format!("is {value}; allowed are 1 to 100000"));
             }
+        }
+        for (key, message) in self.door_limits().check() {
+            fault(&key, message);
         }
         if self.users.is_empty() && !self.login_link {
             fault("users", "is empty and login_link is false, so that nobody could log in".to_owned());
@@ -102,6 +112,15 @@ impl Config {
             self.check_user(index, user, &mut fault);
         }
         faults
+    }
+
+    pub(crate) fn door_limits(&self) -> Limits {
+        Limits {
+            connections_max: self.connections_max,
+            header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
+            request_bytes_max: BODY_BYTES_MAX,
+        }
     }
 
     /// Whether a link may log somebody in: once there are users it would be a way around their passwords.

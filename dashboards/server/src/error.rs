@@ -1,18 +1,11 @@
 //! How the page can fail to start.
 
-use std::net::SocketAddr;
-
 /// Why the page did not start or a hash was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address could not be taken.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// Why not.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] belfry_door::Error),
     /// A setting cannot stand; `belfry check` shows all of them.
     #[error("{key} {message}")]
     Config {
@@ -31,7 +24,7 @@ impl Error {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Listen { .. } => "listen",
+            Self::Listen(_) => "listen",
             Self::Config { .. } => "config",
             Self::Hash(_) => "hash",
         }

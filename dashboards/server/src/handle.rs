@@ -1,16 +1,15 @@
 //! Starting the page, and the handle that the rest of the process holds.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use belfry_door::{Access, Door, DoorHandle, Doors};
 use belfry_engine::EngineHandle;
 use belfry_mesh::Mesh;
 use belfry_query::Reader;
 use belfry_signal::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::assets::Assets;
@@ -22,7 +21,6 @@ use crate::password::Users;
 use crate::reading::Reading;
 use crate::routes::{App, router};
 use crate::runbooks::Runbooks;
-use crate::serving::Server;
 use crate::sessions::{Limits, Sessions};
 use crate::signals::Signals;
 use crate::status::{Examples, Projector, View, examples};
@@ -34,6 +32,8 @@ pub struct Dashboard;
 pub struct DashboardDeps {
     /// Where signals are registered.
     pub registry: Registry,
+    /// How the page is served.
+    pub doors: Doors,
     /// Calls, logs, spans.
     pub reader: Reader,
     /// Budgets, cells, pages, changes.
@@ -50,10 +50,9 @@ pub struct DashboardHandle {
 
 struct Inner {
     app: Arc<App>,
-    address: SocketAddr,
+    door: DoorHandle,
     public_url: String,
     stop: watch::Sender<bool>,
-    server: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Where the views come from; in tests, not from an engine.
@@ -63,6 +62,7 @@ pub(crate) struct Sources {
     pub(crate) reading: Reading,
     pub(crate) runbooks: Arc<Runbooks>,
     pub(crate) stop: watch::Sender<bool>,
+    pub(crate) doors: Doors,
 }
 
 impl Dashboard {
@@ -71,14 +71,20 @@ impl Dashboard {
     /// # Errors
     /// When a setting cannot stand, the address is taken, or there is no randomness.
     pub fn start(config: Config, deps: DashboardDeps) -> Result<DashboardHandle, Error> {
-        let DashboardDeps { registry, reader, engine, mesh } = deps;
+        let DashboardDeps { registry, doors, reader, engine, mesh } = deps;
         let (stop, stopped) = watch::channel(false);
         let runbooks = Arc::new(Runbooks::built_in());
         let site = registry.emitter().resource().site.clone();
         let (projector, views) =
             Projector::new(engine.subscribe(), mesh, site, Arc::clone(&runbooks), stopped);
-        let sources =
-            Sources { views, examples: examples(engine), reading: Reading::of(&reader), runbooks, stop };
+        let sources = Sources {
+            views,
+            examples: examples(engine),
+            reading: Reading::of(&reader),
+            runbooks,
+            stop,
+            doors,
+        };
         let handle = serve(config, &registry, sources)?;
         // It ends with the stop signal or the engine, so nobody has to wait for it.
         tokio::spawn(projector.run());
@@ -90,14 +96,10 @@ pub(crate) fn serve(config: Config, registry: &Registry, sources: Sources) -> Re
     if let Some((key, message)) = config.check().into_iter().next() {
         return Err(Error::Config { key, message });
     }
-    let Sources { views, examples, reading, runbooks, stop } = sources;
-    let listen = |source| Error::Listen { address: config.listen, source };
-    let listener = bind(config.listen).map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
-    let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let Sources { views, examples, reading, runbooks, stop, doors } = sources;
     let signals = Signals::register(registry);
     let app = Arc::new(App {
-        is_https: public_url.starts_with("https://"),
+        is_https: config.public_url.as_ref().is_some_and(|url| url.starts_with("https://")),
         assets: Assets::new(),
         runbooks,
         users: Users::new(config.users.clone())?,
@@ -117,40 +119,37 @@ pub(crate) fn serve(config: Config, registry: &Registry, sources: Sources) -> Re
         stop: stop.subscribe(),
         config,
     });
-    if let Some(file) = app.config.sessions_file.clone() {
-        match keeping::load(&file) {
+    if let Some(file) = &app.config.sessions_file {
+        match keeping::load(file) {
             Ok(mut kept) => {
                 kept.retain(|session| session.owner.may_stay(&app.config));
                 app.sessions.take_up(kept, Instant::now());
             }
             Err(_) => signals.sessions_not_kept(),
         }
+    }
+    let (listen, limits) = (app.config.listen, app.config.door_limits());
+    let door = doors.open(Door::Page, listen, limits, Access::Behind, router(Arc::clone(&app)))?;
+    // Not before: a second process on the same address must leave the file of the first one alone.
+    if let Some(file) = app.config.sessions_file.clone() {
         tokio::spawn(Keeper { app: Arc::clone(&app), file, stop: stop.subscribe() }.run());
     }
-    let server = Server {
-        listener,
-        router: router(Arc::clone(&app)),
-        connections: Arc::new(Semaphore::new(app.config.connections_max)),
-        signals: signals.clone(),
-        stop: stop.subscribe(),
-    };
+    let address = door.local_addr();
+    let public_url = app.config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
     signals.started(address, app.config.users.len(), app.assets.has_page());
-    let server = Mutex::new(Some(tokio::spawn(server.run())));
-    Ok(DashboardHandle { inner: Arc::new(Inner { app, address, public_url, stop, server }) })
+    Ok(DashboardHandle { inner: Arc::new(Inner { app, door, public_url, stop }) })
 }
 
-/// Binds at once, so that whoever starts us knows whether the address was free.
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+/// Returns when the page is to stop, also when nobody is left to say so.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stops| *stops).await;
 }
 
 impl DashboardHandle {
     /// The address that is listened on, with the port that was given for port 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.inner.address
+        self.inner.door.local_addr()
     }
 
     /// A new link that logs one person in, once; none when the configuration does not allow links or has
@@ -166,15 +165,7 @@ impl DashboardHandle {
     /// Stops accepting, ends live streams, waits for requests; names what was still open at the deadline.
     pub async fn drain(&self, deadline: Duration) -> Vec<String> {
         self.inner.stop.send_replace(true);
-        let server = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut server) = server else { return vec![] };
-        let stragglers = match tokio::time::timeout(deadline, &mut server).await {
-            Ok(_) => vec![],
-            Err(_) => {
-                server.abort();
-                vec!["page requests that were not answered".to_owned()]
-            }
-        };
+        let stragglers = self.inner.door.drain(deadline).await;
         self.inner.app.signals.stopped(stragglers.len());
         stragglers
     }

@@ -18,8 +18,8 @@ use belfry_signal::{Pii, now_unix_nanos};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::handle::stopped;
 use crate::routes::App;
-use crate::serving::stopped;
 use crate::sessions::{Kept, Owner, PasswordDigest, TokenHash, text_of};
 
 const HEADER: &str = "belfry sessions 2";

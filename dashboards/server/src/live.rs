@@ -19,9 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::access::{InSession, refusal};
+use crate::handle::stopped;
 use crate::json::{Heartbeat, millis};
 use crate::routes::App;
-use crate::serving::stopped;
 use crate::sessions::TokenHash;
 use crate::signals::Bounded;
 use crate::status::View;

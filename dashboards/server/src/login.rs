@@ -1,17 +1,18 @@
-//! The way in and out: a form, a one-time link, and logging out.
+//! The way in by a form, and the way out. The way in by a link has its own file.
 
 use std::sync::Arc;
 
 use axum::Form;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use belfry_door::is_cross_site;
 use belfry_signal::Pii;
 use http::header::{LOCATION, SET_COOKIE};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::access::{Peer, cookie, is_cross_site, no_cookie, refusal, session};
+use crate::access::{Peer, cookie, no_cookie, refusal, session};
 use crate::password::Verdict;
 use crate::routes::App;
 use crate::runbooks::percent_encode;
@@ -66,27 +67,6 @@ pub(crate) async fn with_password(
     to(&format!("/login?error={why}&next={}", percent_encode(own_path(&next))))
 }
 
-/// `GET /login/{token}`: good once.
-pub(crate) async fn with_link(
-    State(app): State<Arc<App>>,
-    peer: Peer,
-    headers: HeaderMap,
-    Path(token): Path<String>,
-) -> Response {
-    let address = peer.0.0;
-    let now = Instant::now();
-    if app.config.allows_links() && app.sessions.spend_link(&token, now) {
-        app.signals.login_tried(LoginOutcome::Link, &Owner::Link.name(), address);
-        return enter(&app, Owner::Link, "/");
-    }
-    // Somebody who is in already and opens the link again, for example by going back, just goes on.
-    if session(&app, &headers).is_some() {
-        return to("/");
-    }
-    app.signals.login_tried(LoginOutcome::WrongLink, &Owner::Link.name(), address);
-    to("/login?error=link")
-}
-
 /// `POST /logout`.
 pub(crate) async fn out(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     if is_cross_site(&headers) {
@@ -103,7 +83,7 @@ pub(crate) async fn out(State(app): State<Arc<App>>, headers: HeaderMap) -> Resp
     (StatusCode::SEE_OTHER, [(LOCATION, "/login".to_owned()), (SET_COOKIE, no_cookie(&app))]).into_response()
 }
 
-fn enter(app: &App, owner: Owner, path: &str) -> Response {
+pub(crate) fn enter(app: &App, owner: Owner, path: &str) -> Response {
     let now = Instant::now();
     let token = app.sessions.begin(owner, now);
     app.signals.sessions_counted(app.sessions.count(now));

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -25,7 +25,7 @@ use crate::runbooks::{Runbooks, percent_encode};
 use crate::sessions::Sessions;
 use crate::signals::{Route, Signals};
 use crate::status::{Examples, View};
-use crate::{json, live, login};
+use crate::{json, link, live, login};
 
 /// What every handler can reach.
 pub(crate) struct App {
@@ -47,7 +47,7 @@ pub(crate) struct App {
 }
 
 /// A login form with the longest name, password and path is well below this.
-const BODY_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 8 * 1024;
 /// Everything but the live stream is answered in this time.
 const ANSWER_SECONDS_MAX: Duration = Duration::from_secs(30);
 
@@ -68,7 +68,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .nest("/api", api)
         .route("/login", get(frame).post(login::with_password))
-        .route("/login/{token}", get(login::with_link))
+        .route("/login/{token}", get(link::show).post(link::spend))
         .route("/logout", post(login::out))
         .route("/", get(frame))
         .route("/calls", get(frame))
@@ -79,7 +79,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/pages/{page_id}", get(frame))
         .route("/pages/{page_id}/examples/{number}", get(example_page))
         .fallback(get(file))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn(in_time))
         .layer(map_response(fence))
         .layer(from_fn_with_state(Arc::clone(&app), observe))
@@ -103,7 +102,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     response
 }
 
-/// A request whose body dawdles, or a store that hangs, does not hold a connection for ever.
+/// A store that hangs does not hold a connection for ever.
 async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(ANSWER_SECONDS_MAX, next.run(request)).await {
         Ok(response) => response,

@@ -212,6 +212,12 @@ impl Sessions {
         token
     }
 
+    /// Whether a login link waits to be used.
+    pub(crate) fn has_link(&self, token: &str, now: Instant) -> bool {
+        let hash = TokenHash::of(token);
+        self.with(now, |inner| inner.links.iter().any(|(link, _)| *link == hash))
+    }
+
     /// Spends a login link; the second time it is not there any more.
     pub(crate) fn spend_link(&self, token: &str, now: Instant) -> bool {
         let hash = TokenHash::of(token);
@@ -302,7 +308,9 @@ mod tests {
     fn a_login_link_is_good_once_and_not_for_ever() {
         let (sessions, start) = (sessions(), Instant::now());
         let link = sessions.new_link(start);
+        assert!(sessions.has_link(link.as_str(), start));
         assert!(sessions.spend_link(link.as_str(), start));
+        assert!(!sessions.has_link(link.as_str(), start));
         assert!(!sessions.spend_link(link.as_str(), start));
         let old = sessions.new_link(start);
         assert!(!sessions.spend_link(old.as_str(), start + 5 * MINUTE));

@@ -80,10 +80,8 @@ pub(crate) struct Signals {
     request_seconds: Histogram<(Route,)>,
     logins: Counter<(LoginOutcome,)>,
     refused: Counter<(Bounded,)>,
-    accept_failures: Counter<()>,
     session_file_failures: Counter<()>,
     sessions: Gauge<()>,
-    connections: Gauge<()>,
     live_streams: Gauge<()>,
 }
 
@@ -96,14 +94,11 @@ impl Signals {
             request_seconds: component.histogram("request_seconds", "Time to the answer's head.", SECONDS),
             logins: component.counter("logins_total", "Logins tried, by outcome."),
             refused: component.counter("refused_total", "Requests refused because a bound was reached."),
-            accept_failures: component
-                .counter("accept_failures_total", "Connections that could not be accepted."),
             session_file_failures: component.counter(
                 "session_file_failures_total",
                 "Times the file of sessions could not be read or written.",
             ),
             sessions: component.gauge("sessions", "Sessions that stand now."),
-            connections: component.gauge("connections", "Connections open now."),
             live_streams: component.gauge("live_streams", "Live streams open now."),
         }
     }
@@ -157,10 +152,6 @@ impl Signals {
         self.refused.inc((what,));
     }
 
-    pub(crate) fn accept_failed(&self) {
-        self.accept_failures.inc(());
-    }
-
     /// A search or look-up failed in a store; the reader saw an error page.
     pub(crate) fn reading_failed(&self, reason: &'static str) {
         let attributes = vec![(Cow::Borrowed("reason"), Value::from(reason))];
@@ -182,10 +173,6 @@ impl Signals {
     pub(crate) fn sessions_not_kept(&self) {
         self.session_file_failures.inc(());
         self.emitter.log(COMPONENT, Severity::Warn, "sessions could not be kept", vec![], None, None);
-    }
-
-    pub(crate) fn connection_opened(&self) -> GaugeGuard {
-        self.connections.guard(())
     }
 
     pub(crate) fn live_stream_opened(&self) -> GaugeGuard {

@@ -43,6 +43,8 @@ fn config() -> Config {
         sessions_file: None,
         sessions_max: 8,
         connections_max: 32,
+        header_timeout: Duration::from_secs(20),
+        write_timeout: Duration::from_secs(30),
         live_streams_max: 2,
         searches_max: 4,
         rows_max: 200,
@@ -169,6 +171,7 @@ impl Bench {
             reading: reading(),
             runbooks: Arc::new(Runbooks::built_in()),
             stop: watch::channel(false).0,
+            doors: belfry_door::Doors::new(&registry),
         };
         let dashboard = serve(config, &registry, sources).expect("a free port");
         Self { dashboard, views, registry }
@@ -264,7 +267,7 @@ async fn every_answer_is_fenced() {
             "{path}"
         );
         assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
-        assert_eq!(headers["referrer-policy"], "no-referrer", "{path}");
+        assert_eq!(headers["referrer-policy"], "same-origin", "{path}");
         assert!(headers.contains_key("cache-control"), "{path}");
     }
 }
@@ -339,11 +342,23 @@ async fn a_login_link_works_once() {
     let link = bench.dashboard.login_link().expect("allowed");
     let (_, path) = link.split_once("/login/").expect("a login link");
     let path = format!("/login/{path}");
-    let (_, headers, _) = bench.get(&path, "").await;
+    for _ in 0..3 {
+        let (status, headers, body) = bench.get(&path, "").await;
+        assert_eq!(status, StatusCode::OK, "whoever only looks does not spend it");
+        assert!(body.contains("<button") && !body.contains("<script"), "{body}");
+        assert!(!headers.contains_key("set-cookie"));
+    }
+    let post = |headers: &'static [(&str, &str)]| bench.ask(Method::POST, &path, headers, "");
+    let (status, headers, _) = post(&[("sec-fetch-site", "cross-site")]).await;
+    assert_eq!((status, headers.contains_key("set-cookie")), (StatusCode::FORBIDDEN, false));
+    let (_, headers, _) = post(&[("origin", "http://tower")]).await;
     assert_eq!(headers["location"], "/");
     let cookie = headers["set-cookie"].to_str().expect("text").split(';').next().expect("a pair").to_owned();
     assert_eq!(bench.get("/api/session", &cookie).await.0, StatusCode::NO_CONTENT);
-    assert_eq!(bench.get(&path, "").await.1["location"], "/login?error=link");
+    for (status, _, body) in [bench.get(&path, "").await, post(&[]).await] {
+        assert_eq!(status, StatusCode::GONE);
+        assert!(body.contains("was used before or is too old") && body.contains("waits 1 h"), "{body}");
+    }
     assert_eq!(bench.get(&path, &cookie).await.1["location"], "/", "whoever is in just goes on");
     let without = Bench::start(Config { login_link: false, ..config() });
     assert_eq!(without.dashboard.login_link(), None);

@@ -7,7 +7,6 @@ import { here } from "./router";
 const WHY: Record<string, string> = {
   wrong: "The name or the password is not right.",
   slow: "Too many wrong passwords. Wait a moment and try again.",
-  link: "This login link was used before or is too old. Ask the server for a new one.",
   full: "Too many people are logged in. Ask one of them to log out.",
   busy: "The server is checking other passwords. Try again in a moment.",
 };

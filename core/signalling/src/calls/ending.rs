@@ -3,7 +3,7 @@
 use belfry_relay_api::{Leg, LegReport, Request, SessionKey, SessionReport};
 use belfry_signal::{Pii, SpanContext, SpanId, TraceId, now_unix_nanos, record};
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{CallRecord, Kept};
+use belfry_state::{CallRecord, Kept, Lost};
 
 use super::{Call, Ending, Phase};
 use crate::core::{Core, Done, Then, now};
@@ -45,14 +45,15 @@ impl Core {
         // The books take it now and keep it, whatever becomes of whoever waits for their word.
         let closing = self.state.books().close_call(call.book, record);
         let timeout = self.config.store_timeout;
-        self.jobs.spawn(async move {
+        let job = async move {
             let outcome = match tokio::time::timeout(timeout, closing).await {
                 Ok(Ok(kept)) => Ok(kept),
                 Ok(Err(error)) => Err(error.reason()),
                 Err(_) => Err("timeout"),
             };
             Done::Record { epoch, outcome }
-        });
+        };
+        self.run_job(job, Done::Record { epoch, outcome: Err("panicked") });
     }
 
     /// The record is safe, or nobody waits any longer: the books are closed and what waited for it goes out.
@@ -75,8 +76,8 @@ impl Core {
     }
 
     /// Asks the books to close what a core left open that is gone.
-    pub(crate) fn close_lost_calls(&mut self) {
-        let closing = self.state.books().close_lost_calls();
+    pub(crate) fn close_lost_calls(&mut self, which: Lost) {
+        let closing = self.state.books().close_lost_calls(which);
         self.jobs.spawn(async move { Done::Lost(closing.await) });
     }
 
@@ -136,6 +137,7 @@ fn call_record(call: &Call, node: String) -> CallRecord {
         outcome: outcome_of(call).into(),
         cause: call.ending.cause.as_str().into(),
         node,
+        charge: None,
     }
 }
 

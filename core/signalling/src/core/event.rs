@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use belfry_relay_api::{FromRelay, SessionKey};
+use belfry_sip_proto::forking::BranchIndex;
+use belfry_sip_proto::locate::Place;
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{CallRecord, Kept, Subscriber};
+use belfry_state::{CallRecord, Kept, Lost, Subscriber};
+use futures_util::FutureExt as _;
 
 use super::{Core, now};
 use crate::edges::EdgeEvent;
@@ -32,11 +35,13 @@ pub(crate) enum Control {
     Kill,
 }
 
-/// A store request that came to an end.
+/// A job that came to an end.
 #[derive(Debug)]
 pub(crate) enum Done {
     /// What is known of the subscriber whom an exchange asked about.
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
+    /// It is known where a next hop is.
+    Located { id: TransactionId, branch: BranchIndex, places: Vec<Place> },
     /// A call record is safe, or nobody waits for it any longer.
     Record { epoch: u64, outcome: Result<Kept, &'static str> },
     /// The calls of a core that is gone have their records.
@@ -70,6 +75,8 @@ pub(crate) enum Alarm {
     Lifetime(CallKey),
     /// A silent session that is no call of ours was not ended by anybody.
     Orphan { relay: Arc<str>, session: SessionKey },
+    /// Callers of a core that is gone have given up.
+    LostCallers,
     /// Look after everything else.
     Sweep,
 }
@@ -84,14 +91,16 @@ pub(crate) enum Then {
     /// Forward a response of a branch with the new body. The branch may be forgotten by then: over a connection, its
     /// transaction ends with the response.
     Respond { exchange: TransactionId, branch: TransactionId, response: Arc<Received> },
+    /// Forward the answer of a branch as it is, now that the relay knows again what its phone wants.
+    Restore { exchange: TransactionId, branch: TransactionId, response: Arc<Received> },
     /// Forward an ACK with the new body.
     Acknowledge { ack: Arc<Received> },
     /// Close the books of the call of this epoch with the relay's report.
     Close { epoch: u64 },
     /// Count the session that was freed, if the relay had one.
     Free,
-    /// Nothing: the relay knows now whose the session is.
-    Claim,
+    /// The relay knows now whose the session is; or it does not know the session, and the call has no sound.
+    Claim { call: CallKey },
 }
 
 impl Core {
@@ -147,11 +156,22 @@ impl Core {
                 Purpose::Caller => self.on_calling_subscriber(id, found),
                 Purpose::Callee => self.on_called_subscriber(id, found),
             },
+            Ok(Done::Located { id, branch, places }) => {
+                self.lookups = self.lookups.saturating_sub(1);
+                self.on_located(id, branch, places);
+            }
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
-            // A store request that panicked; whoever waits for it is answered by its own timer.
-            Err(_) => self.signals.store_failed("panicked"),
+            // Jobs do not panic themselves and are not aborted.
+            Err(_) => self.signals.store_failed("aborted"),
         }
+    }
+
+    /// Has something done that takes time. Should it panic, it comes to `otherwise`: whoever waits for it must not wait
+    /// for ever.
+    pub(crate) fn run_job(&mut self, job: impl Future<Output = Done> + Send + 'static, otherwise: Done) {
+        let job = std::panic::AssertUnwindSafe(job).catch_unwind();
+        self.jobs.spawn(async move { job.await.unwrap_or(otherwise) });
     }
 
     pub(super) fn on_time(&mut self) {
@@ -168,6 +188,7 @@ impl Core {
                 Alarm::RegisterDelay(id) => self.register(id),
                 Alarm::Lifetime(call) => self.on_lifetime_over(&call),
                 Alarm::Orphan { relay, session } => self.on_orphan(&relay, session),
+                Alarm::LostCallers => self.close_lost_calls(Lost::All),
                 Alarm::Sweep => self.sweep(),
             }
         }

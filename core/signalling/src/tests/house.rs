@@ -53,6 +53,8 @@ struct RelayScript {
     /// Replies that wait until they are let go.
     held: Vec<FromRelay>,
     asked: Vec<String>,
+    /// Every description that it was given, as it came.
+    described: Vec<String>,
     sender: Option<LinkSender<FromRelay>>,
 }
 
@@ -314,6 +316,30 @@ impl House {
         }
     }
 
+    /// The next requests of this method, one for each of these phones, in whatever order they come; they are given in
+    /// the phones' order.
+    #[track_caller]
+    pub(super) fn hear_requests<'a>(
+        &'a mut self,
+        phones: &'a [&'a Phone],
+        method: &'a str,
+    ) -> impl Future<Output = Vec<Heard>> + 'a {
+        let caller = std::panic::Location::caller();
+        async move {
+            let mut heard = Vec::new();
+            for _ in phones {
+                heard.push(self.hear().await);
+            }
+            let of = |phone: &&Phone| {
+                let is_his = |heard: &&Heard| heard.flow == phone.flow && heard.message.method() == method;
+                let found = heard.iter().find(|heard| is_his(heard) && heard.message.is_request());
+                let all = || heard.iter().map(Heard::text).collect::<Vec<_>>().join("\n");
+                found.unwrap_or_else(|| panic!("{caller}: no {method} to {}: {}", phone.flow, all())).clone()
+            };
+            phones.iter().map(of).collect()
+        }
+    }
+
     /// The next message, which must be this request to this phone.
     #[track_caller]
     pub(super) fn hear_request(&mut self, phone: &Phone, method: &str) -> impl Future<Output = Heard> {
@@ -332,6 +358,20 @@ impl House {
         }
     }
 
+    /// Lets time pass that nobody has the patience for. The stores' own threads know nothing of it: nothing may be
+    /// asked of them meanwhile.
+    pub(super) async fn let_pass(&self, time: Duration) {
+        tokio::time::pause();
+        let step = Duration::from_millis(100);
+        for _ in 0..time.as_millis() / step.as_millis() {
+            tokio::time::advance(step).await;
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+        }
+        tokio::time::resume();
+    }
+
     /// Whether the core has nothing to say now.
     pub(super) async fn is_quiet(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(50), self.from_core.recv()).await.is_err()
@@ -339,7 +379,12 @@ impl House {
 
     /// Registers a phone with digest; gives the 200.
     pub(super) async fn register(&mut self, phone: &Phone) -> Heard {
-        let contact = format!("Contact: {}\n", phone.contact());
+        self.register_as(phone, "").await
+    }
+
+    /// The same with these parameters of its Contact, as `;q=0.5`.
+    pub(super) async fn register_as(&mut self, phone: &Phone, params: &str) -> Heard {
+        let contact = format!("Contact: {}{params}\n", phone.contact());
         let call_id = format!("reg-{}", phone.flow);
         self.say(phone, &phone.register(&call_id, 1, &contact));
         let challenged = self.hear_status(phone, 401).await;
@@ -455,10 +500,13 @@ async fn hello(
 }
 
 fn heard(sent: ToEdge) -> Heard {
-    let ToEdge::Send { id, target, bytes } = sent else { panic!("{sent:?}") };
+    let ToEdge::Send { id, target, bytes } = sent;
     let flow = match target {
         Target::Flow(FlowToken(token)) => token,
-        Target::Address { address, .. } => address.to_string(),
+        Target::Address { address, name: None, .. } => address.to_string(),
+        Target::Address { transport, address, name: Some(name) } => {
+            format!("{} {address} {name}", transport.uri_token())
+        }
     };
     let message = OwnedMessage::parse(bytes, &Limits::default()).expect("the core speaks SIP");
     Heard { id, flow, message }
@@ -505,6 +553,10 @@ impl FakeRelay {
 
     pub(super) fn asked(&self) -> Vec<String> {
         self.script().asked.clone()
+    }
+
+    pub(super) fn described(&self) -> Vec<String> {
+        self.script().described.clone()
     }
 
     /// Lets go of its link, and takes the next.
@@ -561,6 +613,9 @@ impl FakeRelay {
             Request::Query { .. } => ("query", ""),
         };
         script.asked.push(format!("{name} {who}").trim_end().to_owned());
+        if let Request::Offer(description) | Request::Answer(description) = &request {
+            script.described.push(String::from_utf8_lossy(&description.sdp).into_owned());
+        }
         if script.is_silent {
             return None;
         }

@@ -1,0 +1,153 @@
+//! Who may ask at a door: whoever shows a token; and where none is set, anybody but a web page from elsewhere.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+
+use crate::origin::{is_cross_site, is_own_name};
+use crate::signals::Refused;
+use crate::tokens::Tokens;
+
+/// What a door asks of a request.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// The section of the configuration, for advice.
+    pub section: &'static str,
+    /// The secrets that open it; without, it is for loopback and asks for no token.
+    pub tokens: Option<Arc<Tokens>>,
+    /// Names, beside addresses and `localhost`, that the door goes by while it asks for no token.
+    pub host_names: Vec<String>,
+    /// Paths that anybody may ask for: those of probes.
+    pub open_paths: &'static [&'static str],
+}
+
+/// What `Authorization` shows.
+enum Shown {
+    /// As RFC 6750 has it: no browser sends it by itself.
+    Bearer(bool),
+    /// As a password (RFC 7617): a browser that knows it may be made to send it.
+    Basic(bool),
+}
+
+impl Guard {
+    /// Why a request is refused, if it is.
+    pub(crate) fn check(&self, request: &Request) -> Result<(), Refused> {
+        let headers = request.headers();
+        if self.open_paths.contains(&request.uri().path()) {
+            return Ok(());
+        }
+        if let Some(tokens) = &self.tokens {
+            match shown(headers, tokens) {
+                None => return Err(Refused::NoToken),
+                Some(Shown::Bearer(false) | Shown::Basic(false)) => return Err(Refused::WrongToken),
+                Some(Shown::Bearer(true)) => return Ok(()),
+                Some(Shown::Basic(true)) => {}
+            }
+        } else if !is_own_name(headers, request.uri(), &self.host_names) {
+            return Err(Refused::Host);
+        }
+        if is_cross_site(headers) { Err(Refused::CrossSite) } else { Ok(()) }
+    }
+}
+
+fn shown(headers: &HeaderMap, tokens: &Tokens) -> Option<Shown> {
+    let (scheme, rest) = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(split_scheme)?;
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Some(Shown::Bearer(tokens.has(rest)));
+    }
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let pair = STANDARD.decode(rest).unwrap_or_default();
+    let password = pair.iter().position(|byte| *byte == b':').map(|colon| &pair[colon + 1..]);
+    Some(Shown::Basic(password.is_some_and(|password| tokens.has(password))))
+}
+
+fn split_scheme(value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let blank = value.iter().position(|byte| *byte == b' ')?;
+    Some((&value[..blank], value[blank..].trim_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use axum::body::Body;
+
+    use super::*;
+
+    const TOKEN: &str = "correct-horse-battery";
+
+    fn guard(has_token: bool) -> Guard {
+        let tokens = has_token.then(|| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("token");
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options.write(true).create(true).mode(0o600).open(&path).expect("writable");
+            std::io::Write::write_all(&mut file, TOKEN.as_bytes()).expect("written");
+            Arc::new(Tokens::open(&path).expect("good"))
+        });
+        Guard {
+            section: "observe",
+            tokens,
+            host_names: vec!["tower".to_owned()],
+            open_paths: &["/-/healthy"],
+        }
+    }
+
+    fn verdict(guard: &Guard, path: &str, headers: &[(&str, &str)]) -> Option<Refused> {
+        let mut request = Request::builder().uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        guard.check(&request.body(Body::empty()).expect("well formed")).err()
+    }
+
+    #[test]
+    fn a_door_with_a_token_opens_to_it_only() {
+        let guard = guard(true);
+        let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+        let good = basic(&format!("anybody:{TOKEN}"));
+        let check = |authorization: &str, more: &[(&str, &str)], expected: Option<Refused>| {
+            let mut headers = vec![("host", "evil.example")];
+            if !authorization.is_empty() {
+                headers.push(("authorization", authorization));
+            }
+            headers.extend_from_slice(more);
+            assert_eq!(verdict(&guard, "/api/v1/query", &headers), expected, "{authorization} {more:?}");
+        };
+        let elsewhere: &[(&str, &str)] = &[("origin", "http://grafana.example")];
+        check("", &[], Some(Refused::NoToken));
+        check("Bearer", &[], Some(Refused::NoToken));
+        check("Digest username=x", &[], Some(Refused::NoToken));
+        check("Bearer wrong-token-wrong-token", &[], Some(Refused::WrongToken));
+        check("Bearer ", &[], Some(Refused::WrongToken));
+        check(&basic("correct-horse-battery:"), &[], Some(Refused::WrongToken));
+        check("Basic !", &[], Some(Refused::WrongToken));
+        check("Bearer correct-horse-battery", &[], None);
+        check("bearer  correct-horse-battery", elsewhere, None);
+        check(&good, &[], None);
+        check(&good, elsewhere, Some(Refused::CrossSite));
+        assert_eq!(verdict(&guard, "/-/healthy", &[("host", "probe")]), None);
+        assert_eq!(verdict(&guard, "/-/healthy/", &[("host", "probe")]), Some(Refused::NoToken));
+    }
+
+    #[test]
+    fn a_door_without_a_token_keeps_out_pages_from_elsewhere() {
+        let guard = guard(false);
+        let check = |headers: &[(&str, &str)], expected: Option<Refused>| {
+            assert_eq!(verdict(&guard, "/api/v1/query", headers), expected, "{headers:?}");
+        };
+        check(&[("host", "127.0.0.1:9090")], None);
+        check(&[("host", "tower:9090")], None);
+        check(&[("host", "rebound.example:9090")], Some(Refused::Host));
+        check(&[], Some(Refused::Host));
+        check(&[("host", "localhost:9090"), ("sec-fetch-site", "cross-site")], Some(Refused::CrossSite));
+        check(&[("host", "localhost:9090"), ("origin", "http://localhost:8080")], Some(Refused::CrossSite));
+        check(&[("host", "localhost:9090"), ("sec-fetch-site", "none")], None);
+    }
+}
