@@ -210,9 +210,12 @@ pub enum SeriesCommand {
         /// Lines of each list.
         #[arg(long, default_value_t = 10)]
         limit: usize,
-        /// Whom to ask; any Prometheus answers too.
+        /// Whom to ask.
         #[arg(long, default_value = "http://127.0.0.1:9090")]
         url: String,
+        /// A file with the token that is asked for; its first one is used.
+        #[arg(long)]
+        token_file: Option<PathBuf>,
     },
     /// Make few large blocks of many.
     Compact(SeriesStoreArguments),

@@ -12,7 +12,7 @@ use belfry_series::{Carried, Config, Maintenance, Matcher, Series};
 use indicatif::ProgressBar;
 use serde_json::Value;
 
-use crate::ask::post_form;
+use crate::ask::{Token, post_form};
 use crate::cli::{SeriesCommand, SeriesStoreArguments};
 use crate::commands::{block_on, say};
 use crate::slo_table::aligned;
@@ -26,7 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// When nobody can be asked, or the store cannot be used.
 pub fn run(command: &SeriesCommand) -> anyhow::Result<ExitCode> {
     match command {
-        SeriesCommand::Top { limit, url } => top(*limit, url)?,
+        SeriesCommand::Top { limit, url, token_file } => {
+            top(*limit, url, &Token::of(token_file.as_deref())?)?
+        }
         SeriesCommand::Compact(store) => with_store(store, |maintenance, _| {
             let made = maintenance.compact_all()?;
             Ok(format!("{made} blocks made of others"))
@@ -94,7 +96,8 @@ fn with_store(
         None => configured(&store.config)?,
     };
     let registry = belfry_signal::Registry::new(belfry_signal::Resource::for_test(), 16).0;
-    let (writer, _reader) = Series::open(config, &registry).context("stop the Belfry that uses it, or work on a snapshot")?;
+    let (writer, _reader) =
+        Series::open(config, &registry).context("stop the Belfry that uses it, or work on a snapshot")?;
     let bar = ProgressBar::new(0);
     let answer = work(&writer.maintenance(), &bar);
     bar.finish_and_clear();
@@ -104,7 +107,11 @@ fn with_store(
 
 /// A wrong path must not become an empty store.
 fn existing(directory: &Path) -> anyhow::Result<PathBuf> {
-    if directory.is_dir() { Ok(directory.to_owned()) } else { bail!("{} is not a directory", directory.display()) }
+    if directory.is_dir() {
+        Ok(directory.to_owned())
+    } else {
+        bail!("{} is not a directory", directory.display())
+    }
 }
 
 fn configured(path: &Path) -> anyhow::Result<Config> {
@@ -114,33 +121,44 @@ fn configured(path: &Path) -> anyhow::Result<Config> {
             None => bail!("{} has no [observe]: name the store with --directory", path.display()),
         },
         Err(faults) => {
-            crate::run::refuse(&faults);
+            // The faults were told; this says for whom they matter.
+            let _code = crate::run::refuse(&faults);
             bail!("{} is wrong", path.display())
         }
     }
 }
 
-fn top(limit: usize, url: &str) -> anyhow::Result<()> {
+fn top(limit: usize, url: &str, token: &Token) -> anyhow::Result<()> {
     let limit = limit.to_string();
-    let path = format!("/api/v1/status/tsdb?limit={limit}");
-    let (status, text) = block_on(post_form(url, &path, &[("limit", &limit)], PATIENCE))?;
-    let Ok(answer) = serde_json::from_str::<Value>(&text) else { bail!("{url} answered {status}: {}", text.trim()) };
+    let (status, text) =
+        block_on(post_form(url, "/api/v1/status/tsdb", &[("limit", &limit)], token, PATIENCE))?;
+    let Ok(answer) = serde_json::from_str::<Value>(&text) else {
+        bail!("{url} answered {status}: {}", text.trim())
+    };
     if answer["status"] != "success" {
         bail!("{url}: {}", answer["error"].as_str().unwrap_or(&text));
     }
     let data = &answer["data"];
     let head = &data["headStats"];
     let number = |value: &Value| value.as_u64().unwrap_or_default();
-    say(&format!("{} series, {} label pairs, {} bytes in memory", number(&head["numSeries"]), number(&head["numLabelPairs"]), number(&head["bytes"])));
+    say(&format!(
+        "{} series, {} label pairs, {} bytes in memory",
+        number(&head["numSeries"]),
+        number(&head["numLabelPairs"]),
+        number(&head["bytes"])
+    ));
     for (key, title, unit) in [
         ("seriesCountByMetricName", "METRIC", "SERIES"),
         ("labelValueCountByLabelName", "LABEL", "VALUES"),
         ("seriesCountByLabelValuePair", "LABEL AND VALUE", "SERIES"),
         ("memoryInBytesByLabelName", "LABEL", "BYTES"),
     ] {
-        let mut rows = vec![vec![title.to_owned(), unit.to_owned()]];
+        let mut rows = vec![[title.to_owned(), unit.to_owned()]];
         for line in data[key].as_array().into_iter().flatten() {
-            rows.push(vec![line["name"].as_str().unwrap_or_default().to_owned(), number(&line["value"]).to_string()]);
+            rows.push([
+                line["name"].as_str().unwrap_or_default().to_owned(),
+                number(&line["value"]).to_string(),
+            ]);
         }
         say(&format!("\n{}", aligned(&rows).trim_end()));
     }

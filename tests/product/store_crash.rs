@@ -48,7 +48,8 @@ fn pipeline_config(directory: &Path) -> belfry_pipeline::Config {
 
 fn start(directory: &Path) -> (PipelineHandle, SeriesReader, Registry) {
     let (registry, records) = Registry::new(Resource::for_test(), 1024);
-    let (mut writer, reader) = Series::open(series_config(directory), &registry).expect("every start succeeds");
+    let (mut writer, reader) =
+        Series::open(series_config(directory), &registry).expect("every start succeeds");
     writer.compact_in_background().expect("a thread");
     let stores: Vec<Box<dyn belfry_pipeline::Store>> = vec![Box::new(SeriesStore(writer))];
     let pipeline = Pipeline::start(pipeline_config(directory), registry.clone(), records, stores);

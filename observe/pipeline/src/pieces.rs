@@ -51,7 +51,12 @@ impl Cutter {
             self.make_room(weight(&point.1));
             if self.pieces.len() > before {
                 let labels = Arc::clone(&labels);
-                self.piece.series.push(SeriesPoints { labels, created_ms, points: Vec::new(), exemplars: Vec::new() });
+                self.piece.series.push(SeriesPoints {
+                    labels,
+                    created_ms,
+                    points: Vec::new(),
+                    exemplars: Vec::new(),
+                });
             }
             if let Some(last) = self.piece.series.last_mut() {
                 last.points.push(point);

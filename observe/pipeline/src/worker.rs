@@ -396,10 +396,7 @@ fn apply(stores: &mut [Attached], signals: &Signals, position: u64, entries: &[E
 }
 
 /// Tells those who wait what became of their entries; one who stopped waiting need not know.
-fn answer(
-    waiters: Vec<Waiter>,
-    result: impl Fn(std::ops::Range<usize>) -> Result<(), WriteError>,
-) {
+fn answer(waiters: Vec<Waiter>, result: impl Fn(std::ops::Range<usize>) -> Result<(), WriteError>) {
     for waiter in waiters {
         let _told = waiter.done.send(result(waiter.entries));
     }

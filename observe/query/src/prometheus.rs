@@ -216,11 +216,15 @@ async fn metadata(State(api): State<Api>, parameters: Parameters) -> Result<Resp
     let own = api.registry.catalogue().into_iter().map(|metric| {
         // The catalogue says 1 where there is no unit; Prometheus says nothing.
         let unit = Some(metric.unit()).filter(|unit| *unit != "1").unwrap_or_default().to_owned();
-        (metric.name.clone(), Metadata { r#type: metric.kind.to_string(), help: metric.help.to_owned(), unit })
+        (
+            metric.name.clone(),
+            Metadata { r#type: metric.kind.to_string(), help: metric.help.to_owned(), unit },
+        )
     });
-    let stored = api.reader.metadata().into_iter().map(|metric| {
-        (metric.name, Metadata { r#type: metric.kind, help: metric.help, unit: metric.unit })
-    });
+    let stored =
+        api.reader.metadata().into_iter().map(|metric| {
+            (metric.name, Metadata { r#type: metric.kind, help: metric.help, unit: metric.unit })
+        });
     // What this process says of its own metrics counts.
     let all: BTreeMap<String, Metadata> = stored.chain(own).collect();
     let metrics: BTreeMap<String, [Metadata; 1]> = all

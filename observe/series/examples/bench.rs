@@ -88,7 +88,11 @@ fn main() {
     if let Some(kind) = arguments.get(1).filter(|_| arguments.len() == 2) {
         return println!("{}", measure(kind, series));
     }
-    let kinds = if arguments.len() > 2 { arguments[1..].to_vec() } else { ["counters", "gauges", "own", "random"].map(str::to_owned).to_vec() };
+    let kinds = if arguments.len() > 2 {
+        arguments[1..].to_vec()
+    } else {
+        ["counters", "gauges", "own", "random"].map(str::to_owned).to_vec()
+    };
     for kind in kinds {
         let program = std::env::current_exe().expect("this program");
         let status = Command::new(program).args([series.to_string(), kind]).status().expect("it runs");
@@ -120,7 +124,12 @@ fn measure(kind: &str, series: usize) -> String {
             values[number] = next_value(kind, number, values[number], &mut noise);
             let time = START_MS + round * STEP_MS + jitter[number % 64];
             let points = vec![(time, PointValue::Float(values[number]))];
-            batch.series.push(SeriesPoints { labels: Arc::clone(labels), created_ms: None, points, exemplars: Vec::new() });
+            batch.series.push(SeriesPoints {
+                labels: Arc::clone(labels),
+                created_ms: None,
+                points,
+                exemplars: Vec::new(),
+            });
         }
         let began = cpu_seconds();
         writer.write(u64::try_from(round).expect("small") + 1, &batch).expect("the disk works");
@@ -137,7 +146,9 @@ fn measure(kind: &str, series: usize) -> String {
     let compacting = cpu_seconds() - began;
     let bytes = block_bytes(directory.path());
     let began = Instant::now();
-    let one = reader.select(&[Matcher::equal("instance", "10.0.0.7:9100")], i64::MIN, i64::MAX).expect("few points");
+    let one = reader
+        .select(&[Matcher::equal("instance", "10.0.0.7:9100")], i64::MIN, i64::MAX)
+        .expect("few points");
     let select_seconds = began.elapsed().as_secs_f64();
     drop((writer, reader));
     let began = Instant::now();
@@ -172,6 +183,7 @@ fn resident_bytes() -> u64 {
 /// User and system time of this process.
 fn cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/schedstat").ok();
-    let main = text.and_then(|text| text.split_whitespace().next().and_then(|nanos| nanos.parse::<f64>().ok()));
+    let main =
+        text.and_then(|text| text.split_whitespace().next().and_then(|nanos| nanos.parse::<f64>().ok()));
     main.expect("Linux") / 1e9
 }

@@ -158,7 +158,8 @@ fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
     let plain = postcard::to_stdvec(value).map_err(Error::Encode)?;
     let mut packed = Vec::with_capacity(plain.len() / 3 + 16);
     packed.extend_from_slice(&u32::try_from(plain.len()).unwrap_or(u32::MAX).to_le_bytes());
-    let body = zstd::bulk::compress(&plain, ZSTD_LEVEL).map_err(|source| Error::File { path: PathBuf::new(), source })?;
+    let body = zstd::bulk::compress(&plain, ZSTD_LEVEL)
+        .map_err(|source| Error::File { path: PathBuf::new(), source })?;
     packed.extend_from_slice(&body);
     Ok(packed)
 }
@@ -166,7 +167,8 @@ fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
 /// Unpacks a page; `None` when it does not hold one.
 pub(crate) fn unpack_bytes(packed: &[u8]) -> Option<Vec<u8>> {
     let (length, body) = packed.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= PAGE_BYTES_MAX)?;
+    let length =
+        usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= PAGE_BYTES_MAX)?;
     zstd::bulk::decompress(body, length).ok()
 }
 

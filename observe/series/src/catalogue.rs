@@ -153,7 +153,10 @@ impl Catalogue {
     }
 
     /// Keeps what metrics are.
-    pub(crate) fn put_metadata<'a>(&self, metadata: impl Iterator<Item = &'a MetricMetadata>) -> Result<(), Error> {
+    pub(crate) fn put_metadata<'a>(
+        &self,
+        metadata: impl Iterator<Item = &'a MetricMetadata>,
+    ) -> Result<(), Error> {
         let write = self.database.begin_write().map_err(fault)?;
         {
             let mut table = write.open_table(METADATA).map_err(fault)?;

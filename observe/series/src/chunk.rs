@@ -367,7 +367,13 @@ mod tests {
     }
 
     fn histogram(count: f64, buckets: &[(i32, f64)]) -> Arc<Histogram> {
-        Arc::new(Histogram { schema: 3, count, sum: count * 0.7, positive: buckets.to_vec(), ..Histogram::default() })
+        Arc::new(Histogram {
+            schema: 3,
+            count,
+            sum: count * 0.7,
+            positive: buckets.to_vec(),
+            ..Histogram::default()
+        })
     }
 
     #[test]

@@ -153,8 +153,9 @@ fn without_nan(values: &[f64]) -> (Vec<f64>, Vec<(u64, u64)>) {
 
 #[expect(clippy::cast_possible_truncation, reason = "tested to be whole and below 2^53")]
 fn as_whole(values: &[f64]) -> Option<Vec<i64>> {
-    let is_whole =
-        |value: &f64| value.trunc() == *value && value.abs() < WHOLE_MAX && value.to_bits() != (-0.0_f64).to_bits();
+    let is_whole = |value: &f64| {
+        value.trunc() == *value && value.abs() < WHOLE_MAX && value.to_bits() != (-0.0_f64).to_bits()
+    };
     values.iter().all(is_whole).then(|| values.iter().map(|value| *value as i64).collect())
 }
 

@@ -43,7 +43,8 @@ impl<'a> Source<'a> {
             Err(other) => return Err(other),
         };
         let exemplars = exemplars.into_iter().peekable();
-        let mut source = Self { block, page: Vec::new(), at: 0, next_page: 0, number: 0, exemplars, damaged: 0 };
+        let mut source =
+            Self { block, page: Vec::new(), at: 0, next_page: 0, number: 0, exemplars, damaged: 0 };
         source.fill()?;
         Ok(source)
     }
@@ -99,7 +100,8 @@ pub(crate) fn merge(
     edit: Edit<'_>,
     is_cancelled: &dyn Fn() -> bool,
 ) -> Result<Merged, Error> {
-    let mut sources: Vec<Source<'_>> = blocks.iter().map(|block| Source::new(block)).collect::<Result<_, _>>()?;
+    let mut sources: Vec<Source<'_>> =
+        blocks.iter().map(|block| Source::new(block)).collect::<Result<_, _>>()?;
     for block in blocks {
         writer.cover(block.meta().checkpoint);
         writer.descend_from(block.meta().first_id);

@@ -19,3 +19,16 @@ pub fn block(bytes: &[u8]) {
     block::read_any(bytes);
     prometheus::read_any(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            super::chunk(&bytes);
+            super::block(&bytes);
+        }
+    }
+}

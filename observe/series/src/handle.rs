@@ -75,8 +75,7 @@ impl Series {
             },
             late_ms: crate::millis(config.out_of_order_window),
         };
-        let shared =
-            Arc::new(Shared::new(config, signals, catalogue, contents.blocks, contents.metadata));
+        let shared = Arc::new(Shared::new(config, signals, catalogue, contents.blocks, contents.metadata));
         shared.measure();
         let reader = SeriesReader { shared: Arc::clone(&shared) };
         let writer = SeriesWriter {
@@ -134,7 +133,8 @@ impl SeriesWriter {
     /// # Errors
     /// When a window was over and its block could not be written. The points are taken all the same.
     pub fn write(&mut self, position: u64, batch: &SeriesBatch) -> Result<Written, Error> {
-        let newest_ms = batch.series.iter().flat_map(|series| series.points.iter().map(|(time, _)| *time)).max();
+        let newest_ms =
+            batch.series.iter().flat_map(|series| series.points.iter().map(|(time, _)| *time)).max();
         let sealed = self.begin(position, newest_ms);
         let shared = Arc::clone(&self.shared);
         let mut written = Written::default();
@@ -175,10 +175,17 @@ impl SeriesWriter {
     }
 
     fn write_series(&self, head: &mut Head, series: &SeriesPoints, written: &mut Written) {
-        let labels: Vec<(&str, &str)> =
-            series.labels.iter().map(|(name, value)| (&**name, &**value)).filter(|(_, value)| !value.is_empty()).collect();
+        let labels: Vec<(&str, &str)> = series
+            .labels
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
         let refused = series.points.len() as u64;
-        if labels.is_empty() || !labels.is_sorted_by(|a, b| a.0 < b.0) || labels.iter().any(|(name, _)| name.is_empty()) {
+        if labels.is_empty()
+            || !labels.is_sorted_by(|a, b| a.0 < b.0)
+            || labels.iter().any(|(name, _)| name.is_empty())
+        {
             written.refused += refused;
             return self.shared.signals.dropped(DropReason::Invalid, refused);
         }
@@ -207,7 +214,9 @@ impl SeriesWriter {
 
     /// A sample of zero when the series says that it began after what is known of it.
     fn push_created(&self, head: &mut Head, number: u32, series: &SeriesPoints, written: &mut Written) {
-        let (Some(created_ms), Some((first_ms, value))) = (series.created_ms, series.points.first()) else { return };
+        let (Some(created_ms), Some((first_ms, value))) = (series.created_ms, series.points.first()) else {
+            return;
+        };
         let is_news = head.last_ms(number).is_none_or(|last_ms| last_ms < created_ms);
         if !self.shared.config.created_zero || created_ms <= 0 || created_ms >= *first_ms || !is_news {
             return;
@@ -247,7 +256,14 @@ impl SeriesWriter {
         None
     }
 
-    fn push_point(&self, head: &mut Head, number: u32, unix_millis: i64, value: &Value, written: &mut Written) {
+    fn push_point(
+        &self,
+        head: &mut Head,
+        number: u32,
+        unix_millis: i64,
+        value: &Value,
+        written: &mut Written,
+    ) {
         let reason = match head.push(number, unix_millis, value, &self.limits) {
             Taken::Appended => {
                 written.taken += 1;
@@ -300,9 +316,9 @@ impl SeriesWriter {
     /// Seals a window that is over although nothing came after it, does what others asked for, and has blocks compacted
     /// and old ones deleted.
     pub fn tick(&mut self, unix_millis: i64) {
-        let has_paused = self.last_clock_seal_ms.is_none_or(|last_ms| {
-            unix_millis < last_ms || unix_millis - last_ms >= SEAL_PAUSE_MS
-        });
+        let has_paused = self
+            .last_clock_seal_ms
+            .is_none_or(|last_ms| unix_millis < last_ms || unix_millis - last_ms >= SEAL_PAUSE_MS);
         let is_over = self.is_window_over(unix_millis) && has_paused;
         if is_over || self.is_full() {
             self.last_clock_seal_ms = Some(unix_millis);
@@ -374,6 +390,8 @@ impl SeriesWriter {
 fn checked(value: &PointValue) -> Option<Value> {
     match value {
         PointValue::Float(value) => Some(Value::Float(*value)),
-        PointValue::Histogram(native) => layout::checked(native).ok().map(|held| Value::Histogram(Arc::new(held))),
+        PointValue::Histogram(native) => {
+            layout::checked(native).ok().map(|held| Value::Histogram(Arc::new(held)))
+        }
     }
 }

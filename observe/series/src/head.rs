@@ -130,7 +130,13 @@ impl Head {
     }
 
     /// Takes a sample of a known series.
-    pub(crate) fn push(&mut self, number: u32, unix_millis: i64, value: &Value, limits: &HeadLimits) -> Taken {
+    pub(crate) fn push(
+        &mut self,
+        number: u32,
+        unix_millis: i64,
+        value: &Value,
+        limits: &HeadLimits,
+    ) -> Taken {
         let newest_ms = self.newest_ms.unwrap_or(unix_millis);
         let Some(series) = self.series.get_mut(number as usize) else { return Taken::OutOfOrder };
         let before = series.bytes();
@@ -153,7 +159,12 @@ impl Head {
     }
 
     /// The chunks that touch a time, of the series that satisfy every matcher.
-    pub(crate) fn select(&self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> Result<Vec<Chunks>, Error> {
+    pub(crate) fn select(
+        &self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<Chunks>, Error> {
         let mut selected = Vec::new();
         for number in postings::select(&self.index, matchers)? {
             let Some(series) = self.series.get(number as usize) else { continue };
@@ -166,7 +177,12 @@ impl Head {
     }
 
     /// The labels of the series that satisfy every matcher and have a chunk that touches the time.
-    pub(crate) fn label_sets(&self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> Result<Vec<Labels>, Error> {
+    pub(crate) fn label_sets(
+        &self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<Labels>, Error> {
         let numbers = postings::select(&self.index, matchers)?;
         let has_chunk = |number: &u32| {
             let series = self.series.get(*number as usize);

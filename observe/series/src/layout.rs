@@ -117,9 +117,7 @@ fn is_part(buckets: &[(i32, f64)], indexes: &[i32]) -> bool {
 
 fn counts<'a>(indexes: &'a [i32], buckets: &'a [(i32, f64)]) -> impl Iterator<Item = f64> + 'a {
     let mut rest = buckets.iter().peekable();
-    indexes.iter().map(move |index| {
-        rest.next_if(|(held, _)| held == index).map_or(0.0, |(_, count)| *count)
-    })
+    indexes.iter().map(move |index| rest.next_if(|(held, _)| held == index).map_or(0.0, |(_, count)| *count))
 }
 
 /// A hint as two bits.
@@ -145,7 +143,8 @@ pub(crate) fn hint_of(number: u64) -> CounterReset {
 /// A histogram from outside as the engine has it, or what is wrong with it.
 pub(crate) fn checked(native: &belfry_signal::NativeHistogram) -> Result<Histogram, &'static str> {
     let is_rising = |buckets: &[(i32, f64)]| buckets.is_sorted_by(|a, b| a.0 < b.0);
-    if native.positive.len() + native.negative.len() > BUCKETS_MAX || native.custom_bounds.len() > BUCKETS_MAX {
+    if native.positive.len() + native.negative.len() > BUCKETS_MAX || native.custom_bounds.len() > BUCKETS_MAX
+    {
         return Err("a histogram has more than 2000 buckets");
     }
     if !is_rising(&native.positive) || !is_rising(&native.negative) {
@@ -157,7 +156,8 @@ pub(crate) fn checked(native: &belfry_signal::NativeHistogram) -> Result<Histogr
         if !native.positive.iter().all(is_inside) || !native.negative.is_empty() || native.zero_count != 0.0 {
             return Err("a histogram with custom bounds has a bucket outside of them");
         }
-        if !native.custom_bounds.is_sorted_by(|a, b| a < b) || native.custom_bounds.iter().any(|b| b.is_nan()) {
+        if !native.custom_bounds.is_sorted_by(|a, b| a < b) || native.custom_bounds.iter().any(|b| b.is_nan())
+        {
             return Err("the custom bounds of a histogram do not rise");
         }
     } else if !(-4..=8).contains(&native.schema) || !native.custom_bounds.is_empty() {

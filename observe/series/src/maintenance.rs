@@ -118,7 +118,8 @@ impl Maintenance {
         let id = self.shared.catalogue().take_id();
         let writer = BlockWriter::create(self.shared.directory(), id, level, 0)?;
         let exemplars_max = self.shared.config.series_exemplars_max;
-        let merged = merge(blocks, writer, exemplars_max, edit, &|| self.is_cancelled.load(Ordering::Relaxed))?;
+        let merged =
+            merge(blocks, writer, exemplars_max, edit, &|| self.is_cancelled.load(Ordering::Relaxed))?;
         (0..merged.damaged).for_each(|_| self.shared.signals.chunk_damaged());
         if merged.damaged > 0 {
             // What could not be read is kept for a person to look at.

@@ -34,7 +34,9 @@ impl MatchOperator {
 
     /// What [`as_str`](Self::as_str) wrote.
     pub(crate) fn written(text: &str) -> Option<Self> {
-        [Self::Equal, Self::NotEqual, Self::Regex, Self::NotRegex].into_iter().find(|held| held.as_str() == text)
+        [Self::Equal, Self::NotEqual, Self::Regex, Self::NotRegex]
+            .into_iter()
+            .find(|held| held.as_str() == text)
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use belfry_promql::{Error as QueryError, MatchOp, Series, SeriesData};
 
 use crate::error::Error;
-use crate::read::SeriesReader;
 use crate::matcher::{MatchOperator, Matcher};
+use crate::read::SeriesReader;
 
 /// The store for one query, which ends early when the flag is raised.
 #[derive(Clone, Copy, Debug)]

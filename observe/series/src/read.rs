@@ -191,7 +191,8 @@ impl SeriesReader {
     /// The values of a label in the head and the newest blocks, sorted.
     #[must_use]
     pub fn label_values(&self, name: &str) -> Vec<String> {
-        let mut values: BTreeSet<String> = self.shared.head().index().values(name).map(str::to_owned).collect();
+        let mut values: BTreeSet<String> =
+            self.shared.head().index().values(name).map(str::to_owned).collect();
         for block in self.shared.blocks.load().iter().rev().take(BLOCKS_FOR_LABELS) {
             let read = block.label_values(&self.shared.cache, name, |value| {
                 values.insert(value.to_owned());
@@ -205,7 +206,12 @@ impl SeriesReader {
     ///
     /// # Errors
     /// When a matcher cannot be evaluated. A block that cannot be read is skipped and counted.
-    pub fn exemplars(&self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> Result<Vec<SeriesExemplars>, Error> {
+    pub fn exemplars(
+        &self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<SeriesExemplars>, Error> {
         let mut all: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
         let is_wanted = |exemplar: &&Exemplar| (from_ms..=to_ms).contains(&exemplar.unix_millis);
         let blocks = {
@@ -225,11 +231,12 @@ impl SeriesReader {
             });
             self.unless_damaged(block, read)?;
         }
-        let in_order = all.into_iter().filter(|(_, exemplars)| !exemplars.is_empty()).map(|(labels, mut exemplars)| {
-            exemplars.sort_by_key(|exemplar| exemplar.unix_millis);
-            exemplars.dedup();
-            SeriesExemplars { labels, exemplars }
-        });
+        let in_order =
+            all.into_iter().filter(|(_, exemplars)| !exemplars.is_empty()).map(|(labels, mut exemplars)| {
+                exemplars.sort_by_key(|exemplar| exemplar.unix_millis);
+                exemplars.dedup();
+                SeriesExemplars { labels, exemplars }
+            });
         Ok(in_order.collect())
     }
 

@@ -100,7 +100,8 @@ impl Writers<'_> {
     ) -> Result<(), Error> {
         let mut pieces: BTreeMap<i64, Vec<Sealed>> = BTreeMap::new();
         for chunk in chunks {
-            let (first, last) = (chunk.min_ms.div_euclid(self.window_ms), chunk.max_ms.div_euclid(self.window_ms));
+            let (first, last) =
+                (chunk.min_ms.div_euclid(self.window_ms), chunk.max_ms.div_euclid(self.window_ms));
             if first == last {
                 pieces.entry(first).or_default().extend(Sealed::of_head(chunk));
                 continue;

@@ -146,7 +146,11 @@ pub(crate) fn open(kind: Kind, count: u32, times: &[u8], values: &[u8]) -> Optio
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a hint is 0 to 3; others read as unknown")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a hint is 0 to 3; others read as unknown"
+)]
 fn small(value: f64) -> u64 {
     value as u64
 }
@@ -186,7 +190,13 @@ mod tests {
                 positive.push((7, 1.0));
             }
             let hint = if n == 0 { CounterReset::Unknown } else { CounterReset::NotReset };
-            Arc::new(Histogram { hint, count: f64::from(n) + 2.0, sum: 1.5, positive, ..Histogram::default() })
+            Arc::new(Histogram {
+                hint,
+                count: f64::from(n) + 2.0,
+                sum: 1.5,
+                positive,
+                ..Histogram::default()
+            })
         };
         let points: Vec<HistogramPoint> = (0..50).map(|n| (i64::from(n) * 1000, histogram(n))).collect();
         let sealed = Sealed::of_histograms(&points);
@@ -199,7 +209,10 @@ mod tests {
         };
         assert_eq!(Sealed::of_histograms(&[(1, custom(1.0)), (2, custom(2.0))]).len(), 2);
         for end in 0..sealed[0].values.len() {
-            assert!(open(Kind::Histograms, 50, &column::encode_times(&sealed[0].times), &sealed[0].values[..end]).is_none());
+            assert!(
+                open(Kind::Histograms, 50, &column::encode_times(&sealed[0].times), &sealed[0].values[..end])
+                    .is_none()
+            );
         }
     }
 

@@ -52,8 +52,8 @@ impl Signals {
         let component = registry.component(COMPONENT);
         let appended: Counter<()> =
             component.counter("samples_appended_total", "Samples taken into the head.");
-        let repeated: Counter<()> =
-            component.counter("samples_repeated_total", "Samples that the head had already, with the same value.");
+        let repeated: Counter<()> = component
+            .counter("samples_repeated_total", "Samples that the head had already, with the same value.");
         let late: Counter<()> =
             component.counter("samples_late_total", "Samples taken behind later ones of their series.");
         Self {
@@ -82,7 +82,8 @@ impl Signals {
             blocks: component.gauge("blocks", "Sealed blocks."),
             block_bytes: component.gauge("block_bytes", "Size of all sealed blocks."),
             blocks_sealed: component.counter("blocks_sealed_total", "Blocks sealed and published."),
-            blocks_deleted: component.counter("blocks_deleted_total", "Blocks deleted because of their age or the disk's use."),
+            blocks_deleted: component
+                .counter("blocks_deleted_total", "Blocks deleted because of their age or the disk's use."),
             blocks_damaged: component
                 .counter("blocks_damaged_total", "Blocks skipped because they cannot be read."),
             chunks_damaged: component
@@ -129,12 +130,20 @@ impl Signals {
 
     /// A metric has more series than it may; told once per metric and window, with the label that has the most values.
     pub(crate) fn metric_limit_reached(&self, metric: &str, label: &str, values: usize) {
-        self.log(Severity::Warn, "metric has more series than it may", offender("series.metric", metric, label, values));
+        self.log(
+            Severity::Warn,
+            "metric has more series than it may",
+            offender("series.metric", metric, label, values),
+        );
     }
 
     /// A tenant has more series than it may; told once per tenant and window.
     pub(crate) fn tenant_limit_reached(&self, tenant: &str, label: &str, values: usize) {
-        self.log(Severity::Warn, "tenant has more series than it may", offender("series.tenant", tenant, label, values));
+        self.log(
+            Severity::Warn,
+            "tenant has more series than it may",
+            offender("series.tenant", tenant, label, values),
+        );
     }
 
     pub(crate) fn head_measured(&self, series: usize, bytes: usize) {
@@ -185,12 +194,17 @@ impl Signals {
 
     pub(crate) fn compaction_failed(&self, reason: &'static str) {
         self.compaction_failures.inc(());
-        self.log(Severity::Error, "blocks cannot be compacted", vec![("series.reason".into(), reason.into())]);
+        self.log(
+            Severity::Error,
+            "blocks cannot be compacted",
+            vec![("series.reason".into(), reason.into())],
+        );
     }
 
     pub(crate) fn series_deleted(&self, blocks: u64, points: u64) {
         self.points_deleted.add((), points);
-        let attributes = vec![("series.blocks".into(), blocks.into()), ("series.points".into(), points.into())];
+        let attributes =
+            vec![("series.blocks".into(), blocks.into()), ("series.points".into(), points.into())];
         self.log(Severity::Info, "series deleted by matcher", attributes);
     }
 

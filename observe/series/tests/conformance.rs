@@ -98,7 +98,8 @@ impl ScriptStore for Store {
 
     fn loaded(&mut self) {
         self.position += 1;
-        let written = self.writer.write(self.position, &std::mem::take(&mut self.added)).expect("the disk works");
+        let written =
+            self.writer.write(self.position, &std::mem::take(&mut self.added)).expect("the disk works");
         assert_eq!(written.refused, 0);
         if matches!(self.place, Place::Sealed | Place::Compacted) {
             self.writer.flush().expect("the disk works");

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use belfry_signal::{Exemplar, MetricMetadata, PointValue, Record, Sample, SeriesBatch, SeriesLabels, SeriesPoints};
+use belfry_signal::{
+    Exemplar, MetricMetadata, PointValue, Record, Sample, SeriesBatch, SeriesLabels, SeriesPoints,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::store::Entry;
@@ -148,8 +150,14 @@ impl Encoder {
                     number
                 }
             };
-            let points = held.points.iter().map(|(time, value)| (time.wrapping_sub(base_millis), value)).collect();
-            series.push(PointsRef { number, created_ms: held.created_ms, points, exemplars: &held.exemplars });
+            let points =
+                held.points.iter().map(|(time, value)| (time.wrapping_sub(base_millis), value)).collect();
+            series.push(PointsRef {
+                number,
+                created_ms: held.created_ms,
+                points,
+                exemplars: &held.exemplars,
+            });
         }
         let first_new = self.batch_numbers.len() - self.new_batch_series.len();
         BatchRef {

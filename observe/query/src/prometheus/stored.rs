@@ -44,14 +44,15 @@ pub(super) async fn exemplars(State(api): State<Api>, parameters: Parameters) ->
     }
     let mut selectors = Vec::new();
     find_selectors(&expr, &mut selectors).map_err(Error::from)?;
-    let found = api
-        .reader
-        .exemplars(selectors, start.unwrap_or(i64::MIN), end.unwrap_or(i64::MAX))
-        .await?;
+    let found = api.reader.exemplars(selectors, start.unwrap_or(i64::MIN), end.unwrap_or(i64::MAX)).await?;
     let found: Vec<Found> = found
         .into_iter()
         .map(|series| Found {
-            series_labels: series.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            series_labels: series
+                .labels
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
             exemplars: series
                 .exemplars
                 .into_iter()
@@ -85,7 +86,9 @@ fn find_selectors(expr: &Expr, selectors: &mut Vec<Vec<Matcher>>) -> Result<(), 
             aggregate.parameter.iter().try_for_each(|parameter| find_selectors(parameter, selectors))?;
             find_selectors(&aggregate.inner, selectors)
         }
-        Node::Call(_, arguments) => arguments.iter().try_for_each(|argument| find_selectors(argument, selectors)),
+        Node::Call(_, arguments) => {
+            arguments.iter().try_for_each(|argument| find_selectors(argument, selectors))
+        }
     }
 }
 

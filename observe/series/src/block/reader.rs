@@ -10,8 +10,8 @@ use belfry_signal::Exemplar;
 use roaring::RoaringBitmap;
 
 use super::{
-    Footer, LabelPage, LabelPages, MAGIC, Meta, PageCache, Place, SERIES_PER_PAGE, SeriesPage, StoredExemplars,
-    StoredSet, TAIL_BYTES, path, unpack, unpack_bytes,
+    Footer, LabelPage, LabelPages, MAGIC, Meta, PageCache, Place, SERIES_PER_PAGE, SeriesPage,
+    StoredExemplars, StoredSet, TAIL_BYTES, path, unpack, unpack_bytes,
 };
 use crate::chunk::Points;
 use crate::error::Error;
@@ -143,7 +143,8 @@ impl Block {
                     Err(other) => return Err(other),
                 }
             }
-            let series = held.as_ref().and_then(|(_, series)| series.get((number % SERIES_PER_PAGE) as usize));
+            let series =
+                held.as_ref().and_then(|(_, series)| series.get((number % SERIES_PER_PAGE) as usize));
             if let Some(series) = series {
                 visit(number, series)?;
             }
@@ -300,7 +301,9 @@ impl Postings for BlockPostings<'_> {
         let mut numbers = RoaringBitmap::new();
         let Some(label) = self.block.label_pages(name)? else { return Ok(numbers) };
         let after = label.pages.partition_point(|(first, _)| first.as_str() <= value);
-        let Some((_, place)) = after.checked_sub(1).and_then(|at| label.pages.get(at)) else { return Ok(numbers) };
+        let Some((_, place)) = after.checked_sub(1).and_then(|at| label.pages.get(at)) else {
+            return Ok(numbers);
+        };
         let page = self.block.label_page(self.cache, place)?;
         if let Ok(at) = page.values.binary_search_by(|(held, _)| held.as_str().cmp(value)) {
             self.block.add_set(&page.values[at].1, &mut numbers)?;

@@ -50,9 +50,11 @@ impl BlockWriter {
         let path = path(directory, id);
         let new_path = path.with_extension("new");
         let fault = |source| Error::File { path: new_path.clone(), source };
-        let file = OpenOptions::new().create(true).truncate(true).write(true).open(&new_path).map_err(fault)?;
+        let file =
+            OpenOptions::new().create(true).truncate(true).write(true).open(&new_path).map_err(fault)?;
         let (min_ms, max_ms) = (i64::MAX, i64::MIN);
-        let meta = Meta { id, first_id: id, level, min_ms, max_ms, series: 0, samples: 0, bytes: 0, checkpoint };
+        let meta =
+            Meta { id, first_id: id, level, min_ms, max_ms, series: 0, samples: 0, bytes: 0, checkpoint };
         let mut writer = Self {
             directory: directory.to_owned(),
             path,
@@ -91,7 +93,12 @@ impl BlockWriter {
     }
 
     /// Appends a series, whose labels come after those of the one before, with its chunks by time.
-    pub(crate) fn push(&mut self, labels: &Labels, chunks: &[Sealed], exemplars: Vec<Exemplar>) -> Result<(), Error> {
+    pub(crate) fn push(
+        &mut self,
+        labels: &Labels,
+        chunks: &[Sealed],
+        exemplars: Vec<Exemplar>,
+    ) -> Result<(), Error> {
         let Ok(number) = u32::try_from(self.meta.series) else { return Ok(()) };
         let mut stored = Vec::with_capacity(chunks.len());
         for chunk in chunks {
@@ -149,7 +156,8 @@ impl BlockWriter {
                 Some(self.put(&packed)?)
             }
         };
-        let footer = Footer { meta: self.meta.clone(), series: std::mem::take(&mut self.pages), labels, exemplars };
+        let footer =
+            Footer { meta: self.meta.clone(), series: std::mem::take(&mut self.pages), labels, exemplars };
         let packed = pack(&footer)?;
         self.write(&packed)?;
         self.write(&(packed.len() as u64).to_le_bytes())?;
@@ -218,7 +226,11 @@ impl BlockWriter {
         Ok(labels)
     }
 
-    fn put_label_page(&mut self, page: &mut LabelPage, pages: &mut Vec<(String, Place)>) -> Result<(), Error> {
+    fn put_label_page(
+        &mut self,
+        page: &mut LabelPage,
+        pages: &mut Vec<(String, Place)>,
+    ) -> Result<(), Error> {
         let full = std::mem::take(page);
         if let Some((first, _)) = full.values.first() {
             let first = first.clone();

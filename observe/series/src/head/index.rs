@@ -30,9 +30,13 @@ pub(crate) struct Limits {
 pub(crate) enum Refused {
     Series,
     /// The metric has too many. The first time since the last seal, with the label that has the most values.
-    Metric { news: Option<Offender> },
+    Metric {
+        news: Option<Offender>,
+    },
     /// The tenant has too many.
-    Tenant { news: Option<Offender> },
+    Tenant {
+        news: Option<Offender>,
+    },
 }
 
 /// What is behind too many series.
@@ -207,7 +211,8 @@ impl HeadIndex {
         if self.series.len() >= limits.series_max {
             return Err(Refused::Series);
         }
-        let value = |wanted: &str| labels.iter().find(|(name, _)| *name == wanted).map_or("", |(_, value)| value);
+        let value =
+            |wanted: &str| labels.iter().find(|(name, _)| *name == wanted).map_or("", |(_, value)| value);
         let metric = self.symbols.number(value(METRIC_LABEL));
         let tenant = limits.tenant_label.as_ref().map(|label| self.symbols.number(value(label)));
         if self.metric_series.get(&metric).copied().unwrap_or(0) >= limits.metric_series_max {

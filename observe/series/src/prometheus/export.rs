@@ -58,7 +58,13 @@ impl Maintenance {
         Ok(carried)
     }
 
-    fn export_block(&self, block: &Block, name: &str, target: &Path, carried: &mut Carried) -> Result<Stats, Error> {
+    fn export_block(
+        &self,
+        block: &Block,
+        name: &str,
+        target: &Path,
+        carried: &mut Carried,
+    ) -> Result<Stats, Error> {
         let cache = &self.shared().cache;
         let mut symbols: BTreeSet<Arc<str>> = BTreeSet::new();
         for label in block.label_names()? {
@@ -124,7 +130,10 @@ fn write_meta(block: &Block, name: &str, target: &Path, stats: &Stats) -> Result
         min_time: block.meta().min_ms,
         max_time: block.meta().max_ms.saturating_add(1),
         stats: Stats { ..*stats },
-        compaction: Compaction { level: u32::from(block.meta().level.max(1)), sources: vec![name.to_owned()] },
+        compaction: Compaction {
+            level: u32::from(block.meta().level.max(1)),
+            sources: vec![name.to_owned()],
+        },
         version: 1,
     };
     let path = target.join("meta.json");

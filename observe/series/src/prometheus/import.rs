@@ -52,7 +52,8 @@ impl Maintenance {
             for place in places {
                 let (encoding, bytes) = chunks.read(place.reference)?;
                 if encoding == XOR {
-                    let points = xor::decode(&bytes).ok_or_else(|| foreign(directory, "a chunk is not whole"))?;
+                    let points =
+                        xor::decode(&bytes).ok_or_else(|| foreign(directory, "a chunk is not whole"))?;
                     gathered.floats.extend(points);
                 } else {
                     // Every encoding begins with the number of samples.

@@ -39,7 +39,10 @@ pub(super) struct IndexWriter {
 
 impl IndexWriter {
     /// Begins with all texts, sorted.
-    pub(super) fn create(block: &Path, symbols: &std::collections::BTreeSet<Arc<str>>) -> Result<Self, Error> {
+    pub(super) fn create(
+        block: &Path,
+        symbols: &std::collections::BTreeSet<Arc<str>>,
+    ) -> Result<Self, Error> {
         let path = block.join("index");
         let file = BufWriter::new(File::create(&path).map_err(file_fault(&path))?);
         let mut writer = Self {
@@ -169,6 +172,9 @@ fn take_signed(bytes: &mut &[u8]) -> Option<i64> {
     Some((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed())
 }
 
+/// A series and its chunks.
+pub(super) type Entry = (Labels, Vec<ChunkRef>);
+
 /// An index in memory, for reading its series in order.
 pub(super) struct IndexReader {
     bytes: Vec<u8>,
@@ -208,11 +214,12 @@ impl IndexReader {
     }
 
     /// The series in order.
-    pub(super) fn series(&self) -> impl Iterator<Item = Result<(Labels, Vec<ChunkRef>), &'static str>> + '_ {
+    pub(super) fn series(&self) -> impl Iterator<Item = Result<Entry, &'static str>> + '_ {
         let mut at = self.series.start;
         std::iter::from_fn(move || {
             at = at.next_multiple_of(16);
-            if at >= self.series.end || self.bytes[at..self.series.end].iter().take(16).all(|byte| *byte == 0) {
+            if at >= self.series.end || self.bytes[at..self.series.end].iter().take(16).all(|byte| *byte == 0)
+            {
                 return None;
             }
             let read = self.read_series(at);
@@ -221,8 +228,7 @@ impl IndexReader {
         })
     }
 
-    #[expect(clippy::type_complexity, reason = "a series, and where it ends")]
-    fn read_series(&self, at: usize) -> Option<((Labels, Vec<ChunkRef>), usize)> {
+    fn read_series(&self, at: usize) -> Option<(Entry, usize)> {
         let mut rest = self.bytes.get(at..)?;
         let length = usize::try_from(take_varint(&mut rest)?).ok()?;
         let (mut body, after) = rest.split_at_checked(length)?;

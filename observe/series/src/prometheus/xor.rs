@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_does_not_decode() {
-        let points: Vec<Point> = (0..20_i32).map(|n| (i64::from(n * n) * 9_777, f64::from(n).cos())).collect();
+        let points: Vec<Point> =
+            (0..20_i32).map(|n| (i64::from(n * n) * 9_777, f64::from(n).cos())).collect();
         let bytes = encode(&points);
         assert_eq!(decode(&bytes), Some(points));
         assert!((0..bytes.len()).all(|end| decode(&bytes[..end]).is_none()));

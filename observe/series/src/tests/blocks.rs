@@ -40,7 +40,11 @@ fn windows_are_compacted_upward_and_answers_stay_the_same() {
 #[test]
 fn the_oldest_blocks_go_when_all_are_too_large() {
     let directory = tempfile::tempdir().expect("a directory");
-    let small = Config { disk_bytes_max: Some(1 << 20), retention: Duration::from_hours(24), ..config(directory.path()) };
+    let small = Config {
+        disk_bytes_max: Some(1 << 20),
+        retention: Duration::from_hours(24),
+        ..config(directory.path())
+    };
     let (mut writer, reader, registry) = open(small);
     let noise: Vec<_> = (0..90).map(|n| sample("noise", &[("id", n.to_string().as_str())], 0.0)).collect();
     for second in 0..3000_u32 {
@@ -94,13 +98,18 @@ fn what_a_matcher_names_is_deleted_from_the_disk_and_a_crash_does_not_stop_it() 
     assert!(registry.encode_text().contains("series_points_deleted_total 25"));
     for path in blocks(directory.path()) {
         let bytes = std::fs::read(&path).expect("readable");
-        assert!(!bytes.windows(7).any(|window| window == b"us-east"), "no trace is left in {}", path.display());
+        assert!(
+            !bytes.windows(7).any(|window| window == b"us-east"),
+            "no trace is left in {}",
+            path.display()
+        );
     }
 }
 
 #[test]
 fn a_snapshot_is_a_store() {
-    let (directory, target) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (directory, target) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let (mut writer, _reader, _) = open(config(directory.path()));
     append(&mut writer, 0..25);
     writer.flush().expect("the disk works");
@@ -133,21 +142,29 @@ fn a_block_of_many_series_is_read_by_pages() {
     let many = Config { series_max: 10_000, metric_series_max: 10_000, ..config(directory.path()) };
     let (mut writer, reader, _) = open(many);
     let wide = |n: usize| belfry_signal::SeriesPoints {
-        labels: super::samples::labels(&[("__name__", "wide"), ("id", &format!("{n:05}")), ("odd", if n % 2 == 1 { "yes" } else { "no" })]),
+        labels: super::samples::labels(&[
+            ("__name__", "wide"),
+            ("id", &format!("{n:05}")),
+            ("odd", if n % 2 == 1 { "yes" } else { "no" }),
+        ]),
         ..series("", &[(1, n as f64)])
     };
     let batch = belfry_signal::SeriesBatch { series: (0..3000).map(wide).collect(), metadata: Vec::new() };
     assert_eq!(writer.write(1, &batch).expect("the disk works").refused, 0);
     writer.flush().expect("the disk works");
     let check = |matchers: &[Matcher], expected: &[usize]| {
-        let found: Vec<usize> = all(&reader, matchers).iter().map(|series| series.points[0].1 as usize).collect();
+        let found: Vec<usize> =
+            all(&reader, matchers).iter().map(|series| series.points[0].1 as usize).collect();
         assert_eq!(found, expected, "{matchers:?}");
     };
     let regex = |name, pattern| Matcher::new(name, MatchOperator::Regex, pattern).expect("it compiles");
     check(&[Matcher::equal("id", "02345")], &[2345]);
     check(&[Matcher::equal("id", "2345")], &[]);
     check(&[regex("id", "0299."), Matcher::equal("odd", "yes")], &[2991, 2993, 2995, 2997, 2999]);
-    check(&[regex("id", "0100[0-3]"), Matcher::new("odd", MatchOperator::NotEqual, "no").expect("it compiles")], &[1001, 1003]);
+    check(
+        &[regex("id", "0100[0-3]"), Matcher::new("odd", MatchOperator::NotEqual, "no").expect("it compiles")],
+        &[1001, 1003],
+    );
     assert_eq!(all(&reader, &[Matcher::metric("wide")]).len(), 3000);
     assert_eq!(reader.label_values("id").len(), 3000);
     assert_eq!(reader.label_sets(&[Matcher::equal("odd", "no")], i64::MIN, i64::MAX, 10_000).len(), 1500);

@@ -33,14 +33,17 @@ fn blocks_go_out_and_come_in_again_unchanged() {
 
     let long = Config { retention: Duration::from_hours(24), ..config(directories[2].path()) };
     let (copy_writer, copy_reader, _) = open(long);
-    let imported = copy_writer.maintenance().import_prometheus(prometheus, &mut |_, _| {}).expect("they are read");
+    let imported =
+        copy_writer.maintenance().import_prometheus(prometheus, &mut |_, _| {}).expect("they are read");
     assert_eq!(imported, carried);
     assert_eq!(all(&copy_reader, &[]), all(&reader, &[]));
-    let again = copy_writer.maintenance().import_prometheus(prometheus, &mut |_, _| {}).expect("they are read");
+    let again =
+        copy_writer.maintenance().import_prometheus(prometheus, &mut |_, _| {}).expect("they are read");
     assert_eq!(again.blocks_before, carried.blocks);
 
     // Damage is refused with what and where, and nothing of the block is taken over.
-    let mut entries = std::fs::read_dir(prometheus).expect("readable").map(|entry| entry.expect("readable").path());
+    let mut entries =
+        std::fs::read_dir(prometheus).expect("readable").map(|entry| entry.expect("readable").path());
     let block = entries.find(|path| path.join("meta.json").exists()).expect("a block");
     let chunks = block.join("chunks/000001");
     let mut bytes = std::fs::read(&chunks).expect("readable");
@@ -61,11 +64,13 @@ fn promtool_reads_what_is_exported() {
         eprintln!("NOT RUN: BELFRY_PROMTOOL is unset, so promtool did not read an exported block");
         return;
     };
-    let (directory, target) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (directory, target) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let (writer, reader) = filled(directory.path());
     writer.maintenance().export_prometheus(target.path(), &mut |_, _| {}).expect("the disk works");
     let run = |arguments: &[&str]| {
-        let output = Command::new(&promtool).args(arguments).arg(target.path()).output().expect("promtool runs");
+        let output =
+            Command::new(&promtool).args(arguments).arg(target.path()).output().expect("promtool runs");
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{arguments:?}: {out}{err}");
         out.into_owned()

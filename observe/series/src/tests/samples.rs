@@ -50,7 +50,8 @@ fn late_samples_are_merged_when_they_are_read_and_when_they_are_compacted() {
     let expected = [(5, 5.0), (12, 12.0), (40, 40.0), (41, 41.0), (42, 42.0)];
     assert_eq!(floats(&reader, "x"), expected);
     // So many that they fill a chunk of their own.
-    let many: Vec<(i64, f64)> = (0..80).map(|n| (42 - n % 29, f64::from(i32::try_from(n).expect("small")))).collect();
+    let many: Vec<(i64, f64)> =
+        (0..80).map(|n| (42 - n % 29, f64::from(i32::try_from(n).expect("small")))).collect();
     write(&mut writer, &[(70, 0.0)]);
     for point in &many {
         write(&mut writer, std::slice::from_ref(point));
@@ -68,7 +69,12 @@ fn late_samples_are_merged_when_they_are_read_and_when_they_are_compacted() {
     assert_eq!(floats(&reader, "x"), sealed);
     assert_eq!(blocks(directory.path()).len(), 2, "one for each window of ninety minutes");
     let text = registry.encode_text();
-    for line in ["dropped_total{reason=\"too_old\"} ", "dropped_total{reason=\"duplicate\"} ", "late_total ", "repeated_total "] {
+    for line in [
+        "dropped_total{reason=\"too_old\"} ",
+        "dropped_total{reason=\"duplicate\"} ",
+        "late_total ",
+        "repeated_total ",
+    ] {
         assert!(text.contains(&format!("series_samples_{line}")), "{line}: {text}");
         assert!(!text.contains(&format!("series_samples_{line}0\n")), "{line}: {text}");
     }
@@ -101,7 +107,8 @@ fn histograms_and_markers_survive_seal_restart_and_compaction() {
     points.push((at(7), PointValue::Float(-0.0)));
     let histogram = SeriesPoints { points, ..series("h", &[]) };
     let broken = NativeHistogram { schema: 99, ..native(1.0) };
-    let refused = SeriesPoints { points: vec![(at(1), PointValue::Histogram(Box::new(broken)))], ..series("b", &[]) };
+    let refused =
+        SeriesPoints { points: vec![(at(1), PointValue::Histogram(Box::new(broken)))], ..series("b", &[]) };
     let written = writer.write(1, &batch(vec![histogram, refused])).expect("the disk works");
     assert_eq!((written.taken, written.refused), (8, 1));
 
@@ -109,8 +116,10 @@ fn histograms_and_markers_survive_seal_restart_and_compaction() {
     let select = |reader: &SeriesReader| {
         let found = belfry_promql::Series::select(reader, &all, i64::MIN, i64::MAX).expect("few points");
         let data = found.into_iter().next().expect("it is there");
-        let floats: Vec<(i64, u64)> = data.floats.iter().map(|(time, value)| (*time, value.to_bits())).collect();
-        let shown: Vec<_> = data.histograms.iter().map(|(time, held)| (*time, held.hint, held.to_string())).collect();
+        let floats: Vec<(i64, u64)> =
+            data.floats.iter().map(|(time, value)| (*time, value.to_bits())).collect();
+        let shown: Vec<_> =
+            data.histograms.iter().map(|(time, held)| (*time, held.hint, held.to_string())).collect();
         (floats, shown, data.histograms[3].1.sum.to_bits())
     };
     let in_head = select(&reader);
@@ -167,11 +176,16 @@ fn exemplars_and_metadata_are_kept_and_bounded() {
         exemplars: minutes.clone().map(exemplar).collect(),
         ..series("e_total", &minutes.map(|minute| (minute, 1.0)).collect::<Vec<_>>())
     };
-    let first = SeriesBatch { series: vec![with_exemplars(0..5)], metadata: vec![metadata("e"), metadata("f")] };
+    let first =
+        SeriesBatch { series: vec![with_exemplars(0..5)], metadata: vec![metadata("e"), metadata("f")] };
     assert_eq!(writer.write(1, &first).expect("the disk works").exemplars, 5);
     let times = |reader: &SeriesReader, from: i64, to: i64| -> Vec<i64> {
         let found = reader.exemplars(&[Matcher::metric("e_total")], at(from), at(to)).expect("they are read");
-        found.iter().flat_map(|series| &series.exemplars).map(|held| (held.unix_millis - START_MS) / MINUTE_MS).collect()
+        found
+            .iter()
+            .flat_map(|series| &series.exemplars)
+            .map(|held| (held.unix_millis - START_MS) / MINUTE_MS)
+            .collect()
     };
     assert_eq!(times(&reader, 0, 9), [2, 3, 4]);
     writer.flush().expect("the disk works");
@@ -200,7 +214,12 @@ fn the_limits_name_the_label_and_spare_the_others() {
     let (mut writer, reader) = Series::open(limited, &registry).expect("it opens");
     let wide = |tenant: &str, metric: &str, count: usize| -> SeriesBatch {
         let one = |n: usize| SeriesPoints {
-            labels: labels(&[("__name__", metric), ("job", "x"), ("tenant", tenant), ("user", &n.to_string())]),
+            labels: labels(&[
+                ("__name__", metric),
+                ("job", "x"),
+                ("tenant", tenant),
+                ("user", &n.to_string()),
+            ]),
             ..series("", &[(1, 1.0)])
         };
         batch((0..count).map(one).collect())
@@ -220,7 +239,11 @@ fn the_limits_name_the_label_and_spare_the_others() {
             told.push(format!("{} {:?}", log.message, log.attributes));
         }
     }
-    assert_eq!(told.iter().filter(|text| text.contains("\"user\"")).count(), 2, "each is told once: {told:?}");
+    assert_eq!(
+        told.iter().filter(|text| text.contains("\"user\"")).count(),
+        2,
+        "each is told once: {told:?}"
+    );
     let top = reader.top(2);
     assert_eq!((top.series, top.metrics[0].name.as_str(), top.metrics[0].value), (90, "m", 50));
     assert_eq!((top.labels[0].name.as_str(), top.labels[0].value), ("user", 50));
