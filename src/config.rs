@@ -12,6 +12,7 @@ use std::time::Duration;
 use belfry_signal::Region;
 use serde::Deserialize;
 
+use crate::billing::Billing;
 use document::Document;
 pub use document::Fault;
 
@@ -101,6 +102,8 @@ pub struct Core {
     pub signalling: belfry_signalling::Config,
     /// Subscribers, bindings, call records.
     pub state: belfry_state::Config,
+    /// What calls cost.
+    pub billing: Billing,
 }
 
 /// The `[observe]` section.
@@ -251,6 +254,7 @@ impl Config {
         if let Some(core) = &self.core {
             add("core", "signalling", core.signalling.check());
             add("core", "state", core.state.check());
+            add("core", "billing", core.billing.check());
         }
         if let Some(media) = &self.media {
             add("media", "", media.check());

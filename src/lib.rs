@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod app;
 pub mod ask;
+pub mod billing;
 pub mod catalog;
 pub mod cli;
 pub mod commands;
@@ -11,6 +12,7 @@ pub mod demo;
 pub mod drain;
 pub mod limits;
 pub mod promql;
+pub mod records;
 pub mod run;
 pub mod series;
 pub mod signals;

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use belfry::cli::{Cli, Command, PromqlCommand, SipCommand};
-use belfry::{commands, demo, promql, run};
+use belfry::cli::{BillingCommand, Cli, Command, PromqlCommand, RecordsCommand, SipCommand};
+use belfry::{billing, commands, demo, promql, records, run};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -23,6 +23,16 @@ fn main() -> ExitCode {
         Command::Promql { command: PromqlCommand::Fmt { expr } } => promql::format(&expr),
         Command::Steer { address, config } => commands::steer(address, &config),
         Command::Subscribers(arguments) => commands::subscribers(&arguments.config),
+        Command::Records { command: RecordsCommand::List(arguments) } => records::list(&arguments),
+        Command::Records { command: RecordsCommand::Export(arguments) } => records::export(&arguments),
+        Command::Billing { command: BillingCommand::Import { files, config } } => {
+            billing::import(&files, &config)
+        }
+        Command::Billing { command: BillingCommand::List(arguments) } => billing::list(&arguments.config),
+        Command::Billing { command: BillingCommand::Assign { address, profile, config } } => {
+            billing::assign(&address, profile.as_deref(), &config)
+        }
+        Command::Billing { command: BillingCommand::Rate(range) } => billing::rate_again(&range),
         Command::HashPassword => commands::hash_password(),
         Command::Completions { shell } => commands::completions(shell),
     };

@@ -121,6 +121,16 @@ impl Party {
 }
 
 impl Call {
+    /// From the INVITE to that moment.
+    pub(crate) fn waited(&self, unix_nanos: u64) -> Duration {
+        Duration::from_nanos(unix_nanos.saturating_sub(self.start_unix_nanos))
+    }
+
+    /// From the answer to the end.
+    pub(crate) fn talked(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.end_unix_nanos.saturating_sub(self.answer_unix_nanos?)))
+    }
+
     pub(crate) fn party(&mut self, leg: Leg) -> &mut Party {
         match leg {
             Leg::Caller => &mut self.caller,
@@ -293,7 +303,8 @@ impl Calls {
         let mut call = self.live.remove(call_id)?;
         self.chains.end(call_id);
         call.ending = ending;
-        call.end_unix_nanos = unix_nanos;
+        // Clocks of two edges may differ by more than a short call lasts.
+        call.end_unix_nanos = unix_nanos.max(call.answer_unix_nanos.unwrap_or(call.start_unix_nanos));
         let epoch = call.epoch;
         self.closing.insert(epoch, call);
         Some(epoch)

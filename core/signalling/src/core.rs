@@ -6,6 +6,7 @@ mod outputs;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -15,16 +16,18 @@ use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_n
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
 use belfry_state::{Lost, State};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Ban};
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
 use crate::dead::DeadPlaces;
 use crate::edges::{Edges, Way};
 use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
+use crate::keepalive::KeepAlive;
+use crate::location::Gruus;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
 use crate::signals::Signals;
@@ -131,6 +134,20 @@ impl CoreHandle {
         }
     }
 
+    /// Who is turned away for guessing passwords, longest first.
+    pub async fn bans(&self) -> Vec<Ban> {
+        let (answer, bans) = oneshot::channel();
+        let _ = self.control.send(Control::Bans(answer)).await;
+        bans.await.unwrap_or_default()
+    }
+
+    /// Forgives an address (IPv6: its /64) all its failures; whether it was banned.
+    pub async fn pardon(&self, source: IpAddr) -> bool {
+        let (answer, was_banned) = oneshot::channel();
+        let _ = self.control.send(Control::Pardon(source, answer)).await;
+        was_banned.await.unwrap_or(false)
+    }
+
     /// Stops at once, as a crash would: no call is ended, no record is written, nobody is told. For demonstrations and
     /// drills.
     pub async fn kill(&self) {
@@ -156,12 +173,18 @@ pub struct Core {
     pub(crate) calls: Calls,
     pub(crate) strangers: Strangers,
     pub(crate) authority: Authority,
+    /// Refusals of wrong credentials that wait.
+    pub(crate) denials_waiting: usize,
+    pub(crate) gruus: Gruus,
+    pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
     pub(crate) resolver: Resolver,
     /// Next hops that are being looked up.
     pub(crate) lookups: usize,
     pub(crate) dead: DeadPlaces,
     pub(crate) is_draining: bool,
+    /// When the message came that is looked at, by its edge's clock.
+    moment: Option<u64>,
     /// Set once the core is to stop: the latest time to do so.
     stop_at: Option<Instant>,
     /// Messages that wait behind the one that is looked at.
@@ -188,7 +211,8 @@ impl Core {
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
         let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
-        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key };
+        let limits = config.message.limits();
+        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key, limits };
         let mut doors = JoinSet::new();
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
@@ -196,6 +220,7 @@ impl Core {
             signals,
             calls: Calls::new(deps.state.books().clone()),
             state: deps.state,
+            gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
             faults: deps.faults,
             transactions: TransactionLayer::new(Timers::RFC3261, config.transactions_max, now),
@@ -206,11 +231,14 @@ impl Core {
             branches: HashMap::new(),
             strangers: Strangers::default(),
             authority: Authority::new(&config),
+            denials_waiting: 0,
+            keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
             resolver: Resolver::new(&config),
             lookups: 0,
             dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
             is_draining: false,
+            moment: None,
             stop_at: None,
             waiting: 0,
             load: load_sender,
@@ -235,6 +263,9 @@ impl Core {
                     Control::Drain => self.begin_drain(),
                     Control::Stop => self.begin_stop(),
                     Control::Kill => return,
+                    // Whoever asked may be gone.
+                    Control::Bans(answer) => drop(answer.send(self.bans())),
+                    Control::Pardon(source, answer) => drop(answer.send(self.pardon(source))),
                 },
                 () = sleep => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
@@ -282,6 +313,9 @@ impl Core {
         }
         self.expire_bindings(now_unix_nanos());
         self.dead.forget_old(now());
+        self.authority.guard.expire(now());
+        self.signals.customers.bans_changed(self.authority.guard.bans_count());
+        self.keep_alive();
         self.report_strangers();
         let (calls, dead) = (self.calls.live_count(), self.dead.len());
         self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);
@@ -293,6 +327,12 @@ impl Core {
             return (root.child(), Some(root.span_id));
         }
         (SpanContext { trace_id, span_id: SpanId::random(), sampled: true }, None)
+    }
+
+    /// When what happens now happened, in nanoseconds since the Unix epoch: when its message came to the edge, whatever
+    /// it waited for us. What lasts from message to message is measured by it, and bills are made from it.
+    pub(crate) fn moment(&self) -> u64 {
+        self.moment.unwrap_or_else(now_unix_nanos)
     }
 
     /// A hash that only this process can make: tags, branches and loop marks.

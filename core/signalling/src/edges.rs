@@ -178,6 +178,7 @@ pub(crate) struct Reader {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) signals: Signals,
     pub(crate) trace_key: TraceKey,
+    pub(crate) limits: Limits,
 }
 
 /// Takes links as edges connect, each in a task of its own that ends with the link.
@@ -210,7 +211,6 @@ impl Reader {
 
     /// Reads until the link or the core is gone. A full queue makes the link wait, which the edge sees and counts.
     async fn read(&self, receiver: &mut LinkReceiver<FromEdge>, node: &Arc<str>) {
-        let limits = Limits::default();
         while let Some(message) = receiver.recv().await {
             let event = match message {
                 FromEdge::Hello { .. } => continue,
@@ -218,7 +218,7 @@ impl Reader {
                 FromEdge::SendFailed { id, failure } => EdgeEvent::SendFailed { id, failure },
                 FromEdge::Message(inbound) => {
                     let source = *inbound.source.reveal();
-                    match Received::read(Arc::clone(node), inbound, &limits, &self.trace_key) {
+                    match Received::read(Arc::clone(node), inbound, &self.limits, &self.trace_key) {
                         Ok(received) => EdgeEvent::Message(Box::new(received)),
                         Err(fault) => {
                             self.signals.message_malformed(fault.reason(), source);

@@ -221,6 +221,11 @@ impl Destination {
             alternates: Vec::new(),
         }
     }
+
+    /// Whether this hop leads there.
+    pub(crate) fn is_over(&self, hop: &Hop) -> bool {
+        matches!(&self.reach, Reach::Flow(known) if known.target == hop.target)
+    }
 }
 
 /// A final failure that may be sent back.

@@ -17,6 +17,7 @@ mod edges;
 mod error;
 mod exchange;
 pub mod handle;
+mod keepalive;
 mod location;
 mod proxy;
 mod received;
@@ -29,7 +30,8 @@ mod signals;
 mod tests;
 
 pub use crate::core::{Core, CoreHandle, Deps, Faults};
-pub use config::{Config, DigestAlgorithm};
+pub use authority::Ban;
+pub use config::{BannedAnswer, Config, DigestAlgorithm, GuardConfig, KeepAliveConfig, MessageConfig};
 pub use error::Error;
 
 /// Registers the core's signals without starting it, for the catalogue.

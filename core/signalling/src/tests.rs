@@ -6,6 +6,7 @@ mod chaos;
 mod failing;
 mod forking;
 mod house;
+mod kpis;
 mod registering;
 mod resolving;
 mod restarting;

@@ -16,6 +16,7 @@ mod pii;
 pub mod record;
 mod registry;
 mod trace;
+pub mod wire;
 
 pub use batch::{
     Exemplar, MetricMetadata, NativeHistogram, PointValue, SeriesBatch, SeriesLabels, SeriesPoints,

@@ -86,6 +86,8 @@ impl Core {
             exchange.is_stranger = is_stranger;
             exchange.call = call.clone().or_else(|| is_stranger.then(|| request.call_id().into()));
         }
+        let asked = request.message.uri();
+        let uri = asked.and_then(|uri| self.contact_behind(&uri, &hop, now_unix_nanos()));
         let mut destinations = Vec::new();
         if let Some(key) = &call {
             // A connection that is gone is opened anew where we opened it, or by the phone.
@@ -95,7 +97,7 @@ impl Core {
             );
             destinations.extend(self.other_flows(key, from.other(), &request.message));
         }
-        destinations.insert(0, Destination::flow(hop));
+        destinations.insert(0, Destination { uri, ..Destination::flow(hop) });
         // One side of a dialog is one customer: only trouble on the way leads on.
         let group = |destination| Group { advance: Advance::OnTrouble, ..Group::new(vec![destination]) };
         let targets = destinations.into_iter().map(group).collect();

@@ -31,6 +31,8 @@ pub(super) struct House {
     config: Config,
     pub(super) faults: Faults,
     pub(super) state: State,
+    /// What the edge's clock shows, when a test sets it.
+    clock_unix_nanos: Option<u64>,
     pub(super) registry: Registry,
     pub(super) relay: FakeRelay,
     records: RecordReceiver,
@@ -191,6 +193,7 @@ impl House {
             config,
             faults,
             state,
+            clock_unix_nanos: None,
             registry,
             relay,
             records,
@@ -275,6 +278,11 @@ impl House {
         self.say_bytes(phone, text.into_bytes());
     }
 
+    /// Sets the edge's clock to so many milliseconds after the beginning of a test's own time.
+    pub(super) fn set_clock(&mut self, millis: u64) {
+        self.clock_unix_nanos = Some(1_800_000_000_000_000_000 + millis * 1_000_000);
+    }
+
     pub(super) fn say_bytes(&self, phone: &Phone, bytes: Vec<u8>) {
         let inbound = Inbound {
             flow: FlowToken(phone.flow.clone()),
@@ -282,7 +290,7 @@ impl House {
             source: Pii::new(phone.source),
             region: Region::configured("eu").expect("a plain name"),
             country: Some("GB".to_owned()),
-            received_unix_nanos: now_unix_nanos(),
+            received_unix_nanos: self.clock_unix_nanos.unwrap_or_else(now_unix_nanos),
             bytes,
         };
         self.to_core.try_send(FromEdge::Message(inbound)).expect("room");

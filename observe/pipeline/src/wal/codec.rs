@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use belfry_signal::{
-    Exemplar, MetricMetadata, PointValue, Record, Sample, SeriesBatch, SeriesLabels, SeriesPoints,
+    Exemplar, MetricMetadata, PointValue, Record, Sample, SeriesBatch, SeriesLabels, SeriesPoints, wire,
 };
 use serde::{Deserialize, Serialize};
 
@@ -103,9 +103,8 @@ impl Encoder {
         self.new_series.clear();
         self.new_batch_series.clear();
         self.payload.clear();
-        let buffer = std::mem::take(&mut self.payload);
         let written = match entry {
-            Entry::Record(record) => postcard::to_extend(&WrittenRef::Record(record), buffer),
+            Entry::Record(record) => wire::append(&mut self.payload, &WrittenRef::Record(record)),
             Entry::Samples { unix_millis, samples } => {
                 self.number(samples);
                 let first_new = self.numbers.len() - self.new_series.len();
@@ -115,14 +114,17 @@ impl Encoder {
                     new_series: &self.new_series,
                     values: &self.values,
                 };
-                postcard::to_extend(&WrittenRef::Samples(samples), buffer)
+                wire::append(&mut self.payload, &WrittenRef::Samples(samples))
             }
             Entry::Series(batch) => {
-                let batch = self.number_batch(batch);
-                postcard::to_extend(&WrittenRef::Batch(batch), buffer)
+                // The batch's view borrows the numbers; the bytes go beside.
+                let mut payload = std::mem::take(&mut self.payload);
+                let written = wire::append(&mut payload, &WrittenRef::Batch(self.number_batch(batch)));
+                self.payload = payload;
+                written
             }
         };
-        self.payload = written.map_err(io::Error::other)?;
+        written.map_err(io::Error::other)?;
         Ok(&self.payload)
     }
 
@@ -199,7 +201,7 @@ impl Decoder {
     /// The entry of one payload. Samples whose series was defined in a damaged frame are left out.
     pub(super) fn decode(&mut self, payload: &[u8]) -> Option<Entry> {
         match postcard::from_bytes(payload).ok()? {
-            Written::Record(record) => Some(Entry::Record(record)),
+            Written::Record(record) => Some(Entry::Record(Arc::new(record))),
             Written::Samples(written) => {
                 let first_new = usize::try_from(written.first_new).ok()?;
                 // The checksum vouches for the number; the test keeps a wrong one from taking all memory.
