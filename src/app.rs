@@ -19,7 +19,7 @@ use belfry_mesh::Mesh;
 use belfry_notify::{Notify, NotifyHandle};
 use belfry_relay::RelayHandle;
 use belfry_signal::{Registry, Resource, TraceKey, now_unix_nanos};
-use belfry_signalling::{Core, CoreHandle, Deps};
+use belfry_signalling::{Core, CoreHandle, Deps, Routes};
 use belfry_state::{State, Subscriber};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -86,6 +86,7 @@ pub struct App {
     pub dashboard: Option<DashboardHandle>,
     relay: Option<RelayHandle>,
     state: Option<State>,
+    rater: Option<tokio::task::JoinHandle<()>>,
     core: Option<CoreHandle>,
     /// The edge.
     pub gateway: Option<GatewayHandle>,
@@ -151,6 +152,7 @@ impl App {
             dashboard: None,
             relay: None,
             state: None,
+            rater: None,
             core: None,
             gateway: None,
         };
@@ -190,10 +192,16 @@ impl App {
         let (Some(core), Some(state), None) = (&self.config.core, &self.state, &self.core) else {
             return Ok(());
         };
+        let (plan, state) = (core.routing.clone(), state.clone());
+        let (domains, data) = (core.signalling.domains.clone(), self.config.node.data.clone());
+        let store = state.clone();
+        let loading =
+            self.surroundings.data.spawn(async move { Routes::load(plan, &domains, &data, &store).await });
         let deps = Deps {
             registry: self.registry.clone(),
             mesh: self.mesh.clone(),
-            state: state.clone(),
+            routes: loading.await?.context("load the routes")?,
+            state,
             trace_key: self.trace_key.clone(),
             faults: self.faults.core.clone(),
         };
@@ -229,6 +237,12 @@ impl App {
         {
             self.signals.config_refused(1);
             return vec![format!("edge: {error}")];
+        }
+        if let (Some(running), Some(core)) = (&self.core, &config.core)
+            && let Err(error) = running.reroute(core.routing.clone()).await
+        {
+            self.signals.config_refused(1);
+            return vec![format!("core: {error}; the old routes stay in force")];
         }
         let needs_restart = needs_restart(&self.config_text.get(), &text);
         self.config_text.set(&text);
@@ -273,6 +287,10 @@ impl App {
         }
         if let Some(core) = self.core.take() {
             steps.push(Step::new("core", limits.core, |deadline| async move { core.drain(deadline).await }));
+        }
+        if let Some(rater) = self.rater.take() {
+            // What it has not rated, it rates after the next start.
+            rater.abort();
         }
         if let Some(state) = self.state.take() {
             steps.push(Step::new(
@@ -415,7 +433,15 @@ impl App {
         let data = self.surroundings.data.clone();
         let opening =
             self.surroundings.data.spawn_blocking(move || data.block_on(State::open(config, &registry)));
-        self.state = Some(opening.await?.context("open the state store")?);
+        let state = opening.await?.context("open the state store")?;
+        let (billing, ledger) = (core.billing.clone(), state.ledger().context("open the ledger")?);
+        let signals = self.signals.clone();
+        let rating = self
+            .surroundings
+            .data
+            .spawn(async move { crate::billing::start(&billing, ledger, signals).await });
+        self.rater = Some(rating.await?.context("begin to rate calls")?);
+        self.state = Some(state);
         Ok(())
     }
 

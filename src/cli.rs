@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
         belfry slo                               objectives, budgets, burn\n  \
         belfry call CALL-ID                      ladder, quality and logs of one call\n  \
         belfry promql query 'rate(x_total[5m])'  ask its metrics, in PromQL\n  \
+        belfry route explain --from A --to B     where a call would go, and why\n  \
         belfry fault core-errors on              break something (demo only)\n\n\
         EXIT CODES\n  0 done   1 failed   2 wrong use of the command line   78 the configuration is wrong"
 )]
@@ -87,6 +88,25 @@ pub enum Command {
         #[command(subcommand)]
         command: PromqlCommand,
     },
+    /// Explain, list and import who may call whom, by which way.
+    Route {
+        /// What to do.
+        #[command(subcommand)]
+        command: RouteCommand,
+    },
+    /// Look at the store of metrics, and work on one that is not in use.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry series top                                        who costs what, in a running Belfry\n  \
+        belfry series import /var/lib/prometheus                 take over its blocks\n  \
+        belfry series export out && promtool tsdb dump out       as blocks of Prometheus\n  \
+        belfry series delete 'calls_total{trunk=\"7\"}'          from the disk, for good\n\n\
+        All but `top` need a store that nobody uses: stop Belfry first, which seals what is in memory, or work on a snapshot.\n\
+        Import and export go on where they ended when they are run again.")]
+    Series {
+        /// What to do.
+        #[command(subcommand)]
+        command: SeriesCommand,
+    },
     /// Explain where a customer's address would be sent, step by step.
     Steer {
         /// The customer's address.
@@ -99,6 +119,18 @@ pub enum Command {
     #[command(after_help = "Reads lines of `user@domain password` from standard input:\n  \
         echo 'alice@example.org secret' | belfry subscribers --config belfry.toml")]
     Subscribers(RunArguments),
+    /// List or export the call records of a store.
+    Records {
+        /// What to do.
+        #[command(subcommand)]
+        command: RecordsCommand,
+    },
+    /// Work with billing profiles, and rate calls.
+    Billing {
+        /// What to do.
+        #[command(subcommand)]
+        command: BillingCommand,
+    },
     /// Hash a password for `[dashboard] users`. The password is read from standard input.
     HashPassword,
     /// Print the completions of a shell, to be sourced or installed.
@@ -158,6 +190,192 @@ pub enum SipCommand {
     },
 }
 
+/// Which call records: those that ended in a time.
+#[derive(Debug, Args)]
+pub struct RecordRange {
+    /// The first end: now, -15m (ago), 2026-11-20, 2026-11-20T08:30:00Z, or Unix seconds.
+    #[arg(long, value_name = "TIME", default_value = "-1d", allow_hyphen_values = true)]
+    pub from: String,
+    /// The end after the last.
+    #[arg(long, value_name = "TIME", default_value = "now", allow_hyphen_values = true)]
+    pub to: String,
+    /// The configuration that names the store.
+    #[arg(long, default_value = "belfry.toml")]
+    pub config: PathBuf,
+}
+
+/// What to do with call records.
+#[derive(Debug, Subcommand)]
+pub enum RecordsCommand {
+    /// Print call records as a table, the earliest end first.
+    List(RecordsListArguments),
+    /// Write call records to a file, or to standard output.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry records export --from 2026-11-01 --to 2026-12-01 --format parquet --output november.parquet\n  \
+        belfry records export --from -1h > last-hour.csv\n\n\
+        Both formats have the same columns. A file appears under its name when it is whole.")]
+    Export(RecordsExportArguments),
+}
+
+/// Which records are listed.
+#[derive(Debug, Args)]
+pub struct RecordsListArguments {
+    /// When they ended.
+    #[command(flatten)]
+    pub range: RecordRange,
+    /// At most so many.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+}
+
+/// Which records are exported, and how.
+#[derive(Debug, Args)]
+pub struct RecordsExportArguments {
+    /// When they ended.
+    #[command(flatten)]
+    pub range: RecordRange,
+    /// In which format.
+    #[arg(long, value_enum, default_value = "csv")]
+    pub format: RecordFormat,
+    /// Where to; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// A format of exported records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RecordFormat {
+    /// RFC 4180, with a header line.
+    Csv,
+    /// Apache Parquet, compressed with Snappy.
+    Parquet,
+}
+
+/// What to do in billing.
+#[derive(Debug, Subcommand)]
+pub enum BillingCommand {
+    /// Add versions of billing profiles to the store, from TOML files with one profile each.
+    Import {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The configuration that names the store.
+        #[arg(long, default_value = "belfry.toml")]
+        config: PathBuf,
+    },
+    /// Print the profiles of the store and who is billed by them.
+    List(RunArguments),
+    /// Bill an address (`user@domain`, or a whole `domain`) by a profile of the store.
+    Assign {
+        /// Whom.
+        address: String,
+        /// By which profile; left out, by none of its own.
+        profile: Option<String>,
+        /// The configuration that names the store.
+        #[arg(long, default_value = "belfry.toml")]
+        config: PathBuf,
+    },
+    /// Rate calls again that ended in a time, by the profiles that are there now.
+    Rate(RecordRange),
+}
+
+/// What to do with routes.
+#[derive(Debug, Subcommand)]
+pub enum RouteCommand {
+    /// Say where a call would go and why: every rule that was looked at. Exit code 1 when it would be refused.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry route explain --from alice@example.org --to 02071838750\n  \
+        belfry route explain --from trunk:carrier-a/+4930123456 --to +442071838750 --json\n  \
+        belfry route explain --from alice --to 112 --at 2026-11-20T23:30:00Z\n\n\
+        Limits and fraud are counted in the running Belfry and are not looked at here.")]
+    Explain(RouteExplainArguments),
+    /// List the routes in force: the configuration's and the imported ones.
+    List(RouteListArguments),
+    /// Put routes into the store; a running Belfry takes them over by itself.
+    #[command(after_help = "FILES\n  \
+        *.csv with a header: trunk,prefix,cost[,priority][,weight] | number,address[,tenant] | side,prefix[,tenant][,action]\n  \
+        *.toml of the shape of [core.routing] without that prefix: [[trunks]], [[tenants]], [[aliases]] ...\n\n\
+        A document replaces the one of its name; import an empty one to be rid of it. Rows replace the row of their key.\n\
+        Nothing is written when the whole would not hold together.")]
+    Import(RouteImportArguments),
+}
+
+/// Which call.
+#[derive(Debug, Args)]
+pub struct RouteExplainArguments {
+    /// Who calls: user@domain, trunk:NAME, trunk:NAME/NUMBER, or the address of a trunk.
+    #[arg(long, value_name = "A")]
+    pub from: String,
+    /// Who is called: a number as dialled, user@domain, or a sip:, tel: or urn: URI.
+    #[arg(long, value_name = "B", allow_hyphen_values = true)]
+    pub to: String,
+    /// When: now, 2026-11-20T18:30:00Z, or Unix seconds.
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    pub at: String,
+    /// Decides among trunks that are equal but for their weight.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[arg(long, default_value = "belfry.toml")]
+    pub config: PathBuf,
+}
+
+/// Which routes.
+#[derive(Debug, Args)]
+pub struct RouteListArguments {
+    /// What to list.
+    #[arg(default_value = "trunks")]
+    pub kind: RouteKind,
+    /// Print JSON, all rows of it.
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[arg(long, default_value = "belfry.toml")]
+    pub config: PathBuf,
+}
+
+/// What routes are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RouteKind {
+    /// Other networks.
+    Trunks,
+    /// Whose customers there are.
+    Tenants,
+    /// What trunks serve, and for how much.
+    Prefixes,
+    /// Numbers that mean an address.
+    Aliases,
+    /// Numbers that may not call or be called.
+    Blocks,
+    /// Imported documents.
+    Documents,
+}
+
+/// What to import.
+#[derive(Debug, Args)]
+pub struct RouteImportArguments {
+    /// A .csv table or a .toml document.
+    pub file: PathBuf,
+    /// The document's name (default: the file's, without extension).
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Rows of a table replace all others: of their trunks for prefixes, all for aliases and blocks.
+    #[arg(long)]
+    pub replace: bool,
+    /// Only say whether it could be imported.
+    #[arg(long)]
+    pub check: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[arg(long, default_value = "belfry.toml")]
+    pub config: PathBuf,
+}
+
 /// What to do in PromQL.
 #[derive(Debug, Subcommand)]
 pub enum PromqlCommand {
@@ -187,6 +405,74 @@ pub enum PromqlCommand {
         #[arg(value_name = "EXPR", allow_hyphen_values = true)]
         expr: String,
     },
+}
+
+/// What to do with the store of metrics.
+#[derive(Debug, Subcommand)]
+pub enum SeriesCommand {
+    /// Show which metrics, labels and values have the most series in memory.
+    Top {
+        /// Lines of each list.
+        #[arg(long, default_value_t = 10)]
+        limit: usize,
+        /// Whom to ask.
+        #[arg(long, default_value = "http://127.0.0.1:9090")]
+        url: String,
+        /// A file with the token that is asked for; its first one is used.
+        #[arg(long)]
+        token_file: Option<PathBuf>,
+    },
+    /// Make few large blocks of many.
+    Compact(SeriesStoreArguments),
+    /// Copy a store into an empty directory, by links where the file system can.
+    Snapshot {
+        /// The directory.
+        target: PathBuf,
+        /// Which store.
+        #[command(flatten)]
+        store: SeriesStoreArguments,
+    },
+    /// Write a store as blocks of Prometheus.
+    Export {
+        /// The directory.
+        target: PathBuf,
+        /// Which store.
+        #[command(flatten)]
+        store: SeriesStoreArguments,
+    },
+    /// Take over the blocks of a Prometheus.
+    Import {
+        /// Its data directory, or one block.
+        source: PathBuf,
+        /// Which store.
+        #[command(flatten)]
+        store: SeriesStoreArguments,
+    },
+    /// Delete the points of the series that a selector names from the disk.
+    Delete {
+        /// As `calls_total{region=\"eu\"}`.
+        selector: String,
+        /// From this time on, in milliseconds since the Unix epoch.
+        #[arg(long)]
+        from_ms: Option<i64>,
+        /// Up to and with this time, in milliseconds since the Unix epoch.
+        #[arg(long)]
+        to_ms: Option<i64>,
+        /// Which store.
+        #[command(flatten)]
+        store: SeriesStoreArguments,
+    },
+}
+
+/// Which store of metrics.
+#[derive(Debug, Args)]
+pub struct SeriesStoreArguments {
+    /// The configuration that names it.
+    #[arg(long, default_value = "belfry.toml")]
+    pub config: PathBuf,
+    /// The store's directory, instead of a configuration.
+    #[arg(long)]
+    pub directory: Option<PathBuf>,
 }
 
 /// A query and when it is evaluated.

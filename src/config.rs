@@ -12,6 +12,7 @@ use std::time::Duration;
 use belfry_signal::Region;
 use serde::Deserialize;
 
+use crate::billing::Billing;
 use document::Document;
 pub use document::Fault;
 
@@ -99,8 +100,13 @@ pub struct Drain {
 pub struct Core {
     /// Registrar, proxy, calls.
     pub signalling: belfry_signalling::Config,
+    /// Who may call whom, by which way.
+    #[serde(default)]
+    pub routing: belfry_routing::Plan,
     /// Subscribers, bindings, call records.
     pub state: belfry_state::Config,
+    /// What calls cost.
+    pub billing: Billing,
 }
 
 /// The `[observe]` section.
@@ -251,6 +257,8 @@ impl Config {
         if let Some(core) = &self.core {
             add("core", "signalling", core.signalling.check());
             add("core", "state", core.state.check());
+            add("core", "routing", core.routing.check());
+            add("core", "billing", core.billing.check());
         }
         if let Some(media) = &self.media {
             add("media", "", media.check());
@@ -290,7 +298,7 @@ impl Config {
 const EDGE_RESTART_KEYS: &[&str] = &["threads", "listeners", "limits", "timeouts", "sip"];
 
 /// What differs between two configuration texts and needs a restart: all but the edge's certificates, GeoIP file,
-/// steering and routes, which a running process takes over.
+/// steering and routes, and the core's routing, which a running process takes over.
 #[must_use]
 pub fn needs_restart(old: &str, new: &str) -> Vec<String> {
     let parse = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
@@ -299,16 +307,26 @@ pub fn needs_restart(old: &str, new: &str) -> Vec<String> {
     for section in SECTIONS {
         let (old, new) = (old.get(*section), new.get(*section));
         let is_kept_on = old.is_some() == new.is_some();
+        let within = |table: Option<&toml::Value>, key: &str| table.and_then(|table| table.get(key)).cloned();
         if *section == "edge" && is_kept_on {
-            let within =
-                |table: Option<&toml::Value>, key: &str| table.and_then(|table| table.get(key)).cloned();
             let keys = EDGE_RESTART_KEYS.iter().filter(|key| within(old, key) != within(new, key));
             changed.extend(keys.map(|key| format!("edge.{key}")));
+        } else if *section == "core" && is_kept_on {
+            changed.extend(core_restart_keys(old, new).into_iter().map(|key| format!("core.{key}")));
         } else if old != new {
             changed.push((*section).to_owned());
         }
     }
     changed
+}
+
+/// Keys of `[core]` that differ and that a running core cannot change: all but the routes.
+fn core_restart_keys(old: Option<&toml::Value>, new: Option<&toml::Value>) -> Vec<String> {
+    let (old, new) = (old.and_then(toml::Value::as_table), new.and_then(toml::Value::as_table));
+    let keys: std::collections::BTreeSet<&String> =
+        old.into_iter().chain(new).flat_map(toml::Table::keys).collect();
+    let differs = |key: &&String| old.and_then(|old| old.get(*key)) != new.and_then(|new| new.get(*key));
+    keys.into_iter().filter(|key| *key != "routing").filter(differs).cloned().collect()
 }
 
 impl Node {
@@ -390,6 +408,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_routes_that_the_shipped_file_shows_are_good() {
+        let start = SHIPPED.find("# [[core.routing.tenants]]").expect("they are shown");
+        let shown = SHIPPED[start..].lines().map_while(|line| line.strip_prefix("# "));
+        let text = format!("[core.signalling]\n{}\n", shown.collect::<Vec<_>>().join("\n"));
+        let core = Config::parse("shown", &text, &[]).expect("good").core.expect("there is a core");
+        assert_eq!((core.routing.tenants.len(), core.routing.trunks.len()), (1, 1));
+        assert_eq!(core.routing.trunks[0].prefixes.len(), 2);
+        let broken = text.replace("priority = 1\n", "priority = 1\ncolour = 3\n");
+        let faults = Config::parse("shown", &broken, &[]).expect_err("an unknown key");
+        assert!(
+            faults[0].message.contains("unknown field `colour`") && faults[0].position.is_some(),
+            "{faults:?}"
+        );
+        let broken = text.replace("uri = \"sip:203.0.113.11\"", "uri = \"203.0.113.11\"");
+        let faults = Config::parse("shown", &broken, &[]).expect_err("no URI");
+        let line = broken.lines().position(|line| line.starts_with("gateways")).expect("a line") + 1;
+        let fault = &faults[0];
+        assert!(fault.message.contains("`core.routing.trunks[0].gateways[1].uri`"), "{fault}");
+        assert_eq!(fault.position.map(|(line, _)| line), Some(line));
+    }
+
+    #[test]
     fn what_a_reload_cannot_change_is_named() {
         let old = "[edge]\nthreads = 1\n[edge.tls]\nnames = []\n[media]\nworkers = 1\n";
         let check = |new: &str, expected: &[&str]| assert_eq!(needs_restart(old, new), expected, "{new}");
@@ -400,5 +440,9 @@ mod tests {
             &["edge.threads", "media"],
         );
         check("[media]\nworkers = 1\n", &["edge"]);
+        let old = "[core.signalling]\ncalls_max = 1\n";
+        let check = |new: &str, expected: &[&str]| assert_eq!(needs_restart(old, new), expected, "{new}");
+        check("[core.signalling]\ncalls_max = 1\n[[core.routing.trunks]]\nname = \"a\"\n", &[]);
+        check("[core.signalling]\ncalls_max = 2\n[core.state]\n", &["core.signalling", "core.state"]);
     }
 }

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod app;
 pub mod ask;
+pub mod billing;
 pub mod catalog;
 pub mod cli;
 pub mod commands;
@@ -11,7 +12,10 @@ pub mod demo;
 pub mod drain;
 pub mod limits;
 pub mod promql;
+pub mod records;
+pub mod route;
 pub mod run;
+pub mod series;
 pub mod signals;
 pub mod sip_line;
 pub mod slo_table;

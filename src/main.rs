@@ -2,9 +2,14 @@
 
 use std::process::ExitCode;
 
-use belfry::cli::{Cli, Command, PromqlCommand, SipCommand};
-use belfry::{commands, demo, promql, run};
+use belfry::cli::{BillingCommand, Cli, Command, PromqlCommand, RecordsCommand, RouteCommand, SipCommand};
+use belfry::{billing, commands, demo, promql, records, route, run};
 use clap::Parser;
+
+/// Messages are allocated by one thread and freed by another, all day long: glibc's allocator locks and consolidates
+/// for that, this one does not.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -17,11 +22,25 @@ fn main() -> ExitCode {
         Command::Slo { site } => commands::slo(&site),
         Command::Fault { name, switch, admin } => commands::fault(name, switch, admin),
         Command::Sip { command: SipCommand::Parse { files } } => commands::sip_parse(&files),
+        Command::Series { command } => belfry::series::run(&command),
         Command::Promql { command: PromqlCommand::Test { files } } => promql::test(&files),
         Command::Promql { command: PromqlCommand::Query(arguments) } => promql::query(&arguments),
         Command::Promql { command: PromqlCommand::Fmt { expr } } => promql::format(&expr),
+        Command::Route { command: RouteCommand::Explain(arguments) } => route::explain(&arguments),
+        Command::Route { command: RouteCommand::List(arguments) } => route::list(&arguments),
+        Command::Route { command: RouteCommand::Import(arguments) } => route::import(&arguments),
         Command::Steer { address, config } => commands::steer(address, &config),
         Command::Subscribers(arguments) => commands::subscribers(&arguments.config),
+        Command::Records { command: RecordsCommand::List(arguments) } => records::list(&arguments),
+        Command::Records { command: RecordsCommand::Export(arguments) } => records::export(&arguments),
+        Command::Billing { command: BillingCommand::Import { files, config } } => {
+            billing::import(&files, &config)
+        }
+        Command::Billing { command: BillingCommand::List(arguments) } => billing::list(&arguments.config),
+        Command::Billing { command: BillingCommand::Assign { address, profile, config } } => {
+            billing::assign(&address, profile.as_deref(), &config)
+        }
+        Command::Billing { command: BillingCommand::Rate(range) } => billing::rate_again(&range),
         Command::HashPassword => commands::hash_password(),
         Command::Completions { shell } => commands::completions(shell),
     };

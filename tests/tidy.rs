@@ -34,12 +34,20 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("belfry-relay", &["belfry-signal", "belfry-rtp-proto", "belfry-relay-api"]),
     (
         "belfry-signalling",
-        &["belfry-signal", "belfry-sip-proto", "belfry-mesh", "belfry-state", "belfry-relay-api"],
+        &[
+            "belfry-signal",
+            "belfry-sip-proto",
+            "belfry-routing",
+            "belfry-mesh",
+            "belfry-state",
+            "belfry-relay-api",
+        ],
     ),
     ("belfry-gateway", &["belfry-signal", "belfry-mesh", "belfry-steering", "belfry-signalling"]),
     ("belfry-notify", &["belfry-signal"]),
     ("belfry-engine", &["belfry-signal", "belfry-slo", "belfry-notify"]),
     ("belfry-dashboard", &["belfry-signal", "belfry-door", "belfry-query", "belfry-engine", "belfry-mesh"]),
+    ("belfry-load", &["belfry-signal", "belfry-pipeline", "belfry-events"]),
     ("belfry-kit", &["belfry-sip-proto", "belfry-rtp-proto", "belfry-relay-api", "belfry-signal"]),
 ];
 

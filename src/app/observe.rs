@@ -3,11 +3,12 @@
 //! The stores know nothing of the pipeline and the pipeline nothing of the stores; the two adapters here bring them
 //! together.
 
+use std::sync::Arc;
+
 use belfry_events::{EventsReader, EventsWriter};
 use belfry_pipeline::{Entry, Pipeline, PipelineHandle, Store, StoreError, numbered};
 use belfry_query::Reader;
 use belfry_series::{SeriesReader, SeriesWriter};
-use belfry_signal::record::Record;
 use belfry_signal::{RecordReceiver, Registry};
 
 use crate::config;
@@ -30,8 +31,9 @@ pub fn start(
     registry: &Registry,
     records: RecordReceiver,
 ) -> anyhow::Result<Observe> {
-    let (series_writer, series_reader): (SeriesWriter, SeriesReader) =
+    let (mut series_writer, series_reader): (SeriesWriter, SeriesReader) =
         belfry_series::Series::open(config.series.clone(), registry)?;
+    series_writer.compact_in_background()?;
     let (events_writer, events_reader): (EventsWriter, EventsReader) =
         belfry_events::Events::open(config.events.clone(), registry)?;
     let stores: Vec<Box<dyn Store>> =
@@ -49,14 +51,14 @@ impl Store for EventsStore {
     }
 
     fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError> {
-        let records: Vec<Record> = entries
+        let records = entries
             .iter()
             .filter_map(|entry| match entry {
-                Entry::Record(record) => Some(record.clone()),
-                Entry::Samples { .. } => None,
+                Entry::Record(record) => Some(Arc::clone(record)),
+                Entry::Samples { .. } | Entry::Series(_) => None,
             })
             .collect();
-        self.0.apply(position, &records).map_err(|error| StoreError::new(error.reason(), error.to_string()))
+        self.0.apply(position, records).map_err(|error| StoreError::new(error.reason(), error.to_string()))
     }
 
     fn checkpoint(&self) -> u64 {
@@ -73,7 +75,7 @@ impl Store for EventsStore {
 }
 
 /// Series as a store of the pipeline.
-struct SeriesStore(SeriesWriter);
+pub struct SeriesStore(pub SeriesWriter);
 
 impl Store for SeriesStore {
     fn name(&self) -> &'static str {
@@ -84,9 +86,12 @@ impl Store for SeriesStore {
         // A block that cannot be sealed is an error, but its samples are taken: the rest of the batch must be too.
         let mut first_error = None;
         for (position, entry) in numbered(position, entries) {
-            if let Entry::Samples { unix_millis, samples } = entry
-                && let Err(error) = self.0.append(position, *unix_millis, samples)
-            {
+            let taken = match entry {
+                Entry::Record(_) => Ok(()),
+                Entry::Samples { unix_millis, samples } => self.0.append(position, *unix_millis, samples),
+                Entry::Series(batch) => self.0.write(position, batch).map(drop),
+            };
+            if let Err(error) = taken {
                 first_error.get_or_insert(StoreError::new(error.reason(), error.to_string()));
             }
         }

@@ -10,4 +10,6 @@ mod promql;
 mod real_clients;
 mod records;
 mod rooms_apart;
+mod routes;
 mod running;
+mod store_crash;

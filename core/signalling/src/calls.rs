@@ -5,6 +5,7 @@
 mod chain;
 mod ending;
 mod hangup;
+mod hold;
 mod stranger;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use crate::received::Received;
 use crate::signals::CallCause;
 
 pub(crate) use chain::Chain;
+pub(crate) use hold::{Hold, Meter, OnTrunk};
 pub(crate) use stranger::Strangers;
 
 /// How far a call is.
@@ -48,7 +50,6 @@ pub(crate) struct Call {
     pub(crate) book: Book,
     /// The call's root span.
     pub(crate) root: SpanContext,
-    pub(crate) began: Instant,
     pub(crate) start_unix_nanos: u64,
     pub(crate) answer_unix_nanos: Option<u64>,
     pub(crate) end_unix_nanos: u64,
@@ -70,6 +71,8 @@ pub(crate) struct Call {
     pub(crate) ending: Ending,
     /// Gives the call up when it outlives every sensible call.
     pub(crate) lifetime: Option<TimerKey>,
+    /// What it holds of limits and budgets.
+    pub(crate) hold: Hold,
     /// Final answers to BYE that wait for the record.
     pub(crate) held: Vec<(TransactionId, u16, Vec<u8>)>,
 }
@@ -121,6 +124,16 @@ impl Party {
 }
 
 impl Call {
+    /// From the INVITE to that moment.
+    pub(crate) fn waited(&self, unix_nanos: u64) -> Duration {
+        Duration::from_nanos(unix_nanos.saturating_sub(self.start_unix_nanos))
+    }
+
+    /// From the answer to the end.
+    pub(crate) fn talked(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.end_unix_nanos.saturating_sub(self.answer_unix_nanos?)))
+    }
+
     pub(crate) fn party(&mut self, leg: Leg) -> &mut Party {
         match leg {
             Leg::Caller => &mut self.caller,
@@ -234,7 +247,6 @@ impl Calls {
             epoch: self.last_epoch,
             book: self.books.open_call(),
             root: chain.root,
-            began: chain.began,
             start_unix_nanos: chain.start_unix_nanos,
             answer_unix_nanos: None,
             end_unix_nanos: 0,
@@ -250,6 +262,7 @@ impl Calls {
             silent_legs: Vec::new(),
             ending: Ending { status: 500, cause: CallCause::ServerError },
             lifetime: None,
+            hold: Hold::default(),
             held: Vec::new(),
         };
         self.live.insert(Arc::clone(&key), call);
@@ -293,7 +306,8 @@ impl Calls {
         let mut call = self.live.remove(call_id)?;
         self.chains.end(call_id);
         call.ending = ending;
-        call.end_unix_nanos = unix_nanos;
+        // Clocks of two edges may differ by more than a short call lasts.
+        call.end_unix_nanos = unix_nanos.max(call.answer_unix_nanos.unwrap_or(call.start_unix_nanos));
         let epoch = call.epoch;
         self.closing.insert(epoch, call);
         Some(epoch)

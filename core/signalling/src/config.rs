@@ -75,7 +75,12 @@ pub struct Config {
     /// What refused customers are told to wait.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
+    /// Of the REGISTER and OPTIONS exchanges that went well, one in so many leaves its messages and a span.
+    pub trace_one_in: u32,
 
+    /// How often it is looked whether routes were imported.
+    #[serde(with = "humantime_serde")]
+    pub routes_poll_interval: Duration,
     /// DNS servers for next hops; without any, those of the host.
     pub dns_servers: Vec<SocketAddr>,
     /// How long it may take to find out where a next hop is.
@@ -229,14 +234,15 @@ impl Config {
         let is_ordered = self.expires_min <= self.expires_default && self.expires_default <= self.expires_max;
         require(is_ordered, "expires_default", "must lie between expires_min and expires_max");
         require(self.expires_min >= Duration::from_secs(1), "expires_min", "must be at least 1s");
-        let shortest_ring = Duration::from_secs(1);
-        require(self.ring_timeout >= shortest_ring, "ring_timeout", "must be at least 1s; the RFC says 3min");
-        let shortest_turn = Duration::from_secs(1);
-        require(self.fork_ring_timeout >= shortest_turn, "fork_ring_timeout", "must be at least 1s");
+        let shortest = Duration::from_secs(1);
+        require(self.ring_timeout >= shortest, "ring_timeout", "must be at least 1s; the RFC says 3min");
+        require(self.fork_ring_timeout >= shortest, "fork_ring_timeout", "must be at least 1s");
         require(!self.relay_timeout.is_zero(), "relay_timeout", "must be more than 0s");
         require(!self.dns_timeout.is_zero(), "dns_timeout", "must be more than 0s");
         require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
+        require(self.routes_poll_interval.as_millis() >= 100, "routes_poll_interval", "use 100ms or more");
         for (key, bound) in [
+            ("trace_one_in", self.trace_one_in as usize),
             ("nonces_max", self.nonces_max),
             ("contacts_per_aor_max", self.contacts_per_aor_max),
             ("fork_branches_max", usize::from(self.fork_branches_max)),
@@ -329,6 +335,8 @@ impl Config {
             fork_branches_max: 16,
             call_lifetime: Duration::from_secs(12 * 3600),
             retry_after: Duration::from_secs(5),
+            routes_poll_interval: Duration::from_secs(60),
+            trace_one_in: 1,
             dns_servers: Vec::new(),
             dns_timeout: Duration::from_secs(1),
             dns_cache_max: 64,

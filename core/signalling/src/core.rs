@@ -3,21 +3,25 @@
 
 mod event;
 mod outputs;
+mod routine;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use belfry_mesh::{Mesh, Service};
+use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
 use belfry_state::{Lost, State};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 
 use crate::admission::Gate;
 use crate::authority::{Authority, Ban};
@@ -32,6 +36,7 @@ use crate::location::Gruus;
 use crate::received::Received;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
+use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
 use crate::signals::Signals;
 use crate::{edges, relays};
 
@@ -40,11 +45,15 @@ pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
 /// How often the core looks after what no event reminds it of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Transactions beyond the configured bound, for those who call for help.
+const EMERGENCY_TRANSACTIONS_MAX: usize = 1024;
+/// Events that are taken in one go: what a turn costs is shared by so many, and orders and timers wait no longer.
+const EVENTS_PER_TURN: usize = 64;
+
 /// A caller whose INVITE was lost with its core asks again for so long: Timer B of RFC 3261 section 17.1.1.2 and some.
 const LOST_CALLERS_PATIENCE: Duration = Duration::from_secs(40);
 
 /// What the core needs from the house.
-#[derive(Clone)]
 pub struct Deps {
     /// Where its signals go.
     pub registry: Registry,
@@ -52,6 +61,8 @@ pub struct Deps {
     pub mesh: Mesh,
     /// Subscribers, bindings and call records.
     pub state: State,
+    /// Who may call whom, by which way.
+    pub routes: Routes,
     /// Makes a call's trace id.
     pub trace_key: TraceKey,
     /// What a demonstration may break.
@@ -98,6 +109,7 @@ impl Faults {
 #[derive(Clone, Debug)]
 pub struct CoreHandle {
     control: mpsc::Sender<Control>,
+    reroutes: mpsc::Sender<Reroute>,
     load: watch::Receiver<Load>,
 }
 
@@ -115,6 +127,16 @@ impl CoreHandle {
     #[must_use]
     pub fn live_calls(&self) -> usize {
         self.load.borrow().live
+    }
+
+    /// Takes a new plan of routes into force, together with what was imported; calls under way are not touched.
+    ///
+    /// # Errors
+    /// When it does not hold together: then the old routes stay in force.
+    pub async fn reroute(&self, plan: Plan) -> Result<(), RoutesError> {
+        let (done, answer) = oneshot::channel();
+        self.reroutes.send(Reroute { plan, done }).await.map_err(|_| RoutesError::Stopped)?;
+        answer.await.map_err(|_| RoutesError::Stopped)?
     }
 
     /// Takes no new calls, waits for the live ones, stops. Names what was still there at the deadline; those calls
@@ -172,6 +194,8 @@ pub struct Core {
     pub(crate) relays: Relays<Then>,
     pub(crate) exchanges: HashMap<TransactionId, Exchange>,
     pub(crate) branches: HashMap<TransactionId, Branch>,
+    /// Exchanges that leave no messages and no span unless they end badly; forgotten with their transactions.
+    routine: HashSet<TransactionId>,
     pub(crate) calls: Calls,
     pub(crate) strangers: Strangers,
     pub(crate) authority: Authority,
@@ -180,6 +204,12 @@ pub struct Core {
     pub(crate) gruus: Gruus,
     pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
+    /// Who may call whom, by which way; swapped as a whole.
+    pub(crate) routes: Arc<Active>,
+    /// Calls against limits.
+    pub(crate) usage: Usage,
+    pub(crate) guard: Guard,
+    pub(crate) quiet_gateways: QuietGateways,
     pub(crate) resolver: Resolver,
     /// Next hops that are being looked up.
     pub(crate) lookups: usize,
@@ -187,6 +217,8 @@ pub struct Core {
     /// Who comes first under overload.
     pub(crate) gate: Arc<Gate>,
     pub(crate) is_draining: bool,
+    /// When the message came that is looked at, by its edge's clock.
+    moment: Option<u64>,
     /// Set once the core is to stop: the latest time to do so.
     stop_at: Option<Instant>,
     /// Messages that wait behind the one that is looked at.
@@ -226,7 +258,11 @@ impl Core {
             trace_key,
             limits,
         };
+        let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
+        let routes = deps.routes.active();
+        let keeper = Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade());
         let mut doors = JoinSet::new();
+        doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
         let core = Self {
@@ -236,22 +272,32 @@ impl Core {
             gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
             faults: deps.faults,
-            transactions: TransactionLayer::new(Timers::RFC3261, config.transactions_max, now),
+            transactions: TransactionLayer::new(
+                Timers::RFC3261,
+                config.transactions_max + EMERGENCY_TRANSACTIONS_MAX,
+                now,
+            ),
             timers: Wheel::new(now),
             edges: Edges::default(),
             relays: Relays::new(),
             exchanges: HashMap::new(),
             branches: HashMap::new(),
+            routine: HashSet::new(),
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             denials_waiting: 0,
             keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
+            routes,
+            usage: Usage::default(),
+            guard: Guard::default(),
+            quiet_gateways: QuietGateways::default(),
             resolver: Resolver::new(&config),
             lookups: 0,
             gate,
             dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
             is_draining: false,
+            moment: None,
             stop_at: None,
             waiting: 0,
             load: load_sender,
@@ -260,7 +306,7 @@ impl Core {
             config,
         };
         tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
-        Ok(CoreHandle { control, load })
+        Ok(CoreHandle { control, reroutes, load })
     }
 
     async fn run(
@@ -272,42 +318,61 @@ impl Core {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         self.close_lost_calls(Lost::Answered);
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
+        let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
+        let mut alarm = pin!(tokio::time::sleep_until(now().into()));
         loop {
-            let deadline = [self.timers.deadline(), self.transactions.deadline()].into_iter().flatten().min();
-            let sleep = tokio::time::sleep_until(deadline.unwrap_or_else(now).into());
+            self.set_alarm(alarm.as_mut());
             tokio::select! {
                 biased;
                 Some(order) = control.recv() => match order {
                     Control::Drain => self.begin_drain(),
                     Control::Stop => self.begin_stop(),
                     Control::Kill => return,
+                    Control::Routes(routes) => self.routes = routes,
                     // Whoever asked may be gone.
                     Control::Bans(answer) => drop(answer.send(self.bans())),
                     Control::Pardon(source, answer) => drop(answer.send(self.pardon(source))),
                 },
-                () = sleep => {}
+                () = alarm.as_mut() => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
-                event = events.recv() => match event {
-                    Some(event) => {
-                        self.waiting = events.len();
-                        self.on_event(event);
-                    }
-                    None => return,
-                },
+                count = events.recv_many(&mut batch, EVENTS_PER_TURN) => if count == 0 { return },
                 // Last of all: what is left over is theirs.
                 Some(received) = strangers.recv() => {
                     self.waiting = events.len();
                     self.on_stranger_message(*received);
                 }
             }
+            self.waiting = events.len() + batch.len();
+            for event in batch.drain(..) {
+                self.waiting -= 1;
+                self.on_event(event);
+                self.finish_step();
+            }
             self.on_time();
-            self.calls.note_changes(self.signals.node());
-            self.drain_outputs();
+            self.finish_step();
             self.publish_load();
             if self.stop_at.is_some_and(|at| self.calls.len() == 0 || at <= now()) {
+                // The last word of the gauges.
+                self.report_usage();
                 return;
             }
         }
+    }
+
+    /// Sets the alarm for the next timer. One that is set too early stays, because it costs less to wake up in vain now
+    /// and then than to move it with every message.
+    fn set_alarm(&self, alarm: Pin<&mut Sleep>) {
+        let next = [self.timers.deadline(), self.transactions.deadline()].into_iter().flatten().min();
+        let next = tokio::time::Instant::from_std(next.unwrap_or_else(|| now() + SWEEP_INTERVAL));
+        if alarm.is_elapsed() || next < alarm.deadline() {
+            alarm.reset(next);
+        }
+    }
+
+    /// Lets the world know what one event led to, once the books have it.
+    fn finish_step(&mut self) {
+        self.calls.note_changes(self.signals.node());
+        self.drain_outputs();
     }
 
     fn begin_drain(&mut self) {
@@ -340,6 +405,7 @@ impl Core {
         self.signals.customers.bans_changed(self.authority.guard.bans_count());
         self.keep_alive();
         self.report_strangers();
+        self.report_usage();
         let (calls, dead) = (self.calls.live_count(), self.dead.len());
         self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);
     }
@@ -350,6 +416,12 @@ impl Core {
             return (root.child(), Some(root.span_id));
         }
         (SpanContext { trace_id, span_id: SpanId::random(), sampled: true }, None)
+    }
+
+    /// When what happens now happened, in nanoseconds since the Unix epoch: when its message came to the edge, whatever
+    /// it waited for us. What lasts from message to message is measured by it, and bills are made from it.
+    pub(crate) fn moment(&self) -> u64 {
+        self.moment.unwrap_or_else(now_unix_nanos)
     }
 
     /// A hash that only this process can make: tags, branches and loop marks.

@@ -25,6 +25,7 @@ mod received;
 mod registrar;
 mod relays;
 mod resolver;
+mod routes;
 mod signals;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use crate::core::{Core, CoreHandle, Deps, Faults};
 pub use authority::Ban;
 pub use config::{BannedAnswer, Config, DigestAlgorithm, GuardConfig, KeepAliveConfig, MessageConfig};
 pub use error::Error;
+pub use routes::{Routes, RoutesError, compose, rows_of_known};
 
 /// Registers the core's signals without starting it, for the catalogue.
 pub fn describe(registry: &belfry_signal::Registry) {

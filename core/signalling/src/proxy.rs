@@ -12,23 +12,23 @@ mod forward;
 mod locate;
 mod prepare;
 mod response;
+mod route;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use belfry_relay_api::Leg;
 use belfry_signal::{Cause, Room, now_unix_nanos};
 use belfry_sip_proto::transaction::{LegacyParts, MethodKind, OnRequest, ServerKey, TransactionId};
 use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
 
-use crate::admission::Class;
 use crate::answers::ALLOW;
 use crate::authority::{Authority, Judgement, Side};
 use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
 use crate::exchange::{Exchange, Failure};
-use crate::location::{Aor, Called, targets_of};
+use crate::location::Aor;
 use crate::received::Received;
-use crate::signals::{AttemptResult, CallCause, Decision, MethodName, ShedReason};
+use crate::signals::{AttemptResult, CallCause, Decision, MethodName, Scope, ShedReason};
+use route::Sender;
 
 impl Core {
     /// A SIP message came from an edge.
@@ -45,7 +45,7 @@ impl Core {
             }
             return;
         }
-        if self.is_turned_away(&request) {
+        if !self.is_emergency(&request) && self.is_turned_away(&request) {
             return;
         }
         let key = server_key(&request);
@@ -57,7 +57,10 @@ impl Core {
         let is_reliable = request.transport.is_reliable();
         let way = self.way_back(&request);
         let outcome = self.transactions.on_request(key, way, is_reliable, now());
-        self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_)));
+        match outcome {
+            OnRequest::New(id) if self.may_be_routine(&request) => self.routine_began(id, &request),
+            _ => self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_))),
+        }
         match outcome {
             OnRequest::New(id) => {
                 let request = self.unstrict(request);
@@ -97,9 +100,9 @@ impl Core {
 
     /// Requests of a dialog, CANCEL and ACK are let through: refusing them costs more than serving them.
     fn is_overloaded_for(&self, request: &Received) -> bool {
-        self.waiting >= self.config.queue_messages_overload
-            && request.method != MethodName::Cancel
-            && request.class(&self.config.emergency_numbers) == Class::New
+        let is_new =
+            !request.is_in_dialog() && !matches!(request.method, MethodName::Cancel | MethodName::Ack);
+        is_new && self.waiting >= self.config.queue_messages_overload && !self.is_emergency(request)
     }
 
     /// Turns a new request away without spending a transaction on it.
@@ -108,7 +111,8 @@ impl Core {
         if request.method == MethodName::Invite && !request.is_in_dialog() {
             let fault = Some((Room::Core, Cause::Overload));
             let result = AttemptResult::Ineffective;
-            self.signals.attempt_ended(result, &request.region, fault, None, request.call_id());
+            let scope = Scope { region: &request.region };
+            self.signals.attempt_ended(result, scope, fault, None, request.call_id());
         }
         let retry_after = self.config.retry_after.as_secs().to_string();
         self.answer_plain(request, 503, &[(HeaderName::RetryAfter, &retry_after)]);
@@ -117,6 +121,12 @@ impl Core {
     fn on_new_request(&mut self, id: TransactionId, request: Received) {
         let method = request.method;
         let is_setup = method == MethodName::Invite && !request.is_in_dialog();
+        let is_emergency = self.is_emergency(&request);
+        if !is_emergency && !self.has_room_for(&request) {
+            // The last places are kept for those who call for help.
+            self.transactions.abandon(id, now());
+            return self.shed(&request, ShedReason::Transactions);
+        }
         let (span, parent) = if is_setup {
             let root = self.calls.chain(&request, now()).root;
             (root.child(), Some(root.span_id))
@@ -136,6 +146,7 @@ impl Core {
             is_setup,
             is_cancelled: false,
             cancel_reason: None,
+            is_emergency,
         };
         self.exchanges.insert(id, exchange);
         match method {
@@ -175,12 +186,15 @@ impl Core {
                 if shed == ShedReason::Fault { CallCause::ServerError } else { CallCause::Overload };
             return self.fail(id, Failure::ours(503, Room::Core, cause, call_cause));
         }
-        self.authenticate(id, &request);
+        match self.trunk_of(&request) {
+            Some(trunk) => self.route(id, &request, &Sender::Trunk(trunk)),
+            None => self.authenticate(id, &request),
+        }
     }
 
     /// Why a new call is refused before its caller is even known.
     fn shed_reason(&self, request: &Received) -> Option<ShedReason> {
-        if request.method != MethodName::Invite {
+        if request.method != MethodName::Invite || self.is_emergency(request) {
             None
         } else if self.is_draining {
             Some(ShedReason::Draining)
@@ -208,10 +222,14 @@ impl Core {
         }
     }
 
-    fn authenticate(&mut self, id: TransactionId, request: &Received) {
+    fn authenticate(&mut self, id: TransactionId, request: &Arc<Received>) {
         let realm = self.realm_of_caller(request);
         match Authority::credentials(&request.message, Side::Proxy, &realm) {
             Ok(Some(credentials)) if self.is_user_banned(request, &credentials.username, &realm) => {
+                if self.is_help(id) {
+                    // Whoever guesses passwords may need help all the same.
+                    return self.route_unknown(id, request);
+                }
                 self.signals.customers.request_banned();
                 self.fail(id, Failure::plain(403, CallCause::Denied));
             }
@@ -222,6 +240,7 @@ impl Core {
                 let user = credentials.username.into_owned();
                 self.look_up(id, Purpose::Caller, user, realm);
             }
+            Ok(None) if self.may_stay_unknown(id) => self.route_unknown(id, request),
             Ok(None) => self.challenge(id, &realm, false),
             Err(_) => self.fail(id, Failure::plain(400, CallCause::Denied)),
         }
@@ -236,9 +255,14 @@ impl Core {
         self.answer(id, Side::Proxy.status(), &extra);
     }
 
-    /// Asks the store for a subscriber; the answer comes back as an event.
+    /// Asks the store for a subscriber; the answer comes back as an event, or at once when it is remembered.
     pub(crate) fn look_up(&mut self, id: TransactionId, purpose: Purpose, user: String, domain: String) {
-        if self.jobs.len() >= self.config.store_requests_max {
+        let key = (user, domain);
+        if let Some(remembered) = self.state.remembered_subscriber(&key) {
+            return self.on_subscriber(id, purpose, Ok(remembered));
+        }
+        let (user, domain) = key;
+        if self.jobs.len() >= self.config.store_requests_max && !self.is_help(id) {
             self.signals.request_shed(ShedReason::Queue);
             if purpose == Purpose::Register {
                 return self.shed_registration(id);
@@ -262,6 +286,11 @@ impl Core {
         let Some(request) = self.request_of(id) else { return };
         let subscriber = match found {
             Ok(subscriber) => subscriber,
+            // Who calls for help does not wait for our disk.
+            Err(reason) if self.is_help(id) => {
+                self.signals.store_failed(reason);
+                return self.route_unknown(id, &request);
+            }
             Err(reason) => return self.fail_by_store(id, reason),
         };
         let realm = self.realm_of_caller(&request);
@@ -277,57 +306,27 @@ impl Core {
         let is_hidden = claimed.is_some_and(|uri| uri.host().eq_ignore_ascii_case("anonymous.invalid"));
         let caller = Aor { user: credentials.username.into_owned(), domain: realm.clone() };
         let is_own = is_hidden || claimed.and_then(|uri| self.aor_of(&uri)).as_ref() == Some(&caller);
+        // A trunk that shows credentials calls for whomever it likes.
+        let trunk = self.routes.table.trunk_of_user(&caller.key());
         match judgement {
             Judgement::Stale => self.challenge(id, &realm, true),
             Judgement::Granted => {
                 self.credentials_were_right(&request, &caller.user, &realm);
-                if is_own {
-                    self.note_let_in(&request);
-                    self.decided(id, Decision::Authenticate, "granted");
-                    self.on_authenticated(id, &request, &caller);
-                } else {
+                if trunk.is_none() && !is_own {
                     self.decided(id, Decision::Refuse, "caller claims to be somebody else");
-                    self.fail(id, Failure::plain(403, CallCause::Denied));
+                    return self.fail(id, Failure::plain(403, CallCause::Denied));
                 }
+                self.note_let_in(&request);
+                self.decided(id, Decision::Authenticate, "granted");
+                let sender = trunk.map_or(Sender::Subscriber(caller), Sender::Trunk);
+                self.route(id, &request, &sender);
             }
+            Judgement::Denied if self.may_stay_unknown(id) => self.route_unknown(id, &request),
             Judgement::Denied => {
                 self.decided(id, Decision::Refuse, "wrong credentials");
                 self.deny(id, &request, &caller.user, &realm);
             }
         }
-    }
-
-    /// The caller may; now where is the called customer?
-    fn on_authenticated(&mut self, id: TransactionId, request: &Arc<Received>, caller: &Aor) {
-        if self.is_cancelled(id) {
-            return;
-        }
-        let now = now_unix_nanos();
-        let found = request.message.uri().and_then(|uri| self.called_of(&uri, now));
-        let called = found.as_ref().map(|called| called.aor.clone());
-        if request.method == MethodName::Invite && !self.open_call(id, request, Some(caller), called.as_ref())
-        {
-            // The same call came twice by different ways (RFC 3261 section 8.2.2.2).
-            return self.fail(id, Failure::plain(482, CallCause::Rejected));
-        }
-        let Some(Called { aor, instance }) = found else {
-            return self.fail(id, Failure::plain(404, CallCause::UnknownCustomer));
-        };
-        let devices = self.devices_of(&Called { aor: aor.clone(), instance }, now);
-        let targets = targets_of(&devices, self.config.fork_ring_timeout);
-        if targets.is_empty() {
-            self.decided(id, Decision::Route, "not registered");
-            return self.look_up(id, Purpose::Callee, aor.user, aor.domain);
-        }
-        let is_forked = targets.len() > 1 || targets.iter().any(|group| group.targets.len() > 1);
-        let (decision, reason) = match is_forked {
-            true => (Decision::Fork, "several contacts"),
-            false => (Decision::Route, "registered"),
-        };
-        self.decided(id, decision, reason);
-        let is_recorded = is_dialog_forming(request.method);
-        let used = self.routes_used(&request.message).count;
-        self.begin_forward(id, targets, used, is_recorded, Leg::Caller);
     }
 
     /// Nobody is registered: is the customer unknown, or only away?
@@ -393,7 +392,7 @@ impl Core {
     }
 
     /// Whether a request is for the domain itself and not for one of its customers.
-    fn is_for_us(&self, message: &OwnedMessage) -> bool {
+    pub(crate) fn is_for_us(&self, message: &OwnedMessage) -> bool {
         message
             .uri()
             .is_some_and(|uri| uri.is_sip() && uri.user().is_none() && self.domain_of(&uri).is_some())

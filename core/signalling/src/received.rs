@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use belfry_signal::{Region, TraceId, TraceKey};
 use belfry_sip_proto::multipart::part_of;
-use belfry_sip_proto::{Edit, Fault, FaultKind, HeaderName, Limits, OwnedMessage, admit};
+use belfry_sip_proto::{Fault, FaultKind, HeaderName, Limits, OwnedMessage, admit};
 
 use crate::admission::Class;
 use crate::handle::{FlowToken, Inbound, Target, Transport};
@@ -24,6 +24,8 @@ pub(crate) struct Received {
     pub(crate) source: SocketAddr,
     pub(crate) region: Region,
     pub(crate) country: Option<String>,
+    /// The DNS names that the peer's certificate proves.
+    pub(crate) peer_names: Vec<String>,
     pub(crate) unix_nanos: u64,
     /// The trace of its Call-ID.
     pub(crate) trace_id: TraceId,
@@ -58,7 +60,7 @@ impl Received {
             }));
         };
         let fault = fault.or_else(|| message.check().err()).or_else(|| admit(&message).err());
-        let message = with_source(message, source, limits);
+        let message = with_source(message, source);
         let method = MethodName::of(message.method().as_bytes());
         let trace_id = trace_key.trace_of_call(message.call_id().unwrap_or_default());
         Ok(Self {
@@ -69,6 +71,7 @@ impl Received {
             source,
             region: inbound.region,
             country: inbound.country,
+            peer_names: inbound.peer_names,
             unix_nanos: inbound.received_unix_nanos,
             message,
             method,
@@ -149,7 +152,7 @@ impl Received {
 }
 
 /// Notes in the top Via of a request where it really came from.
-fn with_source(message: OwnedMessage, source: SocketAddr, limits: &Limits) -> OwnedMessage {
+fn with_source(message: OwnedMessage, source: SocketAddr) -> OwnedMessage {
     if !message.is_request() {
         return message;
     }
@@ -158,6 +161,5 @@ fn with_source(message: OwnedMessage, source: SocketAddr, limits: &Limits) -> Ow
     if !wants_rport && via.host_ip() == Some(source.ip()) {
         return message;
     }
-    let noted = Edit::new(&message).set_received(source.ip(), wants_rport.then_some(source.port())).finish();
-    OwnedMessage::scan(noted, limits).0.unwrap_or(message)
+    message.with_received(source.ip(), wants_rport.then_some(source.port()))
 }

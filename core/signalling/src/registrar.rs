@@ -276,10 +276,11 @@ impl Core {
             status: verdict.status,
         };
         let fault = verdict.fault.or(slowness);
-        self.signals.registration_ended(ended, verdict.outcome, &request.region, fault);
         if verdict.outcome == RegisterOutcome::Bound {
             self.note_let_in(&request);
         }
+        let is_told = self.is_told(id, &request, fault.is_none() && verdict.outcome.is_good());
+        self.signals.registration_ended(ended, verdict.outcome, &request.region, fault, is_told);
         let extra: Vec<(HeaderName, &str)> =
             verdict.extra.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.answer(id, verdict.status, &extra);

@@ -9,6 +9,7 @@ use belfry_mesh::{Mesh, Service};
 use belfry_signal::{Registry, TraceKey};
 use belfry_signalling::handle::{PublicAddress, Transport};
 use pingora_core::apps::ServerApp as _;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -83,7 +84,8 @@ const DRAIN_STEP: Duration = Duration::from_millis(20);
 
 impl Gateway {
     /// Binds all listeners, loads certificates, GeoIP file and keys, and starts the thread that carries everything.
-    /// Must be called inside a tokio runtime, which the mesh uses; the edge itself runs on Pingora's.
+    /// Must be called inside a tokio runtime, which the mesh uses and which carries SIP over UDP; connections run on
+    /// Pingora's.
     ///
     /// # Errors
     /// When the configuration contradicts itself, an address cannot be bound, or a file cannot be used. Nothing
@@ -113,6 +115,7 @@ impl Gateway {
             bound,
             tls,
             links: Some(deps.mesh.dial(Service::Signalling)),
+            near_core: Handle::current(),
             conf: Arc::new(server::server_conf(config.threads, &config.tls.directory)),
             shutdown: shutdown_seen,
             engine: Arc::clone(&engine),
@@ -275,10 +278,13 @@ fn build(
 ) -> Result<(Arc<Edge>, TlsAcceptors), Error> {
     let certificates = Certificates::new(Snapshot::load(config, signals)?);
     let sessions_max = config.limits.tls_sessions_max;
-    let acceptor = |protocols: &[&[u8]]| {
-        certificates::server_config(&certificates, protocols, sessions_max).map(TlsAcceptor::from)
+    let acceptor = |protocols: &[&[u8]], clients| {
+        certificates::server_config(&certificates, protocols, sessions_max, clients).map(TlsAcceptor::from)
     };
-    let tls = TlsAcceptors { sniff: acceptor(&[b"h2", b"http/1.1", b"sip/2"])?, sip: acceptor(&[])? };
+    let tls = TlsAcceptors {
+        sniff: acceptor(&[b"h2", b"http/1.1", b"sip/2"], None)?,
+        sip: acceptor(&[], certificates::client_verifier(&config.tls)?)?,
+    };
     let flow_key = FlowKey::load(&config.sip.flow_key_file)?;
     let limits = &config.limits;
     let edge = Edge {

@@ -173,7 +173,7 @@ async fn receive(
     if !sip_text::is_start_line(bytes.split(|byte| *byte == b'\n').next().unwrap_or_default()) {
         return Err(End::Malformed(Malformed::SipStartLine));
     }
-    match edge.sip_arrived(peer, transport, &flow.token, bytes) {
+    match edge.sip_arrived(peer, transport, &flow.token, &bytes) {
         None => Ok(()),
         Some(answer) => {
             edge.signals.sip_sent(transport, answer.len());

@@ -1,6 +1,8 @@
 //! The seam between the log and whatever keeps its contents.
 
-use belfry_signal::{Record, Sample};
+use std::sync::Arc;
+
+use belfry_signal::{Record, Sample, SeriesBatch};
 
 use crate::error::StoreError;
 
@@ -8,7 +10,7 @@ use crate::error::StoreError;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// Something that a component emitted.
-    Record(Record),
+    Record(Arc<Record>),
     /// All metrics at one moment.
     Samples {
         /// When, in milliseconds since the Unix epoch.
@@ -16,6 +18,8 @@ pub enum Entry {
         /// Every series' value.
         samples: Vec<Sample>,
     },
+    /// Points of series that others measured.
+    Series(SeriesBatch),
 }
 
 /// A store that takes what the log holds. All calls come from one thread, which may block: no call waits for it.

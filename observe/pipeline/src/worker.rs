@@ -3,16 +3,17 @@
 //! It runs a small tokio runtime for its timers and channels. The only queue between a component and the disk is the
 //! emitter's: what does not fit there is dropped and counted at the source.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use belfry_signal::record::Body;
-use belfry_signal::{Record, RecordReceiver, Registry};
+use belfry_signal::{Record, RecordReceiver, Registry, SeriesBatch};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, WriteError};
 use crate::export::Intake;
 use crate::signals::{DropReason, EntryKind, Signals, StoreName};
 use crate::store::{Entry, Store};
@@ -24,6 +25,8 @@ const REPLAY_ENTRIES: usize = 1024;
 const INTAKE_ROUNDS: u32 = 4;
 /// A round of samples is cut into entries of this many, so that a large registry never makes one that is too long.
 const SAMPLES_PER_ENTRY: usize = 512;
+/// How often the queue is looked at while a batch waits for company.
+const LOOK: Duration = Duration::from_millis(10);
 /// Between two attempts to write a batch on a failing disk.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How often stores may close and publish, and the log is trimmed.
@@ -34,6 +37,15 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) enum Control {
     Flush(oneshot::Sender<()>),
     Drain(oneshot::Sender<()>),
+    /// Points that are to be stored, in pieces that fit the log, and whom to tell.
+    Write(Vec<SeriesBatch>, oneshot::Sender<Result<(), WriteError>>),
+}
+
+/// Someone who waits until entries are durable.
+struct Waiter {
+    done: oneshot::Sender<Result<(), WriteError>>,
+    /// Which of the pending entries are his.
+    entries: std::ops::Range<usize>,
 }
 
 /// A store and how far it was given entries.
@@ -72,6 +84,7 @@ pub(crate) struct Worker {
     runtime: Option<Runtime>,
     /// Taken from the queue, not yet in the log.
     pending: Vec<Entry>,
+    waiters: Vec<Waiter>,
     /// When the first of them was taken.
     pending_since: Option<Instant>,
     is_disk_failing: bool,
@@ -101,6 +114,7 @@ impl Worker {
             export,
             runtime: Some(runtime),
             pending: Vec::new(),
+            waiters: Vec::new(),
             pending_since: None,
             is_disk_failing: false,
             is_replaying: true,
@@ -167,18 +181,24 @@ impl Worker {
         ticking.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut taken = Vec::new();
         loop {
-            // Never zero: `pending` is committed as soon as it is full.
-            let room = self.config.commit_records_max.saturating_sub(self.pending.len()).max(1);
             let due = self.pending_since.map(|since| since + self.config.commit_interval);
+            let look = due.map(|due| due.min(Instant::now() + LOOK));
             tokio::select! {
                 biased;
-                () = sleep_until(due) => self.commit(),
+                () = sleep_until(look) => {
+                    let waiting = self.pending.len() + self.records.len();
+                    let is_due = due.is_some_and(|due| due <= Instant::now());
+                    if is_due || waiting >= self.config.commit_records_max {
+                        self.commit_all();
+                    }
+                }
                 request = self.requests.recv() => match request {
                     Some(Control::Flush(done)) => {
                         self.commit_all();
                         // The one who asked may have stopped waiting.
                         let _answer = done.send(());
                     }
+                    Some(Control::Write(pieces, done)) => self.take_series(pieces, done),
                     Some(Control::Drain(done)) => {
                         self.finish();
                         return Some(done);
@@ -190,7 +210,9 @@ impl Worker {
                 },
                 _ = sampling.tick() => self.sample(),
                 _ = ticking.tick() => self.tick(),
-                count = self.records.recv_many(&mut taken, room) => {
+                // While a batch waits for company nobody listens, so that whoever emits need not wake this thread: what
+                // comes meanwhile stands in the queue, which is looked at now and then.
+                count = self.records.recv_many(&mut taken, self.config.commit_records_max), if due.is_none() => {
                     if count == 0 {
                         // Every emitter is gone, so nobody can ask for anything either.
                         self.finish();
@@ -204,7 +226,17 @@ impl Worker {
 
     fn take(&mut self, taken: &mut Vec<Record>) {
         self.pending_since.get_or_insert_with(Instant::now);
-        self.pending.extend(taken.drain(..).map(Entry::Record));
+        self.pending.extend(taken.drain(..).map(|record| Entry::Record(Arc::new(record))));
+        if self.pending.len() >= self.config.commit_records_max {
+            self.commit();
+        }
+    }
+
+    fn take_series(&mut self, pieces: Vec<SeriesBatch>, done: oneshot::Sender<Result<(), WriteError>>) {
+        self.pending_since.get_or_insert_with(Instant::now);
+        let first = self.pending.len();
+        self.pending.extend(pieces.into_iter().map(Entry::Series));
+        self.waiters.push(Waiter { done, entries: first..self.pending.len() });
         if self.pending.len() >= self.config.commit_records_max {
             self.commit();
         }
@@ -225,7 +257,7 @@ impl Worker {
     fn commit_all(&mut self) {
         for _ in 0..self.records.len() {
             let Ok(record) = self.records.try_recv() else { break };
-            self.pending.push(Entry::Record(record));
+            self.pending.push(Entry::Record(Arc::new(record)));
             if self.pending.len() >= self.config.commit_records_max {
                 self.commit();
             }
@@ -261,7 +293,9 @@ impl Worker {
     /// Makes the pending entries durable, then visible; or drops and counts them.
     fn commit(&mut self) {
         self.pending_since = None;
+        let waiters = std::mem::take(&mut self.waiters);
         if self.pending.is_empty() {
+            answer(waiters, |_| Ok(()));
             return;
         }
         let mut entries = std::mem::take(&mut self.pending);
@@ -270,6 +304,7 @@ impl Worker {
             for entry in &entries {
                 self.signals.dropped(kind_of(entry), DropReason::Disk);
             }
+            answer(waiters, |_| Err(WriteError::Disk));
             return;
         };
         for index in appended.oversize.iter().rev() {
@@ -282,6 +317,11 @@ impl Worker {
         if !self.is_replaying {
             apply(&mut self.stores, &self.signals, appended.position, &entries, Occasion::Live);
         }
+        // Answered when readers can see them too.
+        let is_left_out = |place: &usize| appended.oversize.contains(place);
+        answer(waiters, |mut entries| {
+            if entries.any(|place| is_left_out(&place)) { Err(WriteError::Oversize) } else { Ok(()) }
+        });
         if let Some(export) = &self.export {
             export.offer(entries);
         } else {
@@ -365,9 +405,16 @@ fn apply(stores: &mut [Attached], signals: &Signals, position: u64, entries: &[E
     }
 }
 
+/// Tells those who wait what became of their entries; one who stopped waiting need not know.
+fn answer(waiters: Vec<Waiter>, result: impl Fn(std::ops::Range<usize>) -> Result<(), WriteError>) {
+    for waiter in waiters {
+        let _told = waiter.done.send(result(waiter.entries));
+    }
+}
+
 fn kind_of(entry: &Entry) -> EntryKind {
     match entry {
-        Entry::Samples { .. } => EntryKind::Samples,
+        Entry::Samples { .. } | Entry::Series(_) => EntryKind::Samples,
         Entry::Record(record) => match record.body {
             Body::Log(_) => EntryKind::Log,
             Body::Span(_) => EntryKind::Span,

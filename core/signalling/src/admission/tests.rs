@@ -144,7 +144,7 @@ fn run(storm: u64, gate: Option<&Gate>) -> Outcome {
 
 impl Model<'_> {
     fn arrivals(&mut self, storm: u64, now: u64) -> Vec<Item> {
-        if now % 25_000 == 0 && now < END_US - 5_000_000 {
+        if now.is_multiple_of(25_000) && now < END_US - 5_000_000 {
             self.due.push_back((now, self.outcome.calls, 0));
             self.outcome.calls += 1;
             self.lost.push(false);

@@ -18,6 +18,7 @@ use crate::exchange::CallKey;
 use crate::received::Received;
 use crate::registrar::Bound;
 use crate::relays::RelayEvent;
+use crate::routes::Active;
 
 /// What comes over links.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(crate) enum Event {
     Relay(RelayEvent),
 }
 
-/// What the handle asks for.
+/// What the handle and the keeper of the routes ask for.
 #[derive(Debug)]
 pub(crate) enum Control {
     /// Who is banned?
@@ -41,6 +42,8 @@ pub(crate) enum Control {
     Stop,
     /// Stop as a crash would.
     Kill,
+    /// From now on calls go by these routes.
+    Routes(Arc<Active>),
 }
 
 /// A job that came to an end.
@@ -118,7 +121,11 @@ pub(crate) enum Then {
 impl Core {
     pub(super) fn on_event(&mut self, event: Event) {
         match event {
-            Event::Edge(EdgeEvent::Message(received)) => self.on_message(*received),
+            Event::Edge(EdgeEvent::Message(received)) => {
+                self.moment = Some(received.unix_nanos);
+                self.on_message(*received);
+                self.moment = None;
+            }
             Event::Edge(EdgeEvent::SendFailed { id, failure }) => self.on_send_failed(id, failure.into()),
             Event::Edge(EdgeEvent::FlowClosed { edge, flow }) => self.on_flow_closed(&edge, &flow),
             Event::Edge(EdgeEvent::Up { node, link, addresses, sender }) => {
@@ -163,11 +170,7 @@ impl Core {
 
     pub(super) fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done::Subscriber { id, purpose, found }) => match purpose {
-                Purpose::Register => self.on_registering_subscriber(id, found),
-                Purpose::Caller => self.on_calling_subscriber(id, found),
-                Purpose::Callee => self.on_called_subscriber(id, found),
-            },
+            Ok(Done::Subscriber { id, purpose, found }) => self.on_subscriber(id, purpose, found),
             Ok(Done::Located { id, branch, places }) => {
                 self.lookups = self.lookups.saturating_sub(1);
                 self.on_located(id, branch, places);
@@ -177,6 +180,15 @@ impl Core {
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // Jobs do not panic themselves and are not aborted.
             Err(_) => self.signals.store_failed("aborted"),
+        }
+    }
+
+    /// It is known what the store knows of a subscriber.
+    pub(crate) fn on_subscriber(&mut self, id: TransactionId, purpose: Purpose, found: Found) {
+        match purpose {
+            Purpose::Register => self.on_registering_subscriber(id, found),
+            Purpose::Caller => self.on_calling_subscriber(id, found),
+            Purpose::Callee => self.on_called_subscriber(id, found),
         }
     }
 

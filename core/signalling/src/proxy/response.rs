@@ -83,9 +83,10 @@ impl Core {
 
     /// The called side showed a first sign of life.
     fn note_ringing(&mut self, exchange: TransactionId) {
+        let moment = self.moment();
         let key = self.exchanges.get(&exchange).and_then(|exchange| exchange.call.clone());
         if let Some(call) = key.and_then(|key| self.calls.get_mut(&key)) {
-            let waited = now().saturating_duration_since(call.began);
+            let waited = call.waited(moment);
             call.post_dial.get_or_insert(waited);
         }
     }

@@ -137,7 +137,7 @@ impl Ask<'_> {
         let is_first_hop = message.headers(HeaderName::Via).count() == 1;
         // The proxy nearest to the phone put its Path in first, so it stands last.
         let first_path = message.headers(HeaderName::Path).last().and_then(NameAddr::parse);
-        if !is_first_hop && !first_path.is_some_and(|path| path.uri.param("ob").is_some()) {
+        if !is_first_hop && first_path.is_none_or(|path| path.uri.param("ob").is_none()) {
             return Err(Refusal::FirstHop);
         }
         let is_lasting = |contact: &&Contact<'_>| self.expires_seconds(contact) != Ok(0);

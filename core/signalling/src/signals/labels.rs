@@ -1,7 +1,7 @@
 //! The closed vocabularies of the core's labels.
 
 use belfry_relay_api::{Refusal, Reply};
-use belfry_signal::label_enum;
+use belfry_signal::{Region, label_enum};
 
 label_enum! {
     /// A SIP method; everything that we do not know is `other`.
@@ -136,6 +136,13 @@ label_enum! {
     }
 }
 
+impl RegisterOutcome {
+    /// Whether the phone got what it came for, or is on its way to it.
+    pub(crate) fn is_good(self) -> bool {
+        matches!(self, Self::Bound | Self::Removed | Self::Fetched | Self::Challenged)
+    }
+}
+
 label_enum! {
     /// Why a binding was removed before it ran out.
     pub(crate) enum BindingLoss("reason") {
@@ -229,6 +236,24 @@ impl AttemptResult {
 }
 
 label_enum! {
+    /// Whether a session was set up: RFC 6076 section 4.3 tells the delays of the two apart.
+    pub(crate) enum SetupResult("result") {
+        /// 2xx.
+        Answered = "answered",
+        /// Every other final response.
+        Failed = "failed",
+    }
+}
+
+/// Whose a measure is: what all indicators of calls are told apart by. Names of the configuration only, so that their
+/// number is known; what is to be told apart next is a field here and a label in `signals.rs`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope<'a> {
+    /// The caller's region.
+    pub(crate) region: &'a Region,
+}
+
+label_enum! {
     /// Why a call ended, or never began.
     pub(crate) enum CallCause("cause") {
         /// The caller hung up.
@@ -269,6 +294,16 @@ label_enum! {
         Overload = "overload",
         /// The called side failed in another way.
         Rejected = "rejected",
+        /// No trunk serves the number.
+        NoRoute = "no_route",
+        /// Caller or called number is blocked.
+        Blocked = "blocked",
+        /// Caller, called customer or tenant has as many calls as it may have.
+        LimitReached = "limit_reached",
+        /// No trunk had room.
+        TrunkFull = "trunk_full",
+        /// It looked like fraud.
+        Fraud = "fraud",
     }
 }
 

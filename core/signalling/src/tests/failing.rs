@@ -526,7 +526,8 @@ async fn the_rfcs_torture_does_no_harm() {
     {
         house.say_bytes(&Phone { transport, ..phone.clone() }, bytes);
     }
-    // Still there, still right.
+    // Still there, still right, once what waits is done.
+    house.hear_all().await;
     house.say(&phone, &phone.register("after", 1, ""));
     loop {
         let heard: Heard = house.hear().await;

@@ -8,6 +8,7 @@ use belfry_mesh::{LinkReceiver, LinkSender, Links, Mesh, Service};
 use belfry_relay_api::{
     FromRelay, Leg, LegReport, Notice, Refusal, Reply, Request, SessionKey, SessionReport, ToRelay,
 };
+use belfry_routing::Plan;
 use belfry_signal::record::Body;
 use belfry_signal::{Pii, RecordReceiver, Region, Registry, Resource, TraceKey, now_unix_nanos};
 use belfry_sip_proto::digest::{Answering, Challenge};
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use crate::handle::{FlowToken, FromEdge, Inbound, PublicAddress, SendFailure, Target, ToEdge, Transport};
-use crate::{Config, Core, CoreHandle, Deps, Faults};
+use crate::{Config, Core, CoreHandle, Deps, Faults, Routes};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const PASSWORD: &str = "secret";
@@ -29,8 +30,11 @@ pub(super) struct House {
     pub(super) core: CoreHandle,
     mesh: Mesh,
     config: Config,
+    plan: Plan,
     pub(super) faults: Faults,
     pub(super) state: State,
+    /// What the edge's clock shows, when a test sets it.
+    clock_unix_nanos: Option<u64>,
     pub(super) registry: Registry,
     pub(super) relay: FakeRelay,
     records: RecordReceiver,
@@ -38,7 +42,14 @@ pub(super) struct House {
     links: Vec<Links<FromEdge, ToEdge>>,
     to_core: LinkSender<FromEdge>,
     from_core: LinkReceiver<ToEdge>,
-    _directory: TempDir,
+    /// What certificates prove of who speaks.
+    pub(super) peer_names: Vec<String>,
+    directory: TempDir,
+}
+
+/// Routes by a plan alone; imported ones come later.
+fn routes_of(plan: &Plan, config: &Config) -> Routes {
+    Routes::of(plan.clone(), &config.domains, std::path::Path::new("")).expect("routes")
 }
 
 /// What the relay does next, and what it was asked.
@@ -163,6 +174,12 @@ impl House {
     }
 
     pub(super) async fn with(config: Config) -> Self {
+        Self::with_plan(config, "").await
+    }
+
+    /// With these routes.
+    pub(super) async fn with_plan(config: Config, plan: &str) -> Self {
+        let plan: Plan = toml::from_str(plan).expect("a plan");
         let directory = TempDir::new().expect("a temporary folder");
         let (registry, records) = Registry::new(Resource::for_test(), 65_536);
         let state_config = belfry_state::Config::for_test(directory.path());
@@ -179,6 +196,7 @@ impl House {
             registry: registry.clone(),
             mesh: mesh.clone(),
             state: state.clone(),
+            routes: routes_of(&plan, &config),
             trace_key: TraceKey::new([7; 32]),
             faults: faults.clone(),
         };
@@ -189,18 +207,26 @@ impl House {
             core,
             mesh,
             config,
+            plan,
             faults,
             state,
+            clock_unix_nanos: None,
             registry,
             relay,
             records,
             links: vec![links],
             to_core,
             from_core,
-            _directory: directory,
+            peer_names: Vec::new(),
+            directory,
         };
         house.until(|text| text.contains("core_edges 1") && text.contains("core_relays 1")).await;
         house
+    }
+
+    /// Where its state is.
+    pub(super) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     /// Stops the core as a crash would and starts it again; the edge and the relay stay.
@@ -210,6 +236,7 @@ impl House {
             registry: self.registry.clone(),
             mesh: self.mesh.clone(),
             state: self.state.clone(),
+            routes: routes_of(&self.plan, &self.config),
             trace_key: TraceKey::new([7; 32]),
             faults: self.faults.clone(),
         };
@@ -275,6 +302,11 @@ impl House {
         self.say_bytes(phone, text.into_bytes());
     }
 
+    /// Sets the edge's clock to so many milliseconds after the beginning of a test's own time.
+    pub(super) fn set_clock(&mut self, millis: u64) {
+        self.clock_unix_nanos = Some(1_800_000_000_000_000_000 + millis * 1_000_000);
+    }
+
     pub(super) fn say_bytes(&self, phone: &Phone, bytes: Vec<u8>) {
         let inbound = Inbound {
             flow: FlowToken(phone.flow.clone()),
@@ -282,7 +314,8 @@ impl House {
             source: Pii::new(phone.source),
             region: Region::configured("eu").expect("a plain name"),
             country: Some("GB".to_owned()),
-            received_unix_nanos: now_unix_nanos(),
+            peer_names: self.peer_names.clone(),
+            received_unix_nanos: self.clock_unix_nanos.unwrap_or_else(now_unix_nanos),
             bytes,
         };
         self.to_core.try_send(FromEdge::Message(inbound)).expect("room");

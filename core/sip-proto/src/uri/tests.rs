@@ -91,6 +91,7 @@ fn equivalence_as_in_rfc_3261_section_19_1_4() {
         ("sip:a@b", "sips:a@b", false),
         ("tel:+1-201-555-0123", "tel:+12015550123", true),
         ("sip:a@[2001:db8::1]", "sip:a@[2001:DB8:0::1]", true),
+        ("sip:a@b;x=1;x=2", "sip:a@b;x=1;x=2", true),
     ];
     for (a, b, same) in cases {
         let (one, two) = (Uri::parse(a).expect("valid"), Uri::parse(b).expect("valid"));
@@ -109,5 +110,18 @@ fn addresses_of_record_have_one_spelling() {
         ("tel:+1-(201)-555.0123;x=y", "tel:+12015550123"),
     ] {
         assert_eq!(Uri::parse(text).expect("valid").address_of_record(), canonical);
+    }
+}
+
+#[test]
+fn emergencies_are_known_by_their_urn() {
+    for (uri, expected) in [
+        ("urn:service:sos", true),
+        ("URN:service:sos.fire", true),
+        ("urn:service:sosx", false),
+        ("urn:service:counseling", false),
+        ("sip:sos@example.org", false),
+    ] {
+        assert_eq!(Uri::parse(uri).is_some_and(|uri| uri.is_emergency()), expected, "{uri}");
     }
 }

@@ -112,3 +112,20 @@ async fn only_who_asks_for_gruus_gets_them() {
         attempt(&mut house, &phone, "a", 3, &format!("Supported: gruu\nContact: {}", phone.contact())).await;
     assert!(status == 200 && !text.contains("gruu"), "no instance, no GRUU: {text}");
 }
+
+#[tokio::test]
+async fn requests_of_a_dialog_find_the_contact_behind_a_gruu() {
+    let mut house = House::new().await;
+    let (phone, bob) = (Phone::new("alice", Transport::Tls), Phone::new("bob", Transport::Tcp));
+    let (public, _) = device(&mut house, &phone, "one", 1, "desk").await;
+    let invite = call(&mut house, &public, "dialog").await.expect("alice is called");
+    // A phone that has a GRUU writes it into the Contact of its dialogs (RFC 5627 section 4.4.1).
+    house.say(&phone, &invite.answer("200 OK", "ta", &format!("Contact: <{public}>\n")));
+    let answered = house.hear_status(&bob, 200).await;
+    let contact = phone.contact();
+    for (method, cseq) in [("ACK", 2), ("BYE", 3)] {
+        house.say(&bob, &house.in_dialog(&bob, method, cseq, &answered, &format!("<{public}>"), None));
+        let heard = house.hear_request(&phone, method).await;
+        assert_eq!(heard.message.request_uri(), contact.trim_matches(['<', '>']), "{method}");
+    }
+}
