@@ -11,7 +11,6 @@ use std::time::Duration;
 use crate::core::{Core, now};
 use crate::edges::Way;
 use crate::exchange::{CallKey, Exchange, Failure};
-use crate::handle::{Target, Transport};
 use crate::received::Received;
 use crate::signals::{AttemptResult, CallCause, Ended, MethodName, Scope};
 
@@ -19,21 +18,9 @@ use crate::signals::{AttemptResult, CallCause, Ended, MethodName, Scope};
 pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, INFO, UPDATE, PRACK, REFER";
 
 impl Core {
-    /// The way of answers to a request: back along its flow.
-    ///
-    /// Over UDP without `rport`, a device that sends from another port than it names in its Via and is not behind
-    /// a NAT expects the answer where the Via says (RFC 3261 section 18.2.2).
+    /// The way of answers to a request.
     pub(crate) fn way_back(&self, request: &Received) -> Arc<Way> {
-        let mut target = Target::Flow(request.flow.clone());
-        let mut peer = request.source;
-        if let Some(via) = request.message.top_via().filter(|_| request.transport == Transport::Udp) {
-            let port = via.port_or_default();
-            let is_open = via.host_ip() == Some(request.source.ip()) && !via.wants_rport();
-            if is_open && port != request.source.port() {
-                peer.set_port(port);
-                target = Target::Address { transport: Transport::Udp, address: peer, name: None };
-            }
-        }
+        let (target, peer) = request.way_back();
         Arc::new(Way {
             edge: Arc::clone(&request.edge),
             target,

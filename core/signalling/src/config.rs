@@ -6,6 +6,8 @@ use std::time::Duration;
 use belfry_sip_proto::Limits;
 use serde::Deserialize;
 
+use crate::admission::Rules;
+
 /// How the signalling core behaves. Every value stands in the annotated `belfry.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +104,22 @@ pub struct Config {
     pub queue_messages_max: usize,
     /// From so many waiting messages on, new requests are answered 503.
     pub queue_messages_overload: usize,
+    /// While so many messages wait or fewer, nobody looks whose they are.
+    pub queue_messages_calm: usize,
+    /// Messages that wait behind those of calls and of known customers; more are answered 503.
+    pub queue_strangers_max: usize,
+    /// How long they may wait.
+    #[serde(with = "humantime_serde")]
+    pub queue_strangers_timeout: Duration,
+    /// Customers who are known for having been let in lately.
+    pub known_flows_max: usize,
+    /// How long they are.
+    #[serde(with = "humantime_serde")]
+    pub known_flow_timeout: Duration,
+    /// User parts that call for help, as `112`: such calls are served before others.
+    pub emergency_numbers: Vec<String>,
+    /// Calls for help by unknown callers that are served before others, per second.
+    pub emergencies_per_second_max: u32,
     /// Store requests at a time.
     pub store_requests_max: usize,
 }
@@ -239,6 +257,8 @@ impl Config {
             ("calls_max", self.calls_max),
             ("transactions_max", self.transactions_max),
             ("queue_messages_max", self.queue_messages_max),
+            ("queue_strangers_max", self.queue_strangers_max),
+            ("known_flows_max", self.known_flows_max),
             ("store_requests_max", self.store_requests_max),
         ] {
             require(bound > 0, key, "must be more than 0");
@@ -247,6 +267,11 @@ impl Config {
             (1..=self.queue_messages_max).contains(&self.queue_messages_overload),
             "queue_messages_overload",
             "must lie between 1 and queue_messages_max",
+        );
+        require(
+            self.queue_messages_calm < self.queue_messages_overload,
+            "queue_messages_calm",
+            "must be less than queue_messages_overload",
         );
         let longest = Duration::from_secs(20);
         require(
@@ -266,6 +291,17 @@ impl Config {
             require(allowed.contains(&value), key, &text);
         }
         faults
+    }
+
+    /// Who comes first under overload.
+    pub(crate) fn admission_rules(&self) -> Rules {
+        Rules {
+            calm_max: self.queue_messages_calm,
+            second_max: self.queue_strangers_max,
+            second_patience: self.queue_strangers_timeout,
+            known_for: self.known_flow_timeout,
+            emergencies_per_second_max: self.emergencies_per_second_max,
+        }
     }
 
     /// A configuration for tests.
@@ -311,6 +347,13 @@ impl Config {
             transactions_max: 1000,
             queue_messages_max: 256,
             queue_messages_overload: 200,
+            queue_messages_calm: 64,
+            queue_strangers_max: 64,
+            queue_strangers_timeout: Duration::from_secs(1),
+            known_flows_max: 1024,
+            known_flow_timeout: Duration::from_secs(3600),
+            emergency_numbers: vec!["112".to_owned()],
+            emergencies_per_second_max: 10,
             store_requests_max: 64,
         }
     }

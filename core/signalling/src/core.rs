@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
+use crate::admission::Gate;
 use crate::authority::{Authority, Ban};
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
@@ -32,6 +33,7 @@ use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
 use crate::keepalive::KeepAlive;
 use crate::location::Gruus;
+use crate::received::Received;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
 use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
@@ -212,6 +214,8 @@ pub struct Core {
     /// Next hops that are being looked up.
     pub(crate) lookups: usize,
     pub(crate) dead: DeadPlaces,
+    /// Who comes first under overload.
+    pub(crate) gate: Arc<Gate>,
     pub(crate) is_draining: bool,
     /// When the message came that is looked at, by its edge's clock.
     moment: Option<u64>,
@@ -238,11 +242,22 @@ impl Core {
         let signals = deps.faults.signals(&deps.registry);
         signals.started(config.domains.len());
         let (events, event_receiver) = mpsc::channel(config.queue_messages_max);
+        let (strangers, stranger_receiver) = mpsc::channel(config.queue_strangers_max);
+        let gate = Arc::new(Gate::new(config.admission_rules(), config.known_flows_max));
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
         let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
         let limits = config.message.limits();
-        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key, limits };
+        let reader = edges::Reader {
+            events: reader_events,
+            strangers,
+            gate: Arc::clone(&gate),
+            emergency_numbers: config.emergency_numbers.clone().into(),
+            retry_after: config.retry_after.as_secs().to_string().into(),
+            signals: signals.clone(),
+            trace_key,
+            limits,
+        };
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
         let routes = deps.routes.active();
         let keeper = Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade());
@@ -279,6 +294,7 @@ impl Core {
             quiet_gateways: QuietGateways::default(),
             resolver: Resolver::new(&config),
             lookups: 0,
+            gate,
             dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
             is_draining: false,
             moment: None,
@@ -289,11 +305,16 @@ impl Core {
             hasher: RandomState::new(),
             config,
         };
-        tokio::spawn(core.run(event_receiver, control_receiver));
+        tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
         Ok(CoreHandle { control, reroutes, load })
     }
 
-    async fn run(mut self, mut events: mpsc::Receiver<Event>, mut control: mpsc::Receiver<Control>) {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut strangers: mpsc::Receiver<Box<Received>>,
+        mut control: mpsc::Receiver<Control>,
+    ) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         self.close_lost_calls(Lost::Answered);
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
@@ -315,6 +336,11 @@ impl Core {
                 () = alarm.as_mut() => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
                 count = events.recv_many(&mut batch, EVENTS_PER_TURN) => if count == 0 { return },
+                // Last of all: what is left over is theirs.
+                Some(received) = strangers.recv() => {
+                    self.waiting = events.len();
+                    self.on_stranger_message(*received);
+                }
             }
             self.waiting = events.len() + batch.len();
             for event in batch.drain(..) {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use belfry_mesh::{Link, LinkError, LinkReceiver, LinkSender, Links};
 use belfry_signal::{TraceId, TraceKey};
-use belfry_sip_proto::{Limits, Uri};
+use belfry_sip_proto::{HeaderName, Limits, Uri, build};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::admission::{Gate, Lane, Waiting};
 use crate::core::Event;
 use crate::handle::{FlowToken, FromEdge, PublicAddress, SendFailure, Target, ToEdge, Transport};
 use crate::received::Received;
@@ -179,6 +180,12 @@ fn same_host(one: &str, other: &str) -> bool {
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     pub(crate) events: mpsc::Sender<Event>,
+    /// Messages that are served when no other event waits.
+    pub(crate) strangers: mpsc::Sender<Box<Received>>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) emergency_numbers: Arc<[String]>,
+    /// What whoever is turned away is told to wait, in seconds.
+    pub(crate) retry_after: Arc<str>,
     pub(crate) signals: Signals,
     pub(crate) trace_key: TraceKey,
     pub(crate) limits: Limits,
@@ -204,20 +211,25 @@ impl Reader {
             return;
         };
         let node: Arc<str> = node.into();
-        let up = EdgeEvent::Up { node: Arc::clone(&node), link: number, addresses, sender };
+        let up = EdgeEvent::Up { node: Arc::clone(&node), link: number, addresses, sender: sender.clone() };
         if self.events.send(Event::Edge(up)).await.is_ok() {
-            self.read(&mut receiver, &node).await;
+            self.read(&mut receiver, &node, &sender).await;
         }
         // The core may be gone already; then nobody needs to know.
         let _ = self.events.send(Event::Edge(EdgeEvent::Down { node, link: number })).await;
     }
 
     /// Reads until the link or the core is gone. A full queue makes the link wait, which the edge sees and counts.
-    async fn read(&self, receiver: &mut LinkReceiver<FromEdge>, node: &Arc<str>) {
+    async fn read(
+        &self,
+        receiver: &mut LinkReceiver<FromEdge>,
+        node: &Arc<str>,
+        sender: &LinkSender<ToEdge>,
+    ) {
         let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
         while receiver.recv_many(&mut messages, MESSAGES_PER_TURN).await > 0 {
             for message in messages.drain(..) {
-                let Some(event) = self.event_of(message, node) else { continue };
+                let Some(event) = self.event_of(message, node, sender) else { continue };
                 if self.events.send(Event::Edge(event)).await.is_err() {
                     return;
                 }
@@ -225,7 +237,7 @@ impl Reader {
         }
     }
 
-    fn event_of(&self, message: FromEdge, node: &Arc<str>) -> Option<EdgeEvent> {
+    fn event_of(&self, message: FromEdge, node: &Arc<str>, sender: &LinkSender<ToEdge>) -> Option<EdgeEvent> {
         match message {
             FromEdge::Hello { .. } => None,
             FromEdge::FlowClosed { flow } => Some(EdgeEvent::FlowClosed { edge: Arc::clone(node), flow }),
@@ -233,10 +245,47 @@ impl Reader {
             FromEdge::Message(inbound) => {
                 let source = *inbound.source.reveal();
                 let read = Received::read(Arc::clone(node), inbound, &self.limits, &self.trace_key);
-                read.map(|received| EdgeEvent::Message(Box::new(received)))
-                    .inspect_err(|fault| self.signals.message_malformed(fault.reason(), source))
-                    .ok()
+                let received =
+                    read.inspect_err(|fault| self.signals.message_malformed(fault.reason(), source)).ok()?;
+                self.queue(Box::new(received), sender).map(EdgeEvent::Message)
             }
         }
+    }
+
+    /// Puts a message where it has to wait; gives it back when it is to be served first.
+    fn queue(&self, received: Box<Received>, sender: &LinkSender<ToEdge>) -> Option<Box<Received>> {
+        let used = |queue: usize, room: usize| queue - room;
+        let waiting = Waiting {
+            first: used(self.events.max_capacity(), self.events.capacity()),
+            second: used(self.strangers.max_capacity(), self.strangers.capacity()),
+        };
+        let class = || received.class(&self.emergency_numbers);
+        let flow = (&*received.edge, received.flow.0.as_str());
+        let refused = match self.gate.lane(class, flow, waiting, received.unix_nanos / 1_000_000_000) {
+            Lane::First => return Some(received),
+            Lane::Second => match self.strangers.try_send(received) {
+                Ok(()) => return None,
+                Err(mpsc::error::TrySendError::Full(refused)) => refused,
+                // The core is gone.
+                Err(mpsc::error::TrySendError::Closed(_)) => return None,
+            },
+            Lane::Away => received,
+        };
+        self.turn_away(&refused, sender);
+        None
+    }
+
+    /// Answers 503 without troubling the core. The ladder does not see it: under such load it is the last thing that
+    /// anybody needs.
+    fn turn_away(&self, request: &Received, sender: &LinkSender<ToEdge>) {
+        self.signals.request_turned_away(request.method, &request.region, request.call_id());
+        if request.message.top_via().is_none() {
+            return;
+        }
+        let tag = format!("{:016x}", rand::random::<u64>());
+        let extra = [(HeaderName::RetryAfter, &*self.retry_after)];
+        let bytes = build::response_to(&request.message, 503, None, Some(&tag), &extra);
+        // An edge whose link is full drops it; the phone repeats its request, later and later.
+        let _ = sender.try_send(ToEdge::Send { id: 0, target: request.way_back().0, bytes });
     }
 }

@@ -7,6 +7,7 @@
 //! Not here: the state machines and the wire layer (`sip-proto`), what is kept on disk (`state`), sockets (the
 //! edge), sound (the relay).
 
+mod admission;
 mod answers;
 mod authority;
 mod calls;

@@ -15,8 +15,9 @@ mod response;
 mod route;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use belfry_signal::{Cause, Room};
+use belfry_signal::{Cause, Room, now_unix_nanos};
 use belfry_sip_proto::transaction::{LegacyParts, MethodKind, OnRequest, ServerKey, TransactionId};
 use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
 
@@ -26,7 +27,7 @@ use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
 use crate::exchange::{Exchange, Failure};
 use crate::location::Aor;
 use crate::received::Received;
-use crate::signals::{AttemptResult, CallCause, MethodName, Scope, ShedReason};
+use crate::signals::{AttemptResult, CallCause, Decision, MethodName, Scope, ShedReason};
 use route::Sender;
 
 impl Core {
@@ -61,11 +62,32 @@ impl Core {
             _ => self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_))),
         }
         match outcome {
-            OnRequest::New(id) => self.on_new_request(id, request),
+            OnRequest::New(id) => {
+                let request = self.unstrict(request);
+                self.on_new_request(id, request);
+            }
             OnRequest::Repeated(_) | OnRequest::Acknowledged(_) => {}
-            OnRequest::AcknowledgedSuccess(_) | OnRequest::Unmatched => self.on_ack(Arc::new(request)),
+            OnRequest::AcknowledgedSuccess(_) | OnRequest::Unmatched => {
+                self.on_ack(Arc::new(self.unstrict(request)));
+            }
             OnRequest::Refused => self.shed(&request, ShedReason::Transactions),
         }
+    }
+
+    /// A message that waited until nobody else did.
+    pub(crate) fn on_stranger_message(&mut self, mut request: Received) {
+        let waited = now_unix_nanos().saturating_sub(request.unix_nanos);
+        let is_known = self.transactions.is_known(&server_key(&request));
+        if self.gate.is_stale(Duration::from_nanos(waited)) && !is_known {
+            self.message_received(&mut request, false);
+            return self.shed(&request, ShedReason::Stale);
+        }
+        self.on_message(request);
+    }
+
+    /// Somebody was let in: under overload, what comes over this flow is served first.
+    pub(crate) fn note_let_in(&self, request: &Received) {
+        self.gate.let_in((&request.edge, &request.flow.0), unix_seconds());
     }
 
     /// A request that breaks the rules, answered as its section of RFC 4475 or RFC 3261 says.
@@ -144,6 +166,7 @@ impl Core {
         let used = self.routes_used(&request.message);
         if used.count == 0 && request.message.headers(HeaderName::Route).next().is_some() {
             // A Route that names somebody else: we relay for our own customers only.
+            self.decided(id, Decision::Refuse, "route names somebody else");
             return self.fail(id, Failure::plain(403, CallCause::Denied));
         }
         if request.is_in_dialog() {
@@ -153,6 +176,7 @@ impl Core {
             return self.serve(id, &request);
         }
         if let Some(shed) = self.shed_reason(&request) {
+            self.decided(id, Decision::Refuse, shed.as_str());
             self.signals.request_shed(shed);
             let cause = if shed == ShedReason::Fault { Cause::ServerError } else { Cause::Overload };
             if request.method == MethodName::Invite && shed == ShedReason::Fault {
@@ -227,6 +251,7 @@ impl Core {
         let extra: Vec<(HeaderName, &str)> =
             challenges.iter().map(|value| (HeaderName::ProxyAuthenticate, value.as_str())).collect();
         self.signals.challenged();
+        self.decided(id, Decision::Authenticate, if is_stale { "stale" } else { "challenged" });
         self.answer(id, Side::Proxy.status(), &extra);
     }
 
@@ -287,14 +312,20 @@ impl Core {
             Judgement::Stale => self.challenge(id, &realm, true),
             Judgement::Granted => {
                 self.credentials_were_right(&request, &caller.user, &realm);
-                match trunk {
-                    Some(trunk) => self.route(id, &request, &Sender::Trunk(trunk)),
-                    None if is_own => self.route(id, &request, &Sender::Subscriber(caller)),
-                    None => self.fail(id, Failure::plain(403, CallCause::Denied)),
+                if trunk.is_none() && !is_own {
+                    self.decided(id, Decision::Refuse, "caller claims to be somebody else");
+                    return self.fail(id, Failure::plain(403, CallCause::Denied));
                 }
+                self.note_let_in(&request);
+                self.decided(id, Decision::Authenticate, "granted");
+                let sender = trunk.map_or(Sender::Subscriber(caller), Sender::Trunk);
+                self.route(id, &request, &sender);
             }
             Judgement::Denied if self.may_stay_unknown(id) => self.route_unknown(id, &request),
-            Judgement::Denied => self.deny(id, &request, &caller.user, &realm),
+            Judgement::Denied => {
+                self.decided(id, Decision::Refuse, "wrong credentials");
+                self.deny(id, &request, &caller.user, &realm);
+            }
         }
     }
 
@@ -336,6 +367,13 @@ impl Core {
             exchange.call = Some(key);
         }
         true
+    }
+
+    /// Tells the call's trace what was decided about its INVITE, and why.
+    pub(super) fn decided(&self, id: TransactionId, decision: Decision, reason: &'static str) {
+        if let Some(exchange) = self.exchanges.get(&id).filter(|exchange| exchange.is_setup) {
+            self.signals.decided(decision, reason, exchange.span, exchange.request.call_id());
+        }
     }
 
     pub(crate) fn request_of(&self, id: TransactionId) -> Option<Arc<Received>> {

@@ -10,7 +10,8 @@ use belfry_signal::{Region, TraceId, TraceKey};
 use belfry_sip_proto::multipart::part_of;
 use belfry_sip_proto::{Fault, FaultKind, HeaderName, Limits, OwnedMessage, admit};
 
-use crate::handle::{FlowToken, Inbound, Transport};
+use crate::admission::Class;
+use crate::handle::{FlowToken, Inbound, Target, Transport};
 use crate::signals::MethodName;
 
 /// A message with everything that is known about where it came from.
@@ -87,6 +88,38 @@ impl Received {
     /// The CSeq as it stands, for the ladder.
     pub(crate) fn cseq_text(&self) -> String {
         self.message.cseq().map_or_else(String::new, |cseq| format!("{} {}", cseq.number, cseq.method))
+    }
+
+    /// What it is for the queue. A CANCEL waits where its INVITE does.
+    pub(crate) fn class(&self, emergency_numbers: &[String]) -> Class {
+        let is_begun = !self.message.is_request() || self.method == MethodName::Ack || self.is_in_dialog();
+        if is_begun {
+            return Class::Begun;
+        }
+        let number =
+            self.message.uri().and_then(|uri| uri.user()).filter(|_| self.method != MethodName::Register);
+        match number.is_some_and(|number| emergency_numbers.iter().any(|known| known == number)) {
+            true => Class::Emergency,
+            false => Class::New,
+        }
+    }
+
+    /// Where answers to this request go, and the address of that place: back along its flow.
+    ///
+    /// Over UDP without `rport`, a device that sends from another port than it names in its Via and is not behind
+    /// a NAT expects the answer where the Via says (RFC 3261 section 18.2.2).
+    pub(crate) fn way_back(&self) -> (Target, SocketAddr) {
+        let mut peer = self.source;
+        if let Some(via) = self.message.top_via().filter(|_| self.transport == Transport::Udp) {
+            let port = via.port_or_default();
+            let is_open = via.host_ip() == Some(self.source.ip()) && !via.wants_rport();
+            if is_open && port != self.source.port() {
+                peer.set_port(port);
+                let target = Target::Address { transport: Transport::Udp, address: peer, name: None };
+                return (target, peer);
+            }
+        }
+        (Target::Flow(self.flow.clone()), peer)
     }
 
     /// Whether it belongs to a dialog (RFC 3261 section 12.2).

@@ -276,6 +276,9 @@ impl Core {
             status: verdict.status,
         };
         let fault = verdict.fault.or(slowness);
+        if verdict.outcome == RegisterOutcome::Bound {
+            self.note_let_in(&request);
+        }
         let is_told = self.is_told(id, &request, fault.is_none() && verdict.outcome.is_good());
         self.signals.registration_ended(ended, verdict.outcome, &request.region, fault, is_told);
         let extra: Vec<(HeaderName, &str)> =

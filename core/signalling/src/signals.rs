@@ -20,8 +20,8 @@ use crate::routes::RoutingSignals;
 
 use customer_signals::CustomerSignals;
 pub(crate) use labels::{
-    AttemptResult, BindingLoss, CallCause, KeepAliveStep, MethodName, RecordOutcome, RegisterOutcome,
-    RelayOutcome, RelayRequest, Scope, SendFault, SetupResult, ShedReason, StatusClass, Way,
+    AttemptResult, BindingLoss, CallCause, Decision, KeepAliveStep, MethodName, RecordOutcome,
+    RegisterOutcome, RelayOutcome, RelayRequest, Scope, SendFault, SetupResult, ShedReason, StatusClass, Way,
 };
 
 pub(crate) const COMPONENT: &str = "core";
@@ -334,6 +334,39 @@ impl Signals {
             ("sip.response.status_code".into(), ended.status.into()),
         ];
         self.span("sip.transaction", kind, ended, is_ok, attributes);
+    }
+
+    /// Something was decided about an INVITE: a span without length below its transaction's.
+    pub(crate) fn decided(
+        &self,
+        decision: Decision,
+        reason: &'static str,
+        parent: SpanContext,
+        call_id: &str,
+    ) {
+        let attributes: Attributes =
+            vec![("decision".into(), decision.as_str().into()), ("reason".into(), reason.into())];
+        let span = Span {
+            context: parent.child(),
+            parent: Some(parent.span_id),
+            name: "sip.decision".into(),
+            kind: SpanKind::Internal,
+            start_unix_nanos: now_unix_nanos(),
+            status: SpanStatus::Ok,
+            attributes,
+            call_id: Some(Pii::new(call_id.to_owned())),
+        };
+        self.emitter.span(COMPONENT, span);
+    }
+
+    /// A new request was answered 503 by the task that read it.
+    pub(crate) fn request_turned_away(&self, method: MethodName, region: &Region, call_id: &str) {
+        self.shed.inc((ShedReason::Stranger,));
+        if method == MethodName::Invite {
+            let fault = Some((Room::Core, Cause::Overload));
+            self.attempts.inc((AttemptResult::Ineffective, region.clone()));
+            self.judge(Journey::CallSetup, region, fault, call_id);
+        }
     }
 
     /// An INVITE chain got its final answer: a call began, or will never begin.

@@ -7,6 +7,7 @@ mod failing;
 mod forking;
 mod house;
 mod kpis;
+mod looping;
 mod registering;
 mod resolving;
 mod restarting;

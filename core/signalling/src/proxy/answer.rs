@@ -8,8 +8,10 @@
 
 use belfry_sip_proto::HeaderName;
 use belfry_sip_proto::build::Writer;
+use belfry_sip_proto::forking::BranchIndex;
 use belfry_sip_proto::transaction::TransactionId;
 
+use super::forward::ANSWERED_ELSEWHERE;
 use super::response::upstream;
 use crate::calls::hop_of;
 use crate::core::{Core, now};
@@ -43,12 +45,21 @@ impl Core {
                 let is_first =
                     self.forward_of(exchange).is_some_and(|forward| forward.context.on_success(index));
                 if is_first {
+                    self.give_up_successor(exchange, index, id);
                     self.act(exchange);
                     self.forward_response(exchange, id, response);
                 } else {
                     self.on_other_answer(exchange, id, &response);
                 }
             }
+        }
+    }
+
+    /// An address that was given up on answers after all: whoever was tried in its place is let go.
+    fn give_up_successor(&mut self, exchange: TransactionId, index: BranchIndex, id: TransactionId) {
+        let current = self.try_of(exchange, index).and_then(|known| known.transaction);
+        if let Some(current) = current.filter(|current| *current != id) {
+            self.cancel_branch(current, Some(ANSWERED_ELSEWHERE.to_owned()));
         }
     }
 

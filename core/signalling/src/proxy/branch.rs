@@ -126,7 +126,7 @@ impl Core {
             }
         };
         self.branch_ended(id, 0);
-        if let Some(exchange) = exchange {
+        if let Some(exchange) = exchange.filter(|exchange| self.is_current(*exchange, index, id)) {
             self.fail_try(exchange, index, Trouble::NotSent(fault), failure);
         }
     }
@@ -145,7 +145,7 @@ impl Core {
         } else {
             silence()
         };
-        if let Some(exchange) = exchange {
+        if let Some(exchange) = exchange.filter(|exchange| self.is_current(*exchange, index, id)) {
             let trouble = if was_heard { Trouble::Answered(failure.status) } else { Trouble::Silent };
             self.fail_try(exchange, index, trouble, failure);
         }

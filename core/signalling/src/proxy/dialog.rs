@@ -9,7 +9,7 @@ use belfry_relay_api::Leg;
 use belfry_signal::now_unix_nanos;
 use belfry_sip_proto::forking::{Advance, Group};
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
+use belfry_sip_proto::{Edit, HeaderName, Limits, OwnedMessage, Uri};
 use belfry_state::Binding;
 
 use super::prepare::Leaving;
@@ -52,6 +52,36 @@ impl Core {
             used.leg = leg.filter(|leg| check == Some(self.route_check(*leg, call_id).as_str()));
         }
         used
+    }
+
+    /// Undoes what a strict router did: it put our Route into the Request-URI and the target behind the others
+    /// (RFC 3261 section 16.4).
+    pub(crate) fn unstrict(&self, mut request: Received) -> Received {
+        let message = &request.message;
+        let is_route = |uri: &Uri<'_>| {
+            uri.param("lr").is_some() && uri.param("call").is_some() && self.is_our_route(uri)
+        };
+        if !message.uri().is_some_and(|uri| is_route(&uri)) {
+            return request;
+        }
+        let mut routes: Vec<String> = message
+            .headers(HeaderName::Route)
+            .map(|value| String::from_utf8_lossy(value).into_owned())
+            .collect();
+        let target = routes.pop().and_then(|last| {
+            Some(belfry_sip_proto::NameAddr::parse(last.as_bytes())?.uri.as_str().to_owned())
+        });
+        let Some(target) = target else { return request };
+        // Our own value goes back to the top, where a loose router would have left it.
+        let own = format!("<{}>", message.request_uri());
+        let mut edit = Edit::new(message).remove(HeaderName::Route).set_request_uri(&target);
+        for route in std::iter::once(&own).chain(&routes) {
+            edit = edit.append(HeaderName::Route.as_str(), route);
+        }
+        if let Some(message) = OwnedMessage::scan(edit.finish(), &Limits::default()).0 {
+            request.message = message;
+        }
+        request
     }
 
     /// Whether a Route names one of our edges, or one of our domains as phones write it for their outbound proxy.

@@ -15,10 +15,13 @@ use crate::core::{Alarm, Core, now};
 use crate::edges::Hop;
 use crate::exchange::{Destination, EarlyDialogs, Failure, Forward, Place, Reach, TargetSet, Try};
 use crate::handle::Target;
-use crate::signals::{CallCause, MethodName, SendFault};
+use crate::signals::{CallCause, Decision, MethodName, SendFault};
 
 /// The breadth of requests that name none (RFC 5393 section 5.3.3).
 const BREADTH_DEFAULT: u8 = 60;
+
+/// Reason of the CANCEL to whoever rings in vain (RFC 3326): a phone that reads it shows no missed call.
+pub(super) const ANSWERED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
 
 /// How a branch failed, for the decision where else to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,18 @@ impl Trouble {
             Self::NotSent(_) | Self::Silent => true,
             Self::Answered(status) => status == 430,
             Self::Ours => false,
+        }
+    }
+
+    /// What the trace says of it.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::NotSent(fault) => fault.as_str(),
+            Self::Silent => "no response",
+            Self::Answered(503) => "503",
+            Self::Answered(430) => "430",
+            Self::Answered(_) => "refused",
+            Self::Ours => "not sent by us",
         }
     }
 
@@ -205,10 +220,10 @@ impl Core {
                         known.transaction = Some(transaction);
                     }
                 }
+                // Lookups and failovers do not pass through `act`.
+                self.arm(id);
             }
-            Err(failure) => {
-                self.fail_try(id, branch, Trouble::Ours, failure);
-            }
+            Err(failure) => self.fail_try(id, branch, Trouble::Ours, failure),
         }
     }
 
@@ -262,10 +277,12 @@ impl Core {
             self.note_dead(&place, trouble);
             let has_more = self.try_of(id, branch).is_some_and(|known| !known.places.is_empty());
             if is_wanted && has_more {
+                self.decided(id, Decision::FailOver, trouble.reason());
                 return self.send_to_next_place(id, branch);
             }
         }
         if is_wanted && trouble.is_of_flow() && self.take_alternate(id, branch) {
+            self.decided(id, Decision::FailOver, trouble.reason());
             return self.reach(id, branch);
         }
         self.note_trunk_failure(id, branch, trouble);
@@ -293,7 +310,7 @@ impl Core {
         let transaction = self.try_of(id, branch).and_then(|known| known.transaction);
         let given = self.exchanges.get(&id).and_then(|exchange| exchange.cancel_reason.clone());
         let reason = match why {
-            Unwanted::AnsweredElsewhere => Some("SIP;cause=200;text=\"Call completed elsewhere\"".to_owned()),
+            Unwanted::AnsweredElsewhere => Some(ANSWERED_ELSEWHERE.to_owned()),
             Unwanted::RefusedEverywhere => Some("SIP;cause=600;text=\"Busy everywhere\"".to_owned()),
             Unwanted::CallerGaveUp => given,
         };
@@ -330,6 +347,17 @@ impl Core {
 
     pub(crate) fn forward_of(&mut self, id: TransactionId) -> Option<&mut Forward> {
         self.exchanges.get_mut(&id)?.forward.as_mut()
+    }
+
+    /// Whether this transaction is the one that its branch of the context is about: after a failover, the ones before
+    /// say nothing any more, unless they are answered.
+    pub(super) fn is_current(
+        &mut self,
+        id: TransactionId,
+        branch: BranchIndex,
+        transaction: TransactionId,
+    ) -> bool {
+        self.try_of(id, branch).is_some_and(|known| known.transaction == Some(transaction))
     }
 
     pub(super) fn try_of(&mut self, id: TransactionId, branch: BranchIndex) -> Option<&mut Try> {

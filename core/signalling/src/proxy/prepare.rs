@@ -233,3 +233,43 @@ pub(super) fn way_to(hop: &Hop, method: MethodName, message: &OwnedMessage, trac
 pub(super) fn via_value(transport: &str, host: &str, port: u16, branch: &str) -> String {
     format!("SIP/2.0/{transport} {host}:{port};branch={branch}")
 }
+
+#[cfg(test)]
+mod tests {
+    use belfry_sip_proto::Limits;
+
+    use super::*;
+
+    #[test]
+    fn a_policy_changes_what_it_may() {
+        let text = "INVITE sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nFrom: <sip:a@x>;tag=1\r\n\
+                    To: <sip:b@x>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\nUser-Agent: phone\r\nX-Inner: secret\r\n\
+                    x-INNER: more\r\nContent-Length: 0\r\n\r\n";
+        let message = OwnedMessage::parse(text.as_bytes().to_vec(), &Limits::default()).expect("valid");
+        let policy = Policy {
+            name: "carrier".into(),
+            credentials: None,
+            remove: ["x-inner", "user-agent", "Via", "Call-ID"].map(str::to_owned).to_vec(),
+            add: vec![("X-Trunk".to_owned(), "7".to_owned())],
+        };
+        let changed = obeying(Edit::new(&message), &policy).finish();
+        let expected = text
+            .replace("User-Agent: phone\r\n", "")
+            .replace("X-Inner: secret\r\n", "")
+            .replace("x-INNER: more\r\n", "")
+            .replace("Content-Length: 0\r\n", "Content-Length: 0\r\nX-Trunk: 7\r\n");
+        assert_eq!(String::from_utf8_lossy(&changed), expected);
+    }
+
+    #[test]
+    fn marks_are_known_by_their_form() {
+        for (branch, expected) in [
+            ("z9hG4bK0123456789abcdef.0123456789abcdef", true),
+            ("z9hG4bK0123456789abcdef-0123456789abcdef", false),
+            ("z9hG4bK1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_marked(branch), expected, "{branch}");
+        }
+    }
+}

@@ -51,6 +51,10 @@ impl Core {
             self.branch_ended(id, status);
         }
         let Some(exchange) = exchange else { return };
+        let is_answer = (200..300).contains(&status);
+        if !is_answer && !self.is_current(exchange, index, id) {
+            return;
+        }
         match status {
             0..200 => self.on_provisional(exchange, index, id, status, response),
             200..300 if method == MethodName::Invite => self.on_answer(exchange, id, response),

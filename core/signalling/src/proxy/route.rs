@@ -22,7 +22,7 @@ use crate::exchange::{Destination, Failure, NextHop, PeerCredentials, Policy, Ta
 use crate::location::{Aor, Called, targets_of};
 use crate::received::Received;
 use crate::routes::{FraudAction, RouteOutcome, Routed, TrunkOutcome};
-use crate::signals::{CallCause, MethodName, SendFault};
+use crate::signals::{CallCause, Decision as Decided, MethodName, SendFault};
 
 /// Who sends a request, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,6 +259,7 @@ impl Core {
     ) {
         let targets = match decision.outcome {
             Outcome::Refused(Refusal { reason }) => {
+                self.decided(id, Decided::Refuse, reason.as_str());
                 return self.fail(id, Failure::plain(reason.status(), cause_of(reason)));
             }
             Outcome::Local(local) => {
@@ -266,13 +267,22 @@ impl Core {
                 let called = Called { aor, instance };
                 let devices = self.devices_of(&called, now_unix_nanos());
                 let mut targets = targets_of(&devices, self.config.fork_ring_timeout);
+                let is_forked = targets.len() > 1 || targets.iter().any(|group| group.targets.len() > 1);
+                match is_forked {
+                    true => self.decided(id, Decided::Fork, "several contacts"),
+                    false if targets.is_empty() => self.decided(id, Decided::Route, "not registered"),
+                    false => self.decided(id, Decided::Route, "registered"),
+                }
                 if targets.is_empty() {
                     return self.look_up(id, Purpose::Callee, called.aor.user, called.aor.domain);
                 }
                 self.hide_identity(request, sender, &mut targets);
                 targets
             }
-            Outcome::Trunks(ways) => self.trunk_targets(request, &ways, decision.is_emergency),
+            Outcome::Trunks(ways) => {
+                self.decided(id, Decided::Route, "trunks");
+                self.trunk_targets(request, &ways, decision.is_emergency)
+            }
         };
         let is_recorded = is_dialog_forming(request.method);
         let used = self.routes_used(&request.message).count;

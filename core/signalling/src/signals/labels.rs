@@ -382,6 +382,26 @@ label_enum! {
         Draining = "draining",
         /// A fault was switched on.
         Fault = "fault",
+        /// Too many wait who are not known.
+        Stranger = "stranger",
+        /// It waited too long behind others.
+        Stale = "stale",
+    }
+}
+
+label_enum! {
+    /// What was decided about a request.
+    pub(crate) enum Decision("decision") {
+        /// Who the caller is.
+        Authenticate = "authenticate",
+        /// Where it goes.
+        Route = "route",
+        /// That it goes to several places.
+        Fork = "fork",
+        /// That another place is tried.
+        FailOver = "fail_over",
+        /// That it goes nowhere.
+        Refuse = "refuse",
     }
 }
 

@@ -264,7 +264,8 @@ async fn within_a_call_a_gone_flow_is_430_unless_the_phone_is_back() {
 
 #[tokio::test]
 async fn a_long_queue_is_shortened_with_503() {
-    let mut house = House::with(Config { queue_messages_overload: 5, ..Config::for_test() }).await;
+    let queue = Config { queue_messages_calm: 2, queue_strangers_max: 5, ..Config::for_test() };
+    let mut house = House::with(queue).await;
     let phone = Phone::new("alice", Transport::Tcp);
     for number in 0..40 {
         house.say(&phone, &phone.register(&format!("flood-{number}"), 1, ""));
@@ -276,11 +277,40 @@ async fn a_long_queue_is_shortened_with_503() {
     assert!(statuses.contains(&503), "{statuses:?}");
     assert!(statuses.iter().all(|status| matches!(status, 401 | 503)), "{statuses:?}");
     assert_eq!(statuses.last(), Some(&401), "the queue is short again");
+    let turned_away = statuses.iter().filter(|status| **status == 503).count();
+    let counted = house.metric("core_shed_requests_total{reason=\"stranger\"}");
+    assert_eq!(counted, Some(f64::from(u32::try_from(turned_away).expect("few"))));
+}
+
+#[tokio::test]
+async fn known_customers_and_calls_for_help_come_first() {
+    let queue = Config { queue_messages_calm: 2, queue_strangers_max: 5, ..Config::for_test() };
+    let mut house = House::with(queue).await;
+    let (alice, _) = phones(&mut house).await;
+    let (stranger, helpless) = (Phone::new("mallory", Transport::Udp), Phone::new("dora", Transport::Udp));
+    for number in 0..100 {
+        house.say(&stranger, &stranger.register(&format!("storm-{number}"), 1, ""));
+    }
+    house.say_with(&alice, &alice.invite("bob", "in-the-storm", 1, ""), SDP);
+    house.say(&helpless, &helpless.invite("112", "help", 1, ""));
+    house.say(&helpless, &helpless.invite("bob", "no-help", 1, ""));
+    let heard = house.hear_all().await;
+    let statuses = |call_id: &str| -> Vec<u16> {
+        let of_call = heard.iter().filter(|heard| heard.header(HeaderName::CallId) == call_id);
+        of_call.map(super::house::Heard::status).collect()
+    };
+    assert_eq!(statuses("in-the-storm"), [100, 407]);
+    assert_eq!(statuses("help"), [100, 407]);
+    assert_eq!(statuses("no-help"), [503]);
+    let refused = heard.iter().filter(|heard| heard.flow == stranger.flow && heard.status() == 503);
+    let refused: Vec<String> = refused.map(|heard| heard.header(HeaderName::RetryAfter)).collect();
+    assert!(refused.len() > 80 && refused.iter().all(|after| after == "5"), "{}", refused.len());
 }
 
 #[tokio::test]
 async fn a_long_queue_does_not_refuse_repeats() {
-    let mut house = House::with(Config { queue_messages_overload: 5, ..Config::for_test() }).await;
+    let queue = Config { queue_messages_calm: 2, queue_messages_overload: 5, ..Config::for_test() };
+    let mut house = House::with(queue).await;
     let phone = Phone::new("alice", Transport::Udp);
     let register = phone.register("repeated", 1, "");
     house.say(&phone, &register);
@@ -496,7 +526,8 @@ async fn the_rfcs_torture_does_no_harm() {
     {
         house.say_bytes(&Phone { transport, ..phone.clone() }, bytes);
     }
-    // Still there, still right.
+    // Still there, still right, once what waits is done.
+    house.hear_all().await;
     house.say(&phone, &phone.register("after", 1, ""));
     loop {
         let heard: Heard = house.hear().await;

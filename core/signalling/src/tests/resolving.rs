@@ -150,6 +150,23 @@ async fn addresses_of_a_name_are_tried_in_their_order() {
 }
 
 #[tokio::test]
+async fn an_address_that_answers_after_all_gets_the_call() {
+    let (mut house, alice) = house(&[("sip:bob@trunk.test", 1000)], with_dns().await).await;
+    house.call(&alice, "bob", "late-answer", SDP).await;
+    let first = hear_at(&mut house, "udp 192.0.2.101:5060 trunk.test", "INVITE").await;
+    // An edge may say that it could not send although it did.
+    house.fail_send(&first, SendFailure::Unreachable);
+    let place = "udp 192.0.2.102:5070 trunk.test";
+    let second = hear_at(&mut house, place, "INVITE").await;
+    house.say(&peer("192.0.2.102:5070"), &second.answer("180 Ringing", "t2", ""));
+    house.hear_status(&alice, 180).await;
+    // The transaction of the first is gone: what it says is nobody's.
+    house.say(&peer("192.0.2.101:5060"), &first.answer("486 Busy Here", "t1", ""));
+    assert!(house.is_quiet().await);
+    house.until(|text| text.contains("core_stray_responses_total 1")).await;
+}
+
+#[tokio::test]
 async fn a_name_that_leads_nowhere_is_an_answer() {
     let (mut house, alice) = house(&[("sip:bob@nowhere.test", 1000)], with_dns().await).await;
     house.call(&alice, "bob", "nowhere", SDP).await;
@@ -189,6 +206,21 @@ async fn a_caller_that_gives_up_during_the_lookup_rings_nobody() {
     // Without a caller that gives up it takes only so long.
     house.call(&alice, "bob", "silent-dns-2", SDP).await;
     house.hear_status(&alice, 503).await;
+}
+
+#[tokio::test]
+async fn a_peer_rings_only_so_long() {
+    let (mut house, alice) = house(&[("sip:bob@trunk.test", 1000)], with_dns().await).await;
+    house.call(&alice, "bob", "ring-c", SDP).await;
+    let place = "udp 192.0.2.101:5060 trunk.test";
+    let invite = hear_at(&mut house, place, "INVITE").await;
+    house.say(&peer("192.0.2.101:5060"), &invite.answer("180 Ringing", "t1", ""));
+    house.hear_status(&alice, 180).await;
+    // Timer C counts from when it was sent, which was after the lookup.
+    house.let_pass(Duration::from_secs(181)).await;
+    let heard = house.hear_all().await;
+    assert!(heard.iter().any(|heard| heard.flow == place && heard.message.method() == "CANCEL"));
+    assert!(heard.iter().any(|heard| heard.flow == alice.flow && heard.status() == 408));
 }
 
 #[tokio::test]

@@ -1,0 +1,171 @@
+//! Who comes first when there is more to do than can be done (RFC 3261 section 21.5.4, RFC 5390).
+//!
+//! Messages wait in one of two lanes. In the first are those of dialogs, emergency calls, and customers who were let in
+//! lately over the flow that they use now; it is always served before the second, in which everybody else waits. The
+//! second lane is short: what finds it full is answered 503 with Retry-After by the task that reads the link, so that
+//! refusing costs the core nothing; and what waited there too long is refused as well, because its sender has given up
+//! or repeats it. While there is little to do nobody looks who is who.
+//!
+//! [`Gate`] is the decision alone: it takes counts and times and gives a [`Lane`]. The tasks of links and the core
+//! share it; all its state is atomic, of fixed size, and may be wrong about somebody now and then without harm.
+//!
+//! Not here: the queues themselves, and the answer to whoever is turned away.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
+
+/// Where a message waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// It is served first.
+    First,
+    /// It is served when nobody is in the first lane.
+    Second,
+    /// Nowhere: it is turned away.
+    Away,
+}
+
+/// What a message is, as far as its place in the queue goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// It goes on with something that was begun: a response, ACK, a request of a dialog.
+    Begun,
+    /// A new call to an emergency number.
+    Emergency,
+    /// It begins something.
+    New,
+}
+
+/// How full the queues are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) first: usize,
+    pub(crate) second: usize,
+}
+
+/// When to look who is who, and when to turn people away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// Up to so many messages wait in one lane, whosever they are.
+    pub(crate) calm_max: usize,
+    /// Messages in the second lane.
+    pub(crate) second_max: usize,
+    /// How long one may wait in the second lane.
+    pub(crate) second_patience: Duration,
+    /// How long somebody who was let in is known for it.
+    pub(crate) known_for: Duration,
+    /// Emergency calls of people who are not known, per second; more wait with the others.
+    pub(crate) emergencies_per_second_max: u32,
+}
+
+/// Decides where messages wait.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    rules: Rules,
+    known: KnownFlows,
+    /// The present second and how many emergencies of strangers it had, in one word.
+    emergencies: AtomicU64,
+}
+
+impl Gate {
+    /// `flows_max` customers are known at a time, rounded up to a power of two.
+    pub(crate) fn new(rules: Rules, flows_max: usize) -> Self {
+        Self { rules, known: KnownFlows::new(flows_max), emergencies: AtomicU64::new(0) }
+    }
+
+    /// Where a message waits that came over this flow of this edge; its class is asked for only when it matters.
+    pub(crate) fn lane(
+        &self,
+        class: impl FnOnce() -> Class,
+        flow: (&str, &str),
+        waiting: Waiting,
+        unix_seconds: u64,
+    ) -> Lane {
+        // Behind others in the second lane nothing of their flows may overtake them.
+        if waiting.first <= self.rules.calm_max && waiting.second == 0 {
+            return Lane::First;
+        }
+        let class = class();
+        let is_first = class == Class::Begun
+            || self.known.is_known(flow, unix_seconds, self.rules.known_for)
+            || (class == Class::Emergency && self.may_call_for_help(unix_seconds));
+        if is_first {
+            Lane::First
+        } else if waiting.second < self.rules.second_max {
+            Lane::Second
+        } else {
+            Lane::Away
+        }
+    }
+
+    /// Whether a message of the second lane waited too long to be of use to anybody.
+    pub(crate) fn is_stale(&self, waited: Duration) -> bool {
+        waited > self.rules.second_patience
+    }
+
+    /// Somebody was let in over this flow.
+    pub(crate) fn let_in(&self, flow: (&str, &str), unix_seconds: u64) {
+        self.known.note(flow, unix_seconds);
+    }
+
+    /// Anybody may call for help, but nobody may flood us by it.
+    fn may_call_for_help(&self, unix_seconds: u64) -> bool {
+        let second = unix_seconds << 32;
+        let count = |word: u64| if word >> 32 == unix_seconds & 0xffff_ffff { word & 0xffff_ffff } else { 0 };
+        let most = u64::from(self.rules.emergencies_per_second_max);
+        let next = |word| (count(word) < most).then(|| second | (count(word) + 1));
+        self.emergencies.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+}
+
+/// Flows of customers who were let in lately: a table of fixed size with two places for each flow. One that finds both
+/// taken puts out the older of them, who is then a stranger under overload until it is let in again. That somebody is
+/// taken for another has a chance of one in two thousand million.
+#[derive(Debug)]
+struct KnownFlows {
+    /// Fingerprint in the upper half, Unix seconds in the lower; 0 is nobody.
+    places: Box<[AtomicU64]>,
+    hasher: RandomState,
+}
+
+impl KnownFlows {
+    fn new(flows_max: usize) -> Self {
+        let places = flows_max.max(2).next_power_of_two();
+        Self { places: (0..places).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
+    }
+
+    fn note(&self, flow: (&str, &str), unix_seconds: u64) {
+        let (fingerprint, [one, other]) = self.seats(flow);
+        let held = [one.load(Ordering::Relaxed), other.load(Ordering::Relaxed)];
+        let is_own = |word: u64| word >> 32 == fingerprint;
+        let takes_one = is_own(held[0]) || (!is_own(held[1]) && seconds_of(held[0]) <= seconds_of(held[1]));
+        let word = fingerprint << 32 | (unix_seconds & 0xffff_ffff);
+        if takes_one { one } else { other }.store(word, Ordering::Relaxed);
+    }
+
+    fn is_known(&self, flow: (&str, &str), unix_seconds: u64, known_for: Duration) -> bool {
+        let (fingerprint, seats) = self.seats(flow);
+        let oldest = unix_seconds.saturating_sub(known_for.as_secs());
+        seats
+            .into_iter()
+            .map(|seat| seat.load(Ordering::Relaxed))
+            .any(|word| word >> 32 == fingerprint && seconds_of(word) >= oldest)
+    }
+
+    fn seats(&self, flow: (&str, &str)) -> (u64, [&AtomicU64; 2]) {
+        let hash = self.hasher.hash_one(flow);
+        let mask = self.places.len() as u64 - 1;
+        let seat = |bits: u64| &self.places[usize::try_from(bits & mask).unwrap_or_default()];
+        // The seats and the fingerprint come from different bits; 0 is nobody's.
+        let spread = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((hash >> 32).max(1), [seat(hash), seat(spread >> 20)])
+    }
+}
+
+fn seconds_of(word: u64) -> u64 {
+    word & 0xffff_ffff
+}
