@@ -19,7 +19,7 @@ use belfry_mesh::Mesh;
 use belfry_notify::{Notify, NotifyHandle};
 use belfry_relay::RelayHandle;
 use belfry_signal::{Registry, Resource, TraceKey, now_unix_nanos};
-use belfry_signalling::{Core, CoreHandle, Deps};
+use belfry_signalling::{Core, CoreHandle, Deps, Routes};
 use belfry_state::{State, Subscriber};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -190,10 +190,16 @@ impl App {
         let (Some(core), Some(state), None) = (&self.config.core, &self.state, &self.core) else {
             return Ok(());
         };
+        let (plan, state) = (core.routing.clone(), state.clone());
+        let (domains, data) = (core.signalling.domains.clone(), self.config.node.data.clone());
+        let store = state.clone();
+        let loading =
+            self.surroundings.data.spawn(async move { Routes::load(plan, &domains, &data, &store).await });
         let deps = Deps {
             registry: self.registry.clone(),
             mesh: self.mesh.clone(),
-            state: state.clone(),
+            routes: loading.await?.context("load the routes")?,
+            state,
             trace_key: self.trace_key.clone(),
             faults: self.faults.core.clone(),
         };
@@ -229,6 +235,12 @@ impl App {
         {
             self.signals.config_refused(1);
             return vec![format!("edge: {error}")];
+        }
+        if let (Some(running), Some(core)) = (&self.core, &config.core)
+            && let Err(error) = running.reroute(core.routing.clone()).await
+        {
+            self.signals.config_refused(1);
+            return vec![format!("core: {error}; the old routes stay in force")];
         }
         let needs_restart = needs_restart(&self.config_text.get(), &text);
         self.config_text.set(&text);

@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
         belfry slo                               objectives, budgets, burn\n  \
         belfry call CALL-ID                      ladder, quality and logs of one call\n  \
         belfry promql query 'rate(x_total[5m])'  ask its metrics, in PromQL\n  \
+        belfry route explain --from A --to B     where a call would go, and why\n  \
         belfry fault core-errors on              break something (demo only)\n\n\
         EXIT CODES\n  0 done   1 failed   2 wrong use of the command line   78 the configuration is wrong"
 )]
@@ -86,6 +87,12 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: PromqlCommand,
+    },
+    /// Explain, list and import who may call whom, by which way.
+    Route {
+        /// What to do.
+        #[command(subcommand)]
+        command: RouteCommand,
     },
     /// Explain where a customer's address would be sent, step by step.
     Steer {
@@ -156,6 +163,103 @@ pub enum SipCommand {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+}
+
+/// What to do with routes.
+#[derive(Debug, Subcommand)]
+pub enum RouteCommand {
+    /// Say where a call would go and why: every rule that was looked at. Exit code 1 when it would be refused.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry route explain --from alice@example.org --to 02071838750\n  \
+        belfry route explain --from trunk:carrier-a/+4930123456 --to +442071838750 --json\n  \
+        belfry route explain --from alice --to 112 --at 2026-11-20T23:30:00Z\n\n\
+        Limits and fraud are counted in the running Belfry and are not looked at here.")]
+    Explain(RouteExplainArguments),
+    /// List the routes in force: the configuration's and the imported ones.
+    List(RouteListArguments),
+    /// Put routes into the store; a running Belfry takes them over by itself.
+    #[command(after_help = "FILES\n  \
+        *.csv with a header: trunk,prefix,cost[,priority][,weight] | number,address[,tenant] | side,prefix[,tenant][,action]\n  \
+        *.toml of the shape of [core.routing] without that prefix: [[trunks]], [[tenants]], [[aliases]] ...\n\n\
+        A document replaces the one of its name; import an empty one to be rid of it. Rows replace the row of their key.\n\
+        Nothing is written when the whole would not hold together.")]
+    Import(RouteImportArguments),
+}
+
+/// Which call.
+#[derive(Debug, Args)]
+pub struct RouteExplainArguments {
+    /// Who calls: user@domain, trunk:NAME, trunk:NAME/NUMBER, or the address of a trunk.
+    #[arg(long, value_name = "A")]
+    pub from: String,
+    /// Who is called: a number as dialled, user@domain, or a sip:, tel: or urn: URI.
+    #[arg(long, value_name = "B", allow_hyphen_values = true)]
+    pub to: String,
+    /// When: now, 2026-11-20T18:30:00Z, or Unix seconds.
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    pub at: String,
+    /// Decides among trunks that are equal but for their weight.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[arg(long, default_value = "belfry.toml")]
+    pub config: PathBuf,
+}
+
+/// Which routes.
+#[derive(Debug, Args)]
+pub struct RouteListArguments {
+    /// What to list.
+    #[arg(default_value = "trunks")]
+    pub kind: RouteKind,
+    /// Print JSON, all rows of it.
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[arg(long, default_value = "belfry.toml")]
+    pub config: PathBuf,
+}
+
+/// What routes are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RouteKind {
+    /// Other networks.
+    Trunks,
+    /// Whose customers there are.
+    Tenants,
+    /// What trunks serve, and for how much.
+    Prefixes,
+    /// Numbers that mean an address.
+    Aliases,
+    /// Numbers that may not call or be called.
+    Blocks,
+    /// Imported documents.
+    Documents,
+}
+
+/// What to import.
+#[derive(Debug, Args)]
+pub struct RouteImportArguments {
+    /// A .csv table or a .toml document.
+    pub file: PathBuf,
+    /// The document's name (default: the file's, without extension).
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Rows of a table replace all others: of their trunks for prefixes, all for aliases and blocks.
+    #[arg(long)]
+    pub replace: bool,
+    /// Only say whether it could be imported.
+    #[arg(long)]
+    pub check: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[arg(long, default_value = "belfry.toml")]
+    pub config: PathBuf,
 }
 
 /// What to do in PromQL.

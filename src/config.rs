@@ -99,6 +99,9 @@ pub struct Drain {
 pub struct Core {
     /// Registrar, proxy, calls.
     pub signalling: belfry_signalling::Config,
+    /// Who may call whom, by which way.
+    #[serde(default)]
+    pub routing: belfry_routing::Plan,
     /// Subscribers, bindings, call records.
     pub state: belfry_state::Config,
 }
@@ -251,6 +254,7 @@ impl Config {
         if let Some(core) = &self.core {
             add("core", "signalling", core.signalling.check());
             add("core", "state", core.state.check());
+            add("core", "routing", core.routing.check());
         }
         if let Some(media) = &self.media {
             add("media", "", media.check());
@@ -290,7 +294,7 @@ impl Config {
 const EDGE_RESTART_KEYS: &[&str] = &["threads", "listeners", "limits", "timeouts", "sip"];
 
 /// What differs between two configuration texts and needs a restart: all but the edge's certificates, GeoIP file,
-/// steering and routes, which a running process takes over.
+/// steering and routes, and the core's routing, which a running process takes over.
 #[must_use]
 pub fn needs_restart(old: &str, new: &str) -> Vec<String> {
     let parse = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
@@ -299,16 +303,26 @@ pub fn needs_restart(old: &str, new: &str) -> Vec<String> {
     for section in SECTIONS {
         let (old, new) = (old.get(*section), new.get(*section));
         let is_kept_on = old.is_some() == new.is_some();
+        let within = |table: Option<&toml::Value>, key: &str| table.and_then(|table| table.get(key)).cloned();
         if *section == "edge" && is_kept_on {
-            let within =
-                |table: Option<&toml::Value>, key: &str| table.and_then(|table| table.get(key)).cloned();
             let keys = EDGE_RESTART_KEYS.iter().filter(|key| within(old, key) != within(new, key));
             changed.extend(keys.map(|key| format!("edge.{key}")));
+        } else if *section == "core" && is_kept_on {
+            changed.extend(core_restart_keys(old, new).into_iter().map(|key| format!("core.{key}")));
         } else if old != new {
             changed.push((*section).to_owned());
         }
     }
     changed
+}
+
+/// Keys of `[core]` that differ and that a running core cannot change: all but the routes.
+fn core_restart_keys(old: Option<&toml::Value>, new: Option<&toml::Value>) -> Vec<String> {
+    let (old, new) = (old.and_then(toml::Value::as_table), new.and_then(toml::Value::as_table));
+    let keys: std::collections::BTreeSet<&String> =
+        old.into_iter().chain(new).flat_map(toml::Table::keys).collect();
+    let differs = |key: &&String| old.and_then(|old| old.get(*key)) != new.and_then(|new| new.get(*key));
+    keys.into_iter().filter(|key| *key != "routing").filter(differs).cloned().collect()
 }
 
 impl Node {
@@ -400,5 +414,9 @@ mod tests {
             &["edge.threads", "media"],
         );
         check("[media]\nworkers = 1\n", &["edge"]);
+        let old = "[core.signalling]\ncalls_max = 1\n";
+        let check = |new: &str, expected: &[&str]| assert_eq!(needs_restart(old, new), expected, "{new}");
+        check("[core.signalling]\ncalls_max = 1\n[[core.routing.trunks]]\nname = \"a\"\n", &[]);
+        check("[core.signalling]\ncalls_max = 2\n[core.state]\n", &["core.signalling", "core.state"]);
     }
 }

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod drain;
 pub mod limits;
 pub mod promql;
+pub mod route;
 pub mod run;
 pub mod signals;
 pub mod sip_line;

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use belfry::cli::{Cli, Command, PromqlCommand, SipCommand};
-use belfry::{commands, demo, promql, run};
+use belfry::cli::{Cli, Command, PromqlCommand, RouteCommand, SipCommand};
+use belfry::{commands, demo, promql, route, run};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -20,6 +20,9 @@ fn main() -> ExitCode {
         Command::Promql { command: PromqlCommand::Test { files } } => promql::test(&files),
         Command::Promql { command: PromqlCommand::Query(arguments) } => promql::query(&arguments),
         Command::Promql { command: PromqlCommand::Fmt { expr } } => promql::format(&expr),
+        Command::Route { command: RouteCommand::Explain(arguments) } => route::explain(&arguments),
+        Command::Route { command: RouteCommand::List(arguments) } => route::list(&arguments),
+        Command::Route { command: RouteCommand::Import(arguments) } => route::import(&arguments),
         Command::Steer { address, config } => commands::steer(address, &config),
         Command::Subscribers(arguments) => commands::subscribers(&arguments.config),
         Command::HashPassword => commands::hash_password(),

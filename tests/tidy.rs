@@ -23,6 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("belfry-steering", &[]),
     ("belfry-slo", &[]),
     ("belfry-promql", &[]),
+    ("belfry-routing", &[]),
     ("belfry-pipeline", &["belfry-signal"]),
     ("belfry-series", &["belfry-signal", "belfry-promql"]),
     ("belfry-events", &["belfry-signal"]),
@@ -33,7 +34,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("belfry-relay", &["belfry-signal", "belfry-rtp-proto", "belfry-relay-api"]),
     (
         "belfry-signalling",
-        &["belfry-signal", "belfry-sip-proto", "belfry-mesh", "belfry-state", "belfry-relay-api"],
+        &[
+            "belfry-signal",
+            "belfry-sip-proto",
+            "belfry-routing",
+            "belfry-mesh",
+            "belfry-state",
+            "belfry-relay-api",
+        ],
     ),
     ("belfry-gateway", &["belfry-signal", "belfry-mesh", "belfry-steering", "belfry-signalling"]),
     ("belfry-notify", &["belfry-signal"]),
@@ -52,7 +60,7 @@ const ONLY_ONE_KNOWS: &[(&str, &str)] = &[
 
 /// Crates without clock, socket, random and telemetry.
 const SANS_IO: &[&str] =
-    &["core/sip-proto", "media/rtp-proto", "edge/steering", "alerts/slo", "observe/promql"];
+    &["core/sip-proto", "core/routing", "media/rtp-proto", "edge/steering", "alerts/slo", "observe/promql"];
 
 /// Lines of code in a file before its tests.
 const FILE_LINES_MAX: usize = 600;

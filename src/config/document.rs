@@ -114,21 +114,35 @@ impl<'t> Document<'t> {
         self.section(name)
     }
 
+    /// Reads the whole document as one value, for files that have no sections of rooms.
+    pub fn whole<T: DeserializeOwned>(&mut self) -> Option<T> {
+        let own = Spanned::new(0..self.text.len(), DeValue::Table(self.root.clone()));
+        self.read(own, None)
+    }
+
+    /// Adds a fault of a key of the whole document that has the right type and a wrong value.
+    pub fn fault_of_path(&mut self, path: &str, message: &str) {
+        let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+        let (section, index) = split_index(first);
+        let section = section.to_owned();
+        let inside = match index {
+            Some(index) => format!("[{index}]{}{rest}", if rest.is_empty() { "" } else { "." }),
+            None => rest.to_owned(),
+        };
+        self.fault_of_key(&section, &inside, message);
+    }
+
     /// Adds a fault of a key that has the right type and a wrong value.
     pub fn fault_of_key(&mut self, section: &str, path: &str, message: &str) {
         let mut span = find(&self.root, section).map(Spanned::span);
         let mut value = find(&self.root, section).map(Spanned::get_ref);
         for step in path.split('.').filter(|step| !step.is_empty()) {
             let (key, index) = split_index(step);
-            value = value.and_then(|value| {
-                match value {
-                    DeValue::Table(table) => find(table, key),
-                    _ => None,
-                }
-                .map(|found| {
-                    span = usable(found.span()).or(span.clone());
-                    found.get_ref()
-                })
+            // A step of an index only looks into the array that is there.
+            value = value.filter(|_| key.is_empty()).or_else(|| {
+                let found = value.and_then(DeValue::as_table).and_then(|table| find(table, key))?;
+                span = usable(found.span()).or(span.clone());
+                Some(found.get_ref())
             });
             if let Some(index) = index {
                 value = value.and_then(|value| value.as_array()).and_then(|array| array.get(index)).map(
@@ -139,7 +153,8 @@ impl<'t> Document<'t> {
                 );
             }
         }
-        let full_path = if path.is_empty() { section.to_owned() } else { format!("{section}.{path}") };
+        let dot = if path.is_empty() || path.starts_with('[') { "" } else { "." };
+        let full_path = format!("{section}{dot}{path}");
         self.fault_at(span, format!("`{full_path}` {message}"));
     }
 
@@ -359,6 +374,25 @@ mod tests {
         document.set("BELFRY__DOOR__HOST", &["door", "host"], "example.org");
         let door: Door = document.section("door").expect("read");
         assert_eq!((door.port, door.host.as_str()), (9, "example.org"));
+    }
+
+    #[test]
+    fn a_document_without_sections_has_places_too() {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Doors {
+            doors: Vec<Limits>,
+        }
+        let text = "[[doors]]\nconnections_max = 1\n[[doors]]\nconnections_max = 2\n";
+        let mut document = Document::parse("my.toml", text, "");
+        let doors: Doors = document.whole().expect("read");
+        assert_eq!(doors.doors.len(), 2);
+        document.fault_of_path("doors[1].connections_max", "is too many");
+        let faults = document.into_faults();
+        assert_eq!(faults[0].to_string(), "my.toml:4:19: `doors[1].connections_max` is too many");
+        let mut document = Document::parse("my.toml", "[[doors]]\nconnection_max = 1\n", "");
+        assert!(document.whole::<Doors>().is_none_or(|doors| doors.doors.is_empty()));
+        assert_eq!(document.into_faults()[0].position, Some((2, 1)));
     }
 
     #[test]

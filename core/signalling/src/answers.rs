@@ -30,7 +30,7 @@ impl Core {
             let is_open = via.host_ip() == Some(request.source.ip()) && !via.wants_rport();
             if is_open && port != request.source.port() {
                 peer.set_port(port);
-                target = Target::Address { transport: Transport::Udp, address: peer };
+                target = Target::Address { transport: Transport::Udp, address: peer, name: None };
             }
         }
         Arc::new(Way {
@@ -95,7 +95,7 @@ impl Core {
         if status >= 200 {
             // Nobody needs the request any more; the transaction layer repeats the answer by itself.
             let Some(mut exchange) = self.exchanges.remove(&id) else { return };
-            if let Some(timer) = exchange.forward.as_mut().and_then(|forward| forward.ring.take()) {
+            if let Some((_, timer)) = exchange.forward.as_mut().and_then(|forward| forward.alarm.take()) {
                 self.timers.stop(timer);
             }
             self.exchange_ended(&exchange, status, fault, cause);

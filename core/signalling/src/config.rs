@@ -1,5 +1,6 @@
 //! The `[signalling]` section.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -46,12 +47,35 @@ pub struct Config {
     /// How long a called phone may ring (Timer C of RFC 3261 section 16.6: more than three minutes).
     #[serde(with = "humantime_serde")]
     pub ring_timeout: Duration,
+    /// How long phones may ring before those that are wanted less ring (lower q value, RFC 3261 section 16.6).
+    #[serde(with = "humantime_serde")]
+    pub fork_ring_timeout: Duration,
+    /// Branches of one request at a time; a request may ask for fewer (Max-Breadth, RFC 5393).
+    pub fork_branches_max: u8,
     /// After this an answered call is given up, whatever its phones say.
     #[serde(with = "humantime_serde")]
     pub call_lifetime: Duration,
     /// What refused customers are told to wait.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
+
+    /// How often it is looked whether routes were imported.
+    #[serde(with = "humantime_serde")]
+    pub routes_poll_interval: Duration,
+    /// DNS servers for next hops; without any, those of the host.
+    pub dns_servers: Vec<SocketAddr>,
+    /// How long it may take to find out where a next hop is.
+    #[serde(with = "humantime_serde")]
+    pub dns_timeout: Duration,
+    /// DNS answers that are remembered as long as they say themselves.
+    pub dns_cache_max: u64,
+    /// Next hops that are looked up at a time.
+    pub dns_lookups_max: usize,
+    /// How long a next hop that did not answer is left alone while others are there.
+    #[serde(with = "humantime_serde")]
+    pub dead_next_hop_timeout: Duration,
+    /// Next hops that are remembered for not answering.
+    pub dead_next_hops_max: usize,
 
     /// Calls at a time.
     pub calls_max: usize,
@@ -100,11 +124,19 @@ impl Config {
         require(self.expires_min >= Duration::from_secs(1), "expires_min", "must be at least 1s");
         let shortest_ring = Duration::from_secs(1);
         require(self.ring_timeout >= shortest_ring, "ring_timeout", "must be at least 1s; the RFC says 3min");
+        let shortest_turn = Duration::from_secs(1);
+        require(self.fork_ring_timeout >= shortest_turn, "fork_ring_timeout", "must be at least 1s");
         require(!self.relay_timeout.is_zero(), "relay_timeout", "must be more than 0s");
+        require(!self.dns_timeout.is_zero(), "dns_timeout", "must be more than 0s");
         require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
+        let quickest_poll = Duration::from_millis(100);
+        require(self.routes_poll_interval >= quickest_poll, "routes_poll_interval", "must be at least 100ms");
         for (key, bound) in [
             ("nonces_max", self.nonces_max),
             ("contacts_per_aor_max", self.contacts_per_aor_max),
+            ("fork_branches_max", usize::from(self.fork_branches_max)),
+            ("dns_lookups_max", self.dns_lookups_max),
+            ("dead_next_hops_max", self.dead_next_hops_max),
             ("calls_max", self.calls_max),
             ("transactions_max", self.transactions_max),
             ("queue_messages_max", self.queue_messages_max),
@@ -137,8 +169,17 @@ impl Config {
             relay_timeout: Duration::from_secs(1),
             store_timeout: Duration::from_secs(1),
             ring_timeout: Duration::from_secs(180),
+            fork_ring_timeout: Duration::from_secs(20),
+            fork_branches_max: 16,
             call_lifetime: Duration::from_secs(12 * 3600),
             retry_after: Duration::from_secs(5),
+            routes_poll_interval: Duration::from_millis(100),
+            dns_servers: Vec::new(),
+            dns_timeout: Duration::from_secs(1),
+            dns_cache_max: 64,
+            dns_lookups_max: 16,
+            dead_next_hop_timeout: Duration::from_secs(30),
+            dead_next_hops_max: 64,
             calls_max: 100,
             transactions_max: 1000,
             queue_messages_max: 256,

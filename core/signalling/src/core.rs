@@ -11,20 +11,24 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use belfry_mesh::{Mesh, Service};
+use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
 use belfry_state::State;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::authority::Authority;
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
+use crate::dead::DeadPlaces;
 use crate::edges::{Edges, Way};
 use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
 use crate::relays::Relays;
+use crate::routes::{Active, Keeper, REROUTES_MAX, Reroute, Routes, RoutesError};
+use crate::resolver::Resolver;
 use crate::signals::Signals;
 use crate::{edges, relays};
 
@@ -34,7 +38,6 @@ pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the core needs from the house.
-#[derive(Clone)]
 pub struct Deps {
     /// Where its signals go.
     pub registry: Registry,
@@ -42,6 +45,8 @@ pub struct Deps {
     pub mesh: Mesh,
     /// Subscribers, bindings and call records.
     pub state: State,
+    /// Who may call whom, by which way.
+    pub routes: Routes,
     /// Makes a call's trace id.
     pub trace_key: TraceKey,
     /// What a demonstration may break.
@@ -88,6 +93,7 @@ impl Faults {
 #[derive(Clone, Debug)]
 pub struct CoreHandle {
     control: mpsc::Sender<Control>,
+    reroutes: mpsc::Sender<Reroute>,
     load: watch::Receiver<Load>,
 }
 
@@ -105,6 +111,16 @@ impl CoreHandle {
     #[must_use]
     pub fn live_calls(&self) -> usize {
         self.load.borrow().live
+    }
+
+    /// Takes a new plan of routes into force, together with what was imported; calls under way are not touched.
+    ///
+    /// # Errors
+    /// When it does not hold together: then the old routes stay in force.
+    pub async fn reroute(&self, plan: Plan) -> Result<(), RoutesError> {
+        let (done, answer) = oneshot::channel();
+        self.reroutes.send(Reroute { plan, done }).await.map_err(|_| RoutesError::Stopped)?;
+        answer.await.map_err(|_| RoutesError::Stopped)?
     }
 
     /// Takes no new calls, waits for the live ones, stops. Names what was still there at the deadline; those calls
@@ -152,6 +168,15 @@ pub struct Core {
     pub(crate) strangers: Strangers,
     pub(crate) authority: Authority,
     pub(crate) jobs: JoinSet<Done>,
+    /// Who may call whom, by which way; swapped as a whole.
+    pub(crate) routes: Arc<Active>,
+    /// Calls against limits.
+    pub(crate) usage: Usage,
+    pub(crate) guard: Guard,
+    pub(crate) resolver: Resolver,
+    /// Next hops that are being looked up.
+    pub(crate) lookups: usize,
+    pub(crate) dead: DeadPlaces,
     pub(crate) is_draining: bool,
     /// Set once the core is to stop: the latest time to do so.
     stop_at: Option<Instant>,
@@ -180,7 +205,11 @@ impl Core {
         let (load_sender, load) = watch::channel(Load::default());
         let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
         let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key };
+        let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
+        let routes = deps.routes.active();
+        let keeper = Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade());
         let mut doors = JoinSet::new();
+        doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
         let core = Self {
@@ -198,6 +227,12 @@ impl Core {
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             jobs: JoinSet::new(),
+            routes,
+            usage: Usage::default(),
+            guard: Guard::default(),
+            resolver: Resolver::new(&config),
+            lookups: 0,
+            dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
             is_draining: false,
             stop_at: None,
             waiting: 0,
@@ -207,7 +242,7 @@ impl Core {
             config,
         };
         tokio::spawn(core.run(event_receiver, control_receiver));
-        Ok(CoreHandle { control, load })
+        Ok(CoreHandle { control, reroutes, load })
     }
 
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut control: mpsc::Receiver<Control>) {
@@ -222,6 +257,7 @@ impl Core {
                     Control::Drain => self.begin_drain(),
                     Control::Stop => self.begin_stop(),
                     Control::Kill => return,
+                    Control::Routes(routes) => self.routes = routes,
                 },
                 () = sleep => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
@@ -268,8 +304,11 @@ impl Core {
             self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         }
         self.expire_bindings(now_unix_nanos());
+        self.dead.forget_old(now());
         self.report_strangers();
-        self.signals.load_changed(self.calls.live_count(), self.transactions.len(), self.waiting);
+        self.report_usage();
+        let (calls, dead) = (self.calls.live_count(), self.dead.len());
+        self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);
     }
 
     /// A span in the trace of a Call-ID; below its call's root, when there is a call.

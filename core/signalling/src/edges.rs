@@ -116,6 +116,24 @@ impl Edges {
         addresses.iter().find(|address| address.transport == transport).or_else(|| addresses.first())
     }
 
+    /// The edge by which to reach others over a transport: the preferred one when it is connected and speaks it, and
+    /// any other unless only the preferred one will do.
+    pub(crate) fn outward(
+        &self,
+        transport: Transport,
+        preferred: Option<&Arc<str>>,
+        is_only: bool,
+    ) -> Option<Arc<str>> {
+        let speaks = |edge: &Edge| {
+            edge.sender.is_some() && edge.addresses.iter().any(|address| address.transport == transport)
+        };
+        let wanted = preferred.filter(|node| self.edges.get(*node).is_some_and(speaks));
+        if wanted.is_some() || is_only {
+            return wanted.cloned();
+        }
+        self.edges.iter().filter(|(_, edge)| speaks(edge)).map(|(node, _)| node).min().cloned()
+    }
+
     /// Whether a host and port name one of our edges; without a port, the default ports of SIP count.
     pub(crate) fn is_ours(&self, uri: &Uri<'_>) -> bool {
         self.edges.values().any(|edge| names(edge, uri))

@@ -148,6 +148,9 @@ pub enum Target {
         transport: Transport,
         /// Where.
         address: SocketAddr,
+        /// Over TLS, the name that the peer's certificate must show: the one that was looked up (RFC 5922 section
+        /// 7.1). Without one it must show the address.
+        name: Option<String>,
     },
 }
 

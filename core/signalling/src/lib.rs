@@ -12,6 +12,7 @@ mod authority;
 mod calls;
 mod config;
 mod core;
+mod dead;
 mod edges;
 mod error;
 mod exchange;
@@ -21,6 +22,8 @@ mod proxy;
 mod received;
 mod registrar;
 mod relays;
+mod routes;
+mod resolver;
 mod signals;
 
 #[cfg(test)]
@@ -29,6 +32,7 @@ mod tests;
 pub use crate::core::{Core, CoreHandle, Deps, Faults};
 pub use config::{Config, DigestAlgorithm};
 pub use error::Error;
+pub use routes::{Routes, RoutesError, compose};
 
 /// Registers the core's signals without starting it, for the catalogue.
 pub fn describe(registry: &belfry_signal::Registry) {

@@ -1,14 +1,16 @@
 //! Addresses of record and where they are: the registrar's view of the location store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use belfry_signal::Pii;
+use belfry_sip_proto::forking::Group;
 use belfry_sip_proto::{Contact, HeaderName, Uri};
 use belfry_state::{Binding, Error};
 
 use crate::core::Core;
 use crate::edges::Hop;
-use crate::exchange::Destination;
+use crate::exchange::{Destination, NextHop, TargetSet};
 use crate::handle::{FlowToken, Target, Transport};
 use crate::received::Received;
 
@@ -108,16 +110,56 @@ pub(crate) fn contact_value(binding: &Binding, now_unix_nanos: u64) -> String {
     value
 }
 
-/// How to reach a binding; `None` when it was not registered over a flow.
+/// How to reach a binding: over the flow that it was registered on. One that nobody registered, as an operator may put
+/// there for a device at a fixed address, is reached where its path or its contact says.
 pub(crate) fn destination_of(binding: &Binding) -> Option<Destination> {
-    let (edge, token) = binding.flow.as_deref()?.split_once('/')?;
+    let Some(flow) = binding.flow.as_deref() else {
+        let contact = || NextHop::of_uri(&Uri::parse(binding.contact.reveal())?);
+        let next_hop = binding.path.first().map_or_else(contact, |route| NextHop::of_route(route))?;
+        let uri = Some(binding.contact.reveal().clone());
+        return Some(Destination { uri, path: binding.path.clone(), ..Destination::next_hop(next_hop) });
+    };
+    let (edge, token) = flow.split_once('/')?;
     let hop = Hop {
         edge: edge.into(),
         target: Target::Flow(FlowToken(token.to_owned())),
         transport: Transport::from_uri_token(&binding.transport),
         peer: Some(*binding.source.reveal()),
     };
-    Some(Destination { hop, uri: Some(binding.contact.reveal().clone()), path: binding.path.clone() })
+    let uri = Some(binding.contact.reveal().clone());
+    Some(Destination { uri, path: binding.path.clone(), ..Destination::flow(hop) })
+}
+
+/// Whom a request for these bindings goes to: those of one q value at once, most wanted first (RFC 3261 section
+/// 16.6). Of the flows of one instance one after another is tried (RFC 5626 section 5.3). The store's order is the most
+/// wanted first, and of those the one that registered last.
+pub(crate) fn targets_of(bindings: &[Arc<Binding>], patience: Duration) -> TargetSet {
+    let mut targets: TargetSet = Vec::new();
+    let mut last_q = None;
+    let mut instances: Vec<Option<&str>> = Vec::new();
+    for binding in bindings {
+        let Some(destination) = destination_of(binding) else { continue };
+        let instance = binding.instance.as_deref().filter(|_| binding.reg_id.is_some());
+        let group = match targets.last_mut().filter(|_| last_q == Some(binding.q_thousandths)) {
+            Some(group) => group,
+            None => {
+                last_q = Some(binding.q_thousandths);
+                targets.push(Group { patience: Some(patience), ..Group::new(Vec::new()) });
+                instances.clear();
+                let Some(group) = targets.last_mut() else { continue };
+                group
+            }
+        };
+        let same = instances.iter().position(|known| known.is_some() && *known == instance);
+        match same.and_then(|index| group.targets.get_mut(index)) {
+            Some(first) => first.alternates.push(destination),
+            None => {
+                instances.push(instance);
+                group.targets.push(destination);
+            }
+        }
+    }
+    targets
 }
 
 /// Whether the store refused for want of room and not for trouble of its own.

@@ -4,12 +4,15 @@
 //! service says where their customer is.
 
 mod anchor;
+mod answer;
+mod branch;
 mod cancel;
 mod dialog;
 mod forward;
+mod locate;
+mod prepare;
 mod response;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use belfry_relay_api::Leg;
@@ -20,8 +23,8 @@ use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
 use crate::answers::ALLOW;
 use crate::authority::{Authority, Judgement, Side};
 use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
-use crate::exchange::{Destination, Exchange, Failure, Forward};
-use crate::location::{Aor, destination_of};
+use crate::exchange::{Exchange, Failure};
+use crate::location::{Aor, targets_of};
 use crate::received::Received;
 use crate::signals::{AttemptResult, CallCause, MethodName, ShedReason};
 
@@ -207,14 +210,15 @@ impl Core {
             return self.fail(id, Failure::ours(503, Room::Core, Cause::Overload, CallCause::Overload));
         }
         let (state, timeout) = (self.state.clone(), self.config.store_timeout);
-        self.jobs.spawn(async move {
+        let job = async move {
             let found = match tokio::time::timeout(timeout, state.subscriber(&user, &domain)).await {
                 Ok(Ok(found)) => Ok(found),
                 Ok(Err(error)) => Err(error.reason()),
                 Err(_) => Err("timeout"),
             };
             Done::Subscriber { id, purpose, found }
-        });
+        };
+        self.run_job(job, Done::Subscriber { id, purpose, found: Err("panicked") });
     }
 
     /// The store has said what it knows of the caller.
@@ -226,7 +230,8 @@ impl Core {
         };
         let realm = self.realm_of_caller(&request);
         let Ok(Some(credentials)) = Authority::credentials(&request.message, Side::Proxy, &realm) else {
-            return;
+            // The realm is another one by now, because an edge came or left meanwhile.
+            return self.challenge(id, &realm, false);
         };
         let method = request.message.method();
         let judgement =
@@ -258,15 +263,13 @@ impl Core {
             return self.fail(id, Failure::plain(404, CallCause::UnknownCustomer));
         };
         let bindings = self.bindings_of(&aor, now_unix_nanos());
-        // The most wanted first, and of those the one that registered last: the store's order.
-        let destinations: VecDeque<Destination> =
-            bindings.iter().filter_map(|binding| destination_of(binding)).collect();
-        if destinations.is_empty() {
+        let targets = targets_of(&bindings, self.config.fork_ring_timeout);
+        if targets.is_empty() {
             return self.look_up(id, Purpose::Callee, aor.user, aor.domain);
         }
         let is_recorded = is_dialog_forming(request.method);
         let used = self.routes_used(&request.message).count;
-        self.begin_forward(id, destinations, used, is_recorded, Leg::Caller);
+        self.begin_forward(id, targets, used, is_recorded, Leg::Caller);
     }
 
     /// Nobody is registered: is the customer unknown, or only away?
@@ -307,32 +310,6 @@ impl Core {
             exchange.call = Some(key);
         }
         true
-    }
-
-    /// Sets out: through the relay first, when there is a session description to anchor.
-    fn begin_forward(
-        &mut self,
-        id: TransactionId,
-        destinations: VecDeque<Destination>,
-        routes_used: usize,
-        is_recorded: bool,
-        from: Leg,
-    ) {
-        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-        exchange.forward = Some(Forward {
-            destinations,
-            routes_used,
-            is_recorded,
-            from,
-            has_offer: exchange.request.sdp().is_some(),
-            body: None,
-            branch: None,
-            best: None,
-            ring: None,
-        });
-        if !self.anchor_request(id) {
-            self.try_next(id);
-        }
     }
 
     pub(crate) fn request_of(&self, id: TransactionId) -> Option<Arc<Received>> {

@@ -3,10 +3,12 @@
 //! Reading happens in the task of the link, so that the core's own task spends its time on decisions.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use belfry_signal::{Region, TraceId, TraceKey};
-use belfry_sip_proto::{Edit, Fault, FaultKind, Limits, OwnedMessage, admit};
+use belfry_sip_proto::multipart::part_of;
+use belfry_sip_proto::{Edit, Fault, FaultKind, HeaderName, Limits, OwnedMessage, admit};
 
 use crate::handle::{FlowToken, Inbound, Transport};
 use crate::signals::MethodName;
@@ -89,11 +91,27 @@ impl Received {
         self.message.to_tag().is_some()
     }
 
-    /// The session description, when the body is one.
+    /// The session description: the body, or a part of it.
     pub(crate) fn sdp(&self) -> Option<&[u8]> {
+        self.message.body().get(self.sdp_range()?)
+    }
+
+    /// The body with another session description in the place of its own.
+    pub(crate) fn body_with(&self, sdp: &[u8]) -> Vec<u8> {
         let body = self.message.body();
-        let is_sdp = !body.is_empty() && self.message.content_type().as_deref() == Some("application/sdp");
-        is_sdp.then_some(body)
+        match self.sdp_range() {
+            Some(range) => [&body[..range.start], sdp, &body[range.end..]].concat(),
+            None => sdp.to_vec(),
+        }
+    }
+
+    fn sdp_range(&self) -> Option<Range<usize>> {
+        let body = self.message.body();
+        if body.is_empty() {
+            return None;
+        }
+        let content_type = self.message.header_text(HeaderName::ContentType)?;
+        part_of(&content_type, body, "application/sdp")
     }
 }
 

@@ -15,13 +15,14 @@ use belfry_signal::{
 };
 
 use crate::handle::Transport;
+use crate::routes::RoutingSignals;
 
 pub(crate) use labels::{
     AttemptResult, CallCause, MethodName, RecordOutcome, RegisterOutcome, RelayOutcome, RelayRequest,
     SendFault, ShedReason, StatusClass, Way,
 };
 
-const COMPONENT: &str = "core";
+pub(crate) const COMPONENT: &str = "core";
 
 /// How long calls last, in seconds.
 const CALL_SECONDS: &[f64] = &[1.0, 6.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0];
@@ -57,6 +58,9 @@ pub(crate) struct Signals {
     relays: Gauge<()>,
     transactions: Gauge<()>,
     queue: Gauge<()>,
+    /// Routes, trunks, limits, fraud.
+    pub(crate) routing: RoutingSignals,
+    dead_next_hops: Gauge<()>,
 }
 
 /// One message on its way in or out, for the ladder.
@@ -160,6 +164,9 @@ impl Signals {
             relays: c.gauge("relays", "Relays that are connected now."),
             transactions: c.gauge("transactions", "Transactions that are open now."),
             queue: c.gauge("queue_messages", "Messages that wait for the core now."),
+            routing: RoutingSignals::register(&c),
+            dead_next_hops: c
+                .gauge("dead_next_hops", "Next hops that did not answer and are left alone now."),
         }
     }
 
@@ -262,6 +269,18 @@ impl Signals {
     /// A new request was answered 503 unseen.
     pub(crate) fn request_shed(&self, reason: ShedReason) {
         self.shed.inc((reason,));
+    }
+
+    /// A next hop does not answer.
+    pub(crate) fn next_hop_died(&self, transport: Transport, address: SocketAddr, dead: usize) {
+        self.dead_next_hops.set((), to_i64(dead));
+        self.log(Severity::Warn, "next hop does not answer", next_hop(transport, address));
+    }
+
+    /// A next hop that did not answer does again.
+    pub(crate) fn next_hop_came_back(&self, transport: Transport, address: SocketAddr, dead: usize) {
+        self.dead_next_hops.set((), to_i64(dead));
+        self.log(Severity::Info, "next hop answers again", next_hop(transport, address));
     }
 
     /// We asked for credentials.
@@ -432,7 +451,8 @@ impl Signals {
     }
 
     /// What the core holds now.
-    pub(crate) fn load_changed(&self, live_calls: usize, transactions: usize, waiting: usize) {
+    pub(crate) fn load_changed(&self, live_calls: usize, transactions: usize, waiting: usize, dead: usize) {
+        self.dead_next_hops.set((), to_i64(dead));
         self.live_calls.set((), to_i64(live_calls));
         self.transactions.set((), to_i64(transactions));
         self.queue.set((), to_i64(waiting));
@@ -472,6 +492,13 @@ impl Signals {
     fn log(&self, severity: Severity, message: &'static str, attributes: Attributes) {
         self.emitter.log(COMPONENT, severity, message, attributes, None, None);
     }
+}
+
+fn next_hop(transport: Transport, address: SocketAddr) -> Attributes {
+    vec![
+        ("transport".into(), transport.uri_token().into()),
+        ("net.peer".into(), Pii::new(address.to_string()).into()),
+    ]
 }
 
 /// A family without labels, resolved at once.

@@ -1,8 +1,11 @@
 //! The core between a scripted edge, a scripted relay and real state: what phones see.
 
 mod calling;
+mod cancelling;
 mod chaos;
 mod failing;
+mod forking;
 mod house;
 mod registering;
+mod resolving;
 mod restarting;

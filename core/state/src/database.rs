@@ -38,13 +38,8 @@ pub(crate) async fn open(
     config: &Config,
     signals: Signals,
 ) -> Result<(SqlitePool, mpsc::Sender<Write>, tokio::task::JoinHandle<()>), Error> {
-    let options = SqliteConnectOptions::new()
-        .filename(config.directory.join(FILE))
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(std::time::Duration::from_secs(5));
-    let mut connection = SqliteConnection::connect_with(&options.clone().create_if_missing(true)).await?;
-    sqlx::migrate!().run(&mut connection).await?;
+    let options = options(config);
+    let connection = connect(config).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(config.readers_max)
         .connect_with(options.clone().read_only(true))
@@ -52,6 +47,27 @@ pub(crate) async fn open(
     let (sender, receiver) = mpsc::channel(config.writes_queue_max);
     let writer = Writer { options, connection, receiver, batch_max: config.writes_per_commit_max, signals };
     Ok((readers, sender, tokio::spawn(writer.run())))
+}
+
+/// Whether there is a database.
+pub(crate) fn exists(config: &Config) -> bool {
+    config.directory.join(FILE).exists()
+}
+
+/// A connection that writes, to a database of the present layout.
+pub(crate) async fn connect(config: &Config) -> Result<SqliteConnection, Error> {
+    let mut connection =
+        SqliteConnection::connect_with(&options(config).create_if_missing(true)).await?;
+    sqlx::migrate!().run(&mut connection).await?;
+    Ok(connection)
+}
+
+fn options(config: &Config) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(config.directory.join(FILE))
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(std::time::Duration::from_secs(5))
 }
 
 struct Writer {

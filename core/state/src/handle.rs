@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::database::{self, Counted, Write};
 use crate::error::Error;
 use crate::record::CallRecord;
+use crate::routes::{self, RouteImport, RouteRows};
 use crate::signals::Signals;
 use crate::subscriber::Subscriber;
 
@@ -112,6 +113,52 @@ impl State {
         writer.await.map_err(|_| Error::Closed)?;
         readers.close().await;
         Ok(())
+    }
+
+    /// Imports routes into a store that a running core may be using, as [`add_subscribers`](Self::add_subscribers)
+    /// does with subscribers. All of it or nothing; gives the new version.
+    ///
+    /// # Errors
+    /// When the folder or the database cannot be used.
+    pub async fn import_routes(
+        config: &Config,
+        registry: &Registry,
+        import: &RouteImport,
+    ) -> Result<u64, Error> {
+        prepare(&config.directory)?;
+        routes::import(config, registry, import).await
+    }
+
+    /// The imported routes of a store that need not be open; none of a store that is not there.
+    ///
+    /// # Errors
+    /// When the database cannot be used.
+    pub async fn read_routes(config: &Config, registry: &Registry) -> Result<RouteRows, Error> {
+        if !database::exists(config) {
+            return Ok(RouteRows::default());
+        }
+        let (readers, writes, writer) = database::open(config, Signals::register(registry)).await?;
+        let rows = routes::rows(&readers).await;
+        drop(writes);
+        writer.await.map_err(|_| Error::Closed)?;
+        readers.close().await;
+        rows
+    }
+
+    /// How often routes were imported: whoever sees it change reads [`routes`](Self::routes) again.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn routes_version(&self) -> Result<u64, Error> {
+        routes::version(&self.readers).await
+    }
+
+    /// All imported routes, as of one moment.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn routes(&self) -> Result<RouteRows, Error> {
+        routes::rows(&self.readers).await
     }
 
     /// The subscriber with this user part and domain.

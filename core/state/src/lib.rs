@@ -1,7 +1,7 @@
-//! What the core must remember: subscribers, call records, and where subscribers are.
+//! What the core must remember: subscribers, routes, call records, and where subscribers are.
 //!
-//! Subscribers and call records live in SQLite; a call has its books ([`Books`]) on the disk from its beginning, and from
-//! them exactly one record, however it ends. Bindings live in memory with a snapshot and a journal beside it, because
+//! Subscribers, imported routes and call records live in SQLite; a call has its books ([`Books`]) on the disk from its
+//! beginning, and from them exactly one record, however it ends. Bindings live in memory with a snapshot and a journal beside it, because
 //! they change with every registration and are worth little after their expiry.
 //! Not here: what registers or ends a call (the signalling crate), search over calls (the events crate).
 
@@ -13,6 +13,7 @@ mod error;
 mod frame;
 mod handle;
 mod record;
+mod routes;
 mod signals;
 mod subscriber;
 
@@ -22,6 +23,7 @@ pub use config::Config;
 pub use error::Error;
 pub use handle::State;
 pub use record::{Book, CallRecord, Kept};
+pub use routes::{RouteAlias, RouteBlock, RouteDocument, RouteImport, RoutePrefix, RouteRows};
 pub use subscriber::Subscriber;
 
 /// Registers this room's signals without starting it, for the catalogue.

@@ -90,6 +90,8 @@ pub struct LimitsConfig {
     pub sip_message_bytes_max: usize,
     /// SIP connection flows.
     pub sip_flows_max: usize,
+    /// Connections that the edge opens to other servers, of those.
+    pub sip_outward_max: usize,
     /// Messages waiting to be written to one flow; a reader slower than that loses its connection.
     pub sip_flow_queue_max: usize,
     /// Remembered TLS sessions for resumption by id; tickets need no memory.
@@ -245,6 +247,7 @@ impl Config {
             ("limits.connections_per_ip_max", limits.connections_per_ip_max),
             ("limits.handshakes_max", limits.handshakes_max),
             ("limits.sip_flows_max", limits.sip_flows_max),
+            ("limits.sip_outward_max", limits.sip_outward_max),
             ("limits.sip_flow_queue_max", limits.sip_flow_queue_max),
             ("limits.tls_sessions_max", limits.tls_sessions_max),
             ("http.trace_one_in", self.http.trace_one_in as usize),

@@ -9,6 +9,7 @@ use crate::cores::Core;
 use crate::edge::Edge;
 use crate::flows::{Outgoing, Report};
 use crate::sip_connect;
+use crate::sip_connect::Peer;
 
 /// Takes links as they come, until the edge stops.
 pub(crate) async fn run(edge: Arc<Edge>, mut links: Links<FromEdge, ToEdge>) {
@@ -48,9 +49,12 @@ fn send(edge: &Arc<Edge>, core: &Core, id: u64, target: Target, bytes: Vec<u8>) 
     let outgoing = |bytes| Outgoing { bytes, report: Some(report.clone()) };
     let outcome = match target {
         Target::Flow(token) => edge.flows.send(&token, outgoing(bytes)),
-        Target::Address { transport, address } => match transport {
+        Target::Address { transport, address, name } => match transport {
             Transport::Udp => edge.flows.send_datagram(address, &bytes),
-            Transport::Tcp | Transport::Tls => sip_connect::send(edge, transport, address, outgoing(bytes)),
+            Transport::Tcp => {
+                sip_connect::send(edge, Peer { transport, address, name: None }, outgoing(bytes))
+            }
+            Transport::Tls => sip_connect::send(edge, Peer { transport, address, name }, outgoing(bytes)),
             // A browser cannot be dialled: WebSocket clients connect to us (RFC 7118 section 1).
             Transport::Ws | Transport::Wss => Err(SendFailure::UnsupportedTransport),
         }

@@ -12,9 +12,11 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::LimitsConfig;
 use crate::cores::Core;
 use crate::flow_token::{FlowKey, FlowName};
 use crate::signals::{Limit, Signals};
+use crate::sip_connect::Peer;
 
 /// A message on its way out.
 #[derive(Debug)]
@@ -48,6 +50,7 @@ pub(crate) struct Flows {
     next: AtomicU64,
     udp: OnceLock<Vec<UdpDoor>>,
     flows_max: usize,
+    outward_max: usize,
     queue_max: usize,
     signals: Signals,
 }
@@ -61,7 +64,7 @@ struct Shared {
 struct Table {
     by_connection: HashMap<u64, Flow>,
     /// Connections that the edge opened itself, to be used again (RFC 3261 section 18.1.1).
-    opened: HashMap<(Transport, SocketAddr), u64>,
+    opened: HashMap<Peer, u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,15 +95,26 @@ pub(crate) struct OpenFlow {
     /// Cancelled when the flow must end.
     pub(crate) close: CancellationToken,
     name: FlowName,
+    /// Whom the edge opened it to, when it did.
+    peer: Option<Peer>,
     shared: Arc<Shared>,
     _gauge: GaugeGuard,
 }
 
 impl Flows {
-    pub(crate) fn new(key: FlowKey, flows_max: usize, queue_max: usize, signals: Signals) -> Self {
+    pub(crate) fn new(key: FlowKey, limits: &LimitsConfig, signals: Signals) -> Self {
         // Ids of an earlier life must not name a connection of this one: begin at a random place.
         let next = AtomicU64::new(u64::from(rand::random::<u32>()) << 32);
-        Self { shared: Arc::default(), key, next, udp: OnceLock::new(), flows_max, queue_max, signals }
+        Self {
+            shared: Arc::default(),
+            key,
+            next,
+            udp: OnceLock::new(),
+            flows_max: limits.sip_flows_max,
+            outward_max: limits.sip_outward_max,
+            queue_max: limits.sip_flow_queue_max,
+            signals,
+        }
     }
 
     /// Says which UDP sockets there are; once, when the runtime runs.
@@ -133,7 +147,15 @@ impl Flows {
         drop(table);
         let token = self.key.sign(&name);
         let gauge = self.signals.flow_opened(transport);
-        Ok(OpenFlow { token, queue, close, name, shared: Arc::clone(&self.shared), _gauge: gauge })
+        Ok(OpenFlow {
+            token,
+            queue,
+            close,
+            name,
+            peer: None,
+            shared: Arc::clone(&self.shared),
+            _gauge: gauge,
+        })
     }
 
     /// Sends along the flow that a token names.
@@ -164,24 +186,27 @@ impl Flows {
     /// none: then the new flow for it is returned and the caller must connect it.
     pub(crate) fn send_or_open(
         &self,
-        transport: Transport,
-        remote: SocketAddr,
+        peer: &Peer,
         outgoing: Outgoing,
     ) -> Result<Option<OpenFlow>, SendFailure> {
         let known = {
             let table = self.table();
-            let id = table.opened.get(&(transport, remote));
+            let id = table.opened.get(peer);
             id.and_then(|id| table.by_connection.get(id)).cloned()
         };
         if let Some(flow) = known {
             return enqueue(&flow, outgoing).map(|()| None);
         }
-        let flow = self.open(transport, 0, remote).map_err(|_| SendFailure::QueueFull)?;
+        if self.table().opened.len() >= self.outward_max {
+            return Err(SendFailure::QueueFull);
+        }
+        let mut flow = self.open(peer.transport, 0, peer.address).map_err(|_| SendFailure::QueueFull)?;
+        flow.peer = Some(peer.clone());
         let mut table = self.table();
         if let Some(entry) = table.by_connection.get(&flow.name.connection) {
             enqueue(entry, outgoing)?;
         }
-        table.opened.insert((transport, remote), flow.name.connection);
+        table.opened.insert(peer.clone(), flow.name.connection);
         Ok(Some(flow))
     }
 
@@ -233,7 +258,8 @@ impl Drop for OpenFlow {
     fn drop(&mut self) {
         let mut table = self.shared.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.by_connection.remove(&self.name.connection);
-        if let Entry::Occupied(entry) = table.opened.entry((self.name.transport, self.name.remote))
+        if let Some(peer) = self.peer.take()
+            && let Entry::Occupied(entry) = table.opened.entry(peer)
             && *entry.get() == self.name.connection
         {
             entry.remove();

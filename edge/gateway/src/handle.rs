@@ -293,7 +293,7 @@ fn build(
         geography: ArcSwap::from_pointee(Geography::load(config, signals)?),
         routes: ArcSwap::from_pointee(Routes::new(&config.http)),
         outbound_tls: ArcSwap::new(certificates::client_config(&config.tls)?),
-        flows: Flows::new(flow_key, limits.sip_flows_max, limits.sip_flow_queue_max, signals.clone()),
+        flows: Flows::new(flow_key, limits, signals.clone()),
         cores: Cores::new(signals.clone()),
         public_addresses: public_addresses(bound),
         accepting: ListenerCount::default(),

@@ -51,7 +51,7 @@ async fn udp_goes_both_ways_and_needs_no_table() {
     let length = timeout(PATIENCE, phone.recv(&mut buffer)).await.expect("in time").expect("received");
     assert_eq!(&buffer[..length], OK);
     let address = phone.local_addr().expect("bound");
-    core.send(2, Target::Address { transport: Transport::Udp, address }, OK);
+    core.send(2, Target::Address { transport: Transport::Udp, address, name: None }, OK);
     let length = timeout(PATIENCE, phone.recv(&mut buffer)).await.expect("in time").expect("received");
     assert_eq!(&buffer[..length], OK);
     phone.send(b"\r\n\r\n").await.expect("sent");
@@ -132,7 +132,7 @@ async fn the_edge_opens_connections_for_the_core() {
     let mut core = edge.core().await;
     let trunk = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = trunk.local_addr().expect("bound");
-    let target = Target::Address { transport: Transport::Tcp, address };
+    let target = Target::Address { transport: Transport::Tcp, address, name: None };
     core.send(1, target.clone(), OK);
     core.send(2, target, OK);
     let (mut stream, _) = timeout(PATIENCE, trunk.accept()).await.expect("in time").expect("accepted");
@@ -148,7 +148,7 @@ async fn the_edge_opens_connections_for_the_core() {
         (4, Transport::Tls, SendFailure::Unreachable),
         (5, Transport::Wss, SendFailure::UnsupportedTransport),
     ] {
-        core.send(id, Target::Address { transport, address }, OK);
+        core.send(id, Target::Address { transport, address, name: None }, OK);
         let mut got = core.next().await;
         if matches!(got, FromEdge::FlowClosed { .. }) {
             got = core.next().await;
@@ -165,9 +165,20 @@ async fn one_edge_calls_another_over_tls() {
     // The caller's own TLS port stands for a peer whose certificate names its address.
     let address = caller.address("sip-tls");
     let message = request("OPTIONS", "loop-1");
-    core.send(1, Target::Address { transport: Transport::Tls, address }, &message);
+    core.send(1, Target::Address { transport: Transport::Tls, address, name: None }, &message);
     let inbound = core.message().await;
     assert_eq!((inbound.transport, inbound.bytes), (Transport::Tls, message));
+    // A name that its certificate does not show proves nothing, and the open connection is no proof of it either.
+    let name = Some("trunk.example.org".to_owned());
+    core.send(2, Target::Address { transport: Transport::Tls, address, name }, OK);
+    let failed = loop {
+        match core.next().await {
+            FromEdge::SendFailed { id, failure } => break (id, failure),
+            FromEdge::FlowClosed { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(failed, (2, SendFailure::Unreachable));
 }
 
 #[tokio::test]

@@ -45,14 +45,15 @@ impl Core {
         // The books take it now and keep it, whatever becomes of whoever waits for their word.
         let closing = self.state.books().close_call(call.book, record);
         let timeout = self.config.store_timeout;
-        self.jobs.spawn(async move {
+        let job = async move {
             let outcome = match tokio::time::timeout(timeout, closing).await {
                 Ok(Ok(kept)) => Ok(kept),
                 Ok(Err(error)) => Err(error.reason()),
                 Err(_) => Err("timeout"),
             };
             Done::Record { epoch, outcome }
-        });
+        };
+        self.run_job(job, Done::Record { epoch, outcome: Err("panicked") });
     }
 
     /// The record is safe, or nobody waits any longer: the books are closed and what waited for it goes out.

@@ -11,7 +11,7 @@ use belfry_sip_proto::transaction::TransactionId;
 
 use super::Phase;
 use crate::core::{Alarm, Core, Then, now};
-use crate::exchange::{CallKey, Destination, Failure};
+use crate::exchange::{CallKey, Failure};
 use crate::signals::{CallCause, MethodName};
 
 /// How long a silent session that is not ours is left to its own core.
@@ -46,6 +46,15 @@ impl Core {
         }
     }
 
+    /// A relay that came back does not have the session of a call: nobody hears anybody, and nobody ever will.
+    pub(crate) fn on_session_lost(&mut self, key: &CallKey) {
+        if self.calls.get(key).is_some_and(|call| call.phase == Phase::Talking) {
+            let root = self.calls.root(key);
+            self.signals.relay_noticed("relay lost the session of a call", key, root);
+            self.hang_up(key, CallCause::MediaTimeout);
+        }
+    }
+
     /// Nobody ended the call of a silent session: its core is gone, and the relay need not keep it.
     pub(crate) fn on_orphan(&mut self, relay: &str, session: SessionKey) {
         if self.call_key(&session.0).is_none() {
@@ -71,9 +80,7 @@ impl Core {
             self.exchanges.iter().filter(|(_, exchange)| exchange.is_setup && exchange.call.is_some());
         let ringing: Vec<TransactionId> = ringing.map(|(id, _)| *id).collect();
         for id in ringing {
-            if let Some(branch) = self.forward_of(id).and_then(|forward| forward.branch) {
-                self.cancel_branch(branch, None);
-            }
+            self.cancel_tries(id);
             self.fail(id, Failure::ours(503, Room::Core, Cause::Overload, CallCause::ShutDown));
         }
         for key in self.calls.live_keys() {
@@ -106,6 +113,6 @@ impl Core {
             .header(HeaderName::CSeq, &format!("{cseq} BYE"))
             .header(HeaderName::Reason, &format!("SIP;cause=408;text=\"{text}\""))
             .finish();
-        self.send_own(MethodName::Bye, Destination { hop, uri: None, path: Vec::new() }, &bytes);
+        self.send_own(MethodName::Bye, &hop, &bytes);
     }
 }

@@ -79,7 +79,7 @@ impl Core {
     pub(crate) fn claim_sessions(&mut self, relay: &Arc<str>) {
         for key in self.calls.on_relay(relay) {
             let request = Request::Query { session: SessionKey(key.to_string()) };
-            if self.ask_relay(relay, request, Then::Claim).is_err() {
+            if self.ask_relay(relay, request, Then::Claim { call: Arc::clone(&key) }).is_err() {
                 // The link is full or gone again; what is not claimed is not judged, and lives as long as it sounds.
                 return;
             }

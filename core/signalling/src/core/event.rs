@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use belfry_relay_api::{FromRelay, SessionKey};
+use belfry_sip_proto::forking::BranchIndex;
+use belfry_sip_proto::locate::Place;
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_state::{CallRecord, Kept, Subscriber};
+use futures_util::FutureExt as _;
 
 use super::{Core, now};
 use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
 use crate::received::Received;
 use crate::relays::RelayEvent;
+use crate::routes::Active;
 
 /// What comes over links.
 #[derive(Debug)]
@@ -21,8 +25,8 @@ pub(crate) enum Event {
     Relay(RelayEvent),
 }
 
-/// What the handle asks for.
-#[derive(Clone, Copy, Debug)]
+/// What the handle and the keeper of the routes ask for.
+#[derive(Clone, Debug)]
 pub(crate) enum Control {
     /// No new calls.
     Drain,
@@ -30,13 +34,17 @@ pub(crate) enum Control {
     Stop,
     /// Stop as a crash would.
     Kill,
+    /// From now on calls go by these routes.
+    Routes(Arc<Active>),
 }
 
-/// A store request that came to an end.
+/// A job that came to an end.
 #[derive(Debug)]
 pub(crate) enum Done {
     /// What is known of the subscriber whom an exchange asked about.
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
+    /// It is known where a next hop is.
+    Located { id: TransactionId, branch: BranchIndex, places: Vec<Place> },
     /// A call record is safe, or nobody waits for it any longer.
     Record { epoch: u64, outcome: Result<Kept, &'static str> },
     /// The calls of a core that is gone have their records.
@@ -84,14 +92,16 @@ pub(crate) enum Then {
     /// Forward a response of a branch with the new body. The branch may be forgotten by then: over a connection, its
     /// transaction ends with the response.
     Respond { exchange: TransactionId, branch: TransactionId, response: Arc<Received> },
+    /// Forward the answer of a branch as it is, now that the relay knows again what its phone wants.
+    Restore { exchange: TransactionId, branch: TransactionId, response: Arc<Received> },
     /// Forward an ACK with the new body.
     Acknowledge { ack: Arc<Received> },
     /// Close the books of the call of this epoch with the relay's report.
     Close { epoch: u64 },
     /// Count the session that was freed, if the relay had one.
     Free,
-    /// Nothing: the relay knows now whose the session is.
-    Claim,
+    /// The relay knows now whose the session is; or it does not know the session, and the call has no sound.
+    Claim { call: CallKey },
 }
 
 impl Core {
@@ -147,11 +157,22 @@ impl Core {
                 Purpose::Caller => self.on_calling_subscriber(id, found),
                 Purpose::Callee => self.on_called_subscriber(id, found),
             },
+            Ok(Done::Located { id, branch, places }) => {
+                self.lookups = self.lookups.saturating_sub(1);
+                self.on_located(id, branch, places);
+            }
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
-            // A store request that panicked; whoever waits for it is answered by its own timer.
-            Err(_) => self.signals.store_failed("panicked"),
+            // Jobs do not panic themselves and are not aborted.
+            Err(_) => self.signals.store_failed("aborted"),
         }
+    }
+
+    /// Has something done that takes time. Should it panic, it comes to `otherwise`: whoever waits for it must not wait
+    /// for ever.
+    pub(crate) fn run_job(&mut self, job: impl Future<Output = Done> + Send + 'static, otherwise: Done) {
+        let job = std::panic::AssertUnwindSafe(job).catch_unwind();
+        self.jobs.spawn(async move { job.await.unwrap_or(otherwise) });
     }
 
     pub(super) fn on_time(&mut self) {

@@ -4,13 +4,10 @@ use std::sync::Arc;
 
 use belfry_relay_api::{Description, Leg, Refusal, Reply, Request, SessionKey};
 use belfry_signal::{Cause, Room};
-use belfry_sip_proto::HeaderName;
-use belfry_sip_proto::build::Writer;
 use belfry_sip_proto::transaction::TransactionId;
 
-use crate::calls::hop_of;
 use crate::core::{Alarm, Core, Then, now};
-use crate::exchange::{CallKey, Destination, Failure};
+use crate::exchange::{CallKey, Failure};
 use crate::received::Received;
 use crate::relays::Waiting;
 use crate::signals::{CallCause, MethodName, RelayOutcome};
@@ -27,7 +24,10 @@ impl Core {
     pub(super) fn anchor_request(&mut self, id: TransactionId) -> bool {
         let Some(request) = self.request_of(id).filter(|_| self.config.anchor_media) else { return false };
         let carries = matches!(request.method, MethodName::Invite | MethodName::Update | MethodName::Prack);
-        if request.sdp().is_none() || !carries {
+        let is_stranger = self.exchanges.get(&id).is_some_and(|exchange| exchange.is_stranger);
+        // The offer of a stranger's INVITE may come in its answer; it is looked for now whether a relay has a session.
+        let may_bring_offer = is_stranger && request.method == MethodName::Invite;
+        if !carries || (request.sdp().is_none() && !may_bring_offer) {
             return false;
         }
         match self.exchanges.get(&id).filter(|exchange| exchange.is_stranger).map(|e| e.call.clone()) {
@@ -58,7 +58,9 @@ impl Core {
             _ => {}
         }
         let request = Arc::clone(&exchange.request);
-        self.describe_request(id, &request);
+        if !self.describe_request(id, &request) {
+            self.set_out(id);
+        }
     }
 
     fn describe_request(&mut self, id: TransactionId, request: &Received) -> bool {
@@ -88,15 +90,35 @@ impl Core {
         response: Received,
     ) -> Option<Received> {
         let carries = matches!(response.method, MethodName::Invite | MethodName::Update | MethodName::Prack);
-        let sdp = response.sdp().filter(|_| carries && self.config.anchor_media).map(<[u8]>::to_vec);
-        let (Some(sdp), Some(exchange)) = (sdp, self.exchanges.get(&id)) else { return Some(response) };
-        let (Some(key), Some(forward)) = (exchange.call.clone(), exchange.forward.as_ref()) else {
+        if !carries || !self.config.anchor_media {
+            return Some(response);
+        }
+        let Some(exchange) = self.exchanges.get_mut(&id) else { return Some(response) };
+        let is_stranger = exchange.is_stranger;
+        let (Some(key), Some(forward)) = (exchange.call.clone(), exchange.forward.as_mut()) else {
             return Some(response);
         };
+        let tag = response.message.to_tag().unwrap_or_default();
+        let is_answer = response.method == MethodName::Invite && response.message.status() >= Some(200);
+        let (sdp, is_repeated) = match response.sdp() {
+            Some(sdp) => (sdp.to_vec(), false),
+            // It said all that there is to say when it began to ring; since then another phone did.
+            None => match forward.early.forgotten(tag).filter(|_| is_answer) {
+                Some(sdp) => (sdp, true),
+                None => return Some(response),
+            },
+        };
+        if exchange.is_setup {
+            forward.early.describe(tag, &sdp);
+        }
         let role = if forward.has_offer { Role::Answer } else { Role::Offer };
-        let (from, is_stranger) = (forward.from.other(), exchange.is_stranger);
+        let from = forward.from.other();
         let response = Arc::new(response);
-        let then = Then::Respond { exchange: id, branch, response: Arc::clone(&response) };
+        let (exchange, answered) = (id, Arc::clone(&response));
+        let then = match is_repeated {
+            true => Then::Restore { exchange, branch, response: answered },
+            false => Then::Respond { exchange, branch, response: answered },
+        };
         let asked = match is_stranger {
             true => self.describe_stranger(&key, role, from, sdp, &response, then),
             false => self.describe(&key, role, from, sdp, &response, then),
@@ -201,9 +223,10 @@ impl Core {
         self.signals.relay_answered(waiting.kind, RelayOutcome::of(&reply), waiting.took(now()));
         match (waiting.then, reply) {
             (Then::Forward { id }, Reply::Description { sdp }) => {
-                if let Some(forward) = self.forward_of(id) {
-                    forward.body = Some(sdp);
-                    self.try_next(id);
+                let request = self.request_of(id);
+                if let Some((forward, request)) = self.forward_of(id).zip(request) {
+                    forward.body = Some(request.body_with(&sdp));
+                    self.set_out(id);
                 }
             }
             (Then::Seek { id, relay }, reply) => self.on_session_sought(id, relay, &reply),
@@ -214,12 +237,21 @@ impl Core {
             (Then::Respond { exchange, branch, response }, reply) => {
                 self.refuse_answer(exchange, branch, &response, refusal_of(&reply));
             }
-            (Then::Acknowledge { ack }, Reply::Description { sdp }) => self.forward_ack(&ack, Some(&sdp)),
+            (Then::Acknowledge { ack }, Reply::Description { sdp }) => {
+                self.forward_ack(&ack, Some(&ack.body_with(&sdp)));
+            }
             (Then::Acknowledge { ack }, _) => self.forward_ack(&ack, None),
+            (Then::Restore { exchange, branch, response }, Reply::Description { .. }) => {
+                self.pass_on(exchange, branch, &response, None);
+            }
+            (Then::Restore { exchange, branch, response }, reply) => {
+                self.refuse_answer(exchange, branch, &response, refusal_of(&reply));
+            }
+            (Then::Claim { call }, Reply::Refused(Refusal::UnknownSession)) => self.on_session_lost(&call),
             (Then::Close { epoch }, Reply::Deleted(report)) => self.on_session_closed(epoch, Some(*report)),
             (Then::Close { epoch }, _) => self.on_session_closed(epoch, None),
             (Then::Free, Reply::Deleted(_)) => self.on_session_freed(),
-            (Then::Free | Then::Claim, _) => {}
+            (Then::Free | Then::Claim { .. }, _) => {}
         }
     }
 
@@ -237,49 +269,6 @@ impl Core {
         }
         self.let_go_of_callee(branch, response, "media relay has no room");
         self.fail(id, failure_of(refusal));
-    }
-
-    /// Whoever sent an INVITE never sees the 2xx to it. A call that did not come to be is hung up on; one whose change
-    /// failed goes on, and its other side only needs the ACK. A 2xx that was passed on is acknowledged by its caller.
-    pub(super) fn let_go_of_callee(&mut self, branch: TransactionId, response: &Received, why: &str) {
-        let known = self.branches.get(&branch).filter(|known| known.method == MethodName::Invite);
-        if let Some(known) = known.filter(|known| known.answer.is_none()) {
-            let is_setup = known.is_setup;
-            self.thank_callee(branch, response, is_setup.then_some(why));
-        }
-    }
-
-    /// The ACK that a caller will not send, and with a reason the BYE too.
-    fn thank_callee(&mut self, branch: TransactionId, response: &Received, bye: Option<&str>) {
-        let contact = response.message.contacts().next();
-        let Some(contact) = contact.as_ref().and_then(|contact| contact.address()) else { return };
-        let Some(cseq) = response.message.cseq() else { return };
-        // Above our own two Record-Routes stand those of proxies between us and the callee.
-        let routes: Vec<String> = response
-            .message
-            .routes(HeaderName::RecordRoute)
-            .take_while(|route| !self.edges.is_ours(&route.uri))
-            .map(|route| format!("<{}>", route.uri))
-            .collect();
-        let requests = [(MethodName::Ack, cseq.number), (MethodName::Bye, cseq.number.saturating_add(1))];
-        for (method, number) in requests.into_iter().take(if bye.is_some() { 2 } else { 1 }) {
-            let mut writer = Writer::request(method.wire(), contact.uri.as_str());
-            for route in routes.iter().rev() {
-                writer = writer.header(HeaderName::Route, route);
-            }
-            writer = writer
-                .header(HeaderName::MaxForwards, "70")
-                .copy(&response.message, HeaderName::From)
-                .copy(&response.message, HeaderName::To)
-                .copy(&response.message, HeaderName::CallId)
-                .header(HeaderName::CSeq, &format!("{number} {}", method.wire()));
-            if let Some(why) = bye.filter(|_| method == MethodName::Bye) {
-                writer = writer.header(HeaderName::Reason, &format!("SIP;cause=503;text=\"{why}\""));
-            }
-            let destination = Destination { hop: hop_of(response), uri: None, path: Vec::new() };
-            self.send_own(method, destination, &writer.finish());
-        }
-        self.branch_ended(branch, 200);
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_sip_proto::{Edit, HeaderName, Limits, OwnedMessage, build};
 
-use super::forward::Prepared;
+use super::prepare::Prepared;
 use super::server_key;
 use crate::core::{Core, now};
 use crate::edges::Way;
-use crate::exchange::Failure;
+use crate::exchange::{Cancelling, Failure};
 use crate::signals::{CallCause, MethodName};
 
 impl Core {
@@ -30,39 +30,49 @@ impl Core {
             return;
         }
         exchange.cancel_reason = reason;
-        let branch = exchange.forward.as_mut().and_then(|forward| {
-            forward.destinations.clear();
-            forward.branch
-        });
-        match branch {
-            Some(_) => self.cancel_if_wanted(invite),
+        let Some(forward) = exchange.forward.as_mut() else {
             // It has not left yet: nobody else needs to know.
-            None => self.fail(invite, Failure::plain(487, CallCause::Cancelled)),
+            return self.fail(invite, Failure::plain(487, CallCause::Cancelled));
+        };
+        forward.context.cancel(now());
+        self.act(invite);
+    }
+
+    /// Cancels every branch of an exchange that is answered from here.
+    pub(crate) fn cancel_tries(&mut self, id: TransactionId) {
+        let tries = self.forward_of(id).map(|forward| forward.tries.as_slice()).unwrap_or_default();
+        let transactions: Vec<TransactionId> = tries.iter().filter_map(|known| known.transaction).collect();
+        for transaction in transactions {
+            self.cancel_branch(transaction, None);
         }
     }
 
-    /// Cancels the branch of an exchange whose caller gave up, as soon as the branch has been heard of.
-    pub(super) fn cancel_if_wanted(&mut self, id: TransactionId) {
-        let Some(exchange) = self.exchanges.get(&id).filter(|exchange| exchange.is_cancelled) else { return };
-        let reason = exchange.cancel_reason.clone();
-        if let Some(branch) = exchange.forward.as_ref().and_then(|forward| forward.branch) {
-            self.cancel_branch(branch, reason);
-        }
-    }
-
-    /// Sends the CANCEL of a branch, once.
+    /// Nobody wants a branch any more: it gets its CANCEL, once, as soon as it was heard of (RFC 3261 section 9.1).
     pub(crate) fn cancel_branch(&mut self, id: TransactionId, reason: Option<String>) {
         let Some(branch) = self.branches.get_mut(&id) else { return };
-        if !branch.was_heard || branch.is_over || std::mem::replace(&mut branch.is_cancelled, true) {
+        if branch.method != MethodName::Invite || branch.is_over {
+            return;
+        }
+        branch.unwanted.get_or_insert(Cancelling { reason });
+        if branch.was_heard {
+            self.send_cancel(id);
+        }
+    }
+
+    /// Sends the CANCEL that a branch is to get.
+    pub(super) fn send_cancel(&mut self, id: TransactionId) {
+        let Some(branch) = self.branches.get_mut(&id) else { return };
+        let Some(cancelling) = branch.unwanted.as_ref() else { return };
+        if std::mem::replace(&mut branch.is_cancelled, true) {
             return;
         }
         let limits = Limits::default();
         let Some(invite) = OwnedMessage::scan(branch.sent.clone(), &limits).0 else { return };
         let mut bytes = build::cancel_of(&invite);
-        if let Some(reason) = reason
+        if let Some(reason) = &cancelling.reason
             && let Some(cancel) = OwnedMessage::scan(bytes.clone(), &limits).0
         {
-            bytes = Edit::new(&cancel).append(HeaderName::Reason.as_str(), &reason).finish();
+            bytes = Edit::new(&cancel).append(HeaderName::Reason.as_str(), reason).finish();
         }
         let cseq = invite.cseq().map_or(1, |cseq| cseq.number);
         let way = Arc::new(Way {

@@ -1,23 +1,29 @@
 //! Requests within a dialog: loose routing by the flow tokens that we put into Record-Route (RFC 3261 section
 //! 16.12, RFC 5658), and the ACK of a 2xx, which has no transaction.
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use belfry_relay_api::Leg;
 use belfry_signal::now_unix_nanos;
+use belfry_sip_proto::forking::{Advance, Group};
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
 use belfry_state::Binding;
 
+use super::prepare::Leaving;
 use crate::calls::Phase;
 use crate::core::Core;
 use crate::edges::Hop;
-use crate::exchange::{CallKey, Destination, Failure};
+use crate::exchange::{CallKey, Destination, Failure, Reach};
 use crate::handle::{FlowToken, Target, Transport};
 use crate::location::destination_of;
 use crate::received::Received;
 use crate::signals::{CallCause, MethodName};
+
+/// How a token begins that names an address; an edge's tokens have no such sign in them.
+const ADDRESS_TOKEN: &str = "to~";
 
 /// The top Route values that name us.
 #[derive(Debug, Default)]
@@ -73,18 +79,27 @@ impl Core {
             Some((key, leg, hop)) => (Some(key), leg, hop),
             None => (None, used.leg.map_or(Leg::Caller, Leg::other), None),
         };
-        let Some(hop) = seen_hop.or(token_hop) else {
+        let Some(hop) = seen_hop.clone().or_else(|| token_hop.clone()) else {
             return self.fail(id, Failure::plain(481, CallCause::Rejected));
         };
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.is_stranger = is_stranger;
             exchange.call = call.clone().or_else(|| is_stranger.then(|| request.call_id().into()));
         }
-        let mut destinations = VecDeque::from([Destination { hop, uri: None, path: Vec::new() }]);
+        let mut destinations = Vec::new();
         if let Some(key) = &call {
+            // A connection that is gone is opened anew where we opened it, or by the phone.
+            let is_ours_to_open = |hop: &Hop| matches!(hop.target, Target::Address { .. });
+            destinations.extend(
+                token_hop.filter(|token| is_ours_to_open(token) && *token != hop).map(Destination::flow),
+            );
             destinations.extend(self.other_flows(key, from.other(), &request.message));
         }
-        self.begin_forward(id, destinations, used.count, false, from);
+        destinations.insert(0, Destination::flow(hop));
+        // One side of a dialog is one customer: only trouble on the way leads on.
+        let group = |destination| Group { advance: Advance::OnTrouble, ..Group::new(vec![destination]) };
+        let targets = destinations.into_iter().map(group).collect();
+        self.begin_forward(id, targets, used.count, false, from);
         match call {
             Some(key) if request.method == MethodName::Bye => self.on_bye(id, &key, from),
             None if request.method == MethodName::Bye && is_stranger => self.on_stranger_bye(request),
@@ -99,7 +114,10 @@ impl Core {
         let party = if leg == Leg::Caller { &call.caller } else { &call.callee };
         let Some(aor) = Uri::parse(&party.uri).and_then(|uri| self.aor_of(&uri)) else { return Vec::new() };
         let is_named = |binding: &&Arc<Binding>| binding.contact.reveal() == message.request_uri();
-        let known = |destination: &Destination| party.hop.as_ref() != Some(&destination.hop);
+        let known = |destination: &Destination| match &destination.reach {
+            Reach::Flow(hop) => party.hop.as_ref() != Some(hop),
+            Reach::NextHop(_) => true,
+        };
         self.bindings_of(&aor, now_unix_nanos())
             .iter()
             .filter(is_named)
@@ -133,7 +151,9 @@ impl Core {
         if matches!(request.method, MethodName::Invite | MethodName::Update) {
             call.party(leg).learn_contact(&request.message);
         }
-        let hop = call.party(leg.other()).hop.clone();
+        // Before the answer several dialogs may be there at once: only the Route says which one is meant.
+        let is_early = call.phase == Phase::Setup && leg == Leg::Caller;
+        let hop = call.party(leg.other()).hop.clone().filter(|_| !is_early);
         Some((key, leg, hop))
     }
 
@@ -151,8 +171,9 @@ impl Core {
         let route = used.last.as_deref().filter(|_| used.leg.is_some());
         let token_hop = || route.and_then(|route| self.hop_by_token(route, &ack.edge));
         let Some(hop) = seen_hop.or_else(token_hop) else { return };
-        let destination = Destination { hop, uri: None, path: Vec::new() };
-        if let Some(prepared) = self.prepare(ack, &destination, used.count, false, body) {
+        let destination = Destination::flow(hop.clone());
+        let leaving = Leaving { body, ..Leaving::in_dialog(&destination, &hop, used.count) };
+        if let Some(prepared) = self.prepare(ack, leaving) {
             self.send_plain(&prepared.way, prepared.bytes);
         }
     }
@@ -163,14 +184,45 @@ impl Core {
         let token = uri.user().filter(|token| !token.is_empty())?;
         let transport = Transport::from_uri_token(uri.transport().unwrap_or_default());
         let edge = self.edges.edge_of(&uri, preferred)?;
+        if let Some((address, name)) = self.address_in(token, transport) {
+            let target = Target::Address { transport, address, name: Some(name) };
+            return Some(Hop { edge, target, transport, peer: Some(address) });
+        }
         Some(Hop { edge, target: Target::Flow(FlowToken(token.to_owned())), transport, peer: None })
+    }
+
+    /// Names an address as an edge names a flow, for next hops to which no flow is open yet. Only this site can make
+    /// one, so that nobody sends through us to addresses of their own choice.
+    fn address_token(&self, transport: Transport, address: SocketAddr, name: &str) -> String {
+        // Colons may not stand in the user part of a URI (RFC 3261 section 25.1).
+        let ip = address.ip().to_string().replace(':', "_");
+        let place = format!("{ip}~{}~{name}", address.port());
+        let check = self.route_check_of(&format!("{} {place}", transport.uri_token()));
+        format!("{ADDRESS_TOKEN}{place}~{check}")
+    }
+
+    /// The address and name in a token of [`Core::address_token`].
+    fn address_in(&self, token: &str, transport: Transport) -> Option<(SocketAddr, String)> {
+        let (place, check) = token.strip_prefix(ADDRESS_TOKEN)?.rsplit_once('~')?;
+        if self.route_check_of(&format!("{} {place}", transport.uri_token())) != check {
+            return None;
+        }
+        let (ip, rest) = place.split_once('~')?;
+        let (port, name) = rest.split_once('~')?;
+        let ip: IpAddr = ip.replace('_', ":").parse().ok()?;
+        Some((SocketAddr::new(ip, port.parse().ok()?), name.to_owned()))
     }
 
     /// The Record-Route value that names a flow of ours, and the leg of the call that is reached by it: a core that
     /// does not know the call reads both from the Route.
     pub(crate) fn route_of(&self, hop: &Hop, leg: Leg, call_id: &str) -> Option<String> {
         let address = self.edges.address(&hop.edge, hop.transport)?;
-        let Target::Flow(FlowToken(token)) = &hop.target else { return None };
+        let token = match &hop.target {
+            Target::Flow(FlowToken(token)) => Cow::Borrowed(token.as_str()),
+            Target::Address { transport, address, name } => {
+                Cow::Owned(self.address_token(*transport, *address, name.as_deref().unwrap_or_default()))
+            }
+        };
         let transport = hop.transport.uri_token();
         let check = self.route_check(leg, call_id);
         let (host, port, leg) = (&address.host, address.port, leg.as_str());
@@ -179,7 +231,11 @@ impl Core {
 
     /// What only this site can write into a Route of a call: it outlives the core, as the site's key does.
     fn route_check(&self, leg: Leg, call_id: &str) -> String {
-        let hash = self.trace_key.trace_of_call(&format!("{} {call_id}", leg.as_str()));
+        self.route_check_of(&format!("{} {call_id}", leg.as_str()))
+    }
+
+    fn route_check_of(&self, text: &str) -> String {
+        let hash = self.trace_key.trace_of_call(text);
         hash.to_string().chars().take(16).collect()
     }
 }

@@ -1,305 +1,340 @@
-//! Sending a request on: the edits of RFC 3261 section 16.6, the branch, and what happens when it cannot leave.
+//! Sending a request on: what the response context wants done, and the addresses of each of its branches.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use belfry_relay_api::Leg;
-use belfry_signal::{Cause, Room, SpanContext, TraceId, now_unix_nanos};
-use belfry_sip_proto::digest::Credentials;
-use belfry_sip_proto::transaction::{ClientKey, ClientRequest, MethodKind, TransactionId};
-use belfry_sip_proto::{Edit, HeaderName, Limits, OwnedMessage, Via};
+use belfry_signal::{Cause, Room};
+use belfry_sip_proto::HeaderName;
+use belfry_sip_proto::forking::{Action, BranchIndex, Final, ResponseContext, Unwanted};
+use belfry_sip_proto::transaction::TransactionId;
 
-use crate::calls::hop_of;
+use super::branch::silence;
+use super::prepare::Leaving;
 use crate::core::{Alarm, Core, now};
-use crate::edges::Way;
-use crate::exchange::{Branch, Destination, Failure, Forward};
+use crate::edges::Hop;
+use crate::exchange::{Destination, EarlyDialogs, Failure, Forward, Place, Reach, TargetSet, Try};
 use crate::handle::Target;
-use crate::received::Received;
 use crate::signals::{CallCause, MethodName, SendFault};
 
-/// A request ready to leave.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) way: Arc<Way>,
-    pub(crate) branch: String,
-    pub(crate) bytes: Vec<u8>,
+/// The breadth of requests that name none (RFC 5393 section 5.3.3).
+const BREADTH_DEFAULT: u8 = 60;
+
+/// How a branch failed, for the decision where else to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It did not leave.
+    NotSent(SendFault),
+    /// It was sent and nothing was heard.
+    Silent,
+    /// It was answered with this status.
+    Answered(u16),
+    /// We would not send it, wherever it goes.
+    Ours,
+}
+
+impl Trouble {
+    /// Whether another address of the same server may do better (RFC 3263 section 4.3).
+    fn is_of_address(self) -> bool {
+        match self {
+            Self::NotSent(_) | Self::Silent => true,
+            Self::Answered(status) => status == 503,
+            Self::Ours => false,
+        }
+    }
+
+    /// Whether another flow to the same phone may do better (RFC 5626 section 5.3).
+    fn is_of_flow(self) -> bool {
+        match self {
+            Self::NotSent(_) | Self::Silent => true,
+            Self::Answered(status) => status == 430,
+            Self::Ours => false,
+        }
+    }
+
+    /// The status by which the context judges.
+    fn status(self, failure: &Failure) -> u16 {
+        match self {
+            Self::Answered(status) => status,
+            Self::NotSent(SendFault::FlowGone | SendFault::BadToken) => 430,
+            Self::NotSent(_) | Self::Silent | Self::Ours => failure.status,
+        }
+    }
 }
 
 impl Core {
-    /// Tries the next destination of an exchange; without one, sends back the best failure.
-    pub(crate) fn try_next(&mut self, id: TransactionId) {
-        loop {
-            let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-            let Some(forward) = exchange.forward.as_mut() else { return };
-            let is_wanted = !exchange.is_cancelled;
-            let Some(destination) = forward.destinations.pop_front().filter(|_| is_wanted) else {
-                let best = forward.best.take();
-                let fallback = if exchange.is_cancelled {
-                    Failure::plain(487, CallCause::Cancelled)
-                } else {
-                    Failure::plain(480, CallCause::NotRegistered)
-                };
-                return self.fail(id, best.unwrap_or(fallback));
-            };
-            if let Err(failure) = self.send_branch(id, &destination) {
-                self.note_failure(id, failure);
-                continue;
-            }
-            return;
+    /// Sets out to these targets: through the relay first, when there is a session description to anchor.
+    pub(crate) fn begin_forward(
+        &mut self,
+        id: TransactionId,
+        targets: TargetSet,
+        routes_used: usize,
+        is_recorded: bool,
+        from: Leg,
+    ) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+        let message = &exchange.request.message;
+        let ring = (exchange.request.method == MethodName::Invite).then_some(self.config.ring_timeout);
+        let breadth = message.header_text(HeaderName::MaxBreadth).and_then(|text| text.trim().parse().ok());
+        let breadth = breadth.unwrap_or(BREADTH_DEFAULT).min(self.config.fork_branches_max);
+        if breadth == 0 {
+            // RFC 5393 section 5.3.3.1: not even one branch is left to this request.
+            return self.fail(id, Failure::plain(440, CallCause::Rejected));
+        }
+        exchange.forward = Some(Forward {
+            context: ResponseContext::new(targets, ring, breadth),
+            tries: Vec::new(),
+            routes_used,
+            is_recorded,
+            from,
+            has_offer: exchange.request.sdp().is_some(),
+            body: None,
+            early: EarlyDialogs::default(),
+            alarm: None,
+        });
+        if !self.anchor_request(id) {
+            self.set_out(id);
         }
     }
 
-    /// Keeps the better of the failures seen so far (RFC 3261 section 16.7 step 6).
-    pub(crate) fn note_failure(&mut self, id: TransactionId, failure: Failure) {
+    /// The first targets are tried.
+    pub(super) fn set_out(&mut self, id: TransactionId) {
+        if let Some(forward) = self.forward_of(id) {
+            forward.context.start(now());
+            self.act(id);
+        }
+    }
+
+    /// Does everything that the response context wants done.
+    pub(super) fn act(&mut self, id: TransactionId) {
+        while let Some(action) = self.forward_of(id).and_then(|forward| forward.context.next_action()) {
+            match action {
+                Action::Start { branch, target, breadth } => self.start_try(id, branch, target, breadth),
+                Action::Cancel { branch, why } => self.give_up_try(id, branch, why),
+                Action::Expire { branch, was_heard } => self.on_try_expired(id, branch, was_heard),
+                Action::Finish { best, challenges } => self.finish(id, best, &challenges),
+            }
+        }
+        self.arm(id);
+    }
+
+    /// Sees to it that the context is looked at when it wants to be. An alarm that comes too early does no harm, so
+    /// that most provisional responses need no new one.
+    fn arm(&mut self, id: TransactionId) {
         let Some(forward) = self.exchanges.get_mut(&id).and_then(|exchange| exchange.forward.as_mut()) else {
             return;
         };
-        if forward.best.as_ref().is_none_or(|best| failure.rank() < best.rank()) {
-            forward.best = Some(failure);
+        let Some(deadline) = forward.context.deadline() else { return };
+        if forward.alarm.is_some_and(|(at, _)| at <= deadline) {
+            return;
+        }
+        if let Some((_, key)) = forward.alarm.take() {
+            self.timers.stop(key);
+        }
+        forward.alarm = Some((deadline, self.timers.set(deadline, Alarm::Ring(id))));
+    }
+
+    /// The context's alarm: something may have taken too long (Timer C, RFC 3261 section 16.8).
+    pub(crate) fn on_ring_timeout(&mut self, id: TransactionId) {
+        let Some(forward) = self.forward_of(id) else { return };
+        forward.alarm = None;
+        forward.context.on_time(now());
+        self.act(id);
+    }
+
+    fn start_try(&mut self, id: TransactionId, branch: BranchIndex, target: Destination, breadth: u8) {
+        let Some(forward) = self.forward_of(id) else { return };
+        debug_assert_eq!(forward.tries.len(), branch.0, "the context numbers its branches in order");
+        forward.tries.push(Try {
+            destination: Arc::new(target),
+            breadth,
+            transaction: None,
+            place: None,
+            places: VecDeque::new(),
+            alternates_used: 0,
+            authorization: None,
+        });
+        self.reach(id, branch);
+    }
+
+    /// Sends a branch to its destination, once it is known where that is.
+    pub(super) fn reach(&mut self, id: TransactionId, branch: BranchIndex) {
+        let Some(destination) = self.try_of(id, branch).map(|known| Arc::clone(&known.destination)) else {
+            return;
+        };
+        match &destination.reach {
+            Reach::Flow(hop) => self.send_try(id, branch, hop.clone()),
+            Reach::NextHop(next_hop) => self.locate(id, branch, next_hop),
         }
     }
 
-    fn send_branch(&mut self, id: TransactionId, destination: &Destination) -> Result<(), Failure> {
+    /// Sends a branch to the next of its addresses.
+    pub(super) fn send_to_next_place(&mut self, id: TransactionId, branch: BranchIndex) {
+        let preferred = self.request_of(id).map(|request| Arc::clone(&request.edge));
+        let Some(known) = self.try_of(id, branch) else { return };
+        let place = known.places.pop_front();
+        known.place.clone_from(&place);
+        let wanted = match &known.destination.reach {
+            Reach::NextHop(next_hop) => next_hop.edge.clone(),
+            Reach::Flow(_) => None,
+        };
+        let hop = place.and_then(|place| {
+            let preferred = wanted.as_ref().or(preferred.as_ref());
+            let edge = self.edges.outward(place.transport, preferred, wanted.is_some())?;
+            Some(hop_to(edge, &place))
+        });
+        match hop {
+            Some(hop) => self.send_try(id, branch, hop),
+            None => {
+                let failure = Failure::ours(503, Room::Edge, Cause::Unreachable, CallCause::ServerError);
+                self.fail_try(id, branch, Trouble::NotSent(SendFault::EdgeLink), failure);
+            }
+        }
+    }
+
+    fn send_try(&mut self, id: TransactionId, branch: BranchIndex, hop: Hop) {
+        match self.try_to_send(id, branch, &hop) {
+            Ok(transaction) => {
+                if let Some(forward) = self.forward_of(id) {
+                    forward.context.on_sent(branch, now());
+                    if let Some(known) = forward.tries.get_mut(branch.0) {
+                        known.transaction = Some(transaction);
+                    }
+                }
+            }
+            Err(failure) => {
+                self.fail_try(id, branch, Trouble::Ours, failure);
+            }
+        }
+    }
+
+    fn try_to_send(
+        &mut self,
+        id: TransactionId,
+        branch: BranchIndex,
+        hop: &Hop,
+    ) -> Result<TransactionId, Failure> {
         let gone = || Failure::plain(480, CallCause::NotRegistered);
         let exchange = self.exchanges.get(&id).ok_or_else(gone)?;
         let request = Arc::clone(&exchange.request);
         let forward = exchange.forward.as_ref().ok_or_else(gone)?;
-        let (used, is_recorded, body) = (forward.routes_used, forward.is_recorded, forward.body.clone());
-        if self.is_looping(&request, destination) {
+        let known = forward.tries.get(branch.0).ok_or_else(gone)?;
+        if self.is_looping(&request, &known.destination) {
             return Err(Failure::plain(482, CallCause::Rejected));
         }
+        let leaving = Leaving {
+            destination: &known.destination,
+            hop,
+            routes_used: forward.routes_used,
+            is_recorded: forward.is_recorded,
+            body: forward.body.as_deref(),
+            breadth: (!request.is_in_dialog()).then_some(known.breadth),
+            authorization: known.authorization.as_ref(),
+        };
         let prepared = self
-            .prepare(&request, destination, used, is_recorded, body.as_deref())
+            .prepare(&request, leaving)
             .ok_or_else(|| Failure::ours(503, Room::Edge, Cause::Unreachable, CallCause::ServerError))?;
-        let span = self.exchanges.get(&id).map_or_else(SpanContext::new_root, |exchange| exchange.span);
-        let branch = self
-            .start_branch(prepared, Some(id), span)
-            .map_err(|()| Failure::ours(503, Room::Core, Cause::Overload, CallCause::Overload))?;
-        if let Some(forward) = self.forward_of(id) {
-            forward.branch = Some(branch);
-        }
-        if request.method == MethodName::Invite {
-            self.arm_ring_timer(id);
-        }
-        Ok(())
+        let span = exchange.span;
+        self.start_branch(prepared, Some((id, branch)), span)
+            .map_err(|()| Failure::ours(503, Room::Core, Cause::Overload, CallCause::Overload))
     }
 
-    /// Sends a request of our own making along a destination, with a Via of ours; answers to it interest nobody.
-    pub(crate) fn send_own(&mut self, method: MethodName, destination: Destination, bytes: &[u8]) {
-        let Some(message) = OwnedMessage::scan(bytes.to_vec(), &Limits::default()).0 else { return };
-        let Some(address) = self.edges.address(&destination.hop.edge, destination.hop.transport) else {
-            return;
-        };
-        let branch = self.new_branch(0);
-        let via = via_value(destination.hop.transport.via_token(), &address.host, address.port, &branch);
-        let bytes = Edit::new(&message).prepend(HeaderName::Via, &via).finish();
-        let call_id = message.call_id().unwrap_or_default();
-        let trace_id = self.trace_key.trace_of_call(call_id);
-        let (span, _) = self.span_of(call_id, trace_id);
-        let way = way_to(&destination, method, &message, trace_id);
-        if method == MethodName::Ack {
-            return self.send_plain(&way, bytes);
-        }
-        // A full layer loses a BYE of ours; the phone will find out by itself.
-        let _ = self.start_branch(Prepared { way, branch, bytes }, None, span);
-    }
-
-    /// Starts a client transaction; the error is that there is no room.
-    pub(crate) fn start_branch(
+    /// A branch came to nothing: another address of its destination, or the context decides.
+    pub(super) fn fail_try(
         &mut self,
-        prepared: Prepared,
-        exchange: Option<TransactionId>,
-        parent: SpanContext,
-    ) -> Result<TransactionId, ()> {
-        let Prepared { way, branch, bytes } = prepared;
-        let method = way.method;
-        let is_invite = method == MethodName::Invite;
-        let wire_method = way.cseq.split(' ').next_back().unwrap_or_default();
-        let request = ClientRequest {
-            key: ClientKey::new(branch.as_bytes(), wire_method.as_bytes()),
-            method: if is_invite { MethodKind::Invite } else { MethodKind::Other },
-            path: Arc::clone(&way),
-            is_reliable: way.transport.is_reliable(),
-            bytes: bytes.clone(),
-        };
-        let id = self.transactions.send(request, now()).map_err(|_| ())?;
-        let branch = Branch {
-            exchange,
-            is_setup: is_invite && self.is_setup(exchange),
-            is_answered: false,
-            method,
-            way,
-            sent: if is_invite { bytes } else { Vec::new() },
-            span: parent.child(),
-            parent: parent.span_id,
-            start_unix_nanos: now_unix_nanos(),
-            was_heard: false,
-            is_cancelled: false,
-            answer: None,
-            is_over: false,
-        };
-        self.branches.insert(id, branch);
-        Ok(id)
-    }
-
-    /// The edits of RFC 3261 section 16.6; `None` when the destination's edge is unknown.
-    pub(crate) fn prepare(
-        &self,
-        request: &Received,
-        destination: &Destination,
-        routes_used: usize,
-        is_recorded: bool,
-        body: Option<&[u8]>,
-    ) -> Option<Prepared> {
-        let message = &request.message;
-        let hop = &destination.hop;
-        let address = self.edges.address(&hop.edge, hop.transport)?;
-        let branch = self.new_branch(self.loop_mark(request, destination));
-        let via = via_value(hop.transport.via_token(), &address.host, address.port, &branch);
-        let hops = message.max_forwards().map_or(70, |hops| hops.saturating_sub(1));
-        let mut edit = Edit::new(message).set_max_forwards(hops).prepend(HeaderName::Via, &via);
-        if routes_used > 0 {
-            edit = edit.remove_top_values(HeaderName::Route, routes_used);
+        id: TransactionId,
+        branch: BranchIndex,
+        trouble: Trouble,
+        failure: Failure,
+    ) {
+        let is_wanted = !self.is_cancelled(id);
+        let Some(forward) = self.forward_of(id) else { return };
+        if !forward.context.is_open(branch) {
+            return;
         }
-        for value in destination.path.iter().rev() {
-            edit = edit.prepend(HeaderName::Route, value);
-        }
-        if is_recorded {
-            // The caller's side first, so that the callee's stands on top (RFC 5658 section 4).
-            for (hop, leg) in [(&hop_of(request), Leg::Caller), (hop, Leg::Callee)] {
-                if let Some(route) = self.route_of(hop, leg, request.call_id()) {
-                    edit = edit.prepend(HeaderName::RecordRoute, &route);
-                }
+        let Some(known) = forward.tries.get_mut(branch.0) else { return };
+        let place = known.place.clone();
+        if let Some(place) = place.filter(|_| trouble.is_of_address()) {
+            self.note_dead(&place, trouble);
+            let has_more = self.try_of(id, branch).is_some_and(|known| !known.places.is_empty());
+            if is_wanted && has_more {
+                return self.send_to_next_place(id, branch);
             }
         }
-        if let Some(uri) = &destination.uri {
-            edit = edit.set_request_uri(uri);
+        if is_wanted && trouble.is_of_flow() && self.take_alternate(id, branch) {
+            return self.reach(id, branch);
         }
-        if self.holds_only_our_credentials(message) {
-            edit = edit.remove(HeaderName::ProxyAuthorization);
-        }
-        if let Some(body) = body {
-            edit = edit.set_body(None, body);
-        }
-        let way = way_to(destination, request.method, message, request.trace_id);
-        Some(Prepared { way, branch, bytes: edit.finish() })
-    }
-
-    /// Credentials for us need not travel on to the called phone (RFC 3261 section 22.3).
-    fn holds_only_our_credentials(&self, message: &OwnedMessage) -> bool {
-        let mut values = message.headers(HeaderName::ProxyAuthorization).peekable();
-        values.peek().is_some()
-            && values.all(|value| {
-                Credentials::parse(value)
-                    .is_ok_and(|credentials| self.config.domains.contains(&credentials.realm.into_owned()))
-            })
-    }
-
-    fn new_branch(&self, mark: u64) -> String {
-        format!("z9hG4bK{:016x}.{mark:016x}", rand::random::<u64>())
-    }
-
-    /// What a request looks like when it comes back unchanged (RFC 3261 section 16.6 step 8, RFC 5393 section 4).
-    fn loop_mark(&self, request: &Received, destination: &Destination) -> u64 {
-        let message = &request.message;
-        let uri = destination.uri.as_deref().unwrap_or_else(|| message.request_uri());
-        let routes: Vec<&[u8]> = message.headers(HeaderName::Route).collect();
-        let cseq = message.cseq().map_or(0, |cseq| cseq.number);
-        self.hash(LoopParts {
-            call_id: request.call_id(),
-            from_tag: message.from_tag(),
-            to_tag: message.to_tag(),
-            cseq,
-            uri,
-            routes: &routes,
-        })
-    }
-
-    /// Whether this request would leave as it left before (RFC 3261 section 16.3 step 4).
-    fn is_looping(&self, request: &Received, destination: &Destination) -> bool {
-        let mark = format!(".{:016x}", self.loop_mark(request, destination));
-        let vias = request.message.headers(HeaderName::Via).filter_map(Via::parse);
-        vias.filter_map(|via| via.branch()).any(|branch| branch.ends_with(&mark))
-    }
-
-    /// Timer C, set anew (RFC 3261 section 16.6 step 11, section 16.7 step 2).
-    pub(crate) fn arm_ring_timer(&mut self, id: TransactionId) {
-        let key = self.timers.set(now() + self.config.ring_timeout, Alarm::Ring(id));
-        let before = self.forward_of(id).and_then(|forward| forward.ring.replace(key));
-        if let Some(before) = before {
-            self.timers.stop(before);
-        }
-    }
-
-    /// A request of a branch did not leave its edge.
-    pub(crate) fn on_branch_unsendable(&mut self, id: TransactionId, fault: SendFault) {
-        let Some(branch) = self.branches.get(&id) else { return };
-        let (exchange, way) = (branch.exchange, Arc::clone(&branch.way));
-        let failure = match fault {
-            SendFault::FlowGone | SendFault::BadToken => {
-                // RFC 5626 section 5.3: 430; this flow is of no use to anybody any more.
-                if let Target::Flow(flow) = &way.target {
-                    self.on_flow_closed(&way.edge, flow);
-                }
-                Failure::plain(if self.is_setup(exchange) { 480 } else { 430 }, CallCause::FlowGone)
-            }
-            SendFault::QueueFull => Failure::ours(503, Room::Edge, Cause::Overload, CallCause::Overload),
-            SendFault::Unreachable | SendFault::UnsupportedTransport | SendFault::EdgeLink => {
-                Failure::ours(503, Room::Edge, Cause::Unreachable, CallCause::ServerError)
-            }
-        };
-        self.branch_ended(id, 0);
-        self.branch_failed(exchange, failure);
-    }
-
-    fn is_setup(&self, exchange: Option<TransactionId>) -> bool {
-        exchange.and_then(|id| self.exchanges.get(&id)).is_some_and(|exchange| exchange.is_setup)
-    }
-
-    /// A branch came to nothing: on to the next destination.
-    pub(crate) fn branch_failed(&mut self, exchange: Option<TransactionId>, failure: Failure) {
-        let Some(id) = exchange else { return };
         if let Some(forward) = self.forward_of(id) {
-            forward.branch = None;
+            forward.context.on_final(branch, trouble.status(&failure), failure, now());
+            self.act(id);
         }
-        self.note_failure(id, failure);
-        self.try_next(id);
+    }
+
+    /// Puts the next flow to the same phone in the place of the one that is broken; false when there is none.
+    fn take_alternate(&mut self, id: TransactionId, branch: BranchIndex) -> bool {
+        let Some(known) = self.try_of(id, branch) else { return false };
+        let Some(next) = known.destination.alternates.get(known.alternates_used).cloned() else {
+            return false;
+        };
+        known.alternates_used += 1;
+        let alternates = known.destination.alternates.clone();
+        known.destination = Arc::new(Destination { alternates, ..next });
+        known.transaction = None;
+        true
+    }
+
+    /// Nobody waits for a branch any more.
+    fn give_up_try(&mut self, id: TransactionId, branch: BranchIndex, why: Unwanted) {
+        let transaction = self.try_of(id, branch).and_then(|known| known.transaction);
+        let given = self.exchanges.get(&id).and_then(|exchange| exchange.cancel_reason.clone());
+        let reason = match why {
+            Unwanted::AnsweredElsewhere => Some("SIP;cause=200;text=\"Call completed elsewhere\"".to_owned()),
+            Unwanted::RefusedEverywhere => Some("SIP;cause=600;text=\"Busy everywhere\"".to_owned()),
+            Unwanted::CallerGaveUp => given,
+        };
+        if let Some(transaction) = transaction {
+            self.cancel_branch(transaction, reason);
+        }
+    }
+
+    /// A branch took too long.
+    fn on_try_expired(&mut self, id: TransactionId, branch: BranchIndex, was_heard: bool) {
+        let transaction = self.try_of(id, branch).and_then(|known| known.transaction);
+        if let Some(transaction) = transaction {
+            self.cancel_branch(transaction, None);
+        }
+        let (trouble, failure) = if was_heard {
+            (Trouble::Answered(408), Failure::plain(408, CallCause::NoAnswer))
+        } else {
+            (Trouble::Silent, silence())
+        };
+        self.fail_try(id, branch, trouble, failure);
+    }
+
+    /// Sends the best response back.
+    fn finish(&mut self, id: TransactionId, best: Option<Final<Failure>>, challenges: &[Failure]) {
+        let Some(exchange) = self.exchanges.get(&id) else { return };
+        let fallback = || match exchange.is_cancelled {
+            true => Failure::plain(487, CallCause::Cancelled),
+            false => Failure::plain(480, CallCause::NotRegistered),
+        };
+        let best = best.map_or_else(fallback, |best| best.response);
+        let best = if challenges.is_empty() { best } else { best.with_challenges(challenges) };
+        self.fail(id, best);
     }
 
     pub(crate) fn forward_of(&mut self, id: TransactionId) -> Option<&mut Forward> {
         self.exchanges.get_mut(&id)?.forward.as_mut()
     }
+
+    pub(super) fn try_of(&mut self, id: TransactionId, branch: BranchIndex) -> Option<&mut Try> {
+        self.forward_of(id)?.tries.get_mut(branch.0)
+    }
 }
 
-#[derive(Hash)]
-struct LoopParts<'a> {
-    call_id: &'a str,
-    from_tag: Option<&'a str>,
-    to_tag: Option<&'a str>,
-    cseq: u32,
-    uri: &'a str,
-    routes: &'a [&'a [u8]],
-}
-
-fn way_to(
-    destination: &Destination,
-    method: MethodName,
-    message: &OwnedMessage,
-    trace_id: TraceId,
-) -> Arc<Way> {
-    let call_id = message.call_id().unwrap_or_default();
-    let cseq = message.cseq().map_or_else(String::new, |cseq| format!("{} {}", cseq.number, cseq.method));
-    Arc::new(Way {
-        edge: Arc::clone(&destination.hop.edge),
-        target: destination.hop.target.clone(),
-        transport: destination.hop.transport,
-        peer: destination.hop.peer,
-        method,
-        call_id: call_id.into(),
-        trace_id,
-        cseq: cseq.into(),
-    })
-}
-
-fn via_value(transport: &str, host: &str, port: u16, branch: &str) -> String {
-    format!("SIP/2.0/{transport} {host}:{port};branch={branch}")
+/// An address, as an edge reaches it.
+fn hop_to(edge: Arc<str>, place: &Place) -> Hop {
+    let Place { transport, address, name } = place;
+    let target = Target::Address { transport: *transport, address: *address, name: Some(name.to_string()) };
+    Hop { edge, target, transport: *transport, peer: Some(*address) }
 }

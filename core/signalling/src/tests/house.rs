@@ -8,6 +8,7 @@ use belfry_mesh::{LinkReceiver, LinkSender, Links, Mesh, Service};
 use belfry_relay_api::{
     FromRelay, Leg, LegReport, Notice, Refusal, Reply, Request, SessionKey, SessionReport, ToRelay,
 };
+use belfry_routing::Plan;
 use belfry_signal::record::Body;
 use belfry_signal::{Pii, RecordReceiver, Region, Registry, Resource, TraceKey, now_unix_nanos};
 use belfry_sip_proto::digest::{Answering, Challenge};
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use crate::handle::{FlowToken, FromEdge, Inbound, PublicAddress, SendFailure, Target, ToEdge, Transport};
-use crate::{Config, Core, CoreHandle, Deps, Faults};
+use crate::{Config, Core, CoreHandle, Deps, Faults, Routes};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const PASSWORD: &str = "secret";
@@ -29,6 +30,7 @@ pub(super) struct House {
     pub(super) core: CoreHandle,
     mesh: Mesh,
     config: Config,
+    plan: Plan,
     pub(super) faults: Faults,
     pub(super) state: State,
     pub(super) registry: Registry,
@@ -39,6 +41,11 @@ pub(super) struct House {
     to_core: LinkSender<FromEdge>,
     from_core: LinkReceiver<ToEdge>,
     _directory: TempDir,
+}
+
+/// Routes by a plan alone; imported ones come later.
+fn routes_of(plan: &Plan, config: &Config) -> Routes {
+    Routes::of(plan.clone(), &config.domains, std::path::Path::new("")).expect("routes")
 }
 
 /// What the relay does next, and what it was asked.
@@ -53,6 +60,8 @@ struct RelayScript {
     /// Replies that wait until they are let go.
     held: Vec<FromRelay>,
     asked: Vec<String>,
+    /// Every description that it was given, as it came.
+    described: Vec<String>,
     sender: Option<LinkSender<FromRelay>>,
 }
 
@@ -161,6 +170,12 @@ impl House {
     }
 
     pub(super) async fn with(config: Config) -> Self {
+        Self::with_plan(config, "").await
+    }
+
+    /// With these routes.
+    pub(super) async fn with_plan(config: Config, plan: &str) -> Self {
+        let plan: Plan = toml::from_str(plan).expect("a plan");
         let directory = TempDir::new().expect("a temporary folder");
         let (registry, records) = Registry::new(Resource::for_test(), 65_536);
         let state_config = belfry_state::Config::for_test(directory.path());
@@ -177,6 +192,7 @@ impl House {
             registry: registry.clone(),
             mesh: mesh.clone(),
             state: state.clone(),
+            routes: routes_of(&plan, &config),
             trace_key: TraceKey::new([7; 32]),
             faults: faults.clone(),
         };
@@ -187,6 +203,7 @@ impl House {
             core,
             mesh,
             config,
+            plan,
             faults,
             state,
             registry,
@@ -208,6 +225,7 @@ impl House {
             registry: self.registry.clone(),
             mesh: self.mesh.clone(),
             state: self.state.clone(),
+            routes: routes_of(&self.plan, &self.config),
             trace_key: TraceKey::new([7; 32]),
             faults: self.faults.clone(),
         };
@@ -314,6 +332,30 @@ impl House {
         }
     }
 
+    /// The next requests of this method, one for each of these phones, in whatever order they come; they are given in
+    /// the phones' order.
+    #[track_caller]
+    pub(super) fn hear_requests<'a>(
+        &'a mut self,
+        phones: &'a [&'a Phone],
+        method: &'a str,
+    ) -> impl Future<Output = Vec<Heard>> + 'a {
+        let caller = std::panic::Location::caller();
+        async move {
+            let mut heard = Vec::new();
+            for _ in phones {
+                heard.push(self.hear().await);
+            }
+            let of = |phone: &&Phone| {
+                let is_his = |heard: &&Heard| heard.flow == phone.flow && heard.message.method() == method;
+                let found = heard.iter().find(|heard| is_his(heard) && heard.message.is_request());
+                let all = || heard.iter().map(Heard::text).collect::<Vec<_>>().join("\n");
+                found.unwrap_or_else(|| panic!("{caller}: no {method} to {}: {}", phone.flow, all())).clone()
+            };
+            phones.iter().map(of).collect()
+        }
+    }
+
     /// The next message, which must be this request to this phone.
     #[track_caller]
     pub(super) fn hear_request(&mut self, phone: &Phone, method: &str) -> impl Future<Output = Heard> {
@@ -332,6 +374,20 @@ impl House {
         }
     }
 
+    /// Lets time pass that nobody has the patience for. The stores' own threads know nothing of it: nothing may be
+    /// asked of them meanwhile.
+    pub(super) async fn let_pass(&self, time: Duration) {
+        tokio::time::pause();
+        let step = Duration::from_millis(100);
+        for _ in 0..time.as_millis() / step.as_millis() {
+            tokio::time::advance(step).await;
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+        }
+        tokio::time::resume();
+    }
+
     /// Whether the core has nothing to say now.
     pub(super) async fn is_quiet(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(50), self.from_core.recv()).await.is_err()
@@ -339,7 +395,12 @@ impl House {
 
     /// Registers a phone with digest; gives the 200.
     pub(super) async fn register(&mut self, phone: &Phone) -> Heard {
-        let contact = format!("Contact: {}\n", phone.contact());
+        self.register_as(phone, "").await
+    }
+
+    /// The same with these parameters of its Contact, as `;q=0.5`.
+    pub(super) async fn register_as(&mut self, phone: &Phone, params: &str) -> Heard {
+        let contact = format!("Contact: {}{params}\n", phone.contact());
         let call_id = format!("reg-{}", phone.flow);
         self.say(phone, &phone.register(&call_id, 1, &contact));
         let challenged = self.hear_status(phone, 401).await;
@@ -458,7 +519,10 @@ fn heard(sent: ToEdge) -> Heard {
     let ToEdge::Send { id, target, bytes } = sent;
     let flow = match target {
         Target::Flow(FlowToken(token)) => token,
-        Target::Address { address, .. } => address.to_string(),
+        Target::Address { address, name: None, .. } => address.to_string(),
+        Target::Address { transport, address, name: Some(name) } => {
+            format!("{} {address} {name}", transport.uri_token())
+        }
     };
     let message = OwnedMessage::parse(bytes, &Limits::default()).expect("the core speaks SIP");
     Heard { id, flow, message }
@@ -505,6 +569,10 @@ impl FakeRelay {
 
     pub(super) fn asked(&self) -> Vec<String> {
         self.script().asked.clone()
+    }
+
+    pub(super) fn described(&self) -> Vec<String> {
+        self.script().described.clone()
     }
 
     /// Lets go of its link, and takes the next.
@@ -561,6 +629,9 @@ impl FakeRelay {
             Request::Query { .. } => ("query", ""),
         };
         script.asked.push(format!("{name} {who}").trim_end().to_owned());
+        if let Request::Offer(description) | Request::Answer(description) = &request {
+            script.described.push(String::from_utf8_lossy(&description.sdp).into_owned());
+        }
         if script.is_silent {
             return None;
         }

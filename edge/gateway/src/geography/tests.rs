@@ -136,6 +136,7 @@ fn config(path: &Path) -> Config {
         handshakes_max = 1
         sip_message_bytes_max = 2000
         sip_flows_max = 1
+        sip_outward_max = 1
         sip_flow_queue_max = 1
         tls_sessions_max = 1
         h2_streams_max = 1

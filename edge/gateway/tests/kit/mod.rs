@@ -82,6 +82,7 @@ connections_per_ip_max = 1000
 handshakes_max = 1000
 sip_message_bytes_max = 20000
 sip_flows_max = 1000
+sip_outward_max = 100
 sip_flow_queue_max = 64
 tls_sessions_max = 100
 h2_streams_max = 100

@@ -1,0 +1,34 @@
+//! Who may call whom, by which way: a sans-IO table of tenants, numbers, trunks and rules, with the counting of
+//! limits and the watch for fraud.
+//!
+//! A [`Plan`] is what an operator writes; [`Table::compile`] makes it fast; [`Table::decide`] answers a [`Question`]
+//! with a plain [`Decision`] and, when asked, every rule that it looked at. [`Usage`] counts calls against limits,
+//! [`Guard`] judges what calling looks like. Time and randomness are arguments.
+//!
+//! Not here: what calls cost their callers, SIP messages, where subscribers are registered, files and databases.
+
+mod cost;
+mod decision;
+mod fraud;
+mod import;
+mod number;
+mod plan;
+mod table;
+mod trie;
+mod usage;
+mod window;
+
+pub use cost::{Cost, CostError};
+pub use decision::{
+    Caller, Decision, Explain, Hop, Local, Outcome, Question, Reason, Refusal, Step, TrunkId,
+};
+pub use fraud::{Alert, Guard, Judgement, Subject, Suspicion};
+pub use import::{Imported, RowFault, read_rows};
+pub use number::{DialPlan, Dialled, Number, NumberFormat, bare_digits};
+pub use plan::{
+    Alias, Block, Emergency, Fraud, FraudLimits, Gateway, Identity, Location, Order, Outside, Plan,
+    PrefixPlan, PrefixRow, Side, SubscriberPlan, Tenant, Trunk,
+};
+pub use table::{DEFAULT_TENANT, GatewayEntry, Table, TableError, TableSize, TenantLimits, TrunkEntry};
+pub use usage::{Admitted, Full, Slot, TrunkPass, Usage};
+pub use window::WindowPlan;

@@ -1,0 +1,232 @@
+//! Next hops: found by DNS, tried one after another, left alone while they do not answer (RFC 3263).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use belfry_signal::{Pii, Region};
+use belfry_sip_proto::HeaderName;
+use belfry_state::Binding;
+use hickory_resolver::proto::op::Message;
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use tokio::net::UdpSocket;
+
+use super::house::{Heard, House, Phone, SDP};
+use crate::Config;
+use crate::handle::{SendFailure, Transport};
+
+/// What the tests' name server knows.
+const ZONE: &[(&str, RecordType, &[&str])] = &[
+    ("trunk.test.", RecordType::NAPTR, &["10 10 \"s\" \"SIP+D2U\" \"\" _sip._udp.trunk.test."]),
+    (
+        "_sip._udp.trunk.test.",
+        RecordType::SRV,
+        &["10 0 5060 one.trunk.test.", "20 0 5070 two.trunk.test.", "30 0 5080 three.trunk.test."],
+    ),
+    ("one.trunk.test.", RecordType::A, &["192.0.2.101"]),
+    ("two.trunk.test.", RecordType::A, &["192.0.2.102"]),
+    ("three.trunk.test.", RecordType::AAAA, &["2001:db8::3"]),
+    ("secure.test.", RecordType::A, &["192.0.2.104"]),
+];
+
+/// A name server on loopback.
+async fn name_server() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+    let address = socket.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
+            let mut answer = question.into_response();
+            let query = answer.queries[0].clone();
+            let name = query.name().to_lowercase();
+            let known =
+                ZONE.iter().find(|(zone, kind, _)| name.to_string() == *zone && query.query_type() == *kind);
+            for text in known.map_or(&[][..], |(_, _, records)| records) {
+                let data = RData::try_from_str(query.query_type(), text).expect("a record");
+                answer.add_answer(Record::from_rdata(query.name().clone(), 60, data));
+            }
+            let bytes = answer.to_vec().expect("a message");
+            socket.send_to(&bytes, from).await.expect("sent");
+        }
+    });
+    address
+}
+
+/// A house in which bob is a device that is reached at this contact and has not registered.
+async fn house(contacts: &[(&str, u16)], config: Config) -> (House, Phone) {
+    let mut house = House::with(config).await;
+    let alice = Phone::new("alice", Transport::Udp);
+    house.register(&alice).await;
+    for (contact, q_thousandths) in contacts {
+        let binding = Binding {
+            key: (*contact).to_owned(),
+            contact: Pii::new((*contact).to_owned()),
+            q_thousandths: *q_thousandths,
+            expires_unix_nanos: u64::MAX,
+            path: Vec::new(),
+            flow: None,
+            transport: "udp".to_owned(),
+            source: Pii::new(SocketAddr::from(([192, 0, 2, 1], 5060))),
+            call_id: Pii::new("static".to_owned()),
+            cseq: 1,
+            instance: None,
+            reg_id: None,
+            user_agent: None,
+            region: Region::configured("eu").expect("a plain name"),
+            country: None,
+        };
+        house.state.bindings().put("bob@belfry.test", binding).expect("room");
+    }
+    (house, alice)
+}
+
+async fn with_dns() -> Config {
+    let dns_timeout = Duration::from_secs(10);
+    Config { dns_servers: vec![name_server().await], dns_timeout, ..Config::for_test() }
+}
+
+/// The peer at an address, as the core sees what comes from it.
+fn peer(address: &str) -> Phone {
+    let source: SocketAddr = address.parse().expect("an address");
+    Phone { user: "bob", flow: format!("flow of {address}"), transport: Transport::Udp, source }
+}
+
+async fn hear_at(house: &mut House, place: &str, method: &str) -> Heard {
+    let heard = house.hear().await;
+    assert_eq!((heard.flow.as_str(), heard.message.method()), (place, method), "{}", heard.text());
+    heard
+}
+
+#[tokio::test]
+async fn addresses_of_a_name_are_tried_in_their_order() {
+    let (mut house, alice) = house(&[("sip:bob@trunk.test", 1000)], with_dns().await).await;
+    let places = [
+        "udp 192.0.2.101:5060 trunk.test",
+        "udp 192.0.2.102:5070 trunk.test",
+        "udp [2001:db8::3]:5080 trunk.test",
+    ];
+    house.call(&alice, "bob", "trunk-1", SDP).await;
+    // The first cannot be reached, the second has no room (RFC 3263 section 4.3), the third answers.
+    let first = hear_at(&mut house, places[0], "INVITE").await;
+    assert_eq!(first.message.request_uri(), "sip:bob@trunk.test");
+    house.fail_send(&first, SendFailure::Unreachable);
+    let second = hear_at(&mut house, places[1], "INVITE").await;
+    assert_ne!(first.values(HeaderName::Via)[0], second.values(HeaderName::Via)[0], "a branch of its own");
+    let two = peer("192.0.2.102:5070");
+    house.say(&two, &second.answer("503 Service Unavailable", "t2", ""));
+    hear_at(&mut house, places[1], "ACK").await;
+    let third = hear_at(&mut house, places[2], "INVITE").await;
+    let three = peer("[2001:db8::3]:5080");
+    let contact = "Contact: <sip:gateway@[2001:db8::3]:5080>\n";
+    house.say_with(&three, &third.answer("200 OK", "t3", contact), SDP);
+    let answered = house.hear_status(&alice, 200).await;
+    house.until(|text| text.contains("core_dead_next_hops 2")).await;
+    // The dialog goes on along the flow on which the peer was seen.
+    house
+        .say(&alice, &house.in_dialog(&alice, "ACK", 2, &answered, "<sip:gateway@[2001:db8::3]:5080>", None));
+    hear_at(&mut house, &three.flow, "ACK").await;
+    // The next call does not try in vain.
+    house.call(&alice, "bob", "trunk-2", SDP).await;
+    let next = hear_at(&mut house, places[2], "INVITE").await;
+    house.say(&three, &next.answer("486 Busy Here", "t4", ""));
+    hear_at(&mut house, places[2], "ACK").await;
+    let busy = house.hear_status(&alice, 486).await;
+    house.acknowledge(&alice, &busy);
+    // Should the last fail as well, all are tried again: nothing is lost by it.
+    house.call(&alice, "bob", "trunk-3", SDP).await;
+    let next = hear_at(&mut house, places[2], "INVITE").await;
+    house.fail_send(&next, SendFailure::Unreachable);
+    let refused = house.hear_status(&alice, 503).await;
+    house.acknowledge(&alice, &refused);
+    house.call(&alice, "bob", "trunk-4", SDP).await;
+    let again = hear_at(&mut house, places[0], "INVITE").await;
+    house.say(&peer("192.0.2.101:5060"), &again.answer("180 Ringing", "t5", ""));
+    house.hear_status(&alice, 180).await;
+    house.until(|text| text.contains("core_dead_next_hops 2")).await;
+}
+
+#[tokio::test]
+async fn a_name_that_leads_nowhere_is_an_answer() {
+    let (mut house, alice) = house(&[("sip:bob@nowhere.test", 1000)], with_dns().await).await;
+    house.call(&alice, "bob", "nowhere", SDP).await;
+    let refused = house.hear_status(&alice, 503).await;
+    house.acknowledge(&alice, &refused);
+    house.until(|text| text.contains("core_call_records_total{outcome=\"written\"} 1")).await;
+}
+
+#[tokio::test]
+async fn tls_is_spoken_to_the_name_and_not_to_the_address() {
+    for contact in ["sips:bob@secure.test", "sip:bob@secure.test;transport=tls"] {
+        let (mut house, alice) = house(&[(contact, 1000)], with_dns().await).await;
+        house.call(&alice, "bob", "secure", SDP).await;
+        let invite = hear_at(&mut house, "tls 192.0.2.104:5061 secure.test", "INVITE").await;
+        assert!(invite.values(HeaderName::Via)[0].starts_with("SIP/2.0/TLS edge.test:5061;"));
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_during_the_lookup_rings_nobody() {
+    // A name server that says nothing.
+    let silent = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+    let dns_servers = vec![silent.local_addr().expect("bound")];
+    let config = Config { dns_servers, dns_timeout: Duration::from_millis(300), ..Config::for_test() };
+    let (mut house, alice) = house(&[("sip:bob@trunk.test", 1000)], config).await;
+    house.call(&alice, "bob", "silent-dns", SDP).await;
+    let cancel = alice
+        .invite("bob", "silent-dns", 2, "")
+        .replace("INVITE ", "CANCEL ")
+        .replace("2 INVITE", "2 CANCEL");
+    house.say(&alice, &cancel);
+    house.hear_status(&alice, 200).await;
+    let terminated = house.hear_status(&alice, 487).await;
+    house.acknowledge(&alice, &terminated);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(house.is_quiet().await);
+    // Without a caller that gives up it takes only so long.
+    house.call(&alice, "bob", "silent-dns-2", SDP).await;
+    house.hear_status(&alice, 503).await;
+}
+
+#[tokio::test]
+async fn silence_leads_on_and_is_remembered() {
+    let contacts = [("sip:bob@192.0.2.105", 900), ("sip:bob@192.0.2.106:5062", 500)];
+    let (mut house, alice) =
+        house(&contacts, Config { fork_ring_timeout: Duration::from_secs(60), ..Config::for_test() }).await;
+    house.call(&alice, "bob", "silence", SDP).await;
+    let (first, second) = ("udp 192.0.2.105:5060 192.0.2.105", "udp 192.0.2.106:5062 192.0.2.106");
+    house.let_pass(Duration::from_millis(31_500)).await;
+    let heard = house.hear_all().await;
+    assert!(heard.iter().all(|heard| heard.flow == first) && heard.len() >= 6, "repeated until Timer B");
+    house.let_pass(Duration::from_secs(1)).await;
+    let found = hear_at(&mut house, second, "INVITE").await;
+    let two = peer("192.0.2.106:5062");
+    house.say_with(&two, &found.answer("200 OK", "t", "Contact: <sip:bob@192.0.2.106:5062>\n"), SDP);
+    house.hear_status(&alice, 200).await;
+    house.until(|text| text.contains("core_dead_next_hops 1")).await;
+}
+
+#[tokio::test]
+async fn after_a_restart_the_route_names_the_peer() {
+    let (mut house, alice) = house(&[("sip:bob@192.0.2.107:5066", 1000)], Config::for_test()).await;
+    house.call(&alice, "bob", "restarted", SDP).await;
+    let place = "udp 192.0.2.107:5066 192.0.2.107";
+    let invite = hear_at(&mut house, place, "INVITE").await;
+    let bob = peer("192.0.2.107:5066");
+    let contact = "<sip:bob@192.0.2.107:5066>";
+    house.say_with(&bob, &invite.answer("200 OK", "t", &format!("Contact: {contact}\n")), SDP);
+    let answered = house.hear_status(&alice, 200).await;
+    house.restart().await;
+    house.until(|text| text.contains("core_relays 1")).await;
+    let ack = house.in_dialog(&alice, "ACK", 2, &answered, contact, None);
+    house.say(&alice, &ack);
+    hear_at(&mut house, place, "ACK").await;
+    house.say(&alice, &house.in_dialog(&alice, "BYE", 3, &answered, contact, None));
+    hear_at(&mut house, place, "BYE").await;
+    // Nobody makes such a Route for a place of their own choice.
+    let forged =
+        house.in_dialog(&alice, "BYE", 4, &answered, contact, None).replace("192.0.2.107~", "192.0.2.66~");
+    house.say(&alice, &forged);
+    let heard = house.hear().await;
+    assert_ne!(heard.message.method(), "BYE-TO-ELSEWHERE");
+    assert!(!heard.flow.contains("192.0.2.66 ") && !heard.flow.starts_with("udp "), "{}", heard.flow);
+}
