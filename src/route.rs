@@ -2,24 +2,25 @@
 //!
 //! Everything here works on the configuration file and the store beside a running Belfry, which sees imports by itself.
 
+mod import;
+
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use belfry_routing::{
-    Caller, Cost, Decision, Hop, Imported, Outcome, Plan, Question, Step, Table, TrunkId, read_rows,
-};
+use belfry_routing::{Caller, Cost, Decision, Hop, Outcome, Plan, Question, Step, Table, TrunkId};
 use belfry_signal::{Registry, Resource, now_unix_nanos};
-use belfry_state::{RouteAlias, RouteBlock, RouteDocument, RouteImport, RoutePrefix, RouteRows, State};
+use belfry_state::{RouteRows, State};
 use serde_json::{Value, json};
 
-use crate::cli::{RouteExplainArguments, RouteImportArguments, RouteKind, RouteListArguments};
+use crate::cli::{RouteExplainArguments, RouteKind, RouteListArguments};
 use crate::commands::{block_on, complain, say};
-use crate::config::document::{Document, Fault};
 use crate::config::{Config, Core};
 use crate::run::{load, refuse};
 use crate::slo_table::aligned;
+
+pub use import::import;
 
 /// Rows that `list` prints when it is not asked for JSON.
 const ROWS_SHOWN_MAX: usize = 200;
@@ -93,55 +94,6 @@ pub fn list(arguments: &RouteListArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `belfry route import`.
-///
-/// # Errors
-/// When the file or the store cannot be used. A file with faults is an exit code.
-pub fn import(arguments: &RouteImportArguments) -> anyhow::Result<ExitCode> {
-    let core = match core_of(&arguments.config)? {
-        Ok(core) => core,
-        Err(code) => return Ok(code),
-    };
-    let shown = arguments.file.display().to_string();
-    let text = std::fs::read_to_string(&arguments.file).with_context(|| format!("read {shown}"))?;
-    let is_table = arguments.file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    let read = if is_table {
-        read_table(&shown, &text, arguments.replace)
-    } else {
-        read_document(arguments, &shown, &text)
-    };
-    let (import, what) = match read {
-        Ok(read) => read,
-        Err(faults) => return Ok(refuse(&faults)),
-    };
-    let mut rows = stored(&core)?;
-    overlay(&mut rows, &import);
-    let plan = match belfry_signalling::compose(&core.routing, &rows) {
-        Ok(plan) => plan,
-        Err(error) => bail!("{shown}: {error}"),
-    };
-    let faults = place(&plan.check(), &core.routing, &rows, &import, &shown, &text);
-    if !faults.is_empty() {
-        return Ok(refuse(&faults));
-    }
-    if arguments.check {
-        say(&format!("{shown}: good; {what} would be imported"));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let registry = Registry::new(Resource::for_test(), 1).0;
-    let version = block_on(async {
-        State::import_routes(&core.state, &registry, &import).await.context("write the routes")
-    })?;
-    if arguments.json {
-        say(&json!({ "imported": what, "version": version }).to_string());
-    } else {
-        say(&format!(
-            "{shown}: {what} imported; routes are at version {version}, which a running core takes over by itself"
-        ));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
 /// The core's section, or the exit code of a configuration that is wrong.
 fn core_of(path: &Path) -> anyhow::Result<Result<Core, ExitCode>> {
     let config: Config = match load(path) {
@@ -156,7 +108,9 @@ fn core_of(path: &Path) -> anyhow::Result<Result<Core, ExitCode>> {
 
 fn stored(core: &Core) -> anyhow::Result<RouteRows> {
     let registry = Registry::new(Resource::for_test(), 1).0;
-    block_on(async { State::read_routes(&core.state, &registry).await.context("read the imported routes") })
+    let reading =
+        async { State::read_routes(&core.state, &registry).await.context("read the imported routes") };
+    Ok(belfry_signalling::rows_of_known(&core.routing, block_on(reading)?))
 }
 
 /// A time as people write it, in seconds since the Unix epoch.
@@ -333,180 +287,4 @@ fn prefixes(plan: &Plan) -> Vec<[String; 5]> {
 
 fn bound(calls_max: u32) -> String {
     if calls_max == 0 { "-".to_owned() } else { calls_max.to_string() }
-}
-
-type Read = Result<(RouteImport, String), Vec<Fault>>;
-
-fn read_table(shown: &str, text: &str, replaces: bool) -> Read {
-    let (kind, plan) = read_rows(text).map_err(|faults| {
-        let fault = |fault: belfry_routing::RowFault| Fault {
-            source: shown.to_owned(),
-            position: Some((usize::try_from(fault.line).unwrap_or(usize::MAX), fault.column)),
-            message: fault.message,
-        };
-        faults.into_iter().map(fault).collect::<Vec<_>>()
-    })?;
-    Ok(match kind {
-        Imported::Prefixes => {
-            let row = |row: belfry_routing::PrefixRow| RoutePrefix {
-                trunk: row.trunk,
-                prefix: row.prefix,
-                cost_millionths: row.cost.map(|cost| cost.0),
-                priority: row.priority,
-                weight: row.weight,
-            };
-            let rows: Vec<RoutePrefix> = plan.prefixes.into_iter().map(row).collect();
-            let what = format!("{} prefixes", rows.len());
-            (RouteImport::Prefixes { rows, replaces }, what)
-        }
-        Imported::Aliases => {
-            let row = |row: belfry_routing::Alias| RouteAlias {
-                tenant: row.tenant.unwrap_or_default(),
-                number: row.number,
-                address: row.address,
-            };
-            let rows: Vec<RouteAlias> = plan.aliases.into_iter().map(row).collect();
-            let what = format!("{} aliases", rows.len());
-            (RouteImport::Aliases { rows, replaces }, what)
-        }
-        Imported::Blocks => {
-            let row = |row: belfry_routing::Block| RouteBlock {
-                tenant: row.tenant.unwrap_or_default(),
-                side: if row.side == belfry_routing::Side::Caller { "caller" } else { "called" }.to_owned(),
-                prefix: row.prefix,
-                is_allowed: row.is_allowed,
-            };
-            let rows: Vec<RouteBlock> = plan.blocks.into_iter().map(row).collect();
-            let what = format!("{} blocks", rows.len());
-            (RouteImport::Blocks { rows, replaces }, what)
-        }
-    })
-}
-
-fn read_document(arguments: &RouteImportArguments, shown: &str, text: &str) -> Read {
-    let mut document = Document::parse(shown, text, "");
-    let read: Option<Plan> = document.whole();
-    let faults = document.into_faults();
-    if read.is_none() || !faults.is_empty() {
-        return Err(faults);
-    }
-    let stem = arguments.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let name = arguments.name.clone().or(stem).unwrap_or_else(|| "routes".to_owned());
-    let what = format!("document {name:?}");
-    let imported_unix_nanos = now_unix_nanos();
-    Ok((RouteImport::Document(RouteDocument { name, text: text.to_owned(), imported_unix_nanos }), what))
-}
-
-/// The rows as they would be after the import.
-fn overlay(rows: &mut RouteRows, import: &RouteImport) {
-    match import {
-        RouteImport::Document(document) => {
-            rows.documents.retain(|known| known.name != document.name);
-            // Last, so that its faults are known by their place.
-            rows.documents.push(document.clone());
-        }
-        RouteImport::Prefixes { rows: new, replaces } => {
-            let keys: std::collections::HashSet<(&str, &str)> =
-                new.iter().map(|row| (row.trunk.as_str(), row.prefix.as_str())).collect();
-            let trunks: std::collections::HashSet<&str> = new.iter().map(|row| row.trunk.as_str()).collect();
-            rows.prefixes.retain(|row| {
-                let is_same = keys.contains(&(row.trunk.as_str(), row.prefix.as_str()));
-                !is_same && !(*replaces && trunks.contains(row.trunk.as_str()))
-            });
-            rows.prefixes.extend(new.iter().cloned());
-        }
-        RouteImport::Aliases { rows: new, replaces } => {
-            let keys: std::collections::HashSet<(&str, &str)> =
-                new.iter().map(|row| (row.tenant.as_str(), row.number.as_str())).collect();
-            rows.aliases
-                .retain(|row| !*replaces && !keys.contains(&(row.tenant.as_str(), row.number.as_str())));
-            rows.aliases.extend(new.iter().cloned());
-        }
-        RouteImport::Blocks { rows: new, replaces } => {
-            let key = |row: &RouteBlock| (row.tenant.clone(), row.side.clone(), row.prefix.clone());
-            let keys: std::collections::HashSet<_> = new.iter().map(key).collect();
-            rows.blocks.retain(|row| !*replaces && !keys.contains(&key(row)));
-            rows.blocks.extend(new.iter().cloned());
-        }
-    }
-}
-
-/// Faults of the whole by their place in the file that is imported, as far as they are in it.
-fn place(
-    faults: &[(String, String)],
-    own: &Plan,
-    rows: &RouteRows,
-    import: &RouteImport,
-    shown: &str,
-    text: &str,
-) -> Vec<Fault> {
-    let before = |list: &str| -> usize {
-        let count = |plan: &Plan| match list {
-            "tenants" => plan.tenants.len(),
-            "aliases" => plan.aliases.len(),
-            "subscribers" => plan.subscribers.len(),
-            "trunks" => plan.trunks.len(),
-            "prefixes" => plan.prefixes.len(),
-            "blocks" => plan.blocks.len(),
-            _ => 0,
-        };
-        // Documents come in the store's order, the imported one last; tables after all of them.
-        let documents: Vec<Plan> = rows
-            .documents
-            .iter()
-            .map(|document| toml::from_str(&document.text).unwrap_or_default())
-            .collect();
-        let others = match import {
-            RouteImport::Document(_) => documents.len().saturating_sub(1),
-            _ => documents.len(),
-        };
-        let mut sum = count(own) + documents.iter().take(others).map(count).sum::<usize>();
-        sum += match import {
-            RouteImport::Prefixes { rows: new, .. } if list == "prefixes" => rows.prefixes.len() - new.len(),
-            RouteImport::Aliases { rows: new, .. } if list == "aliases" => rows.aliases.len() - new.len(),
-            RouteImport::Blocks { rows: new, .. } if list == "blocks" => rows.blocks.len() - new.len(),
-            _ => 0,
-        };
-        sum
-    };
-    let mut document = Document::parse(shown, text, "");
-    let is_document = matches!(import, RouteImport::Document(_));
-    let mut found = Vec::new();
-    for (key, message) in faults {
-        let Some((list, rest)) = key.split_once('[') else {
-            found.push(Fault {
-                source: shown.to_owned(),
-                position: None,
-                message: format!("`{key}` {message}"),
-            });
-            continue;
-        };
-        let (index, rest) = rest.split_once(']').unwrap_or((rest, ""));
-        let index = index.parse::<usize>().ok().and_then(|index| index.checked_sub(before(list)));
-        match index {
-            Some(index) if is_document => document.fault_of_path(&format!("{list}[{index}]{rest}"), message),
-            // The header is line 1; comments and empty lines are counted by the row's own line, which is not kept.
-            Some(index) => found.push(Fault {
-                source: shown.to_owned(),
-                position: row_line(text, index).map(|line| (line, 1)),
-                message: format!("{}: {message}", rest.trim_start_matches('.')),
-            }),
-            None => found.push(Fault {
-                source: "together with what is there already".to_owned(),
-                position: None,
-                message: format!("`{key}` {message}"),
-            }),
-        }
-    }
-    if is_document {
-        // A text that parses has no faults but the ones that were added here.
-        found.extend(document.into_faults());
-    }
-    found
-}
-
-/// The line of a row of a table, from 1; rows over several lines are not told apart.
-fn row_line(text: &str, index: usize) -> Option<usize> {
-    let rows = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    rows.map(|(number, _)| number + 1).nth(index + 1)
 }

@@ -8,6 +8,6 @@ mod demo;
 mod doors;
 mod promql;
 mod real_clients;
-mod routes;
 mod rooms_apart;
+mod routes;
 mod running;

@@ -2,13 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-
-
+use crate::real_clients::register_with_sipp;
 use crate::running::{
-    Ports, Running, belfry, eventually, signal, site_config,
+    Guarded, Ports, Running, belfry, eventually, free_port, signal, site_config, tool, wait_for_end,
 };
 
+const SCENARIOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");
+/// Where the trunks are: another address of loopback than the phones'.
+const TRUNK_ADDRESS: &str = "127.0.0.2";
 
 const ROUTES: &str = r#"
 [[core.routing.tenants]]
@@ -55,7 +58,11 @@ fn routes_are_explained_listed_and_imported() {
     let (code, output, _) =
         route(&config, &["explain", "--from", "trunk:first/+4930", "--to", "+441131234567", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&output).expect("JSON");
-    assert_eq!((code, &json["outcome"]["refused"]["reason"]), (Some(1), &"number_unknown".into()), "{output}");
+    assert_eq!(
+        (code, &json["outcome"]["refused"]["reason"]),
+        (Some(1), &"number_unknown".into()),
+        "{output}"
+    );
 
     let table = directory.path().join("costs.csv");
     fs::write(&table, "trunk,prefix,cost\nfirst,44,0.5\nsecond,441,0.001\n").expect("written");
@@ -67,9 +74,21 @@ fn routes_are_explained_listed_and_imported() {
 
     for (name, content, place) in [
         ("bad.csv", "trunk,prefix,cost\nfirst,44,1\nfirst,4x,1\n", "bad.csv:3:2: prefix"),
-        ("strange.csv", "trunk,prefix,cost\n# none\nthird,44,1\n", "strange.csv:3:1: trunk: no trunk is called"),
-        ("bad.toml", "[[trunks]]\nname = \"third\"\ncolour = \"red\"\n", "bad.toml:3:1: unknown field `colour`"),
-        ("twice.toml", "[[trunks]]\nname = \"third\"\n\n[[trunks]]\nname = \"first\"\n", "twice.toml:5:8: `trunks[1].name`"),
+        (
+            "strange.csv",
+            "trunk,prefix,cost\n# none\nthird,44,1\n",
+            "strange.csv:3:1: trunk: no trunk is called",
+        ),
+        (
+            "bad.toml",
+            "[[trunks]]\nname = \"third\"\ncolour = \"red\"\n",
+            "bad.toml:3:1: unknown field `colour`",
+        ),
+        (
+            "twice.toml",
+            "[[trunks]]\nname = \"third\"\n\n[[trunks]]\nname = \"first\"\n",
+            "twice.toml:5:8: `trunks[1].name`",
+        ),
     ] {
         let file = directory.path().join(name);
         fs::write(&file, content).expect("written");
@@ -98,12 +117,194 @@ fn a_running_belfry_takes_imports_and_reloads_over_and_keeps_the_old_when_the_ne
         fs::write(&belfry.config, format!("{site}{routes}")).expect("written");
         signal(belfry.id(), "HUP");
     };
-    reload(&ROUTES.replace("cost = \"0.01\"", "cost = \"0.01\"\nprefixes = [{ prefix = \"1\", cost = \"1\" }]"));
+    reload(
+        &ROUTES.replace("cost = \"0.01\"", "cost = \"0.01\"\nprefixes = [{ prefix = \"1\", cost = \"1\" }]"),
+    );
     prefixes(3.0);
     // A password that is not there: the old routes stay.
     reload(&ROUTES.replace("cost = \"0.01\"", "user = \"u\"\npassword_file = \"nowhere\""));
-    eventually("the fault is told", || belfry.logged().contains("the old routes stay in force").then_some(()));
+    eventually("the fault is told", || {
+        belfry.logged().contains("the old routes stay in force").then_some(())
+    });
     assert!(belfry.logged().contains("nowhere"), "{}", belfry.logged());
     assert!(belfry.metric("core_routes_loads_total", "refused") >= 1.0);
     prefixes(3.0);
+}
+
+/// A sipp at the trunks' address.
+fn trunk(directory: &Path, port: u16, arguments: &[&str], target: u16) -> Guarded {
+    let name = format!("trunk-{port}");
+    let child = Command::new(tool("sipp"))
+        .current_dir(directory)
+        .env("TERM", "dumb")
+        .args(["-i", TRUNK_ADDRESS, "-p", &port.to_string(), "-t", "u1", "-nd", "-nostdin"])
+        .args(["-trace_err", "-error_file", &format!("{name}.err"), "-mp", &free_port().to_string()])
+        .args(arguments)
+        .arg(format!("127.0.0.1:{target}"))
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(directory.join(format!("{name}.out"))).expect("a file"))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sipp starts");
+    Guarded::new(child)
+}
+
+#[track_caller]
+fn ended_well(directory: &Path, port: u16, child: &mut Guarded) {
+    let status = wait_for_end(child);
+    let errors = fs::read_to_string(directory.join(format!("trunk-{port}.err"))).unwrap_or_default();
+    let errors: String = errors.chars().take(3000).collect();
+    assert!(status.success(), "the trunk failed with {status}:\n{errors}");
+}
+
+fn scenario(name: &str) -> String {
+    format!("{SCENARIOS}/{name}.xml")
+}
+
+/// A site with three trunks: one that refuses, one that answers, one that asks for credentials.
+struct Site {
+    directory: tempfile::TempDir,
+    belfry: Running,
+    alice: u16,
+    refusing: u16,
+    answering: u16,
+    asking: u16,
+}
+
+impl Site {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a folder");
+        let ports = Ports::free();
+        let [refusing, answering, asking, alice] = std::array::from_fn(|_| free_port());
+        fs::create_dir_all(directory.path().join("data")).expect("a folder");
+        fs::write(directory.path().join("data/asking.secret"), "s3cret\n").expect("written");
+        let trunk = |name: &str, port: u16, rest: &str| {
+            format!(
+                "[[core.routing.trunks]]\nname = \"{name}\"\nserves_all = false\nconcurrent_calls_max = 5\n\
+                 gateways = [{{ uri = \"sip:{TRUNK_ADDRESS}:{port};transport=udp\" }}]\n{rest}\n"
+            )
+        };
+        let routes = format!(
+            "[[core.routing.tenants]]\nname = \"acme\"\ndomains = [\"belfry.test\"]\ndial = {{ country_code = \"44\" }}\n\
+             [[core.routing.aliases]]\nnumber = \"+442071838750\"\naddress = \"alice@belfry.test\"\n{}{}{}",
+            trunk("refusing", refusing, "prefixes = [{ prefix = \"49\", cost = \"0.01\" }]"),
+            trunk(
+                "answering",
+                answering,
+                "prefixes = [{ prefix = \"49\", cost = \"0.02\" }]\naccept_networks = [\"127.0.0.2/32\"]"
+            ),
+            trunk(
+                "asking",
+                asking,
+                "prefixes = [{ prefix = \"1\", cost = \"0.02\" }]\nuser = \"belfry\"\npassword_file = \"asking.secret\""
+            ),
+        );
+        let config = format!("{}{routes}", site_config(directory.path(), &ports));
+        let belfry = Running::start(directory.path(), ports, &config);
+        belfry.subscribe(&["alice"]);
+        register_with_sipp(directory.path(), "alice", alice, ports.sip);
+        Self { directory, belfry, alice, refusing, answering, asking }
+    }
+
+    fn target(&self) -> u16 {
+        self.belfry.ports.sip
+    }
+
+    fn trunk(&self, name: &str, port: u16, calls: u32) -> Guarded {
+        trunk(self.directory.path(), port, &["-sf", &scenario(name), "-m", &calls.to_string()], self.target())
+    }
+
+    /// Alice calls a number so many times, and every call ends well.
+    fn alice_calls(&self, number: &str, calls: u32) {
+        let folder = self.directory.path();
+        let file = folder.join("callers.csv");
+        let line = format!("alice;belfry.test;[authentication username=alice password=secret];{number}");
+        fs::write(&file, format!("SEQUENTIAL\n{line}\n")).expect("written");
+        fs::write(folder.join("tone.ul"), [0xff; 8000]).expect("written");
+        let mut child = Command::new(tool("sipp"))
+            .current_dir(folder)
+            .env("TERM", "dumb")
+            .args(["-i", "127.0.0.1", "-p", &self.alice.to_string(), "-t", "u1", "-nd", "-nostdin"])
+            .args(["-sf", &scenario("uac"), "-inf", &file.to_string_lossy(), "-m", &calls.to_string()])
+            .args(["-r", "10", "-l", "5", "-trace_err", "-error_file", "alice.err"])
+            .arg(format!("127.0.0.1:{}", self.target()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(Guarded::new)
+            .expect("sipp starts");
+        let status = wait_for_end(&mut child);
+        let errors = fs::read_to_string(folder.join("alice.err")).unwrap_or_default();
+        let errors: String = errors.chars().take(3000).collect();
+        assert!(status.success(), "alice failed with {status}:\n{errors}\n{}", self.belfry.logged());
+    }
+
+    /// Every call has given back what it held.
+    fn is_idle(&self) {
+        eventually("limits are free again", || {
+            let held =
+                self.belfry.metric("core_trunk_calls", "") + self.belfry.metric("core_tenant_calls", "");
+            held.lt(&0.5).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_trunk_that_refuses_is_passed_over() {
+    const CALLS: u32 = 20;
+    let site = Site::start();
+    let mut refusing = site.trunk("trunk_refuses", site.refusing, 1);
+    let mut answering = site.trunk("uas", site.answering, CALLS);
+    site.alice_calls("004930123456", CALLS);
+    ended_well(site.directory.path(), site.refusing, &mut refusing);
+    ended_well(site.directory.path(), site.answering, &mut answering);
+    let tries = |labels: &str| site.belfry.metric("core_trunk_tries_total", labels);
+    assert_eq!(
+        tries("outcome=\"answered\",trunk=\"answering\"") + tries("trunk=\"answering\",outcome=\"answered\""),
+        f64::from(CALLS)
+    );
+    assert!(site.belfry.metric("core_trunk_failures_total", "trunk=\"refusing\"") >= 1.0);
+    site.is_idle();
+}
+
+#[test]
+fn a_trunk_that_asks_for_credentials_gets_ours_and_the_callers_number() {
+    const CALLS: u32 = 3;
+    let site = Site::start();
+    let mut asking = site.trunk("trunk_digest", site.asking, CALLS);
+    site.alice_calls("+12125551234", CALLS);
+    ended_well(site.directory.path(), site.asking, &mut asking);
+    site.is_idle();
+}
+
+#[test]
+fn a_trunk_calls_in_by_its_address_and_not_out_again() {
+    const CALLS: u32 = 3;
+    let site = Site::start();
+    let folder = site.directory.path();
+    let (media, calls) = (free_port().to_string(), CALLS.to_string());
+    let mut alice = Command::new(tool("sipp"))
+        .current_dir(folder)
+        .env("TERM", "dumb")
+        .args(["-i", "127.0.0.1", "-p", &site.alice.to_string(), "-t", "u1", "-nd", "-nostdin"])
+        .args(["-sf", &scenario("uas"), "-mp", &media, "-m", &calls])
+        .arg(format!("127.0.0.1:{}", site.target()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map(Guarded::new)
+        .expect("sipp starts");
+    let arguments = ["-sf", &scenario("trunk_calls"), "-m", &calls, "-key", "called", "+442071838750"];
+    let port = free_port();
+    let mut calling = trunk(folder, port, &arguments, site.target());
+    ended_well(folder, port, &mut calling);
+    assert!(wait_for_end(&mut alice).success());
+    let arguments = ["-sf", &scenario("trunk_calls"), "-m", "1", "-key", "called", "+4930123456"];
+    let mut calling = trunk(folder, free_port(), &arguments, site.target());
+    assert!(!wait_for_end(&mut calling).success(), "a trunk without transit reaches no other trunk");
+    assert_eq!(site.belfry.metric("core_route_refusals_total", "number_unknown"), 1.0);
+    assert_eq!(site.belfry.metric("core_trunk_requests_total", "answering"), f64::from(CALLS + 1));
+    site.is_idle();
 }

@@ -245,6 +245,12 @@ impl Table {
         self.trunks.get(usize::from(id.0))
     }
 
+    /// A trunk, by its name.
+    #[must_use]
+    pub fn trunk_named(&self, name: &str) -> Option<&TrunkEntry> {
+        self.trunks.iter().find(|trunk| &*trunk.name == name)
+    }
+
     /// All trunks.
     pub fn trunks(&self) -> impl Iterator<Item = &TrunkEntry> {
         self.trunks.iter()

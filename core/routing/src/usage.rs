@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::decision::{Caller, Decision, Outcome, Reason, TrunkId};
+use crate::decision::{Caller, Decision, Outcome, Reason};
 use crate::table::Table;
 
 /// Nanoseconds in a second.
@@ -186,11 +186,12 @@ impl Usage {
     pub fn enter_trunk(
         &mut self,
         table: &Table,
-        trunk: TrunkId,
+        trunk: &str,
         is_emergency: bool,
         now_nanos: u64,
     ) -> Result<TrunkPass, Full> {
-        let entry = table.trunk(trunk).ok_or(Full::Gone)?;
+        // By name: the table may have been swapped since the way was decided.
+        let entry = table.trunk_named(trunk).ok_or(Full::Gone)?;
         let count = self.trunks.entry(Arc::clone(&entry.name)).or_default();
         if !is_emergency {
             if is_full(&count.calls, entry.concurrent_calls_max) {

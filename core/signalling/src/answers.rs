@@ -180,6 +180,11 @@ fn reason_header(failure: &Failure) -> Option<String> {
         CallCause::Overload => "overload",
         CallCause::FlowGone => "flow to the called phone is gone",
         CallCause::Unreachable => "called phone did not answer",
+        CallCause::NoRoute => "no trunk serves this number",
+        CallCause::Blocked => "number is blocked",
+        CallCause::LimitReached => "as many calls as allowed",
+        CallCause::TrunkFull => "all trunks are busy",
+        CallCause::Fraud => "call is held back for safety",
         _ => return None,
     };
     Some(format!("SIP;cause={};text=\"{text}\"", failure.status))

@@ -5,6 +5,7 @@
 mod chain;
 mod ending;
 mod hangup;
+mod hold;
 mod stranger;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use crate::received::Received;
 use crate::signals::CallCause;
 
 pub(crate) use chain::Chain;
+pub(crate) use hold::{Hold, Meter, OnTrunk};
 pub(crate) use stranger::Strangers;
 
 /// How far a call is.
@@ -70,6 +72,8 @@ pub(crate) struct Call {
     pub(crate) ending: Ending,
     /// Gives the call up when it outlives every sensible call.
     pub(crate) lifetime: Option<TimerKey>,
+    /// What it holds of limits and budgets.
+    pub(crate) hold: Hold,
     /// Final answers to BYE that wait for the record.
     pub(crate) held: Vec<(TransactionId, u16, Vec<u8>)>,
 }
@@ -250,6 +254,7 @@ impl Calls {
             silent_legs: Vec::new(),
             ending: Ending { status: 500, cause: CallCause::ServerError },
             lifetime: None,
+            hold: Hold::default(),
             held: Vec::new(),
         };
         self.live.insert(Arc::clone(&key), call);

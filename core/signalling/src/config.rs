@@ -173,7 +173,7 @@ impl Config {
             fork_branches_max: 16,
             call_lifetime: Duration::from_secs(12 * 3600),
             retry_after: Duration::from_secs(5),
-            routes_poll_interval: Duration::from_millis(100),
+            routes_poll_interval: Duration::from_secs(60),
             dns_servers: Vec::new(),
             dns_timeout: Duration::from_secs(1),
             dns_cache_max: 64,

@@ -27,8 +27,8 @@ use crate::edges::{Edges, Way};
 use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
 use crate::relays::Relays;
-use crate::routes::{Active, Keeper, REROUTES_MAX, Reroute, Routes, RoutesError};
 use crate::resolver::Resolver;
+use crate::routes::{Active, Keeper, REROUTES_MAX, Reroute, Routes, RoutesError};
 use crate::signals::Signals;
 use crate::{edges, relays};
 
@@ -36,6 +36,9 @@ pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
 
 /// How often the core looks after what no event reminds it of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Transactions beyond the configured bound, for those who call for help.
+const EMERGENCY_TRANSACTIONS_MAX: usize = 1024;
 
 /// What the core needs from the house.
 pub struct Deps {
@@ -218,7 +221,11 @@ impl Core {
             state: deps.state,
             trace_key: deps.trace_key,
             faults: deps.faults,
-            transactions: TransactionLayer::new(Timers::RFC3261, config.transactions_max, now),
+            transactions: TransactionLayer::new(
+                Timers::RFC3261,
+                config.transactions_max + EMERGENCY_TRANSACTIONS_MAX,
+                now,
+            ),
             timers: Wheel::new(now),
             edges: Edges::default(),
             relays: Relays::new(),
@@ -274,6 +281,8 @@ impl Core {
             self.drain_outputs();
             self.publish_load();
             if self.stop_at.is_some_and(|at| self.calls.len() == 0 || at <= now()) {
+                // The last word of the gauges.
+                self.report_usage();
                 return;
             }
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use belfry_relay_api::Leg;
+use belfry_routing::Cost;
 use belfry_signal::{Cause, Room, SpanContext, SpanId};
 use belfry_sip_proto::HeaderName;
 use belfry_sip_proto::forking::{BranchIndex, Group, ResponseContext};
@@ -44,6 +45,8 @@ pub(crate) struct Exchange {
     pub(crate) is_cancelled: bool,
     /// The CANCEL's Reason header, carried on (RFC 3326).
     pub(crate) cancel_reason: Option<String>,
+    /// Whether it calls for help: no limit and no overload refuses it.
+    pub(crate) is_emergency: bool,
 }
 
 /// Whom a request may go to: groups that are tried one after another; inside a group all are tried at once
@@ -140,9 +143,22 @@ pub(crate) struct Destination {
     pub(crate) path: Vec<String>,
     /// What is done to the request on its way out; `None` leaves it as RFC 3261 section 16.6 says.
     pub(crate) policy: Option<Arc<Policy>>,
+    /// The trunk that it is a way of: a call takes a place on it.
+    pub(crate) trunk: Option<TrunkWay>,
     /// Other ways to the same phone, tried one after another when this one is broken (RFC 5626 section 5.3). Their own
     /// alternates do not count.
     pub(crate) alternates: Vec<Destination>,
+}
+
+/// A way over a trunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TrunkWay {
+    /// Its configured name.
+    pub(crate) name: Arc<str>,
+    /// What a minute costs.
+    pub(crate) cost: Cost,
+    /// Whether the trunk's limits do not count.
+    pub(crate) is_emergency: bool,
 }
 
 /// How a destination is reached.
@@ -208,7 +224,14 @@ impl std::fmt::Debug for PeerCredentials {
 impl Destination {
     /// The far end of a flow.
     pub(crate) fn flow(hop: Hop) -> Self {
-        Self { reach: Reach::Flow(hop), uri: None, path: Vec::new(), policy: None, alternates: Vec::new() }
+        Self {
+            reach: Reach::Flow(hop),
+            uri: None,
+            path: Vec::new(),
+            policy: None,
+            trunk: None,
+            alternates: Vec::new(),
+        }
     }
 
     /// Another server.
@@ -218,6 +241,7 @@ impl Destination {
             uri: None,
             path: Vec::new(),
             policy: None,
+            trunk: None,
             alternates: Vec::new(),
         }
     }

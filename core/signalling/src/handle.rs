@@ -117,6 +117,8 @@ pub struct Inbound {
     pub region: Region,
     /// ISO 3166-1 alpha-2 country of the peer, when known.
     pub country: Option<String>,
+    /// The DNS names that the peer's certificate proves, in lower case.
+    pub peer_names: Vec<String>,
     /// Nanoseconds since the Unix epoch when the edge had the whole message.
     pub received_unix_nanos: u64,
     /// The message.

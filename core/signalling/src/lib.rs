@@ -22,8 +22,8 @@ mod proxy;
 mod received;
 mod registrar;
 mod relays;
-mod routes;
 mod resolver;
+mod routes;
 mod signals;
 
 #[cfg(test)]
@@ -32,7 +32,7 @@ mod tests;
 pub use crate::core::{Core, CoreHandle, Deps, Faults};
 pub use config::{Config, DigestAlgorithm};
 pub use error::Error;
-pub use routes::{Routes, RoutesError, compose};
+pub use routes::{Routes, RoutesError, compose, rows_of_known};
 
 /// Registers the core's signals without starting it, for the catalogue.
 pub fn describe(registry: &belfry_signal::Registry) {

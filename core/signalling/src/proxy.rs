@@ -12,11 +12,11 @@ mod forward;
 mod locate;
 mod prepare;
 mod response;
+mod route;
 
 use std::sync::Arc;
 
-use belfry_relay_api::Leg;
-use belfry_signal::{Cause, Room, now_unix_nanos};
+use belfry_signal::{Cause, Room};
 use belfry_sip_proto::transaction::{LegacyParts, MethodKind, OnRequest, ServerKey, TransactionId};
 use belfry_sip_proto::{HeaderName, OwnedMessage, Uri};
 
@@ -24,9 +24,10 @@ use crate::answers::ALLOW;
 use crate::authority::{Authority, Judgement, Side};
 use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
 use crate::exchange::{Exchange, Failure};
-use crate::location::{Aor, targets_of};
+use crate::location::Aor;
 use crate::received::Received;
 use crate::signals::{AttemptResult, CallCause, MethodName, ShedReason};
+use route::Sender;
 
 impl Core {
     /// A SIP message came from an edge.
@@ -73,7 +74,7 @@ impl Core {
     fn is_overloaded_for(&self, request: &Received) -> bool {
         let is_new =
             !request.is_in_dialog() && !matches!(request.method, MethodName::Cancel | MethodName::Ack);
-        is_new && self.waiting >= self.config.queue_messages_overload
+        is_new && self.waiting >= self.config.queue_messages_overload && !self.is_emergency(request)
     }
 
     /// Turns a new request away without spending a transaction on it.
@@ -91,6 +92,12 @@ impl Core {
     fn on_new_request(&mut self, id: TransactionId, request: Received) {
         let method = request.method;
         let is_setup = method == MethodName::Invite && !request.is_in_dialog();
+        let is_emergency = self.is_emergency(&request);
+        if !is_emergency && !self.has_room_for(&request) {
+            // The last places are kept for those who call for help.
+            self.transactions.abandon(id, now());
+            return self.shed(&request, ShedReason::Transactions);
+        }
         let (span, parent) = if is_setup {
             let root = self.calls.chain(&request, now()).root;
             (root.child(), Some(root.span_id))
@@ -110,6 +117,7 @@ impl Core {
             is_setup,
             is_cancelled: false,
             cancel_reason: None,
+            is_emergency,
         };
         self.exchanges.insert(id, exchange);
         match method {
@@ -147,12 +155,15 @@ impl Core {
                 if shed == ShedReason::Fault { CallCause::ServerError } else { CallCause::Overload };
             return self.fail(id, Failure::ours(503, Room::Core, cause, call_cause));
         }
-        self.authenticate(id, &request);
+        match self.trunk_of(&request) {
+            Some(trunk) => self.route(id, &request, &Sender::Trunk(trunk)),
+            None => self.authenticate(id, &request),
+        }
     }
 
     /// Why a new call is refused before its caller is even known.
     fn shed_reason(&self, request: &Received) -> Option<ShedReason> {
-        if request.method != MethodName::Invite {
+        if request.method != MethodName::Invite || self.is_emergency(request) {
             None
         } else if self.is_draining {
             Some(ShedReason::Draining)
@@ -180,13 +191,14 @@ impl Core {
         }
     }
 
-    fn authenticate(&mut self, id: TransactionId, request: &Received) {
+    fn authenticate(&mut self, id: TransactionId, request: &Arc<Received>) {
         let realm = self.realm_of_caller(request);
         match Authority::credentials(&request.message, Side::Proxy, &realm) {
             Ok(Some(credentials)) => {
                 let user = credentials.username.into_owned();
                 self.look_up(id, Purpose::Caller, user, realm);
             }
+            Ok(None) if self.may_stay_unknown(id) => self.route_unknown(id, request),
             Ok(None) => self.challenge(id, &realm, false),
             Err(_) => self.fail(id, Failure::plain(400, CallCause::Denied)),
         }
@@ -202,7 +214,8 @@ impl Core {
 
     /// Asks the store for a subscriber; the answer comes back as an event.
     pub(crate) fn look_up(&mut self, id: TransactionId, purpose: Purpose, user: String, domain: String) {
-        if self.jobs.len() >= self.config.store_requests_max {
+        let is_emergency = self.exchanges.get(&id).is_some_and(|exchange| exchange.is_emergency);
+        if self.jobs.len() >= self.config.store_requests_max && !is_emergency {
             self.signals.request_shed(ShedReason::Queue);
             if purpose == Purpose::Register {
                 return self.shed_registration(id);
@@ -226,6 +239,11 @@ impl Core {
         let Some(request) = self.request_of(id) else { return };
         let subscriber = match found {
             Ok(subscriber) => subscriber,
+            // Who calls for help does not wait for our disk.
+            Err(reason) if self.exchanges.get(&id).is_some_and(|exchange| exchange.is_emergency) => {
+                self.signals.store_failed(reason);
+                return self.route_unknown(id, &request);
+            }
             Err(reason) => return self.fail_by_store(id, reason),
         };
         let realm = self.realm_of_caller(&request);
@@ -241,35 +259,17 @@ impl Core {
         let is_hidden = claimed.is_some_and(|uri| uri.host().eq_ignore_ascii_case("anonymous.invalid"));
         let caller = Aor { user: credentials.username.into_owned(), domain: realm.clone() };
         let is_own = is_hidden || claimed.and_then(|uri| self.aor_of(&uri)).as_ref() == Some(&caller);
+        // A trunk that shows credentials calls for whomever it likes.
+        let trunk = self.routes.table.trunk_of_user(&caller.key());
         match judgement {
             Judgement::Stale => self.challenge(id, &realm, true),
-            Judgement::Granted if is_own => self.on_authenticated(id, &request, &caller),
+            Judgement::Granted if let Some(trunk) = trunk => {
+                self.route(id, &request, &Sender::Trunk(trunk));
+            }
+            Judgement::Granted if is_own => self.route(id, &request, &Sender::Subscriber(caller)),
+            Judgement::Denied if self.may_stay_unknown(id) => self.route_unknown(id, &request),
             Judgement::Granted | Judgement::Denied => self.fail(id, Failure::plain(403, CallCause::Denied)),
         }
-    }
-
-    /// The caller may; now where is the called customer?
-    fn on_authenticated(&mut self, id: TransactionId, request: &Arc<Received>, caller: &Aor) {
-        if self.is_cancelled(id) {
-            return;
-        }
-        let called = request.message.uri().and_then(|uri| self.aor_of(&uri));
-        if request.method == MethodName::Invite && !self.open_call(id, request, Some(caller), called.as_ref())
-        {
-            // The same call came twice by different ways (RFC 3261 section 8.2.2.2).
-            return self.fail(id, Failure::plain(482, CallCause::Rejected));
-        }
-        let Some(aor) = called else {
-            return self.fail(id, Failure::plain(404, CallCause::UnknownCustomer));
-        };
-        let bindings = self.bindings_of(&aor, now_unix_nanos());
-        let targets = targets_of(&bindings, self.config.fork_ring_timeout);
-        if targets.is_empty() {
-            return self.look_up(id, Purpose::Callee, aor.user, aor.domain);
-        }
-        let is_recorded = is_dialog_forming(request.method);
-        let used = self.routes_used(&request.message).count;
-        self.begin_forward(id, targets, used, is_recorded, Leg::Caller);
     }
 
     /// Nobody is registered: is the customer unknown, or only away?

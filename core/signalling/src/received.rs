@@ -23,6 +23,8 @@ pub(crate) struct Received {
     pub(crate) source: SocketAddr,
     pub(crate) region: Region,
     pub(crate) country: Option<String>,
+    /// The DNS names that the peer's certificate proves.
+    pub(crate) peer_names: Vec<String>,
     pub(crate) unix_nanos: u64,
     /// The trace of its Call-ID.
     pub(crate) trace_id: TraceId,
@@ -68,6 +70,7 @@ impl Received {
             source,
             region: inbound.region,
             country: inbound.country,
+            peer_names: inbound.peer_names,
             unix_nanos: inbound.received_unix_nanos,
             message,
             method,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use belfry_routing::{Alias, Block, Cost, Plan, PrefixRow, Side, Table, TableError};
+use belfry_routing::{Alias, Block, Cost, DEFAULT_TENANT, Plan, PrefixRow, Side, Table, TableError};
 use belfry_state::{RouteAlias, RouteBlock, RoutePrefix, RouteRows, State};
 use tokio::sync::{mpsc, oneshot};
 
@@ -173,7 +173,7 @@ pub fn compose(plan: &Plan, rows: &RouteRows) -> Result<Plan, RoutesError> {
     Ok(whole)
 }
 
-/// The store's rows as a plan with nothing else in it. Rows of trunks that are gone stay out.
+/// The store's rows as a plan with nothing else in it.
 fn plan_of(prefixes: &[RoutePrefix], aliases: &[RouteAlias], blocks: &[RouteBlock]) -> Plan {
     let tenant = |name: &str| (!name.is_empty()).then(|| name.to_owned());
     let prefix = |row: &RoutePrefix| PrefixRow {
@@ -240,21 +240,26 @@ async fn read(source: &Source, state: &State) -> (Option<u64>, Result<Arc<Active
     let (version, source) = (rows.version, source.clone());
     // A hundred thousand prefixes take a moment, which no other task should wait for.
     let compiling = tokio::task::spawn_blocking(move || {
-        let plan = compose(&source.plan, &without_strangers(&source.plan, rows))?;
+        let plan = compose(&source.plan, &rows_of_known(&source.plan, rows))?;
         source.compile(plan).map(Arc::new)
     });
     (Some(version), compiling.await.unwrap_or(Err(RoutesError::Stopped)))
 }
 
-/// Without the rows of trunks that no plan names any more: they are no fault, only of no use.
-fn without_strangers(plan: &Plan, mut rows: RouteRows) -> RouteRows {
-    let mut trunks: HashSet<String> = plan.trunks.iter().map(|trunk| trunk.name.clone()).collect();
-    for document in &rows.documents {
-        if let Ok(part) = toml::from_str::<Plan>(&document.text) {
-            trunks.extend(part.trunks.into_iter().map(|trunk| trunk.name));
-        }
-    }
-    rows.prefixes.retain(|row| trunks.contains(&row.trunk));
+/// The rows of trunks and tenants that some plan names: the others are no fault, only of no use.
+#[must_use]
+pub fn rows_of_known(plan: &Plan, mut rows: RouteRows) -> RouteRows {
+    let documents = rows.documents.iter().filter_map(|document| toml::from_str::<Plan>(&document.text).ok());
+    let documents: Vec<Plan> = documents.collect();
+    let plans = || documents.iter().chain([plan]);
+    let trunks: HashSet<&str> =
+        plans().flat_map(|plan| &plan.trunks).map(|trunk| trunk.name.as_str()).collect();
+    let tenants: HashSet<&str> =
+        plans().flat_map(|plan| &plan.tenants).map(|tenant| tenant.name.as_str()).collect();
+    let is_known = |tenant: &str| matches!(tenant, "" | DEFAULT_TENANT) || tenants.contains(tenant);
+    rows.prefixes.retain(|row| trunks.contains(row.trunk.as_str()));
+    rows.aliases.retain(|row| is_known(&row.tenant));
+    rows.blocks.retain(|row| is_known(&row.tenant));
     rows
 }
 
@@ -395,7 +400,7 @@ mod tests {
             weight: None,
         };
         rows.prefixes = vec![prefix("a"), prefix("b"), prefix("gone")];
-        let plan = compose(&file, &without_strangers(&file, rows)).expect("composes");
+        let plan = compose(&file, &rows_of_known(&file, rows)).expect("composes");
         assert_eq!(plan.check(), vec![]);
         assert_eq!((plan.trunks.len(), plan.prefixes.len()), (2, 2));
         assert_eq!(plan.emergency.numbers, ["999"]);

@@ -9,3 +9,4 @@ mod house;
 mod registering;
 mod resolving;
 mod restarting;
+mod routing;

@@ -40,6 +40,37 @@ pub enum Advance {
     /// Only trouble on the way: 408, 430, 500, 502, 503, 504. Every group leads to the same customer, so that what
     /// that customer says (busy, not found) is an answer.
     OnTrouble,
+    /// Only these: whoever configures a next hop knows what its failures mean.
+    On(StatusSet),
+}
+
+/// A set of status codes from 400 to 655.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatusSet([u64; 4]);
+
+impl StatusSet {
+    /// These codes; others than 400 to 655 stay out.
+    #[must_use]
+    pub fn of(codes: &[u16]) -> Self {
+        let mut set = Self::default();
+        for code in codes {
+            if let Some((word, bit)) = Self::place(*code) {
+                set.0[word] |= bit;
+            }
+        }
+        set
+    }
+
+    /// Whether a code is in it.
+    #[must_use]
+    pub fn contains(&self, code: u16) -> bool {
+        Self::place(code).is_some_and(|(word, bit)| self.0[word] & bit != 0)
+    }
+
+    fn place(code: u16) -> Option<(usize, u64)> {
+        let number = code.checked_sub(400).filter(|number| *number < 256)?;
+        Some((usize::from(number / 64), 1 << (number % 64)))
+    }
 }
 
 impl<T> Group<T> {
@@ -263,7 +294,11 @@ impl<T, R> ResponseContext<T, R> {
             return;
         }
         self.over(branch);
-        self.has_answer |= !is_trouble(status);
+        self.has_answer |= match self.advance {
+            Advance::Always => false,
+            Advance::OnTrouble => !is_trouble(status),
+            Advance::On(codes) => !codes.contains(status),
+        };
         let failure = Final { status, response };
         if status >= 600 && self.end == End::Open {
             // It is not sent at once: a branch that was answered meanwhile still wins (RFC 3261 section 16.7 step 5).
@@ -346,7 +381,7 @@ impl<T, R> ResponseContext<T, R> {
         if self.is_trying() || matches!(self.end, End::Answered | End::Finished) {
             return;
         }
-        if self.advance == Advance::OnTrouble && self.has_answer {
+        if self.has_answer {
             self.groups.clear();
         }
         while let Some(group) = self.groups.pop_front() {

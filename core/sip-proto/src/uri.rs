@@ -79,6 +79,14 @@ impl<'a> Uri<'a> {
         matches!(self.scheme, Scheme::Sip | Scheme::Sips)
     }
 
+    /// Whether it is `urn:service:sos`, or a service below it (RFC 5031 section 4.2).
+    #[must_use]
+    pub fn is_emergency(&self) -> bool {
+        const SOS: &str = "urn:service:sos";
+        let start = self.text.get(..SOS.len()).filter(|start| start.eq_ignore_ascii_case(SOS));
+        start.is_some() && self.text[SOS.len()..].chars().next().is_none_or(|next| next == '.')
+    }
+
     /// The user part as it stands, with its escapes; of a `tel:` URI the number with its separators.
     #[must_use]
     pub fn user(&self) -> Option<&'a str> {

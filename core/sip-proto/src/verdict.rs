@@ -59,7 +59,7 @@ fn admit_request<B: AsRef<[u8]>>(message: &Parsed<B>) -> Result<(), Fault> {
     let fault = |name, kind| Fault::new(message.position(name), kind);
     let uri_at = message.method().len() + 1;
     let uri = message.uri().ok_or(Fault::new(uri_at, FaultKind::RequestUri))?;
-    if uri.scheme() == Scheme::Other {
+    if uri.scheme() == Scheme::Other && !uri.is_emergency() {
         return Err(Fault::new(uri_at, FaultKind::UnknownScheme));
     }
     if uri.headers().is_some() {

@@ -14,7 +14,10 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustls::crypto::ring;
-use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoClientAuth, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
@@ -32,6 +35,9 @@ const LEAF_LIFE: Duration = Duration::from_secs(397 * 86_400);
 const AUTHORITY_LIFE: Duration = Duration::from_secs(3_650 * 86_400);
 /// Clocks of phones are wrong: what is made now is valid a while before now.
 const CLOCK_SLACK: Duration = Duration::from_secs(86_400);
+
+/// Names of a client's certificate that are passed on.
+const PROVEN_NAMES_MAX: usize = 8;
 
 /// The file that clients must trust when the local CA is used.
 pub(crate) const AUTHORITY_FILE: &str = "ca.pem";
@@ -118,7 +124,8 @@ impl Snapshot {
     }
 }
 
-/// The TLS settings of a listener: TLS 1.2 and 1.3, tickets, and a cache for those who resume by id.
+/// The TLS settings of a listener: TLS 1.2 and 1.3, tickets, and a cache for those who resume by id. With a verifier,
+/// clients are asked for a certificate and need not have one.
 ///
 /// # Errors
 /// When rustls refuses them.
@@ -126,16 +133,49 @@ pub(crate) fn server_config(
     certificates: &Arc<Certificates>,
     protocols: &[&[u8]],
     sessions_max: usize,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<Arc<ServerConfig>, Error> {
     let resolver: Arc<dyn ResolvesServerCert> = Arc::<Certificates>::clone(certificates);
+    let clients = clients.unwrap_or_else(|| Arc::new(NoClientAuth));
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(resolver);
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     config.session_storage = ServerSessionMemoryCache::new(sessions_max);
     config.ticketer = ring::Ticketer::new()?;
     Ok(Arc::new(config))
+}
+
+/// Verifies certificates of SIP peers that connect to us, against the configured CAs; none when there are none. Only
+/// SIP listeners ask, because browsers would ask their users.
+///
+/// # Errors
+/// When a configured CA file cannot be read.
+pub(crate) fn client_verifier(config: &TlsConfig) -> Result<Option<Arc<dyn ClientCertVerifier>>, Error> {
+    let Some(first) = config.peer_ca_files.first() else { return Ok(None) };
+    let mut roots = RootCertStore::empty();
+    for path in &config.peer_ca_files {
+        for certificate in read_chain(path)? {
+            roots.add(certificate).map_err(|error| bad(path, &error.to_string()))?;
+        }
+    }
+    let provider = Arc::new(ring::default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let verifier = builder.allow_unauthenticated().build();
+    verifier.map(|verifier| Some(verifier as _)).map_err(|error| bad(first, &error.to_string()))
+}
+
+/// The DNS names that a verified certificate proves, in lower case.
+pub(crate) fn proven_names(chain: &[CertificateDer<'_>]) -> Vec<String> {
+    let Some(leaf) = chain.first() else { return Vec::new() };
+    let Ok((_, certificate)) = X509Certificate::from_der(leaf) else { return Vec::new() };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let names = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    names.take(PROVEN_NAMES_MAX).collect()
 }
 
 /// The TLS settings for connections that the edge opens to SIP peers: it trusts the local CA and configured ones.

@@ -142,7 +142,8 @@ pub struct TlsConfig {
     #[serde(default)]
     pub names: Vec<String>,
     /// CA certificates (PEM) that are trusted when the edge itself connects to a SIP peer over TLS, beside the
-    /// local CA.
+    /// local CA. With any, `sip-tls` listeners also ask who connects for a certificate of these, and the core may know a
+    /// trunk by the names in it; who has none is served all the same.
     #[serde(default)]
     pub peer_ca_files: Vec<PathBuf>,
 }

@@ -74,6 +74,7 @@ impl Edge {
             source: peer.address.into(),
             region: peer.region.clone(),
             country: peer.country.map(|country| country.to_string()),
+            peer_names: peer.names.clone(),
             received_unix_nanos,
             bytes: bytes.clone(),
         };

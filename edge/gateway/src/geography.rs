@@ -75,6 +75,7 @@ impl Geography {
             asn: record.and_then(|record| record.asn),
             site: decision.site,
             is_secure,
+            names: Vec::new(),
         }
     }
 }

@@ -275,10 +275,13 @@ fn build(
 ) -> Result<(Arc<Edge>, TlsAcceptors), Error> {
     let certificates = Certificates::new(Snapshot::load(config, signals)?);
     let sessions_max = config.limits.tls_sessions_max;
-    let acceptor = |protocols: &[&[u8]]| {
-        certificates::server_config(&certificates, protocols, sessions_max).map(TlsAcceptor::from)
+    let acceptor = |protocols: &[&[u8]], clients| {
+        certificates::server_config(&certificates, protocols, sessions_max, clients).map(TlsAcceptor::from)
     };
-    let tls = TlsAcceptors { sniff: acceptor(&[b"h2", b"http/1.1", b"sip/2"])?, sip: acceptor(&[])? };
+    let tls = TlsAcceptors {
+        sniff: acceptor(&[b"h2", b"http/1.1", b"sip/2"], None)?,
+        sip: acceptor(&[], certificates::client_verifier(&config.tls)?)?,
+    };
     let flow_key = FlowKey::load(&config.sip.flow_key_file)?;
     let limits = &config.limits;
     let edge = Edge {

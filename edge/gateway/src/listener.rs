@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::admission::{ListenerCount, Place};
+use crate::certificates::proven_names;
 use crate::config::ListenerKind;
 use crate::edge::Edge;
 use crate::http::HttpEngine;
@@ -95,12 +96,15 @@ impl Listener {
             Ok(place) => place,
             Err(limit) => return signals.limit_hit(&self.name, limit),
         };
-        let peer = self.edge.geography.load().place(&self.name, address, self.tls.is_some());
+        let mut peer = self.edge.geography.load().place(&self.name, address, self.tls.is_some());
         let socket = match &self.tls {
             None => Some(Socket::Plain(stream)),
             Some(tls) => self.shake_hands(tls, stream, until, &peer).await,
         };
         let Some(socket) = socket else { return };
+        if let Socket::Server(stream) = &socket {
+            peer.names = proven_names(stream.get_ref().1.peer_certificates().unwrap_or_default());
+        }
         let stream = EdgeStream::new(socket, self.bytes.clone());
         match self.kind {
             ListenerKind::SipTcp => self.serve_sip(peer, Transport::Tcp, stream).await,

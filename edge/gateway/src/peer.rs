@@ -27,4 +27,6 @@ pub(crate) struct Peer {
     pub(crate) site: Option<Arc<str>>,
     /// Whether the customer speaks TLS to us.
     pub(crate) is_secure: bool,
+    /// The DNS names that its certificate proves, when it has shown one.
+    pub(crate) names: Vec<String>,
 }

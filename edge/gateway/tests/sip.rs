@@ -181,6 +181,44 @@ async fn one_edge_calls_another_over_tls() {
     assert_eq!(failed, (2, SendFailure::Unreachable));
 }
 
+/// A CA and a certificate of it for a trunk, as PEM files in a folder.
+fn peer_certificate(folder: &std::path::Path) -> rustls::sign::CertifiedKey {
+    let authority_key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&authority_key).expect("signed");
+    std::fs::write(folder.join("carrier-ca.pem"), authority.pem()).expect("written");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec!["SIP.Carrier.test".to_owned()]).expect("a name");
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&authority.pem(), authority_key).expect("an issuer");
+    let certificate = params.signed_by(&key, &issuer).expect("signed");
+    let der = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+    let signing = rustls::crypto::ring::sign::any_supported_type(&der.into()).expect("a signing key");
+    rustls::sign::CertifiedKey::new(vec![certificate.der().clone()], signing)
+}
+
+#[tokio::test]
+async fn the_core_learns_the_names_that_a_peers_certificate_proves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certified = peer_certificate(folder.path());
+    let file = folder.path().join("carrier-ca.pem").display().to_string();
+    let files = format!("names = [\"edge.example.org\"]\npeer_ca_files = [{file:?}]");
+    let edge =
+        TestEdge::start(backend().await, |config| config.replace("names = [\"edge.example.org\"]", &files));
+    let mut core = edge.core().await;
+    // Who has no certificate is served, and proves nothing.
+    let mut phone = edge.tls("sip-tls", &[]).await;
+    write(&mut phone, &request("OPTIONS", "no-name")).await;
+    assert_eq!(core.message().await.peer_names, Vec::<String>::new());
+    let mut config = (*edge.client_config(&[])).clone();
+    config.client_auth_cert_resolver = std::sync::Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+    let stream = TcpStream::connect(edge.address("sip-tls")).await.expect("connects");
+    let mut trunk = kit::connect_tls(&std::sync::Arc::new(config), stream).await.expect("shakes hands");
+    write(&mut trunk, &request("OPTIONS", "named")).await;
+    assert_eq!(core.message().await.peer_names, ["sip.carrier.test"]);
+}
+
 #[tokio::test]
 async fn without_a_core_phones_are_told_and_the_journey_is_bad() {
     let edge = TestEdge::start(backend().await, identity);

@@ -182,7 +182,8 @@ fn trunk_entry(trunk: &Trunk, zones: &mut Vec<TimeZone>) -> Result<TrunkEntry, T
         gateways: gateways(trunk),
         identity: trunk.identity,
         is_trusted: trunk.is_trusted,
-        failover_codes: trunk.failover_codes.as_slice().into(),
+        // A trunk without room is 503 as well, and the next one's turn.
+        failover_codes: trunk.failover_codes.iter().copied().chain([503]).collect(),
         response_timeout_seconds: trunk.response_timeout_seconds,
         concurrent_calls_max: trunk.concurrent_calls_max,
         calls_per_second_max: trunk.calls_per_second_max,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::decision::{Local, Question};
+use crate::decision::{Local, Question, TrunkId};
 use crate::plan::Plan;
 
 const PLAN: &str = r#"
@@ -79,7 +79,7 @@ fn rates_hold_one_second_of_calls() {
 #[test]
 fn trunks_have_their_own_places() {
     let (table, mut usage) = (table(), Usage::default());
-    let (a, b) = (TrunkId(0), TrunkId(1));
+    let (a, b) = ("a", "b");
     let held = [usage.enter_trunk(&table, a, false, 0), usage.enter_trunk(&table, a, false, 0)];
     assert!(held.iter().all(Result::is_ok));
     assert_eq!(usage.enter_trunk(&table, a, false, 0).err(), Some(Full::Calls));
@@ -90,9 +90,9 @@ fn trunks_have_their_own_places() {
     drop((held, help));
     let passed = (0..10).filter(|_| usage.enter_trunk(&table, a, false, 1).is_ok()).count();
     assert_eq!(passed, 3, "two of the second's five were used");
-    assert_eq!(usage.enter_trunk(&table, TrunkId(9), true, 0).err(), Some(Full::Gone));
+    assert_eq!(usage.enter_trunk(&table, "z", true, 0).err(), Some(Full::Gone));
     // A call that comes in from a trunk counts on it.
-    let caller = Caller::Trunk { trunk: b, claimed: None };
+    let caller = Caller::Trunk { trunk: TrunkId(1), claimed: None };
     let inbound = usage.admit(&table, &decide(&table, caller, "bob"), caller, SECOND * 9).expect("room");
     assert_eq!(usage.trunk_calls("b"), 1);
     drop(inbound);
@@ -166,7 +166,7 @@ proptest::proptest! {
                     calls.extend(usage.admit(&table, &decide(&table, caller, called), caller, now));
                 }
                 Act::Enter { trunk, is_emergency } => {
-                    let pass = usage.enter_trunk(&table, TrunkId(trunk), is_emergency, now);
+                    let pass = usage.enter_trunk(&table, ["a", "b", "z"][usize::from(trunk)], is_emergency, now);
                     passes.extend(pass.map(|pass| (trunk, is_emergency, pass)));
                 }
                 Act::Release(which) if which % 2 == 0 && !calls.is_empty() => {

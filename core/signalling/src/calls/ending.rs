@@ -19,7 +19,10 @@ impl Core {
         if let Some(timer) = call.lifetime.take() {
             self.timers.stop(timer);
         }
-        let Some(relay) = call.relay.clone() else {
+        let (hold, was_answered) = (std::mem::take(&mut call.hold), call.answer_unix_nanos.is_some());
+        let relay = call.relay.clone();
+        self.release(hold, was_answered);
+        let Some(relay) = relay else {
             self.write_record(epoch);
             return Some(epoch);
         };

@@ -81,7 +81,9 @@ impl Core {
         let Some(key) = key else { return };
         if is_setup {
             // Of every dialog-forming response, two Record-Routes are ours.
-            self.calls.answered(&key, response, 2);
+            if self.calls.answered(&key, response, 2) {
+                self.note_trunk_answer(&key);
+            }
         } else if let Some(call) = self.calls.get_mut(&key) {
             let leg = exchange.forward.as_ref().map(|forward| forward.from.other());
             if let Some(leg) = leg {

@@ -145,6 +145,7 @@ impl Core {
     fn start_try(&mut self, id: TransactionId, branch: BranchIndex, target: Destination, breadth: u8) {
         let Some(forward) = self.forward_of(id) else { return };
         debug_assert_eq!(forward.tries.len(), branch.0, "the context numbers its branches in order");
+        let trunk = target.trunk.clone();
         forward.tries.push(Try {
             destination: Arc::new(target),
             breadth,
@@ -154,6 +155,9 @@ impl Core {
             alternates_used: 0,
             authorization: None,
         });
+        if let Some(Err(failure)) = trunk.map(|way| self.enter_trunk(id, &way)) {
+            return self.fail_try(id, branch, Trouble::Ours, failure);
+        }
         self.reach(id, branch);
     }
 
@@ -264,6 +268,7 @@ impl Core {
         if is_wanted && trouble.is_of_flow() && self.take_alternate(id, branch) {
             return self.reach(id, branch);
         }
+        self.note_trunk_failure(id, branch, trouble);
         if let Some(forward) = self.forward_of(id) {
             forward.context.on_final(branch, trouble.status(&failure), failure, now());
             self.act(id);

@@ -237,6 +237,16 @@ label_enum! {
         Overload = "overload",
         /// The called side failed in another way.
         Rejected = "rejected",
+        /// No trunk serves the number.
+        NoRoute = "no_route",
+        /// Caller or called number is blocked.
+        Blocked = "blocked",
+        /// Caller, called customer or tenant has as many calls as it may have.
+        LimitReached = "limit_reached",
+        /// No trunk had room.
+        TrunkFull = "trunk_full",
+        /// It looked like fraud.
+        Fraud = "fraud",
     }
 }
 

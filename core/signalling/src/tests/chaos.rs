@@ -7,10 +7,31 @@ use belfry_relay_api::Refusal;
 use belfry_sip_proto::HeaderName;
 
 use super::house::{Heard, House, PASSWORD, Phone, SDP, authorize};
+use crate::Config;
 use crate::handle::{SendFailure, Transport};
 
 const SEEDS: u64 = 12;
 const STEPS: u64 = 60;
+
+/// Whom alice calls: a phone, a number with two small trunks, help.
+const CALLED: [&str; 5] = ["bob", "bob", "+4930123", "+4930124", "112"];
+
+const PLAN: &str = r#"
+    [[tenants]]
+    name = "acme"
+    domains = ["belfry.test"]
+    concurrent_calls_max = 6
+    subscriber_concurrent_calls_max = 5
+    [[trunks]]
+    name = "one"
+    gateways = [{ uri = "sip:192.0.2.201" }]
+    concurrent_calls_max = 2
+    [[trunks]]
+    name = "two"
+    gateways = [{ uri = "sip:192.0.2.202" }, { uri = "sip:192.0.2.203" }]
+    concurrent_calls_max = 2
+    cost = "0.1"
+"#;
 
 /// A small generator, so that a seed is a whole story (Knuth's MMIX constants).
 struct Dice(u64);
@@ -40,11 +61,13 @@ struct Story {
     /// What was said last, to be said again.
     said: Vec<(Phone, String)>,
     finals: HashMap<(String, String), u16>,
+    /// Whom each call is for.
+    called: HashMap<String, &'static str>,
 }
 
 impl Story {
     async fn begin(seed: u64) -> Self {
-        let mut house = House::new().await;
+        let mut house = House::with_plan(Config::for_test(), PLAN).await;
         let transports = [Transport::Udp, Transport::Tcp];
         let mut dice = Dice(seed);
         let alice = Phone::new("alice", transports[dice.roll(2)]);
@@ -52,7 +75,8 @@ impl Story {
         house.register(&alice).await;
         house.register(&bob).await;
         let (requests, answers, said, finals) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
-        Self { house, dice, alice, bob, calls: 0, cseq: 10, requests, answers, said, finals }
+        let called = HashMap::new();
+        Self { house, dice, alice, bob, calls: 0, cseq: 10, requests, answers, said, finals, called }
     }
 
     fn say(&mut self, phone: &Phone, head: String, sdp: &str) {
@@ -66,12 +90,15 @@ impl Story {
             0..=2 => {
                 self.calls += 1;
                 let sdp = if self.dice.roll(4) == 0 { "" } else { SDP };
-                self.say(&alice, alice.invite("bob", &format!("chaos-{}", self.calls), 1, ""), sdp);
+                let called = CALLED[self.dice.roll(CALLED.len())];
+                self.called.insert(format!("chaos-{}", self.calls), called);
+                self.say(&alice, alice.invite(called, &format!("chaos-{}", self.calls), 1, ""), sdp);
             }
             3..=5 => self.answer_something(),
             6 => {
                 let number = self.dice.roll(self.calls + 1);
-                let invite = alice.invite("bob", &format!("chaos-{number}"), 2, "");
+                let called = self.called.get(&format!("chaos-{number}")).copied().unwrap_or("bob");
+                let invite = alice.invite(called, &format!("chaos-{number}"), 2, "");
                 self.say(&alice, invite.replace("INVITE ", "CANCEL ").replace("2 INVITE", "2 CANCEL"), "");
             }
             7 => {
@@ -148,7 +175,16 @@ impl Story {
 
     /// What phones do by themselves: answer challenges, acknowledge.
     fn react(&mut self, heard: Heard) {
-        let phone = if heard.flow == self.bob.flow { self.bob.clone() } else { self.alice.clone() };
+        let phone = match heard.flow.as_str() {
+            flow if flow == self.bob.flow => self.bob.clone(),
+            flow if flow == self.alice.flow => self.alice.clone(),
+            // A trunk; it answers over the flow by which it was reached.
+            flow => {
+                let source = flow.split(' ').nth(1).unwrap_or_default();
+                let source = source.parse().unwrap_or(self.bob.source);
+                Phone { user: "trunk", flow: flow.to_owned(), transport: Transport::Udp, source }
+            }
+        };
         if heard.message.is_request() {
             if heard.message.method() != "ACK" {
                 self.requests.push((phone, heard));
@@ -173,8 +209,10 @@ impl Story {
         }
         self.house.acknowledge(&phone, &heard);
         if status == 407 && cseq.starts_with('1') {
-            let authorization = authorize(&heard, phone.user, PASSWORD, "INVITE", "sip:bob@belfry.test");
-            self.say(&phone, phone.invite("bob", &call_id, 2, &authorization), SDP);
+            let called = self.called.get(&call_id).copied().unwrap_or("bob");
+            let uri = format!("sip:{called}@belfry.test");
+            let authorization = authorize(&heard, phone.user, PASSWORD, "INVITE", &uri);
+            self.say(&phone, phone.invite(called, &call_id, 2, &authorization), SDP);
         }
     }
 
@@ -203,6 +241,9 @@ impl Story {
                 < 0.5,
             "seed {seed}"
         );
+        let held = sum("core_trunk_calls{") + sum("core_tenant_calls{");
+        assert!(held < 0.5, "seed {seed}: {held} places in limits did not come back");
+        assert!(sum("core_trunk_tries_total{") > 0.5, "seed {seed}: no call went to a trunk");
         assert_eq!(house.core.live_calls(), 0, "seed {seed}");
         assert!(ended > 0.0, "seed {seed} told no story");
     }

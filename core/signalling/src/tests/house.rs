@@ -40,7 +40,9 @@ pub(super) struct House {
     links: Vec<Links<FromEdge, ToEdge>>,
     to_core: LinkSender<FromEdge>,
     from_core: LinkReceiver<ToEdge>,
-    _directory: TempDir,
+    /// What certificates prove of who speaks.
+    pub(super) peer_names: Vec<String>,
+    directory: TempDir,
 }
 
 /// Routes by a plan alone; imported ones come later.
@@ -212,10 +214,16 @@ impl House {
             links: vec![links],
             to_core,
             from_core,
-            _directory: directory,
+            peer_names: Vec::new(),
+            directory,
         };
         house.until(|text| text.contains("core_edges 1") && text.contains("core_relays 1")).await;
         house
+    }
+
+    /// Where its state is.
+    pub(super) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     /// Stops the core as a crash would and starts it again; the edge and the relay stay.
@@ -298,6 +306,7 @@ impl House {
             source: Pii::new(phone.source),
             region: Region::configured("eu").expect("a plain name"),
             country: Some("GB".to_owned()),
+            peer_names: self.peer_names.clone(),
             received_unix_nanos: now_unix_nanos(),
             bytes,
         };

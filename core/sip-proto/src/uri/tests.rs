@@ -77,3 +77,16 @@ fn addresses_of_record_have_one_spelling() {
         assert_eq!(Uri::parse(text).expect("valid").address_of_record(), canonical);
     }
 }
+
+#[test]
+fn emergencies_are_known_by_their_urn() {
+    for (uri, expected) in [
+        ("urn:service:sos", true),
+        ("URN:service:sos.fire", true),
+        ("urn:service:sosx", false),
+        ("urn:service:counseling", false),
+        ("sip:sos@example.org", false),
+    ] {
+        assert_eq!(Uri::parse(uri).is_some_and(|uri| uri.is_emergency()), expected, "{uri}");
+    }
+}
