@@ -21,6 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
         LOOKING AT A RUNNING BELFRY (from the same machine)\n  \
         belfry slo                               objectives, budgets, burn\n  \
         belfry call CALL-ID                      ladder, quality and logs of one call\n  \
+        belfry calls --older-than 2h             the calls that live now; `belfry calls end CALL-ID` ends one\n  \
         belfry promql query 'rate(x_total[5m])'  ask its metrics, in PromQL\n  \
         belfry route explain --from A --to B     where a call would go, and why\n  \
         belfry fault core-errors on              break something (demo only)\n\n\
@@ -60,6 +61,12 @@ pub enum Command {
         #[command(flatten)]
         site: Site,
     },
+    /// List the calls that live now, or end one.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry calls --state confirmed --older-than 2h\n  \
+        belfry calls --trunk carrier-a --held true --json\n  \
+        belfry calls end 843817637684230@998sdasdh09")]
+    Calls(CallsArguments),
     /// Show the objectives of a running Belfry: budget, burn, time to exhaustion.
     Slo {
         /// Which Belfry to ask.
@@ -152,6 +159,64 @@ pub struct Site {
     /// A file with the token that the read API asks for; its first one is used.
     #[arg(long, value_name = "FILE", env = "BELFRY_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+}
+
+/// Which live calls.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct CallsArguments {
+    /// What to do instead of listing them.
+    #[command(subcommand)]
+    pub command: Option<CallsCommand>,
+    /// How far they are.
+    #[arg(long, value_parser = ["trying", "early", "confirmed"])]
+    pub state: Option<String>,
+    /// Whose customer's they are.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// The trunk that they left by.
+    #[arg(long)]
+    pub trunk: Option<String>,
+    /// The caller's region.
+    #[arg(long)]
+    pub region: Option<String>,
+    /// The caller's country.
+    #[arg(long)]
+    pub country: Option<String>,
+    /// The caller's transport.
+    #[arg(long, value_parser = ["udp", "tcp", "tls", "ws", "wss"])]
+    pub transport: Option<String>,
+    /// Whether somebody is on hold.
+    #[arg(long)]
+    pub held: Option<bool>,
+    /// Began at least so long ago, as 90s or 2h.
+    #[arg(long, value_name = "DURATION")]
+    pub older_than: Option<String>,
+    /// Began at most so long ago.
+    #[arg(long, value_name = "DURATION")]
+    pub younger_than: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 1000)]
+    pub limit: usize,
+    /// Print JSON: one call on a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Which Belfry to ask.
+    #[command(flatten)]
+    pub site: Site,
+}
+
+/// What to do with a live call.
+#[derive(Debug, Subcommand)]
+pub enum CallsCommand {
+    /// End a call: BYE to both sides, or CANCEL and 480 when it rings. Its record says `operator`.
+    End {
+        /// The Call-ID header's value.
+        call_id: String,
+        /// Which Belfry to ask.
+        #[command(flatten)]
+        site: Site,
+    },
 }
 
 /// What to do with SIP messages.

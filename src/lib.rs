@@ -10,6 +10,8 @@ pub mod config;
 pub mod demo;
 pub mod drain;
 pub mod limits;
+pub mod live;
+pub mod live_table;
 pub mod promql;
 pub mod route;
 pub mod run;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use belfry::cli::{Cli, Command, PromqlCommand, RouteCommand, SipCommand};
+use belfry::cli::{CallsArguments, CallsCommand, Cli, Command, PromqlCommand, RouteCommand, SipCommand};
 use belfry::{commands, demo, promql, route, run};
 use clap::Parser;
 
@@ -14,6 +14,10 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Catalog => commands::catalog(),
         Command::Call { call_id, site } => commands::call(&call_id, &site),
+        Command::Calls(CallsArguments { command: Some(CallsCommand::End { call_id, site }), .. }) => {
+            commands::end_call(&call_id, &site)
+        }
+        Command::Calls(arguments) => commands::calls(&arguments),
         Command::Slo { site } => commands::slo(&site),
         Command::Fault { name, switch, admin } => commands::fault(name, switch, admin),
         Command::Sip { command: SipCommand::Parse { files } } => commands::sip_parse(&files),

@@ -152,9 +152,9 @@ impl Core {
         fault: Option<(Room, Cause)>,
         cause: Option<CallCause>,
     ) {
-        let is_challenge = matches!(status, 401 | 407);
+        let is_challenge = matches!(status, 401 | 407 | 422);
         if is_challenge {
-            // The attempt goes on with credentials; it is one attempt (RFC 6076 section 4).
+            // The attempt goes on with credentials, or a longer session; it is one attempt (RFC 6076 section 4).
             let forgotten = key.and_then(|key| self.calls.forget(&key));
             if let Some(timer) = forgotten.and_then(|call| call.lifetime) {
                 self.timers.stop(timer);
@@ -179,6 +179,7 @@ fn reason_header(failure: &Failure) -> Option<String> {
         CallCause::MediaRefused => "media relay has no room",
         CallCause::Overload => "overload",
         CallCause::FlowGone => "flow to the called phone is gone",
+        CallCause::Operator => "ended by the operator",
         CallCause::Unreachable => "called phone did not answer",
         CallCause::NoRoute => "no trunk serves this number",
         CallCause::Blocked => "number is blocked",

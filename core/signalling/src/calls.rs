@@ -6,9 +6,12 @@ mod chain;
 mod ending;
 mod hangup;
 mod hold;
+pub(crate) mod live;
 mod stranger;
+mod timer;
+mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +32,7 @@ use crate::signals::CallCause;
 pub(crate) use chain::Chain;
 pub(crate) use hold::{Hold, Meter, OnTrunk};
 pub(crate) use stranger::Strangers;
+pub(crate) use watch::Watch;
 
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +78,8 @@ pub(crate) struct Call {
     pub(crate) lifetime: Option<TimerKey>,
     /// What it holds of limits and budgets.
     pub(crate) hold: Hold,
+    /// When it was last heard of, who is on hold, how its session timer stands.
+    pub(crate) watch: Watch,
     /// Final answers to BYE that wait for the record.
     pub(crate) held: Vec<(TransactionId, u16, Vec<u8>)>,
 }
@@ -145,6 +151,7 @@ impl Call {
     /// A request of the dialog came from this side: it is there, and counts on.
     pub(crate) fn heard(&mut self, leg: Leg, request: &Received) {
         let cseq = request.message.cseq().map_or(0, |cseq| cseq.number);
+        self.watch.heard_unix_nanos = request.unix_nanos;
         let party = self.party(leg);
         party.hop = Some(hop_of(request));
         party.cseq_last = party.cseq_last.max(cseq);
@@ -167,6 +174,8 @@ pub(crate) fn hop_of(received: &Received) -> Hop {
 pub(crate) struct Calls {
     books: Books,
     live: HashMap<CallKey, Call>,
+    /// The live calls by their age, for whoever reads them page by page.
+    by_epoch: BTreeMap<u64, CallKey>,
     closing: HashMap<u64, Call>,
     chains: Chains,
     last_epoch: u64,
@@ -180,6 +189,7 @@ impl Calls {
         Self {
             books,
             live: HashMap::new(),
+            by_epoch: BTreeMap::new(),
             closing: HashMap::new(),
             chains: Chains::default(),
             last_epoch: 0,
@@ -255,8 +265,10 @@ impl Calls {
             ending: Ending { status: 500, cause: CallCause::ServerError },
             lifetime: None,
             hold: Hold::default(),
+            watch: Watch::new(invite.unix_nanos),
             held: Vec::new(),
         };
+        self.by_epoch.insert(call.epoch, Arc::clone(&key));
         self.live.insert(Arc::clone(&key), call);
         self.changed.push(Arc::clone(&key));
         Some(key)
@@ -296,12 +308,19 @@ impl Calls {
     /// The call is over; gives the epoch by which it is found until its books are closed. `None` when it was over.
     pub(crate) fn ended(&mut self, call_id: &str, ending: Ending, unix_nanos: u64) -> Option<u64> {
         let mut call = self.live.remove(call_id)?;
+        self.by_epoch.remove(&call.epoch);
         self.chains.end(call_id);
         call.ending = ending;
         call.end_unix_nanos = unix_nanos;
         let epoch = call.epoch;
         self.closing.insert(epoch, call);
         Some(epoch)
+    }
+
+    /// The live calls that began after the one of this epoch, the oldest first.
+    fn after(&self, epoch: u64) -> impl Iterator<Item = (u64, &Call)> {
+        let from = epoch.saturating_add(1);
+        self.by_epoch.range(from..).filter_map(|(epoch, key)| Some((*epoch, self.live.get(key)?)))
     }
 
     /// The live calls.
@@ -332,6 +351,7 @@ impl Calls {
     /// on the relay that has its session. Should none come, the relay gives the session up by itself.
     pub(crate) fn forget(&mut self, call_id: &str) -> Option<Call> {
         let call = self.live.remove(call_id)?;
+        self.by_epoch.remove(&call.epoch);
         self.books.forget_call(call.book);
         if let Some(relay) = &call.relay {
             self.chains.keep_relay(call_id, Arc::clone(relay));

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use belfry_sip_proto::session_timer::INTERVAL_SECONDS_MIN;
 use serde::Deserialize;
 
 /// How the signalling core behaves. Every value stands in the annotated `belfry.toml`.
@@ -55,6 +56,16 @@ pub struct Config {
     /// After this an answered call is given up, whatever its phones say.
     #[serde(with = "humantime_serde")]
     pub call_lifetime: Duration,
+    /// The longest session interval (RFC 4028): longer ones are lowered, and it is asked for where nobody asks. 0 asks
+    /// for nothing.
+    #[serde(with = "humantime_serde")]
+    pub session_interval: Duration,
+    /// The shortest session interval; shorter ones are answered 422, or raised for those who know no timers.
+    #[serde(with = "humantime_serde")]
+    pub session_interval_min: Duration,
+    /// A session that was not refreshed is ended so long after its interval.
+    #[serde(with = "humantime_serde")]
+    pub session_grace: Duration,
     /// What refused customers are told to wait.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
@@ -126,6 +137,15 @@ impl Config {
         require(self.ring_timeout >= shortest_ring, "ring_timeout", "must be at least 1s; the RFC says 3min");
         let shortest_turn = Duration::from_secs(1);
         require(self.fork_ring_timeout >= shortest_turn, "fork_ring_timeout", "must be at least 1s");
+        let floor = Duration::from_secs(u64::from(INTERVAL_SECONDS_MIN));
+        let is_long = self.session_interval_min >= floor;
+        require(is_long, "session_interval_min", "must be at least 90s (RFC 4028 section 4)");
+        let is_within = self.session_interval.is_zero() || self.session_interval >= self.session_interval_min;
+        require(
+            is_within,
+            "session_interval",
+            "must be at least session_interval_min, or 0s to ask for nothing",
+        );
         require(!self.relay_timeout.is_zero(), "relay_timeout", "must be more than 0s");
         require(!self.dns_timeout.is_zero(), "dns_timeout", "must be more than 0s");
         require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
@@ -172,6 +192,9 @@ impl Config {
             fork_ring_timeout: Duration::from_secs(20),
             fork_branches_max: 16,
             call_lifetime: Duration::from_secs(12 * 3600),
+            session_interval: Duration::from_secs(1800),
+            session_interval_min: Duration::from_secs(90),
+            session_grace: Duration::from_secs(32),
             retry_after: Duration::from_secs(5),
             routes_poll_interval: Duration::from_secs(60),
             dns_servers: Vec::new(),

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::authority::Authority;
+use crate::calls::live::Inquiry;
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
 use crate::dead::DeadPlaces;
@@ -33,6 +34,9 @@ use crate::signals::Signals;
 use crate::{edges, relays};
 
 pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
+
+/// Inquiries from outside that may wait.
+const INQUIRIES_MAX: usize = 16;
 
 /// How often the core looks after what no event reminds it of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -96,6 +100,7 @@ impl Faults {
 #[derive(Clone, Debug)]
 pub struct CoreHandle {
     control: mpsc::Sender<Control>,
+    pub(crate) inquiries: mpsc::Sender<Inquiry>,
     reroutes: mpsc::Sender<Reroute>,
     load: watch::Receiver<Load>,
 }
@@ -186,6 +191,7 @@ pub struct Core {
     /// Messages that wait behind the one that is looked at.
     pub(crate) waiting: usize,
     load: watch::Sender<Load>,
+    inquiries: mpsc::Receiver<Inquiry>,
     /// Takes links from edges and relays; they end with the core.
     _doors: JoinSet<()>,
     hasher: RandomState,
@@ -206,6 +212,7 @@ impl Core {
         let (events, event_receiver) = mpsc::channel(config.queue_messages_max);
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
+        let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
         let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
         let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key };
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
@@ -244,12 +251,13 @@ impl Core {
             stop_at: None,
             waiting: 0,
             load: load_sender,
+            inquiries: inquiry_receiver,
             _doors: doors,
             hasher: RandomState::new(),
             config,
         };
         tokio::spawn(core.run(event_receiver, control_receiver));
-        Ok(CoreHandle { control, reroutes, load })
+        Ok(CoreHandle { control, reroutes, inquiries, load })
     }
 
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut control: mpsc::Receiver<Control>) {
@@ -268,6 +276,7 @@ impl Core {
                 },
                 () = sleep => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
+                Some(inquiry) = self.inquiries.recv() => self.on_inquiry(inquiry),
                 event = events.recv() => match event {
                     Some(event) => {
                         self.waiting = events.len();

@@ -29,6 +29,9 @@ mod signals;
 #[cfg(test)]
 mod tests;
 
+pub use crate::calls::live::{
+    InquiryError, LiveCall, LiveFilter, LivePage, LiveParty, LiveSession, LiveState,
+};
 pub use crate::core::{Core, CoreHandle, Deps, Faults};
 pub use config::{Config, DigestAlgorithm};
 pub use error::Error;

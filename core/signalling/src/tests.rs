@@ -10,3 +10,4 @@ mod registering;
 mod resolving;
 mod restarting;
 mod routing;
+mod watching;

@@ -100,10 +100,12 @@ impl Core {
         for route in &receiver.routes {
             writer = writer.header(HeaderName::Route, route);
         }
-        let text = match cause {
-            CallCause::LifetimeOver => "call lifetime over",
-            CallCause::ShutDown => "server is stopping",
-            _ => "media timeout",
+        let (code, text) = match cause {
+            CallCause::LifetimeOver => (408, "call lifetime over"),
+            CallCause::ShutDown => (503, "server is stopping"),
+            CallCause::SessionExpired => (408, "session was not refreshed"),
+            CallCause::Operator => (480, "ended by the operator"),
+            _ => (408, "media timeout"),
         };
         let bytes = writer
             .header(HeaderName::MaxForwards, "70")
@@ -111,7 +113,7 @@ impl Core {
             .header(HeaderName::To, &receiver.address)
             .header(HeaderName::CallId, key)
             .header(HeaderName::CSeq, &format!("{cseq} BYE"))
-            .header(HeaderName::Reason, &format!("SIP;cause=408;text=\"{text}\""))
+            .header(HeaderName::Reason, &format!("SIP;cause={code};text=\"{text}\""))
             .finish();
         self.send_own(MethodName::Bye, &hop, &bytes);
     }

@@ -76,6 +76,8 @@ pub(crate) enum Alarm {
     RegisterDelay(TransactionId),
     /// A call outlived every sensible call.
     Lifetime(CallKey),
+    /// A session may not have been refreshed in time.
+    SessionOver(CallKey),
     /// A silent session that is no call of ours was not ended by anybody.
     Orphan { relay: Arc<str>, session: SessionKey },
     /// Look after everything else.
@@ -188,6 +190,7 @@ impl Core {
                 }
                 Alarm::RegisterDelay(id) => self.register(id),
                 Alarm::Lifetime(call) => self.on_lifetime_over(&call),
+                Alarm::SessionOver(call) => self.on_session_over(&call),
                 Alarm::Orphan { relay, session } => self.on_orphan(&relay, session),
                 Alarm::Sweep => self.sweep(),
             }

@@ -59,7 +59,7 @@ impl Core {
         let is_free = call.is_some_and(|call| call.relay.is_none());
         let is_let_go = self.branches.get(&id).is_some_and(|branch| !branch.let_go.is_empty());
         if is_free && !is_let_go && self.branches.get(&id).is_some_and(|branch| branch.is_setup) {
-            let (status, bytes) = (response.message.status().unwrap_or(200), upstream(response, None));
+            let (status, bytes) = (response.message.status().unwrap_or(200), upstream(response, None, None));
             if self.transactions.respond(exchange, status, bytes, now()).is_ok() {
                 return;
             }

@@ -72,6 +72,9 @@ impl Core {
         is_recorded: bool,
         from: Leg,
     ) {
+        if self.refuse_short_session(id) {
+            return;
+        }
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };
         let message = &exchange.request.message;
         let ring = (exchange.request.method == MethodName::Invite).then_some(self.config.ring_timeout);

@@ -79,6 +79,7 @@ impl Core {
         if let Some(policy) = &destination.policy {
             edit = obeying(edit, policy);
         }
+        edit = self.with_session_timer(edit, request);
         if let Some(body) = leaving.body {
             edit = edit.set_body(None, body);
         }

@@ -119,7 +119,8 @@ impl Core {
         sdp: Option<&[u8]>,
     ) {
         let status = response.message.status().unwrap_or_default();
-        let bytes = upstream(response, sdp);
+        let session = self.session_answer(exchange, response);
+        let bytes = upstream(response, sdp, session.as_deref());
         let is_answer = (200..300).contains(&status) && response.method == MethodName::Invite;
         if !self.exchanges.contains_key(&exchange) {
             if is_answer {
@@ -130,6 +131,9 @@ impl Core {
         if is_answer {
             self.note_forwarded(branch, status, &bytes);
             self.note_answer(exchange, response);
+        }
+        if (200..300).contains(&status) {
+            self.note_session(exchange, response);
         }
         self.reply(exchange, Failure { status, bytes: Some(bytes), fault: None, cause: None });
     }
@@ -144,7 +148,7 @@ impl Core {
             // (RFC 3261 section 16.7 step 6).
             503 => Failure::plain(500, CallCause::Rejected),
             _ => {
-                let bytes = upstream(response, None);
+                let bytes = upstream(response, None, None);
                 Failure { status, bytes: Some(bytes), fault: None, cause: None }
             }
         };
@@ -152,9 +156,13 @@ impl Core {
     }
 }
 
-/// A response without our Via, and with another session description when one is given.
-pub(super) fn upstream(response: &Received, sdp: Option<&[u8]>) -> Vec<u8> {
-    let edit = Edit::new(&response.message).remove_top(HeaderName::Via);
+/// A response without our Via, and with another session description and a session timer when they are given.
+pub(super) fn upstream(response: &Received, sdp: Option<&[u8]>, session: Option<&str>) -> Vec<u8> {
+    let mut edit = Edit::new(&response.message).remove_top(HeaderName::Via);
+    if let Some(session) = session {
+        edit = edit.append(HeaderName::SessionExpires.as_str(), session);
+        edit = edit.append(HeaderName::Require.as_str(), "timer");
+    }
     match sdp {
         Some(sdp) => edit.set_body(None, &response.body_with(sdp)).finish(),
         None => edit.finish(),
