@@ -404,6 +404,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_routes_that_the_shipped_file_shows_are_good() {
+        let start = SHIPPED.find("# [[core.routing.tenants]]").expect("they are shown");
+        let shown = SHIPPED[start..].lines().map_while(|line| line.strip_prefix("# "));
+        let text = format!("[core.signalling]\n{}\n", shown.collect::<Vec<_>>().join("\n"));
+        let core = Config::parse("shown", &text, &[]).expect("good").core.expect("there is a core");
+        assert_eq!((core.routing.tenants.len(), core.routing.trunks.len()), (1, 1));
+        assert_eq!(core.routing.trunks[0].prefixes.len(), 2);
+        let broken = text.replace("priority = 1\n", "priority = 1\ncolour = 3\n");
+        let faults = Config::parse("shown", &broken, &[]).expect_err("an unknown key");
+        assert!(
+            faults[0].message.contains("unknown field `colour`") && faults[0].position.is_some(),
+            "{faults:?}"
+        );
+        let broken = text.replace("uri = \"sip:203.0.113.11\"", "uri = \"203.0.113.11\"");
+        let faults = Config::parse("shown", &broken, &[]).expect_err("no URI");
+        let line = broken.lines().position(|line| line.starts_with("gateways")).expect("a line") + 1;
+        let fault = &faults[0];
+        assert!(fault.message.contains("`core.routing.trunks[0].gateways[1].uri`"), "{fault}");
+        assert_eq!(fault.position.map(|(line, _)| line), Some(line));
+    }
+
+    #[test]
     fn what_a_reload_cannot_change_is_named() {
         let old = "[edge]\nthreads = 1\n[edge.tls]\nnames = []\n[media]\nworkers = 1\n";
         let check = |new: &str, expected: &[&str]| assert_eq!(needs_restart(old, new), expected, "{new}");

@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(faults[0].to_string(), "my.toml:4:19: `doors[1].connections_max` is too many");
         let mut document = Document::parse("my.toml", "[[doors]]\nconnection_max = 1\n", "");
         assert!(document.whole::<Doors>().is_none_or(|doors| doors.doors.is_empty()));
-        assert_eq!(document.into_faults()[0].position, Some((2, 1)));
+        assert!(document.into_faults().iter().any(|fault| fault.position == Some((2, 1))));
     }
 
     #[test]

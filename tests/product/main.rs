@@ -8,6 +8,7 @@ mod demo;
 mod doors;
 mod promql;
 mod real_clients;
+mod records;
 mod rooms_apart;
 mod routes;
 mod running;

@@ -254,7 +254,7 @@ impl Site {
 fn a_trunk_that_refuses_is_passed_over() {
     const CALLS: u32 = 20;
     let site = Site::start();
-    let mut refusing = site.trunk("trunk_refuses", site.refusing, 1);
+    let mut refusing = site.trunk("trunk_refuses", site.refusing, CALLS);
     let mut answering = site.trunk("uas", site.answering, CALLS);
     site.alice_calls("004930123456", CALLS);
     ended_well(site.directory.path(), site.refusing, &mut refusing);
@@ -302,8 +302,10 @@ fn a_trunk_calls_in_by_its_address_and_not_out_again() {
     ended_well(folder, port, &mut calling);
     assert!(wait_for_end(&mut alice).success());
     let arguments = ["-sf", &scenario("trunk_calls"), "-m", "1", "-key", "called", "+4930123456"];
-    let mut calling = trunk(folder, free_port(), &arguments, site.target());
-    assert!(!wait_for_end(&mut calling).success(), "a trunk without transit reaches no other trunk");
+    let port = free_port();
+    let mut calling = trunk(folder, port, &arguments, site.target());
+    ended_well(folder, port, &mut calling);
+    // A trunk without transit reaches no other trunk.
     assert_eq!(site.belfry.metric("core_route_refusals_total", "number_unknown"), 1.0);
     assert_eq!(site.belfry.metric("core_trunk_requests_total", "answering"), f64::from(CALLS + 1));
     site.is_idle();

@@ -21,7 +21,7 @@ fn main() {
         plan.prefixes = (0..100_000_u32)
             .map(|number| PrefixRow {
                 trunk: format!("t{}", number % trunks),
-                prefix: format!("{}", 1_000 + number / trunks * 11),
+                prefix: format!("{}", 1_000 + number * 11),
                 cost: Some(Cost(u64::from(number))),
                 priority: None,
                 weight: None,

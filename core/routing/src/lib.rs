@@ -1,11 +1,11 @@
-//! Who may call whom, by which way: a sans-IO table of tenants, numbers, trunks and rules, with the counting of
-//! limits and the watch for fraud.
+//! Who may call whom, by which way, at what price: a sans-IO table of tenants, numbers, trunks and rules, with the
+//! counting of limits and the watch for fraud; and [`rating`], the prices of calls.
 //!
 //! A [`Plan`] is what an operator writes; [`Table::compile`] makes it fast; [`Table::decide`] answers a [`Question`]
 //! with a plain [`Decision`] and, when asked, every rule that it looked at. [`Usage`] counts calls against limits,
 //! [`Guard`] judges what calling looks like. Time and randomness are arguments.
 //!
-//! Not here: what calls cost their callers, SIP messages, where subscribers are registered, files and databases.
+//! Not here: SIP messages, where subscribers are registered, files and databases.
 
 mod cost;
 mod decision;
@@ -13,6 +13,7 @@ mod fraud;
 mod import;
 mod number;
 mod plan;
+pub mod rating;
 mod table;
 mod trie;
 mod usage;

@@ -15,7 +15,7 @@ use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
-use belfry_state::State;
+use belfry_state::{Lost, State};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -43,6 +43,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Transactions beyond the configured bound, for those who call for help.
 const EMERGENCY_TRANSACTIONS_MAX: usize = 1024;
+
+/// A caller whose INVITE was lost with its core asks again for so long: Timer B of RFC 3261 section 17.1.1.2 and some.
+const LOST_CALLERS_PATIENCE: Duration = Duration::from_secs(40);
 
 /// What the core needs from the house.
 pub struct Deps {
@@ -262,7 +265,8 @@ impl Core {
 
     async fn run(mut self, mut events: mpsc::Receiver<Event>, mut control: mpsc::Receiver<Control>) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
-        self.close_lost_calls();
+        self.close_lost_calls(Lost::Answered);
+        self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
         loop {
             let deadline = [self.timers.deadline(), self.transactions.deadline()].into_iter().flatten().min();
             let sleep = tokio::time::sleep_until(deadline.unwrap_or_else(now).into());

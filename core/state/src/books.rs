@@ -39,6 +39,7 @@ use crate::record::{Book, CallRecord, Kept};
 use crate::signals::Signals;
 use delivery::{Delivery, Order, Reader};
 use keeper::{Command, Keeper, Refused};
+pub use log::Lost;
 use log::{Change, Limits, Log};
 
 /// The folder of the log, within that of the state.
@@ -111,6 +112,11 @@ impl Books {
             progress,
             refused: refused.clone(),
             signals: signals.clone(),
+            written: Vec::new(),
+            syncs: Vec::new(),
+            is_sync_wanted: false,
+            syncing: None,
+            losses: 0,
         };
         let tasks = Tasks {
             clock: tokio::spawn(note_time(commands.clone())),
@@ -164,11 +170,13 @@ impl Books {
         async move { answer.await.map_err(|_| Error::Closed)? }
     }
 
-    /// Closes the books of all calls that are open: to be asked by a core before it has calls. Those of a core that
-    /// is gone get their record, which comes back.
-    pub fn close_lost_calls(&self) -> impl Future<Output = Vec<CallRecord>> + Send + use<> {
+    /// Closes the books of calls whose core is gone; they get their record, which comes back.
+    ///
+    /// A core asks for the answered ones before it has calls of its own: then all that are open have lost theirs. It
+    /// asks for all when callers who heard nothing have given up: one who asks again before goes on with the same call.
+    pub fn close_lost_calls(&self, which: Lost) -> impl Future<Output = Vec<CallRecord>> + Send + use<> {
         let (waiting, answer) = oneshot::channel();
-        let sent = self.send(Command::CloseLost { waiting });
+        let sent = self.send(Command::CloseLost { which, waiting });
         async move {
             drop(sent);
             answer.await.unwrap_or_default()

@@ -2,6 +2,7 @@
 //!
 //! A commit is an fsync (`synchronous=FULL`), so writes that come together share one.
 
+mod billing;
 mod records;
 
 use std::sync::Arc;
@@ -13,13 +14,15 @@ use sqlx::sqlite::{
 use sqlx::{Connection, Row, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::billing::BillingChange;
 use crate::config::Config;
 use crate::error::Error;
 use crate::record::CallRecord;
 use crate::signals::Signals;
 use crate::subscriber::Subscriber;
 
-pub(crate) use records::{Verdict, call_records};
+pub(crate) use billing::{assignments, free_seconds_used, profiles, unrated};
+pub(crate) use records::{Verdict, call_records, record_page};
 
 const FILE: &str = "belfry.sqlite";
 const PUT_SUBSCRIBER: &str = "insert into subscriber (domain, user, ha1_md5, ha1_sha256, enabled) \
@@ -31,6 +34,7 @@ const PUT_SUBSCRIBER: &str = "insert into subscriber (domain, user, ha1_md5, ha1
 pub(crate) enum Write {
     Records(Arc<Vec<CallRecord>>, oneshot::Sender<Result<Vec<Verdict>, Error>>),
     Subscriber(Box<Subscriber>, oneshot::Sender<Result<(), Error>>),
+    Billing(Box<BillingChange>, oneshot::Sender<Result<u64, Error>>),
 }
 
 /// Opens the database, brings it to the present layout, and starts the writer.
@@ -56,8 +60,7 @@ pub(crate) fn exists(config: &Config) -> bool {
 
 /// A connection that writes, to a database of the present layout.
 pub(crate) async fn connect(config: &Config) -> Result<SqliteConnection, Error> {
-    let mut connection =
-        SqliteConnection::connect_with(&options(config).create_if_missing(true)).await?;
+    let mut connection = SqliteConnection::connect_with(&options(config).create_if_missing(true)).await?;
     sqlx::migrate!().run(&mut connection).await?;
     Ok(connection)
 }
@@ -83,6 +86,7 @@ struct Writer {
 enum Done {
     Records(Vec<Verdict>),
     Subscriber(Result<(), Error>),
+    Billing(Result<u64, Error>),
 }
 
 /// Whether one refused statement ends the whole commit, or each stands alone.
@@ -129,6 +133,8 @@ fn answer(write: Write, result: Result<Done, Error>) {
     match (write, result) {
         (Write::Records(_, waiting), Ok(Done::Records(verdicts))) => drop(waiting.send(Ok(verdicts))),
         (Write::Subscriber(_, waiting), Ok(Done::Subscriber(result))) => drop(waiting.send(result)),
+        (Write::Billing(_, waiting), Ok(Done::Billing(result))) => drop(waiting.send(result)),
+        (Write::Billing(_, waiting), Err(error)) => drop(waiting.send(Err(error))),
         (Write::Records(_, waiting), Err(error)) => drop(waiting.send(Err(error))),
         (Write::Subscriber(_, waiting), Err(error)) => drop(waiting.send(Err(error))),
         // A commit answers in kind; without an answer, the write counts as failed.
@@ -160,6 +166,15 @@ async fn commit(
                     Err(_) => point.rollback().await?,
                 }
                 Done::Subscriber(put)
+            }
+            Write::Billing(change, _) => {
+                let mut point = transaction.begin().await?;
+                let changed = billing::change(&mut point, change).await;
+                match changed {
+                    Ok(_) => point.commit().await?,
+                    Err(_) => point.rollback().await?,
+                }
+                Done::Billing(changed)
             }
         });
     }

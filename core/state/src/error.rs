@@ -41,6 +41,16 @@ pub enum Error {
     /// Neither spool nor database took a call record, and `records_in_memory_max` wait already.
     #[error("a call record found no place")]
     RecordLost,
+    /// A version of a billing profile is there with another text.
+    #[error(
+        "version {version} of billing profile {name:?} is there and says something else; give it a new version"
+    )]
+    ProfileChanged {
+        /// The profile.
+        name: String,
+        /// The version.
+        version: u32,
+    },
     /// State is closing.
     #[error("state is closed")]
     Closed,
@@ -60,6 +70,7 @@ impl Error {
             Self::AddressFull => "address_full",
             Self::SpoolFull => "spool_full",
             Self::RecordLost => "record_lost",
+            Self::ProfileChanged { .. } => "profile_changed",
             Self::Closed => "closed",
         }
     }

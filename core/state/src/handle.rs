@@ -1,5 +1,7 @@
 //! The handle that others hold, and the one task behind the bindings.
 
+mod billing;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +21,8 @@ use crate::record::CallRecord;
 use crate::routes::{self, RouteImport, RouteRows};
 use crate::signals::Signals;
 use crate::subscriber::Subscriber;
+
+pub use billing::Ledger;
 
 /// State of one core. Cheap to clone.
 #[derive(Clone)]

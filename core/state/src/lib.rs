@@ -5,6 +5,7 @@
 //! they change with every registration and are worth little after their expiry.
 //! Not here: what registers or ends a call (the signalling crate), search over calls (the events crate).
 
+mod billing;
 mod bindings;
 mod books;
 mod config;
@@ -17,12 +18,13 @@ mod routes;
 mod signals;
 mod subscriber;
 
+pub use billing::{Charge, ProfileDocument, Rating, RatingOutcome, Unrated};
 pub use bindings::{Binding, Bindings, Expired};
-pub use books::Books;
+pub use books::{Books, Lost};
 pub use config::Config;
 pub use error::Error;
-pub use handle::State;
-pub use record::{Book, CallRecord, Kept};
+pub use handle::{Ledger, State};
+pub use record::{Book, CallRecord, Kept, RecordPage};
 pub use routes::{RouteAlias, RouteBlock, RouteDocument, RouteImport, RoutePrefix, RouteRows};
 pub use subscriber::Subscriber;
 

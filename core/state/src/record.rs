@@ -4,6 +4,8 @@ use belfry_signal::record::Name;
 use belfry_signal::{Pii, Region};
 use serde::{Deserialize, Serialize};
 
+use crate::billing::Charge;
+
 /// Where a record is when its call's books are closed. It comes to the database from wherever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
@@ -56,6 +58,30 @@ pub struct CallRecord {
     pub cause: Name,
     /// The node that owned the call.
     pub node: String,
+    /// What it costs, once it is rated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge: Option<Charge>,
+}
+
+/// Which records to read, and from where on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordPage {
+    /// The first end.
+    pub from_unix_nanos: u64,
+    /// The end after the last.
+    pub to_unix_nanos: u64,
+    /// How many at a time.
+    pub limit: u32,
+    /// The row of the last record that was read with its end being the page's first.
+    pub(crate) after_id: i64,
+}
+
+impl RecordPage {
+    /// Records that ended in `from..to`, so many at a time.
+    #[must_use]
+    pub fn new(from_unix_nanos: u64, to_unix_nanos: u64, limit: u32) -> Self {
+        Self { from_unix_nanos, to_unix_nanos, limit, after_id: 0 }
+    }
 }
 
 impl CallRecord {
@@ -81,6 +107,7 @@ impl CallRecord {
             outcome: "answered".into(),
             cause: "normal".into(),
             node: "node-1".to_owned(),
+            charge: None,
         }
     }
 }

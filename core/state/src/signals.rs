@@ -5,6 +5,7 @@ use std::time::Duration;
 use belfry_signal::record::Attributes;
 use belfry_signal::{Counter, Emitter, Gauge, Histogram, Registry, SECONDS, Severity, label_enum};
 
+use crate::billing::RatingOutcome;
 use crate::database::Verdict;
 use crate::error::Error;
 use crate::record::CallRecord;
@@ -14,6 +15,13 @@ const COMPONENT: &str = "state";
 label_enum! {
     /// What became of a call record in the end.
     enum RecordOutcome("outcome") { New = "new", Known = "known", Refused = "refused", Lost = "lost" }
+}
+
+label_enum! {
+    /// How rating a call ended.
+    enum RatingLabel("outcome") {
+        Rated = "rated", NoProfile = "no_profile", NoDestination = "no_destination", TooLarge = "too_large",
+    }
 }
 
 label_enum! {
@@ -44,6 +52,7 @@ pub(crate) struct Signals {
     notes_failed: Counter<()>,
     calls_lost: Counter<()>,
     deliveries: Counter<(Kept,)>,
+    ratings: Counter<(RatingLabel,)>,
     commits: Counter<(Kept,)>,
     commit_seconds: Histogram<()>,
     look_ups: Counter<(LookUp,)>,
@@ -69,7 +78,7 @@ impl Signals {
             ),
             spool_seconds: component.histogram(
                 "spool_seconds",
-                "Time to bring what the books had to write to the disk, fsync included.",
+                "Time to bring the books to the platter.",
                 SECONDS,
             ),
             spool_bytes: component.gauge("spool_bytes", "Bytes of the spool."),
@@ -89,6 +98,7 @@ impl Signals {
             ),
             deliveries: component
                 .counter("deliveries_total", "Batches of call records for the database, by outcome."),
+            ratings: component.counter("ratings_total", "Calls rated, by outcome."),
             commits: component.counter("commits_total", "Commits of the database, by outcome."),
             commit_seconds: component.histogram(
                 "commit_seconds",
@@ -135,15 +145,19 @@ impl Signals {
         }
     }
 
-    /// The keeper wrote.
-    pub(crate) fn books_written(&self, took: Duration, kept: usize, error: Option<&Error>) {
-        self.spool_seconds.observe((), took.as_secs_f64());
-        self.spooled.add((Kept::Ok,), kept as u64);
+    /// The books were written, or could not be.
+    pub(crate) fn books_written(&self, error: Option<&Error>) {
         if let Some(error) = error {
             self.spooled.inc((Kept::Failed,));
             let attributes = vec![("error.reason".into(), error.reason().into())];
             self.log(Severity::Error, "books could not be written", attributes);
         }
+    }
+
+    /// Records are on the platter.
+    pub(crate) fn books_synced(&self, took: Duration, records: usize) {
+        self.spool_seconds.observe((), took.as_secs_f64());
+        self.spooled.add((Kept::Ok,), records as u64);
     }
 
     /// What the spool holds.
@@ -224,6 +238,18 @@ impl Signals {
                 "the database takes no call records, which wait in the spool",
                 attributes,
             );
+        }
+    }
+
+    /// Calls were rated.
+    pub(crate) fn calls_rated(&self, outcomes: &[RatingOutcome]) {
+        for outcome in outcomes {
+            self.ratings.inc((match outcome {
+                RatingOutcome::Rated => RatingLabel::Rated,
+                RatingOutcome::NoProfile => RatingLabel::NoProfile,
+                RatingOutcome::NoDestination => RatingLabel::NoDestination,
+                RatingOutcome::TooLarge => RatingLabel::TooLarge,
+            },));
         }
     }
 

@@ -3,7 +3,7 @@
 use belfry_relay_api::{Leg, LegReport, Request, SessionKey, SessionReport};
 use belfry_signal::{Pii, SpanContext, SpanId, TraceId, now_unix_nanos, record};
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{CallRecord, Kept};
+use belfry_state::{CallRecord, Kept, Lost};
 
 use super::{Call, Ending, Phase};
 use crate::core::{Core, Done, Then, now};
@@ -80,8 +80,8 @@ impl Core {
     }
 
     /// Asks the books to close what a core left open that is gone.
-    pub(crate) fn close_lost_calls(&mut self) {
-        let closing = self.state.books().close_lost_calls();
+    pub(crate) fn close_lost_calls(&mut self, which: Lost) {
+        let closing = self.state.books().close_lost_calls(which);
         self.jobs.spawn(async move { Done::Lost(closing.await) });
     }
 
@@ -141,6 +141,7 @@ fn call_record(call: &Call, node: String) -> CallRecord {
         outcome: outcome_of(call).into(),
         cause: call.ending.cause.as_str().into(),
         node,
+        charge: None,
     }
 }
 

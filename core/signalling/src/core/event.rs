@@ -6,7 +6,7 @@ use belfry_relay_api::{FromRelay, SessionKey};
 use belfry_sip_proto::forking::BranchIndex;
 use belfry_sip_proto::locate::Place;
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{CallRecord, Kept, Subscriber};
+use belfry_state::{CallRecord, Kept, Lost, Subscriber};
 use futures_util::FutureExt as _;
 
 use super::{Core, now};
@@ -80,6 +80,8 @@ pub(crate) enum Alarm {
     SessionOver(CallKey),
     /// A silent session that is no call of ours was not ended by anybody.
     Orphan { relay: Arc<str>, session: SessionKey },
+    /// Callers of a core that is gone have given up.
+    LostCallers,
     /// Look after everything else.
     Sweep,
 }
@@ -192,6 +194,7 @@ impl Core {
                 Alarm::Lifetime(call) => self.on_lifetime_over(&call),
                 Alarm::SessionOver(call) => self.on_session_over(&call),
                 Alarm::Orphan { relay, session } => self.on_orphan(&relay, session),
+                Alarm::LostCallers => self.close_lost_calls(Lost::All),
                 Alarm::Sweep => self.sweep(),
             }
         }

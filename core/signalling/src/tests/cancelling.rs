@@ -118,6 +118,5 @@ async fn phones_that_never_answer_their_cancel_are_given_up() {
     let heard = house.hear_all().await;
     let terminated = heard.iter().find(|heard| heard.status() == 487).expect("64 * T1 are over");
     house.acknowledge(&family.alice, terminated);
-    house.until(|text| text.contains("core_call_records_total{outcome=\"written\"} 1")).await;
     assert_eq!(house.core.live_calls(), 0);
 }

@@ -1,23 +1,25 @@
-//! The task that owns the log: whoever waits for the disk shares one fsync with all others who do.
+//! The task that owns the log: whoever waits for the disk shares one fsync with all others who do. While one is under
+//! way, more is written, so that a note reaches the kernel before the message that it is about reaches the network.
 
 use std::collections::HashSet;
+use std::io;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
-use super::log::{Change, Log, Progress};
+use super::log::{Change, Log, Lost, Progress, Sync};
 use crate::error::Error;
 use crate::record::{Book, CallRecord, Kept};
 use crate::signals::Signals;
 
 /// Commands that share one write.
 const COMMANDS_PER_WRITE_MAX: usize = 1024;
+/// Records that may wait for one sync; more wait in the queue.
+const WRITTEN_MAX: usize = 16_384;
 
 /// Who waits until a record is safe.
 pub(crate) type Waiting = Option<oneshot::Sender<Result<Kept, Error>>>;
-
-/// Calls whose core is gone, with the records that they get.
-type Lost = Vec<CallRecord>;
 
 /// What is asked of the books.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub(crate) enum Command {
     /// Write a call's record.
     Close { book: Book, record: Box<CallRecord>, waiting: Waiting },
     /// Close what nobody else will.
-    CloseLost { waiting: oneshot::Sender<Lost> },
+    CloseLost { which: Lost, waiting: oneshot::Sender<Vec<CallRecord>> },
     /// Bring everything so far to the platter.
     Sync { waiting: oneshot::Sender<()> },
 }
@@ -48,64 +50,238 @@ pub(crate) struct Keeper {
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) refused: mpsc::Sender<Refused>,
     pub(crate) signals: Signals,
+    /// Records that are written and not yet on the platter, oldest first.
+    pub(crate) written: Vec<Written>,
+    /// Who waits for the platter, with how many records were written before.
+    pub(crate) syncs: Vec<oneshot::Sender<()>>,
+    pub(crate) is_sync_wanted: bool,
+    pub(crate) syncing: Option<Syncing>,
+    /// The log's losses that were made good.
+    pub(crate) losses: u64,
+}
+
+/// A record on its way to the platter.
+#[derive(Debug)]
+pub(crate) struct Written {
+    one: Refused,
+    /// Whether the disk has lost it before.
+    is_second_try: bool,
+}
+
+/// A sync under way.
+#[derive(Debug)]
+pub(crate) struct Syncing {
+    task: JoinHandle<(Sync, io::Result<()>)>,
+    began: Instant,
+    /// How many records, and who waits, it is for.
+    written: usize,
+    syncs: Vec<oneshot::Sender<()>>,
 }
 
 /// One write, sorted by what is asked.
 #[derive(Debug, Default)]
 struct Work {
     changes: Vec<Change>,
-    closing: Vec<Refused>,
-    lost: Vec<oneshot::Sender<Lost>>,
-    syncs: Vec<oneshot::Sender<()>>,
-    is_sync_wanted: bool,
+    closing: Vec<Written>,
+    lost: Vec<(Lost, oneshot::Sender<Vec<CallRecord>>)>,
 }
 
 /// What came of it.
 #[derive(Debug, Default)]
 struct Outcome {
-    kept: Vec<Waiting>,
+    written: Vec<Written>,
     refused: Vec<Refused>,
     notes_failed: u64,
-    lost: Lost,
+    lost: Vec<(oneshot::Sender<Vec<CallRecord>>, Vec<CallRecord>)>,
     error: Option<Error>,
 }
 
 impl Keeper {
     pub(crate) async fn run(mut self) {
         let mut batch = Vec::with_capacity(COMMANDS_PER_WRITE_MAX);
-        while self.commands.recv_many(&mut batch, COMMANDS_PER_WRITE_MAX).await > 0 {
-            let mut work = Work::of(batch.drain(..));
-            let (waiting_for_lost, syncs) = (std::mem::take(&mut work.lost), std::mem::take(&mut work.syncs));
-            let closes_lost = !waiting_for_lost.is_empty();
-            let start = Instant::now();
+        loop {
+            let has_room = self.written.len() < WRITTEN_MAX;
+            let result = tokio::select! {
+                biased;
+                ended = ended(&mut self.syncing) => self.on_synced(ended).await,
+                count = self.commands.recv_many(&mut batch, COMMANDS_PER_WRITE_MAX), if has_room => {
+                    if count == 0 {
+                        break;
+                    }
+                    let work = self.sort(batch.drain(..));
+                    self.write(work).await
+                }
+            };
+            // Only a runtime that is going down loses a task.
+            let Some(keeper) = result else { return };
+            self = keeper;
+            self.begin_sync();
+        }
+        self.end().await;
+    }
+
+    /// Nobody will ask for more: what is written is brought to the platter.
+    async fn end(mut self) {
+        self.is_sync_wanted = true;
+        loop {
+            self.begin_sync();
+            if self.syncing.is_none() {
+                return;
+            }
+            let ended = ended(&mut self.syncing).await;
+            let Some(keeper) = self.on_synced(ended).await else { return };
+            self = keeper;
+        }
+    }
+
+    fn sort(&mut self, batch: impl Iterator<Item = Command>) -> Work {
+        let mut work = Work::default();
+        for command in batch {
+            match command {
+                Command::Note(change) => {
+                    // Once a second, what was noted is brought to the platter too.
+                    self.is_sync_wanted |= matches!(change, Change::Alive { .. });
+                    work.changes.push(change);
+                }
+                Command::Close { book, record, waiting } => {
+                    let one = Refused { book, record, waiting };
+                    work.closing.push(Written { one, is_second_try: false });
+                }
+                Command::CloseLost { which, waiting } => work.lost.push((which, waiting)),
+                Command::Sync { waiting } => {
+                    self.is_sync_wanted = true;
+                    self.syncs.push(waiting);
+                }
+            }
+        }
+        work
+    }
+
+    /// Hands everything to the kernel, beside a sync that may be under way: what is noted survives the process at
+    /// once, however long the platter takes. What the disk lost is written again, once.
+    async fn write(mut self, mut work: Work) -> Option<Self> {
+        loop {
             let mut log = self.log;
             let writing = tokio::task::spawn_blocking(move || {
-                let outcome = write(&mut log, work, closes_lost);
+                let outcome = write(&mut log, work);
                 (log, outcome)
             });
-            // Only a runtime that is going down gives nothing back.
-            let Ok((log, outcome)) = writing.await else { return };
+            let (log, outcome) = writing.await.ok()?;
             self.log = log;
-            let progress = self.log.progress();
-            self.signals.books_written(start.elapsed(), outcome.kept.len(), outcome.error.as_ref());
-            self.signals.notes_failed(outcome.notes_failed);
-            self.signals.spool_changed(progress.bytes, progress.last_sequence - self.log.delivered());
-            self.progress.send_replace(progress);
-            for waiting in outcome.kept.into_iter().flatten() {
-                drop(waiting.send(Ok(Kept::Spooled)));
-            }
-            for refused in outcome.refused {
-                pass_on(&self.refused, refused, &self.signals);
-            }
-            for waiting in waiting_for_lost {
-                self.signals.calls_lost(outcome.lost.len());
-                drop(waiting.send(outcome.lost.clone()));
-            }
-            for waiting in syncs {
-                let _ = waiting.send(());
+            self.take(outcome);
+            match self.to_write_again() {
+                Some(again) => work = again,
+                None => {
+                    self.publish();
+                    return Some(self);
+                }
             }
         }
     }
+
+    fn take(&mut self, outcome: Outcome) {
+        self.is_sync_wanted |= !outcome.written.is_empty();
+        self.written.extend(outcome.written);
+        self.signals.books_written(outcome.error.as_ref());
+        self.signals.notes_failed(outcome.notes_failed);
+        for refused in outcome.refused {
+            pass_on(&self.refused, refused, &self.signals);
+        }
+        for (waiting, records) in outcome.lost {
+            self.signals.calls_lost(records.len());
+            drop(waiting.send(records));
+        }
+    }
+
+    /// What was written and lost on its way to the platter. What was lost twice goes another way.
+    fn to_write_again(&mut self) -> Option<Work> {
+        if std::mem::replace(&mut self.losses, self.log.losses()) == self.log.losses() {
+            return None;
+        }
+        if let Some(syncing) = &mut self.syncing {
+            // It is for a file that is given up.
+            syncing.written = 0;
+        }
+        let lost = std::mem::take(&mut self.written);
+        let (refused, closing): (Vec<_>, Vec<_>) = lost.into_iter().partition(|one| one.is_second_try);
+        for written in refused {
+            pass_on(&self.refused, written.one, &self.signals);
+        }
+        let again = |written: Written| Written { is_second_try: true, ..written };
+        let closing: Vec<_> = closing.into_iter().map(again).collect();
+        (!closing.is_empty()).then(|| Work { closing, ..Work::default() })
+    }
+
+    fn begin_sync(&mut self) {
+        if self.syncing.is_some() || !self.is_sync_wanted {
+            return;
+        }
+        self.is_sync_wanted = false;
+        let sync = match self.log.begin_sync() {
+            Ok(Some(sync)) => sync,
+            // Nothing to wait for, or a file that is given up: what was in it is written again.
+            Ok(None) => return self.confirm(self.written.len(), Instant::now()),
+            Err(error) => {
+                self.signals.books_written(Some(&error));
+                let refused = std::mem::take(&mut self.written).into_iter().map(|written| written.one);
+                refused.for_each(|refused| pass_on(&self.refused, refused, &self.signals));
+                self.losses = self.log.losses();
+                return;
+            }
+        };
+        let task = tokio::task::spawn_blocking(move || {
+            let result = sync.run();
+            (sync, result)
+        });
+        let (written, syncs) = (self.written.len(), std::mem::take(&mut self.syncs));
+        self.syncing = Some(Syncing { task, began: Instant::now(), written, syncs });
+    }
+
+    /// These records are safe.
+    fn confirm(&mut self, count: usize, began: Instant) {
+        self.signals.books_synced(began.elapsed(), count);
+        for written in self.written.drain(..count) {
+            if let Some(waiting) = written.one.waiting {
+                drop(waiting.send(Ok(Kept::Spooled)));
+            }
+        }
+        for waiting in self.syncs.drain(..) {
+            let _ = waiting.send(());
+        }
+        self.publish();
+    }
+
+    async fn on_synced(mut self, ended: Option<(Syncing, Sync, io::Result<()>)>) -> Option<Self> {
+        let (syncing, sync, result) = ended?;
+        if let Err(error) = self.log.end_sync(&sync, result) {
+            self.signals.books_written(Some(&error));
+            self.syncs.extend(syncing.syncs);
+            self.is_sync_wanted |= !self.syncs.is_empty();
+            // Nothing since the last sync is sure: once more, in a new file.
+            return match self.to_write_again() {
+                Some(again) => self.write(again).await,
+                None => Some(self),
+            };
+        }
+        let later = std::mem::replace(&mut self.syncs, syncing.syncs);
+        self.confirm(syncing.written, syncing.began);
+        self.syncs = later;
+        Some(self)
+    }
+
+    fn publish(&self) {
+        let progress = self.log.progress();
+        self.signals.spool_changed(progress.bytes, progress.last_sequence - self.log.delivered());
+        self.progress.send_replace(progress);
+    }
+}
+
+/// The end of the sync that is under way; never, when there is none. Nothing when the runtime is going down.
+async fn ended(syncing: &mut Option<Syncing>) -> Option<(Syncing, Sync, io::Result<()>)> {
+    let Some(under_way) = syncing else { return std::future::pending().await };
+    let joined = (&mut under_way.task).await;
+    let (sync, result) = joined.ok()?;
+    syncing.take().map(|syncing| (syncing, sync, result))
 }
 
 /// Hands a record on that the spool would not take; one that nobody can take is lost.
@@ -123,35 +299,11 @@ pub(super) fn give_up(refused: Refused, signals: &Signals) {
     }
 }
 
-impl Work {
-    fn of(batch: impl Iterator<Item = Command>) -> Self {
-        let mut work = Self::default();
-        for command in batch {
-            match command {
-                Command::Note(change) => {
-                    // Once a second, what was noted is brought to the platter too.
-                    work.is_sync_wanted |= matches!(change, Change::Alive { .. });
-                    work.changes.push(change);
-                }
-                Command::Close { book, record, waiting } => {
-                    work.closing.push(Refused { book, record, waiting });
-                }
-                Command::CloseLost { waiting } => work.lost.push(waiting),
-                Command::Sync { waiting } => {
-                    work.is_sync_wanted = true;
-                    work.syncs.push(waiting);
-                }
-            }
-        }
-        work
-    }
-}
-
 /// Does one write. Within it notes come first: a call that opens and closes in one write has nothing to note.
-fn write(log: &mut Log, work: Work, closes_lost: bool) -> Outcome {
+fn write(log: &mut Log, work: Work) -> Outcome {
     let mut outcome = Outcome::default();
     let mut closing = work.closing;
-    let over: HashSet<Book> = closing.iter().map(|one| one.book).collect();
+    let over: HashSet<Book> = closing.iter().map(|written| written.one.book).collect();
     for change in work.changes {
         if matches!(&change, Change::Open { book, .. } if over.contains(book)) {
             continue;
@@ -162,46 +314,27 @@ fn write(log: &mut Log, work: Work, closes_lost: bool) -> Outcome {
             outcome.error = Some(error);
         }
     }
-    if closes_lost {
-        for (book, record) in log.lost() {
-            outcome.lost.push(record.clone());
-            closing.push(Refused { book, record: Box::new(record), waiting: None });
+    for (which, waiting) in work.lost {
+        if which == Lost::Answered {
+            log.lose_all();
         }
+        let lost = log.lost(which);
+        outcome.lost.push((waiting, lost.iter().map(|(_, record)| record.clone()).collect()));
+        closing.extend(lost.into_iter().map(|(book, record)| Written {
+            one: Refused { book, record: Box::new(record), waiting: None },
+            is_second_try: false,
+        }));
     }
-    // A disk that refuses once may take it in a new file.
-    for _ in 0..2 {
-        closing = close(log, closing, &mut outcome);
-    }
-    outcome.refused = closing;
-    if work.is_sync_wanted
-        && let Err(error) = log.sync()
-    {
-        outcome.error = Some(error);
-    }
-    outcome
-}
-
-/// Tries to close; gives back what was not.
-fn close(log: &mut Log, closing: Vec<Refused>, outcome: &mut Outcome) -> Vec<Refused> {
-    let (mut written, mut refused) = (Vec::new(), Vec::new());
-    for one in closing {
-        match log.close(one.book, &one.record) {
-            Ok(()) => written.push(one),
+    for written in closing {
+        // A disk that refuses once may take it in a new file.
+        let first = log.close(written.one.book, &written.one.record);
+        match first.or_else(|_| log.close(written.one.book, &written.one.record)) {
+            Ok(()) => outcome.written.push(written),
             Err(error) => {
                 outcome.error = Some(error);
-                refused.push(one);
+                outcome.refused.push(written.one);
             }
         }
     }
-    if written.is_empty() {
-        return refused;
-    }
-    match log.sync() {
-        Ok(()) => outcome.kept.extend(written.into_iter().map(|one| one.waiting)),
-        Err(error) => {
-            outcome.error = Some(error);
-            refused.extend(written);
-        }
-    }
-    refused
+    outcome
 }

@@ -5,7 +5,7 @@
 //! earlier process, or after an error.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,14 +36,32 @@ pub(crate) struct Log {
     next_number: u64,
     /// The calls that are open.
     open: BTreeMap<Book, Open>,
-    /// Those whose record was written since the last fsync.
-    closing: Vec<Book>,
+    /// Those whose record is written and not yet on the platter, with the end of what was written then.
+    closing: Vec<(Book, u64)>,
+    /// Lost calls that nobody answered, by Call-ID and caller's tag: their callers may ask again.
+    ringing: HashMap<(String, String), Book>,
     next_sequence: u64,
     next_book: u64,
     delivered: u64,
     /// When this process last said that it lives.
     alive_unix_nanos: u64,
+    losses: u64,
     buffer: Vec<u8>,
+}
+
+/// A sync under way.
+#[derive(Debug)]
+pub(crate) struct Sync {
+    file: fs::File,
+    number: u64,
+    bytes: u64,
+}
+
+impl Sync {
+    /// Waits for the platter.
+    pub(crate) fn run(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
 }
 
 #[derive(Debug)]
@@ -69,6 +87,15 @@ pub(crate) struct Progress {
     pub(crate) last_sequence: u64,
     /// Bytes of all files.
     pub(crate) bytes: u64,
+}
+
+/// Which calls without a core are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Those that were answered: nothing more can come of them.
+    Answered,
+    /// Those too that only rang, whose callers have given up asking (RFC 3261 Timer B).
+    All,
 }
 
 /// What was found when the log was opened.
@@ -106,10 +133,12 @@ impl Log {
             current: None,
             open: BTreeMap::new(),
             closing: Vec::new(),
+            ringing: HashMap::new(),
             next_sequence: 1,
             next_book: 1,
             delivered: 0,
             alive_unix_nanos: 0,
+            losses: 0,
             buffer: Vec::new(),
             limits,
         };
@@ -172,6 +201,7 @@ impl Log {
     pub(crate) fn note(&mut self, change: Change) -> Result<(), Error> {
         match change {
             Change::Open { book, record } => {
+                self.take_over(book, &record)?;
                 self.next_book = self.next_book.max(book.0 + 1);
                 let is_room = self.bytes() < self.limits.spool_bytes_max / 4 * 3;
                 let entry = Entry::Open { book, record: Cow::Borrowed(&record), is_lost: false };
@@ -215,6 +245,7 @@ impl Log {
     /// # Errors
     /// When it could not be written, or there is no room. The note stays, so that a crash still leaves a record.
     pub(crate) fn close(&mut self, book: Book, record: &CallRecord) -> Result<(), Error> {
+        self.take_over(book, record)?;
         let sequence = self.next_sequence;
         self.encode(&Entry::Closed { sequence, book, record: Cow::Borrowed(record) })?;
         if self.bytes() + self.buffer.len() as u64 > self.limits.spool_bytes_max {
@@ -222,34 +253,111 @@ impl Log {
         }
         self.append()?;
         self.next_sequence += 1;
-        self.closing.push(book);
+        let end = self.current.as_ref().map_or(0, |current| current.writer.segment.bytes);
+        self.closing.push((book, end));
         Ok(())
     }
 
-    /// The calls that nobody will close, with the record that each is to have.
-    pub(crate) fn lost(&mut self) -> Vec<(Book, CallRecord)> {
-        let alive = self.alive_unix_nanos;
-        for open in self.open.values_mut().filter(|open| !open.is_lost) {
-            open.record.end_unix_nanos = open.record.end_unix_nanos.max(alive);
-            open.is_lost = true;
+    /// A caller whose INVITE was lost with its core says it again, and it is the same call: one record is enough.
+    fn take_over(&mut self, book: Book, record: &CallRecord) -> Result<(), Error> {
+        if self.ringing.is_empty() || self.ringing.values().any(|lost| *lost == book) {
+            return Ok(());
         }
-        self.open.iter().map(|(book, open)| (*book, open.record.clone())).collect()
+        let caller = (record.call_id.reveal().clone(), record.from_tag.clone());
+        match self.ringing.remove(&caller) {
+            Some(book) => self.note(Change::Gone { book }),
+            None => Ok(()),
+        }
     }
 
-    /// Brings everything to the platter.
+    /// All that are open have lost their core.
+    pub(crate) fn lose_all(&mut self) {
+        let alive = self.alive_unix_nanos;
+        for (book, open) in &mut self.open {
+            if !open.is_lost {
+                open.record.end_unix_nanos = open.record.end_unix_nanos.max(alive);
+                open.is_lost = true;
+            }
+            if open.record.answer_unix_nanos.is_none() {
+                let caller = (open.record.call_id.reveal().clone(), open.record.from_tag.clone());
+                self.ringing.insert(caller, *book);
+            }
+        }
+    }
+
+    /// Lost calls with the record that each is to have: those that were answered, or all of them.
+    pub(crate) fn lost(&self, which: Lost) -> Vec<(Book, CallRecord)> {
+        let wanted =
+            |open: &&Open| open.is_lost && (which == Lost::All || open.record.answer_unix_nanos.is_some());
+        // Those whose record is on its way to the platter have it.
+        let is_closing = |book: &Book| self.closing.iter().any(|(closing, _)| closing == book);
+        let lost = self.open.iter().filter(|(book, open)| wanted(open) && !is_closing(book));
+        lost.map(|(book, open)| (*book, open.record.clone())).collect()
+    }
+
+    /// Brings everything to the platter, and waits for it.
     ///
     /// # Errors
     /// When the disk refuses: then what was written since the last time must be written again.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
-        let Some(current) = &mut self.current else { return Ok(()) };
-        if let Err(error) = current.writer.sync() {
+        match self.begin_sync() {
+            Ok(Some(sync)) => {
+                let result = sync.run();
+                self.end_sync(&sync, result)
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What brings everything written so far to the platter, while more is written; `None` when all is there.
+    ///
+    /// # Errors
+    /// When the file cannot be had a second time.
+    pub(crate) fn begin_sync(&mut self) -> Result<Option<Sync>, Error> {
+        let Some(current) = self.current.as_ref() else { return Ok(None) };
+        let Segment { number, bytes, .. } = current.writer.segment;
+        if bytes == current.writer.synced_bytes {
+            return Ok(None);
+        }
+        match current.writer.handle() {
+            Ok(file) => Ok(Some(Sync { file, number, bytes })),
+            Err(error) => {
+                self.abandon();
+                Err(Error::file("open again", &self.limits.directory)(error))
+            }
+        }
+    }
+
+    /// A sync came to its end.
+    ///
+    /// # Errors
+    /// Its own: then what was written since the last one must be written again.
+    pub(crate) fn end_sync(&mut self, sync: &Sync, result: io::Result<()>) -> Result<(), Error> {
+        // A file that was closed meanwhile was synced when it was closed.
+        let Some(current) = self.current.as_mut().filter(|c| c.writer.segment.number == sync.number) else {
+            return Ok(());
+        };
+        if let Err(error) = result {
             self.abandon();
             return Err(Error::file("sync", &self.limits.directory)(error));
         }
-        for book in self.closing.drain(..) {
-            self.open.remove(&book);
-        }
+        current.writer.synced(sync.bytes);
+        self.forget_closed(sync.bytes);
         Ok(())
+    }
+
+    /// The records up to this place in the file are on the platter: their notes are of no use any more.
+    fn forget_closed(&mut self, bytes: u64) {
+        for (book, _) in self.closing.extract_if(.., |(_, end)| *end <= bytes) {
+            self.open.remove(&book);
+            self.ringing.retain(|_, ringing| *ringing != book);
+        }
+    }
+
+    /// How often something written was lost before it was on the platter.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses
     }
 
     fn encode(&mut self, entry: &Entry<'_>) -> Result<(), Error> {
@@ -264,10 +372,22 @@ impl Log {
         self.ready()?;
         let Some(current) = &mut self.current else { return Ok(()) };
         if let Err(error) = current.writer.write(&self.buffer) {
-            self.abandon();
+            self.close_after_error();
             return Err(Error::file("write", &self.limits.directory)(error));
         }
         Ok(())
+    }
+
+    /// A write failed, as on a full disk: what was written whole before it is still worth having.
+    fn close_after_error(&mut self) {
+        let is_kept = self.current.as_mut().is_some_and(|current| current.writer.cut_and_sync().is_ok());
+        match self.current.take_if(|_| is_kept) {
+            Some(current) => {
+                self.forget_closed(u64::MAX);
+                self.sealed.push_back(current.writer.segment);
+            }
+            None => self.abandon(),
+        }
     }
 
     /// Goes on in a new file when the present one is long.
@@ -280,6 +400,7 @@ impl Log {
             && self.sync().is_ok()
             && let Some(current) = self.current.take()
         {
+            self.forget_closed(u64::MAX);
             self.sealed.push_back(current.writer.segment);
         }
     }
@@ -332,8 +453,10 @@ impl Log {
         writer.sync()
     }
 
+    /// The disk lost what was written since the last sync.
     fn abandon(&mut self) {
         self.closing.clear();
+        self.losses += 1;
         if let Some(current) = self.current.take() {
             self.sealed.push_back(current.writer.abandon());
         }

@@ -93,6 +93,22 @@ impl Writer {
         Ok(())
     }
 
+    /// Cuts what was not written whole, and brings the rest to the platter.
+    pub(super) fn cut_and_sync(&mut self) -> io::Result<()> {
+        self.file.set_len(self.segment.bytes)?;
+        self.sync()
+    }
+
+    /// A second handle on the file, to bring it to the platter beside further writing.
+    pub(super) fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// A sync through such a handle went well when so much had been written.
+    pub(super) fn synced(&mut self, bytes: u64) {
+        self.synced_bytes = self.synced_bytes.max(bytes);
+    }
+
     /// Closes a file whose write or fsync failed: what was synced stays, the rest is cut if the disk allows. The
     /// page cache cannot be believed any more, so nothing is appended to it.
     pub(super) fn abandon(mut self) -> Segment {

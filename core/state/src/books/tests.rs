@@ -167,8 +167,10 @@ async fn every_open_call_gets_one_record_after_a_crash() {
     let note = |name: &str, is_answered: bool| {
         let record = CallRecord::for_test(name);
         let to_tag = if is_answered { record.to_tag.clone() } else { String::new() };
+        let answer_unix_nanos = record.answer_unix_nanos.filter(|_| is_answered);
         let book = books.open_call();
-        books.note_call(book, CallRecord { to_tag, cause: "node_lost".into(), ..record.clone() });
+        let cause = "node_lost".into();
+        books.note_call(book, CallRecord { to_tag, answer_unix_nanos, cause, ..record.clone() });
         (book, record)
     };
     let (ringing, talking) = (note("ringing", false), note("talking", true));
@@ -182,19 +184,17 @@ async fn every_open_call_gets_one_record_after_a_crash() {
     assert_eq!(house.names().await, ["ended", "other"]);
 
     let house = house.start_again().await;
-    let mut lost: Vec<String> = house
-        .state
-        .books()
-        .close_lost_calls()
-        .await
-        .iter()
-        .map(|record| record.call_id.reveal().clone())
-        .collect();
+    let mut lost = Vec::new();
+    for which in [Lost::Answered, Lost::All] {
+        lost.extend(house.state.books().close_lost_calls(which).await);
+    }
+    let mut lost: Vec<&str> = lost.iter().map(|record| record.call_id.reveal().as_str()).collect();
     lost.sort_unstable();
     assert_eq!(lost, ["other", "ringing", "talking"]);
     assert_eq!(house.names().await, ["ended", "other", "ringing", "talking"]);
     let house = house.start_again().await;
-    assert_eq!(house.state.books().close_lost_calls().await, []);
+    assert_eq!(house.state.books().close_lost_calls(Lost::Answered).await, []);
+    assert_eq!(house.state.books().close_lost_calls(Lost::All).await, []);
     assert_eq!(house.names().await.len(), 4);
 }
 

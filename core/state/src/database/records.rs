@@ -6,7 +6,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use super::{Statements, integer, natural};
 use crate::error::Error;
-use crate::record::CallRecord;
+use crate::record::{CallRecord, RecordPage};
 
 /// A call is told once. Its start and its caller's tag name it among those of its Call-ID, whatever is known of the
 /// callee's tag: a record made from a note after a crash must not stand beside one that came another way.
@@ -84,7 +84,34 @@ pub(crate) async fn call_records(pool: &SqlitePool, limit: u32) -> Result<Vec<Ca
     rows.iter().map(read_record).collect()
 }
 
-fn read_record(row: &SqliteRow) -> Result<CallRecord, Error> {
+/// By end and row, so that the place of a page is kept whatever is written meanwhile.
+pub(crate) async fn record_page(
+    pool: &SqlitePool,
+    page: &RecordPage,
+) -> Result<(Vec<CallRecord>, Option<RecordPage>), Error> {
+    let sql = "select * from call_record where (end_unix_nanos, id) > (?1, ?2) and end_unix_nanos < ?3 \
+        order by end_unix_nanos, id limit ?4";
+    // The first row of a page is the one after this place: before any row of the first nanosecond.
+    let rows = sqlx::query(sql)
+        .bind(integer(page.from_unix_nanos))
+        .bind(page.after_id)
+        .bind(integer(page.to_unix_nanos))
+        .bind(page.limit)
+        .fetch_all(pool)
+        .await?;
+    let records = rows.iter().map(read_record).collect::<Result<Vec<_>, _>>()?;
+    let next = match rows.last().filter(|_| rows.len() as u64 == u64::from(page.limit)) {
+        Some(last) => Some(RecordPage {
+            from_unix_nanos: natural(last.try_get("end_unix_nanos")?),
+            after_id: last.try_get("id")?,
+            ..*page
+        }),
+        None => None,
+    };
+    Ok((records, next))
+}
+
+pub(super) fn read_record(row: &SqliteRow) -> Result<CallRecord, Error> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let number = |column: &str| row.try_get::<i64, _>(column).map(natural);
     let region =
@@ -107,5 +134,6 @@ fn read_record(row: &SqliteRow) -> Result<CallRecord, Error> {
         outcome: text("outcome")?.into(),
         cause: text("cause")?.into(),
         node: text("node")?,
+        charge: super::billing::read_charge(row)?,
     })
 }

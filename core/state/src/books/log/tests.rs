@@ -22,7 +22,8 @@ fn alive(log: &mut Log, unix_nanos: u64) {
 
 /// Names and ends of the calls that are open.
 fn open_calls(log: &mut Log) -> Vec<(String, u64)> {
-    let lost = log.lost();
+    log.lose_all();
+    let lost = log.lost(Lost::All);
     lost.into_iter().map(|(_, record)| (record.call_id.reveal().clone(), record.end_unix_nanos)).collect()
 }
 
@@ -71,7 +72,7 @@ fn what_was_open_at_a_crash_is_lost_with_its_last_sign_of_life() {
     let (mut log, found) = open(folder.path());
     assert_eq!(found, Found { undelivered: 1, open: 3, damaged_bytes: 0 });
     assert_eq!(open_calls(&mut log), [call("open", 200), call("late", 200), call("next", 1_000)]);
-    for (book, record) in log.lost() {
+    for (book, record) in log.lost(Lost::All) {
         log.close(book, &record).expect("closed");
     }
     log.sync().expect("synced");
@@ -91,6 +92,31 @@ fn calls_of_a_dead_core_in_a_living_process_are_lost_too() {
     assert_eq!(open_calls(&mut log), [call("open", 100)]);
     alive(&mut log, 200);
     assert_eq!(open_calls(&mut log), [call("open", 100)], "nobody lives for it any more");
+}
+
+#[test]
+fn a_caller_that_asks_again_after_a_crash_has_one_call() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut log, _) = open(folder.path());
+    let unanswered = |name: &str| CallRecord { answer_unix_nanos: None, ..record(name) };
+    for (book, name) in [(1, "again"), (2, "again and over"), (3, "never again")] {
+        log.note(Change::Open { book: Book(book), record: Box::new(unanswered(name)) }).expect("noted");
+    }
+    note(&mut log, 4, "answered");
+    drop(log);
+    let (mut log, _) = open(folder.path());
+    log.lose_all();
+    let names = |lost: Vec<(Book, CallRecord)>| -> Vec<String> {
+        lost.into_iter().map(|(_, record)| record.call_id.reveal().clone()).collect()
+    };
+    assert_eq!(names(log.lost(Lost::Answered)), ["answered"]);
+    log.note(Change::Open { book: Book(5), record: Box::new(unanswered("again")) }).expect("noted");
+    log.close(Book(6), &record("again and over")).expect("closed");
+    log.sync().expect("synced");
+    assert_eq!(names(log.lost(Lost::All)), ["never again", "answered"]);
+    drop(log);
+    let (mut log, _) = open(folder.path());
+    assert_eq!(open_calls(&mut log).len(), 3, "the one that asked again is open, too");
 }
 
 #[test]
