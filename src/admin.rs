@@ -127,7 +127,12 @@ impl Admin {
     ///
     /// # Errors
     /// When the address cannot be bound, or the token file cannot be used.
-    pub fn start(self, config: &Config, doors: &Doors, live: Router) -> Result<DoorHandle, belfry_door::Error> {
+    pub fn start(
+        self,
+        config: &Config,
+        doors: &Doors,
+        live: Router,
+    ) -> Result<DoorHandle, belfry_door::Error> {
         let access = access("admin", config.token_file.as_deref(), &config.host_names, OPEN_PATHS)?;
         let answer = |State(admin): State<Self>, method: Method, uri: Uri| async move {
             admin.answer(&method, &uri).await

@@ -54,8 +54,10 @@ pub fn render(calls: &[Value]) -> String {
     let mut rows = vec![head.map(str::to_owned)];
     for call in calls {
         let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-        let held_by: Vec<&str> = call["held_by"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let timer = call["session"]["left_seconds"].as_f64().map_or("-".to_owned(), |left| format!("{left:.0} s"));
+        let held_by: Vec<&str> =
+            call["held_by"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let timer =
+            call["session"]["left_seconds"].as_f64().map_or("-".to_owned(), |left| format!("{left:.0} s"));
         rows.push([
             text(&call["state"]),
             call["age_seconds"].as_f64().map_or("-".to_owned(), in_words),

@@ -9,6 +9,7 @@ mod hold;
 pub(crate) mod live;
 mod stranger;
 mod timer;
+pub(crate) mod twin;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +24,7 @@ use belfry_sip_proto::{HeaderName, OwnedMessage};
 use belfry_state::{Book, Books};
 
 use crate::calls::chain::Chains;
+use crate::calls::twin::{Twin, Twins};
 use crate::edges::Hop;
 use crate::exchange::CallKey;
 use crate::handle::{Target, Transport};
@@ -80,6 +82,8 @@ pub(crate) struct Call {
     pub(crate) hold: Hold,
     /// When it was last heard of, who is on hold, how its session timer stands.
     pub(crate) watch: Watch,
+    /// Its dialog on the other side of us, when the sides are told nothing of each other.
+    pub(crate) twin: Option<Box<Twin>>,
     /// Final answers to BYE that wait for the record.
     pub(crate) held: Vec<(TransactionId, u16, Vec<u8>)>,
 }
@@ -177,6 +181,7 @@ pub(crate) struct Calls {
     /// The live calls by their age, for whoever reads them page by page.
     by_epoch: BTreeMap<u64, CallKey>,
     closing: HashMap<u64, Call>,
+    twins: Twins,
     chains: Chains,
     last_epoch: u64,
     /// Calls whose note in the books is not what it should be.
@@ -191,6 +196,7 @@ impl Calls {
             live: HashMap::new(),
             by_epoch: BTreeMap::new(),
             closing: HashMap::new(),
+            twins: Twins::default(),
             chains: Chains::default(),
             last_epoch: 0,
             changed: Vec::new(),
@@ -266,6 +272,7 @@ impl Calls {
             lifetime: None,
             hold: Hold::default(),
             watch: Watch::new(invite.unix_nanos),
+            twin: None,
             held: Vec::new(),
         };
         self.by_epoch.insert(call.epoch, Arc::clone(&key));
@@ -352,6 +359,7 @@ impl Calls {
     pub(crate) fn forget(&mut self, call_id: &str) -> Option<Call> {
         let call = self.live.remove(call_id)?;
         self.by_epoch.remove(&call.epoch);
+        self.twins.remove(&call);
         self.books.forget_call(call.book);
         if let Some(relay) = &call.relay {
             self.chains.keep_relay(call_id, Arc::clone(relay));
@@ -361,7 +369,22 @@ impl Calls {
 
     /// Closes the books.
     pub(crate) fn close(&mut self, epoch: u64) -> Option<Call> {
-        self.closing.remove(&epoch)
+        let call = self.closing.remove(&epoch)?;
+        self.twins.remove(&call);
+        Some(call)
+    }
+
+    /// Calls by the Call-ID of their twins.
+    pub(crate) fn twins(&self) -> &Twins {
+        &self.twins
+    }
+
+    /// A call gets its other dialog.
+    pub(crate) fn set_twin(&mut self, call_id: &str, twin: Twin) {
+        if let Some(call) = self.live.get_mut(call_id) {
+            self.twins.insert(&twin, Arc::clone(&call.key));
+            call.twin = Some(Box::new(twin));
+        }
     }
 }
 

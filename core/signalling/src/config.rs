@@ -66,6 +66,8 @@ pub struct Config {
     /// A session that was not refreshed is ended so long after its interval.
     #[serde(with = "humantime_serde")]
     pub session_grace: Duration,
+    /// What the sides of a call are not told of each other.
+    pub hiding: Hiding,
     /// What refused customers are told to wait.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
@@ -98,6 +100,20 @@ pub struct Config {
     pub queue_messages_overload: usize,
     /// Store requests at a time.
     pub store_requests_max: usize,
+}
+
+/// The `[signalling.hiding]` section: calls in which we are the other phone for each side (RFC 7092).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hiding {
+    /// Trunks whose calls are hidden, both ways; `*` stands for all.
+    pub trunks: Vec<String>,
+    /// Whether calls between customers are hidden.
+    pub customers: bool,
+    /// Headers that do not pass, by name in any case. What a message needs to arrive always passes.
+    pub remove_headers: Vec<String>,
+    /// When not empty: of the headers that this core does not know, only these pass.
+    pub keep_headers: Vec<String>,
 }
 
 /// A digest algorithm (RFC 8760).
@@ -195,6 +211,7 @@ impl Config {
             session_interval: Duration::from_secs(1800),
             session_interval_min: Duration::from_secs(90),
             session_grace: Duration::from_secs(32),
+            hiding: Hiding::default(),
             retry_after: Duration::from_secs(5),
             routes_poll_interval: Duration::from_secs(60),
             dns_servers: Vec::new(),

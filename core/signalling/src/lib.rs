@@ -33,7 +33,7 @@ pub use crate::calls::live::{
     InquiryError, LiveCall, LiveFilter, LivePage, LiveParty, LiveSession, LiveState,
 };
 pub use crate::core::{Core, CoreHandle, Deps, Faults};
-pub use config::{Config, DigestAlgorithm};
+pub use config::{Config, DigestAlgorithm, Hiding};
 pub use error::Error;
 pub use routes::{Routes, RoutesError, compose, rows_of_known};
 

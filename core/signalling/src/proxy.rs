@@ -10,6 +10,7 @@ mod cancel;
 mod dialog;
 mod forward;
 mod locate;
+mod mask;
 mod prepare;
 mod response;
 mod route;
@@ -44,6 +45,7 @@ impl Core {
             }
             return;
         }
+        request = self.unmasked(request);
         let key = server_key(&request);
         // A repeat of what was let in costs nothing, and a refusal of it would end what goes on.
         if self.is_overloaded_for(&request) && !self.transactions.is_known(&key) {
@@ -113,6 +115,7 @@ impl Core {
             call: None,
             ended_call: None,
             is_stranger: false,
+            is_masked: false,
             opened_on: None,
             is_setup,
             is_cancelled: false,

@@ -161,11 +161,7 @@ impl Signals {
                 "session_refreshes_total",
                 "Sessions of calls that were refreshed or changed.",
             ),
-            session_refusals: plain(
-                &c,
-                "session_intervals_refused_total",
-                "Requests answered 422 because their session interval is too small.",
-            ),
+            session_refusals: plain(&c, "session_intervals_refused_total", "Requests answered 422."),
             strangers: plain(
                 &c,
                 "unknown_byes_total",

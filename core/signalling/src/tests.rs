@@ -5,6 +5,7 @@ mod cancelling;
 mod chaos;
 mod failing;
 mod forking;
+mod hiding;
 mod house;
 mod registering;
 mod resolving;

@@ -94,7 +94,12 @@ impl Core {
         let sender = call.party(to.other());
         sender.cseq_last = sender.cseq_last.saturating_add(1);
         let (cseq, from) = (sender.cseq_last, sender.address.clone());
+        let tag = call.callee.tag.as_deref();
+        let twin = call.twin.as_ref().filter(|_| to == Leg::Callee);
+        let own = twin.map(|twin| (twin.call_id.to_string(), twin.local.clone(), twin.remote_with(tag)));
         let receiver = call.party(to);
+        let (call_id, from, address) =
+            own.unwrap_or_else(|| (key.to_string(), from, receiver.address.clone()));
         let (Some(contact), Some(hop)) = (receiver.contact.clone(), receiver.hop.clone()) else { return };
         let mut writer = Writer::request("BYE", &contact);
         for route in &receiver.routes {
@@ -110,8 +115,8 @@ impl Core {
         let bytes = writer
             .header(HeaderName::MaxForwards, "70")
             .header(HeaderName::From, &from)
-            .header(HeaderName::To, &receiver.address)
-            .header(HeaderName::CallId, key)
+            .header(HeaderName::To, &address)
+            .header(HeaderName::CallId, &call_id)
             .header(HeaderName::CSeq, &format!("{cseq} BYE"))
             .header(HeaderName::Reason, &format!("SIP;cause={code};text=\"{text}\""))
             .finish();

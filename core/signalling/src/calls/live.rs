@@ -313,7 +313,7 @@ fn live(call: &Call) -> LiveCall {
     let names = |legs: Vec<Leg>| legs.into_iter().map(Leg::as_str).collect();
     LiveCall {
         call_id: Pii::new(call.key.to_string()),
-        other_call_id: None,
+        other_call_id: call.twin.as_ref().map(|twin| Pii::new(twin.call_id.to_string())),
         trace_id: call.root.trace_id.to_string(),
         state: state_of(call),
         held_by: names(call.watch.holders().collect()),

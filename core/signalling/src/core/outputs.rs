@@ -58,7 +58,7 @@ impl Core {
             way: Direction::Received,
             method: received.method,
             status: received.message.status(),
-            call_id: received.call_id(),
+            call_id: received.told_as.as_deref().unwrap_or(received.call_id()),
             trace_id: received.trace_id,
             cseq: received.cseq_text(),
             transport: received.transport,

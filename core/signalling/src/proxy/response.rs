@@ -20,6 +20,7 @@ impl Core {
         let branch = response.message.top_via().and_then(|via| via.branch().map(str::to_owned));
         let key = ClientKey::new(branch.unwrap_or_default().as_bytes(), response.message.method().as_bytes());
         let outcome = self.transactions.on_response(&key, status, now());
+        self.tell_with_call(outcome, &mut response);
         self.message_received(&mut response, matches!(outcome, OnResponse::Absorbed(_)));
         match outcome {
             OnResponse::ToUser(id) => self.on_branch_response(id, status, response),
@@ -47,12 +48,23 @@ impl Core {
             }
             self.branch_ended(id, status);
         }
+        let response = self.unmask_response(id, response);
         let Some(exchange) = exchange else { return };
         match status {
             0..200 => self.on_provisional(exchange, index, id, status, response),
             200..300 if method == MethodName::Invite => self.on_answer(exchange, id, response),
             200..300 => self.on_success(exchange, index, id, response),
             _ => self.on_failure(exchange, index, status, &response),
+        }
+    }
+
+    /// The ladder has what came on the other side of a call with two dialogs with that call.
+    fn tell_with_call(&self, outcome: OnResponse, response: &mut Received) {
+        let (OnResponse::ToUser(id) | OnResponse::Absorbed(id)) = outcome else { return };
+        let Some(branch) = self.branches.get(&id) else { return };
+        if response.call_id() != &*branch.way.call_id {
+            response.trace_id = branch.way.trace_id;
+            response.told_as = Some(branch.way.call_id.clone());
         }
     }
 
@@ -120,7 +132,7 @@ impl Core {
     ) {
         let status = response.message.status().unwrap_or_default();
         let session = self.session_answer(exchange, response);
-        let bytes = upstream(response, sdp, session.as_deref());
+        let bytes = self.masked_answer(exchange, upstream(response, sdp, session.as_deref()));
         let is_answer = (200..300).contains(&status) && response.method == MethodName::Invite;
         if !self.exchanges.contains_key(&exchange) {
             if is_answer {
@@ -148,7 +160,7 @@ impl Core {
             // (RFC 3261 section 16.7 step 6).
             503 => Failure::plain(500, CallCause::Rejected),
             _ => {
-                let bytes = upstream(response, None, None);
+                let bytes = self.masked_answer(exchange, upstream(response, None, None));
                 Failure { status, bytes: Some(bytes), fault: None, cause: None }
             }
         };
