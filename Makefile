@@ -54,11 +54,12 @@ browser: build deps-test ## The browser test against a running demo, with screen
 
 bench: deps-bench release ## Side-by-side measurements against nginx and Kamailio
 	@cargo build --locked --release -p belfry-relay --example relay_rate
+	@cargo build --locked --release -p belfry-kit --example sip_load
 	@tests/bench/run
 
 TARGET ?= sip_message
 SECONDS ?= 60
-fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sdp|rtp SECONDS=60
+fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sip_uri|sip_digest|sip_name_addr|sdp|rtp SECONDS=60
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	@cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $(TARGET) -- -max_total_time=$(SECONDS)
 
@@ -75,6 +76,7 @@ deps-test: deps
 
 deps-bench: deps
 	@$(call need,$(BENCH_TOOLS))
+	@ls /usr/lib/*/kamailio/modules/tls.so >/dev/null 2>&1 || { $(call need,kamailio-speaks-tls:kamailio-tls-modules); }
 
 clean: ## Remove what was built
 	@cargo clean && rm -rf build-output belfry-data

@@ -88,6 +88,7 @@ pub struct App {
     pub dashboard: Option<DashboardHandle>,
     relay: Option<RelayHandle>,
     state: Option<State>,
+    rater: Option<tokio::task::JoinHandle<()>>,
     core: Option<CoreHandle>,
     /// The edge.
     pub gateway: Option<GatewayHandle>,
@@ -156,6 +157,7 @@ impl App {
             dashboard: None,
             relay: None,
             state: None,
+            rater: None,
             core: None,
             gateway: None,
         };
@@ -293,6 +295,10 @@ impl App {
         }
         if let Some(core) = self.core.take() {
             steps.push(Step::new("core", limits.core, |deadline| async move { core.drain(deadline).await }));
+        }
+        if let Some(rater) = self.rater.take() {
+            // What it has not rated, it rates after the next start.
+            rater.abort();
         }
         if let Some(state) = self.state.take() {
             steps.push(Step::new(
@@ -438,7 +444,15 @@ impl App {
         let data = self.surroundings.data.clone();
         let opening =
             self.surroundings.data.spawn_blocking(move || data.block_on(State::open(config, &registry)));
-        self.state = Some(opening.await?.context("open the state store")?);
+        let state = opening.await?.context("open the state store")?;
+        let (billing, ledger) = (core.billing.clone(), state.ledger().context("open the ledger")?);
+        let signals = self.signals.clone();
+        let rating = self
+            .surroundings
+            .data
+            .spawn(async move { crate::billing::start(&billing, ledger, signals).await });
+        self.rater = Some(rating.await?.context("begin to rate calls")?);
+        self.state = Some(state);
         Ok(())
     }
 

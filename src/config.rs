@@ -12,6 +12,7 @@ use std::time::Duration;
 use belfry_signal::Region;
 use serde::Deserialize;
 
+use crate::billing::Billing;
 use document::Document;
 pub use document::Fault;
 
@@ -104,6 +105,8 @@ pub struct Core {
     pub routing: belfry_routing::Plan,
     /// Subscribers, bindings, call records.
     pub state: belfry_state::Config,
+    /// What calls cost.
+    pub billing: Billing,
 }
 
 /// The `[observe]` section.
@@ -255,6 +258,7 @@ impl Config {
             add("core", "signalling", core.signalling.check());
             add("core", "state", core.state.check());
             add("core", "routing", core.routing.check());
+            add("core", "billing", core.billing.check());
         }
         if let Some(media) = &self.media {
             add("media", "", media.check());

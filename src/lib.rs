@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod app;
 pub mod ask;
+pub mod billing;
 pub mod catalog;
 pub mod cli;
 pub mod commands;
@@ -13,6 +14,7 @@ pub mod limits;
 pub mod live;
 pub mod live_table;
 pub mod promql;
+pub mod records;
 pub mod route;
 pub mod run;
 pub mod signals;

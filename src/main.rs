@@ -2,9 +2,17 @@
 
 use std::process::ExitCode;
 
-use belfry::cli::{CallsArguments, CallsCommand, Cli, Command, PromqlCommand, RouteCommand, SipCommand};
-use belfry::{commands, demo, promql, route, run};
+use belfry::cli::{
+    BillingCommand, CallsArguments, CallsCommand, Cli, Command, PromqlCommand, RecordsCommand, RouteCommand,
+    SipCommand,
+};
+use belfry::{billing, commands, demo, promql, records, route, run};
 use clap::Parser;
+
+/// Messages are allocated by one thread and freed by another, all day long: glibc's allocator locks and consolidates
+/// for that, this one does not.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -29,6 +37,16 @@ fn main() -> ExitCode {
         Command::Route { command: RouteCommand::Import(arguments) } => route::import(&arguments),
         Command::Steer { address, config } => commands::steer(address, &config),
         Command::Subscribers(arguments) => commands::subscribers(&arguments.config),
+        Command::Records { command: RecordsCommand::List(arguments) } => records::list(&arguments),
+        Command::Records { command: RecordsCommand::Export(arguments) } => records::export(&arguments),
+        Command::Billing { command: BillingCommand::Import { files, config } } => {
+            billing::import(&files, &config)
+        }
+        Command::Billing { command: BillingCommand::List(arguments) } => billing::list(&arguments.config),
+        Command::Billing { command: BillingCommand::Assign { address, profile, config } } => {
+            billing::assign(&address, profile.as_deref(), &config)
+        }
+        Command::Billing { command: BillingCommand::Rate(range) } => billing::rate_again(&range),
         Command::HashPassword => commands::hash_password(),
         Command::Completions { shell } => commands::completions(shell),
     };

@@ -91,6 +91,18 @@ impl Signals {
         );
     }
 
+    /// Calls are rated again, or why they are not.
+    pub fn rating_changed(&self, fault: Option<&str>) {
+        match fault {
+            None => self.log(Severity::Info, "calls are rated", vec![]),
+            Some(fault) => {
+                let fault = belfry_signal::Value::Text(Cow::Owned(fault.to_owned()));
+                let message = "calls are not rated, and wait until they can be";
+                self.log(Severity::Error, message, vec![("fault".into(), fault)]);
+            }
+        }
+    }
+
     /// A demo's fault was switched.
     pub fn fault_switched(&self, fault: &'static str, is_on: bool) {
         self.log(

@@ -3,11 +3,12 @@
 //! The stores know nothing of the pipeline and the pipeline nothing of the stores; the two adapters here bring them
 //! together.
 
+use std::sync::Arc;
+
 use belfry_events::{EventsReader, EventsWriter};
 use belfry_pipeline::{Entry, Pipeline, PipelineHandle, Store, StoreError, numbered};
 use belfry_query::Reader;
 use belfry_series::{SeriesReader, SeriesWriter};
-use belfry_signal::record::Record;
 use belfry_signal::{RecordReceiver, Registry};
 
 use crate::config;
@@ -49,14 +50,14 @@ impl Store for EventsStore {
     }
 
     fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError> {
-        let records: Vec<Record> = entries
+        let records = entries
             .iter()
             .filter_map(|entry| match entry {
-                Entry::Record(record) => Some(record.clone()),
+                Entry::Record(record) => Some(Arc::clone(record)),
                 Entry::Samples { .. } => None,
             })
             .collect();
-        self.0.apply(position, &records).map_err(|error| StoreError::new(error.reason(), error.to_string()))
+        self.0.apply(position, records).map_err(|error| StoreError::new(error.reason(), error.to_string()))
     }
 
     fn checkpoint(&self) -> u64 {

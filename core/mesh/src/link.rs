@@ -180,6 +180,26 @@ impl<R> LinkReceiver<R> {
     }
 }
 
+impl<R> LinkReceiver<R> {
+    /// Waits for a message and takes with it those that have come since, up to `limit`; appends them and says how many
+    /// there are. 0 when the link is gone and everything that came was taken. Cancel-safe.
+    pub async fn recv_many(&mut self, messages: &mut Vec<R>, limit: usize) -> usize {
+        let before = messages.len();
+        let count = tokio::select! {
+            biased;
+            count = self.messages.recv_many(messages, limit) => count,
+            () = self.life.cancelled() => {
+                while messages.len() - before < limit && let Ok(message) = self.messages.try_recv() {
+                    messages.push(message);
+                }
+                messages.len() - before
+            }
+        };
+        self.received.add(count as u64);
+        count
+    }
+}
+
 impl<R> Drop for LinkReceiver<R> {
     /// What came and was never taken is lost, and counted.
     fn drop(&mut self) {

@@ -6,13 +6,14 @@ use belfry_sip_proto::HeaderName;
 use belfry_sip_proto::build;
 use belfry_sip_proto::transaction::TransactionId;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::core::{Core, now};
 use crate::edges::Way;
 use crate::exchange::{CallKey, Exchange, Failure};
 use crate::handle::{Target, Transport};
 use crate::received::Received;
-use crate::signals::{AttemptResult, CallCause, Ended, MethodName};
+use crate::signals::{AttemptResult, CallCause, Ended, MethodName, Scope};
 
 /// What we understand, for 405 and OPTIONS.
 pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, INFO, UPDATE, PRACK, REFER";
@@ -99,7 +100,11 @@ impl Core {
             if let Some((_, timer)) = exchange.forward.as_mut().and_then(|forward| forward.alarm.take()) {
                 self.timers.stop(timer);
             }
-            self.exchange_ended(&exchange, status, fault, cause);
+            let request = Arc::clone(&exchange.request);
+            // A REGISTER was judged by the registrar.
+            let is_good = request.method == MethodName::Register || (status == 200 && fault.is_none());
+            let is_told = self.is_told(id, &request, is_good);
+            self.exchange_ended(&exchange, status, fault, cause, is_told);
             if let Some(epoch) = exchange.ended_call {
                 match self.hold_for_record(epoch, id, status, bytes) {
                     Some(given_back) => bytes = given_back,
@@ -118,10 +123,11 @@ impl Core {
         status: u16,
         fault: Option<(Room, Cause)>,
         cause: Option<CallCause>,
+        is_told: bool,
     ) {
         let request = &exchange.request;
         // A REGISTER has its own span and judgement.
-        if request.method != MethodName::Register {
+        if is_told && request.method != MethodName::Register {
             let ended = Ended {
                 context: exchange.span,
                 parent: exchange.parent,
@@ -135,7 +141,8 @@ impl Core {
             self.on_stranger_answer(request, status, exchange.opened_on.as_ref());
         }
         if exchange.ended_call.is_some() {
-            self.signals.disconnected(now().saturating_duration_since(exchange.began));
+            let delay = Duration::from_nanos(self.moment().saturating_sub(request.unix_nanos));
+            self.signals.disconnected(delay, Scope { region: &request.region });
         }
         if !exchange.is_setup {
             return;
@@ -162,12 +169,15 @@ impl Core {
             }
             return;
         }
+        let moment = self.moment();
         let post_dial = key.as_ref().and_then(|key| self.calls.get_mut(key)).map(|call| {
-            let waited = now().saturating_duration_since(call.began);
+            // An answer went to the relay first, and was here before.
+            let waited = call.waited(call.answer_unix_nanos.unwrap_or(moment));
             *call.post_dial.get_or_insert(waited)
         });
         let result = AttemptResult::of(status);
-        self.signals.attempt_ended(result, &request.region, fault, post_dial, request.call_id());
+        let scope = Scope { region: &request.region };
+        self.signals.attempt_ended(result, scope, fault, post_dial, request.call_id());
         if let Some(key) = key.filter(|_| status >= 300) {
             self.end_call(&key, status, cause.unwrap_or_else(|| cause_of(status)));
         }

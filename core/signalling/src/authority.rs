@@ -1,10 +1,12 @@
 //! Who may: digest challenges, and the judgement over credentials (RFC 3261 section 22, RFC 7616, RFC 8760).
 //!
-//! Nonces carry their own proof and need no table. The table here only remembers uses, so that credentials
-//! that were overheard cannot be used again.
+//! Nonces carry their own proof and need no table. The tables here remember their uses, so that credentials that
+//! were overheard cannot be used again (`uses`), and failures, so that nobody guesses passwords (`guard`, `door`).
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+mod door;
+mod guard;
+mod uses;
+
 use std::time::Duration;
 
 use belfry_sip_proto::digest::{Algorithm, Challenge, Credentials, CredentialsError, Nonce, NonceKey};
@@ -12,6 +14,9 @@ use belfry_sip_proto::{HeaderName, OwnedMessage};
 use belfry_state::Subscriber;
 
 use crate::config::{Config, DigestAlgorithm};
+pub use guard::Ban;
+pub(crate) use guard::{BanKind, Guard};
+use uses::Uses;
 
 /// Challenges and judges.
 #[derive(Debug)]
@@ -19,11 +24,9 @@ pub(crate) struct Authority {
     key: NonceKey,
     algorithms: Vec<Algorithm>,
     lifetime: Duration,
-    uses_max: usize,
-    /// The highest count seen, by a hash of who used which nonce with which client nonce.
-    uses: HashMap<u64, u32>,
-    order: VecDeque<u64>,
-    hasher: RandomState,
+    uses: Uses,
+    /// Who fails, and from where.
+    pub(crate) guard: Guard,
 }
 
 /// What credentials are worth.
@@ -72,10 +75,8 @@ impl Authority {
             key: NonceKey::new(rand::random()),
             algorithms: config.digest_algorithms.iter().map(algorithm).collect(),
             lifetime: config.nonce_lifetime,
-            uses_max: config.nonces_max,
-            uses: HashMap::new(),
-            order: VecDeque::new(),
-            hasher: RandomState::new(),
+            uses: Uses::new(config.nonces_max),
+            guard: Guard::new(config.guard.clone()),
         }
     }
 
@@ -130,29 +131,10 @@ impl Authority {
         if !credentials.verify(method, ha1) {
             return Judgement::Denied;
         }
-        if nonce == Nonce::Stale || !self.is_first_use(credentials) {
+        if nonce == Nonce::Stale || !self.uses.is_first(credentials) {
             return Judgement::Stale;
         }
         Judgement::Granted
-    }
-
-    /// Whether this count of this nonce is new. Clients without `qop` have no count; their nonce ages fast enough.
-    fn is_first_use(&mut self, credentials: &Credentials<'_>) -> bool {
-        let Some(count) = credentials.nonce_count else { return true };
-        let user = self.hasher.hash_one((&credentials.nonce, &credentials.cnonce, &credentials.username));
-        if let Some(highest) = self.uses.get_mut(&user) {
-            let is_new = count > *highest;
-            *highest = (*highest).max(count);
-            return is_new;
-        }
-        if self.order.len() >= self.uses_max
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.uses.remove(&oldest);
-        }
-        self.uses.insert(user, count);
-        self.order.push_back(user);
-        true
     }
 }
 
@@ -216,6 +198,37 @@ mod tests {
             let challenge = authority.challenges("belfry.test", false, NOW + second).remove(0);
             assert_eq!(judge(&mut authority, &challenge, "secret", 1, NOW + second), Judgement::Granted);
         }
-        assert_eq!((authority.uses.len(), authority.order.len()), (2, 2));
+        assert_eq!(authority.uses.len(), (2, 2));
+    }
+
+    #[test]
+    fn a_forgotten_use_is_no_second_chance() {
+        let mut authority = Authority::new(&Config { nonces_max: 2, ..Config::for_test() });
+        let challenge = |authority: &Authority, at| authority.challenges("belfry.test", false, at).remove(0);
+        let overheard = challenge(&authority, NOW);
+        let unused = challenge(&authority, NOW);
+        assert_eq!(judge(&mut authority, &overheard, "secret", 1, NOW), Judgement::Granted);
+        for second in 1..4 {
+            let another = challenge(&authority, NOW + second);
+            assert_eq!(judge(&mut authority, &another, "secret", 1, NOW + second), Judgement::Granted);
+        }
+        for count in 1..3 {
+            assert_eq!(judge(&mut authority, &overheard, "secret", count, NOW + 4), Judgement::Stale);
+        }
+        // As old as the one that was forgotten: nobody knows any more, so its phone is asked again.
+        assert_eq!(judge(&mut authority, &unused, "secret", 1, NOW + 4), Judgement::Stale);
+        let fresh = challenge(&authority, NOW + 4);
+        assert_eq!(judge(&mut authority, &fresh, "secret", 1, NOW + 4), Judgement::Granted);
+    }
+
+    #[test]
+    fn a_client_without_qop_uses_each_nonce_once() {
+        let mut authority = Authority::new(&Config::for_test());
+        for challenge in authority.challenges("belfry.test", false, NOW) {
+            let old = challenge.replace(", qop=\"auth\"", "");
+            assert!(!old.contains("qop"), "{old}");
+            assert_eq!(judge(&mut authority, &old, "secret", 1, NOW), Judgement::Granted);
+            assert_eq!(judge(&mut authority, &old, "secret", 2, NOW), Judgement::Stale);
+        }
     }
 }

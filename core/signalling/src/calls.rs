@@ -56,7 +56,6 @@ pub(crate) struct Call {
     pub(crate) book: Book,
     /// The call's root span.
     pub(crate) root: SpanContext,
-    pub(crate) began: Instant,
     pub(crate) start_unix_nanos: u64,
     pub(crate) answer_unix_nanos: Option<u64>,
     pub(crate) end_unix_nanos: u64,
@@ -135,6 +134,16 @@ impl Party {
 }
 
 impl Call {
+    /// From the INVITE to that moment.
+    pub(crate) fn waited(&self, unix_nanos: u64) -> Duration {
+        Duration::from_nanos(unix_nanos.saturating_sub(self.start_unix_nanos))
+    }
+
+    /// From the answer to the end.
+    pub(crate) fn talked(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.end_unix_nanos.saturating_sub(self.answer_unix_nanos?)))
+    }
+
     pub(crate) fn party(&mut self, leg: Leg) -> &mut Party {
         match leg {
             Leg::Caller => &mut self.caller,
@@ -254,7 +263,6 @@ impl Calls {
             epoch: self.last_epoch,
             book: self.books.open_call(),
             root: chain.root,
-            began: chain.began,
             start_unix_nanos: chain.start_unix_nanos,
             answer_unix_nanos: None,
             end_unix_nanos: 0,
@@ -318,7 +326,8 @@ impl Calls {
         self.by_epoch.remove(&call.epoch);
         self.chains.end(call_id);
         call.ending = ending;
-        call.end_unix_nanos = unix_nanos;
+        // Clocks of two edges may differ by more than a short call lasts.
+        call.end_unix_nanos = unix_nanos.max(call.answer_unix_nanos.unwrap_or(call.start_unix_nanos));
         let epoch = call.epoch;
         self.closing.insert(epoch, call);
         Some(epoch)

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use belfry_sip_proto::Limits;
 use belfry_sip_proto::session_timer::INTERVAL_SECONDS_MIN;
 use serde::Deserialize;
 
@@ -17,9 +18,12 @@ pub struct Config {
     /// How long a nonce may be used.
     #[serde(with = "humantime_serde")]
     pub nonce_lifetime: Duration,
-    /// How many nonces have their use counted; above it, the count of the oldest is forgotten, and until its lifetime ends
-    /// such a nonce may be used again.
+    /// How many nonces have their use counted; above it, the count of the oldest is forgotten, and phones that hold a
+    /// nonce of that age are challenged again.
     pub nonces_max: usize,
+
+    /// What happens to whoever guesses passwords.
+    pub guard: GuardConfig,
 
     /// The shortest registration; shorter ones are answered 423.
     #[serde(with = "humantime_serde")]
@@ -32,6 +36,17 @@ pub struct Config {
     pub expires_max: Duration,
     /// Contacts per address of record.
     pub contacts_per_aor_max: usize,
+    /// Bytes of one contact with its Path and instance.
+    pub contact_bytes_max: usize,
+    /// Whether the answer to a REGISTER names the edge as the way out (Service-Route, RFC 3608).
+    pub service_route: bool,
+    /// What phones with RFC 5626 are told to keep their flows alive by (Flow-Timer, section 4.4).
+    #[serde(with = "humantime_serde")]
+    pub flow_timer: Duration,
+    /// How UDP phones behind NATs are kept reachable.
+    pub keepalive: KeepAliveConfig,
+    /// How large a SIP message may be.
+    pub message: MessageConfig,
     /// A registration answered later than this counts as bad.
     #[serde(with = "humantime_serde")]
     pub register_slow: Duration,
@@ -71,6 +86,8 @@ pub struct Config {
     /// What refused customers are told to wait.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
+    /// Of the REGISTER and OPTIONS exchanges that went well, one in so many leaves its messages and a span.
+    pub trace_one_in: u32,
 
     /// How often it is looked whether routes were imported.
     #[serde(with = "humantime_serde")]
@@ -116,6 +133,83 @@ pub struct Hiding {
     pub keep_headers: Vec<String>,
 }
 
+/// What happens to whoever guesses passwords. Failures are counted by the address that they come from (IPv6: the /64).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardConfig {
+    /// Failures of one user from one address that are refused at once.
+    pub failures_free: u32,
+    /// How long the next refusal waits; each one after it waits twice as long as the one before.
+    #[serde(with = "humantime_serde")]
+    pub delay_first: Duration,
+    /// The longest that a refusal waits.
+    #[serde(with = "humantime_serde")]
+    pub delay_max: Duration,
+    /// Refusals that wait at a time; above it they are sent at once.
+    pub delayed_max: usize,
+    /// From so many failures on, this user is not let in from this address.
+    pub user_failures_max: u32,
+    /// From so many failures of any users on, this address is banned; a success takes one failure off.
+    pub source_failures_max: u32,
+    /// Failures are forgotten when there was none for so long.
+    #[serde(with = "humantime_serde")]
+    pub window: Duration,
+    /// How long a ban lasts.
+    #[serde(with = "humantime_serde")]
+    pub ban_for: Duration,
+    /// What banned requests get.
+    pub banned: BannedAnswer,
+    /// Addresses, and users at addresses, whose failures are counted; above it the oldest are forgotten.
+    pub entries_max: usize,
+}
+
+/// What banned requests get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BannedAnswer {
+    /// 403: a device with an old password tells its owner something.
+    Refuse,
+    /// Nothing.
+    Drop,
+}
+
+/// How UDP phones behind NATs are kept reachable: by an OPTIONS request to each of them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepAliveConfig {
+    /// How often each phone is asked, as far as `per_second_max` allows; zero asks nobody.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// Requests a second to all phones together.
+    pub per_second_max: usize,
+    /// A phone that has answered before and leaves so many unanswered is gone.
+    pub unanswered_max: u8,
+}
+
+/// How large a SIP message may be; what is larger is answered 513, or dropped when it is a response.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageConfig {
+    /// Bytes of a whole message.
+    pub bytes_max: usize,
+    /// Bytes of the start line, or of one header field with its folds.
+    pub line_bytes_max: usize,
+    /// Header fields.
+    pub headers_max: usize,
+}
+
+impl MessageConfig {
+    /// As the wire layer wants them.
+    #[must_use]
+    pub fn limits(self) -> Limits {
+        Limits {
+            message_bytes_max: self.bytes_max,
+            line_bytes_max: self.line_bytes_max,
+            headers_max: self.headers_max,
+        }
+    }
+}
+
 /// A digest algorithm (RFC 8760).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub enum DigestAlgorithm {
@@ -131,7 +225,7 @@ impl Config {
     /// What is wrong: key path in the section, and what is allowed.
     #[must_use]
     pub fn check(&self) -> Vec<(String, String)> {
-        let mut faults = Vec::new();
+        let mut faults = self.check_sessions();
         let mut require = |is_met: bool, key: &str, allowed: &str| {
             if !is_met {
                 faults.push((key.to_owned(), allowed.to_owned()));
@@ -149,30 +243,26 @@ impl Config {
         let is_ordered = self.expires_min <= self.expires_default && self.expires_default <= self.expires_max;
         require(is_ordered, "expires_default", "must lie between expires_min and expires_max");
         require(self.expires_min >= Duration::from_secs(1), "expires_min", "must be at least 1s");
-        let shortest_ring = Duration::from_secs(1);
-        require(self.ring_timeout >= shortest_ring, "ring_timeout", "must be at least 1s; the RFC says 3min");
-        let shortest_turn = Duration::from_secs(1);
-        require(self.fork_ring_timeout >= shortest_turn, "fork_ring_timeout", "must be at least 1s");
-        let floor = Duration::from_secs(u64::from(INTERVAL_SECONDS_MIN));
-        let is_long = self.session_interval_min >= floor;
-        require(is_long, "session_interval_min", "must be at least 90s (RFC 4028 section 4)");
-        let is_within = self.session_interval.is_zero() || self.session_interval >= self.session_interval_min;
-        require(
-            is_within,
-            "session_interval",
-            "must be at least session_interval_min, or 0s to ask for nothing",
-        );
+        let shortest = Duration::from_secs(1);
+        require(self.ring_timeout >= shortest, "ring_timeout", "must be at least 1s; the RFC says 3min");
+        require(self.fork_ring_timeout >= shortest, "fork_ring_timeout", "must be at least 1s");
         require(!self.relay_timeout.is_zero(), "relay_timeout", "must be more than 0s");
         require(!self.dns_timeout.is_zero(), "dns_timeout", "must be more than 0s");
         require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
-        let quickest_poll = Duration::from_millis(100);
-        require(self.routes_poll_interval >= quickest_poll, "routes_poll_interval", "must be at least 100ms");
+        require(self.routes_poll_interval.as_millis() >= 100, "routes_poll_interval", "use 100ms or more");
         for (key, bound) in [
+            ("trace_one_in", self.trace_one_in as usize),
             ("nonces_max", self.nonces_max),
             ("contacts_per_aor_max", self.contacts_per_aor_max),
             ("fork_branches_max", usize::from(self.fork_branches_max)),
             ("dns_lookups_max", self.dns_lookups_max),
             ("dead_next_hops_max", self.dead_next_hops_max),
+            ("contact_bytes_max", self.contact_bytes_max),
+            ("keepalive.per_second_max", self.keepalive.per_second_max),
+            ("keepalive.unanswered_max", usize::from(self.keepalive.unanswered_max)),
+            ("guard.entries_max", self.guard.entries_max),
+            ("guard.user_failures_max", self.guard.user_failures_max as usize),
+            ("guard.source_failures_max", self.guard.source_failures_max as usize),
             ("calls_max", self.calls_max),
             ("transactions_max", self.transactions_max),
             ("queue_messages_max", self.queue_messages_max),
@@ -185,6 +275,37 @@ impl Config {
             "queue_messages_overload",
             "must lie between 1 and queue_messages_max",
         );
+        let longest = Duration::from_secs(20);
+        require(
+            self.guard.delay_max <= longest,
+            "guard.delay_max",
+            "must be at most 20s: phones give up at 32s",
+        );
+        let shortest = Duration::from_secs(10);
+        require(self.flow_timer >= shortest, "flow_timer", "must be at least 10s");
+        let message = &self.message;
+        for (key, value, allowed) in [
+            ("message.bytes_max", message.bytes_max, 1_300..=65_535),
+            ("message.line_bytes_max", message.line_bytes_max, 256..=65_535),
+            ("message.headers_max", message.headers_max, 16..=4_096),
+        ] {
+            let text = format!("must lie between {} and {}", allowed.start(), allowed.end());
+            require(allowed.contains(&value), key, &text);
+        }
+        faults
+    }
+
+    /// What is wrong with the session timers.
+    fn check_sessions(&self) -> Vec<(String, String)> {
+        let fault = |key: &str, allowed: &str| (key.to_owned(), allowed.to_owned());
+        let mut faults = Vec::new();
+        if self.session_interval_min < Duration::from_secs(u64::from(INTERVAL_SECONDS_MIN)) {
+            faults.push(fault("session_interval_min", "must be at least 90s (RFC 4028 section 4)"));
+        }
+        if !self.session_interval.is_zero() && self.session_interval < self.session_interval_min {
+            let allowed = "must be at least session_interval_min, or 0s to ask for nothing";
+            faults.push(fault("session_interval", allowed));
+        }
         faults
     }
 
@@ -196,10 +317,20 @@ impl Config {
             digest_algorithms: vec![DigestAlgorithm::Sha256, DigestAlgorithm::Md5],
             nonce_lifetime: Duration::from_secs(300),
             nonces_max: 1024,
+            guard: GuardConfig::for_test(),
             expires_min: Duration::from_secs(10),
             expires_default: Duration::from_secs(600),
             expires_max: Duration::from_secs(3600),
             contacts_per_aor_max: 4,
+            contact_bytes_max: 1024,
+            service_route: true,
+            flow_timer: Duration::from_secs(120),
+            keepalive: KeepAliveConfig {
+                interval: Duration::from_secs(3600),
+                per_second_max: 100,
+                unanswered_max: 2,
+            },
+            message: MessageConfig { bytes_max: 65_535, line_bytes_max: 8_192, headers_max: 256 },
             register_slow: Duration::from_secs(1),
             anchor_media: true,
             relay_timeout: Duration::from_secs(1),
@@ -214,6 +345,7 @@ impl Config {
             hiding: Hiding::default(),
             retry_after: Duration::from_secs(5),
             routes_poll_interval: Duration::from_secs(60),
+            trace_one_in: 1,
             dns_servers: Vec::new(),
             dns_timeout: Duration::from_secs(1),
             dns_cache_max: 64,
@@ -225,6 +357,25 @@ impl Config {
             queue_messages_max: 256,
             queue_messages_overload: 200,
             store_requests_max: 64,
+        }
+    }
+}
+
+#[cfg(test)]
+impl GuardConfig {
+    /// Small numbers.
+    pub(crate) fn for_test() -> Self {
+        Self {
+            failures_free: 2,
+            delay_first: Duration::from_millis(100),
+            delay_max: Duration::from_millis(400),
+            delayed_max: 100,
+            user_failures_max: 6,
+            source_failures_max: 10,
+            window: Duration::from_secs(60),
+            ban_for: Duration::from_secs(60),
+            banned: BannedAnswer::Refuse,
+            entries_max: 100,
         }
     }
 }

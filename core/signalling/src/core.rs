@@ -3,9 +3,12 @@
 
 mod event;
 mod outputs;
+mod routine;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -18,8 +21,9 @@ use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
 use belfry_state::{Lost, State};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Ban};
 use crate::calls::live::Inquiry;
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
@@ -27,9 +31,11 @@ use crate::dead::DeadPlaces;
 use crate::edges::{Edges, Way};
 use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
+use crate::keepalive::KeepAlive;
+use crate::location::Gruus;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
-use crate::routes::{Active, Keeper, REROUTES_MAX, Reroute, Routes, RoutesError};
+use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
 use crate::signals::Signals;
 use crate::{edges, relays};
 
@@ -43,6 +49,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Transactions beyond the configured bound, for those who call for help.
 const EMERGENCY_TRANSACTIONS_MAX: usize = 1024;
+/// Events that are taken in one go: what a turn costs is shared by so many, and orders and timers wait no longer.
+const EVENTS_PER_TURN: usize = 64;
 
 /// A caller whose INVITE was lost with its core asks again for so long: Timer B of RFC 3261 section 17.1.1.2 and some.
 const LOST_CALLERS_PATIENCE: Duration = Duration::from_secs(40);
@@ -153,6 +161,20 @@ impl CoreHandle {
         }
     }
 
+    /// Who is turned away for guessing passwords, longest first.
+    pub async fn bans(&self) -> Vec<Ban> {
+        let (answer, bans) = oneshot::channel();
+        let _ = self.control.send(Control::Bans(answer)).await;
+        bans.await.unwrap_or_default()
+    }
+
+    /// Forgives an address (IPv6: its /64) all its failures; whether it was banned.
+    pub async fn pardon(&self, source: IpAddr) -> bool {
+        let (answer, was_banned) = oneshot::channel();
+        let _ = self.control.send(Control::Pardon(source, answer)).await;
+        was_banned.await.unwrap_or(false)
+    }
+
     /// Stops at once, as a crash would: no call is ended, no record is written, nobody is told. For demonstrations and
     /// drills.
     pub async fn kill(&self) {
@@ -175,20 +197,29 @@ pub struct Core {
     pub(crate) relays: Relays<Then>,
     pub(crate) exchanges: HashMap<TransactionId, Exchange>,
     pub(crate) branches: HashMap<TransactionId, Branch>,
+    /// Exchanges that leave no messages and no span unless they end badly; forgotten with their transactions.
+    routine: HashSet<TransactionId>,
     pub(crate) calls: Calls,
     pub(crate) strangers: Strangers,
     pub(crate) authority: Authority,
+    /// Refusals of wrong credentials that wait.
+    pub(crate) denials_waiting: usize,
+    pub(crate) gruus: Gruus,
+    pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
     /// Who may call whom, by which way; swapped as a whole.
     pub(crate) routes: Arc<Active>,
     /// Calls against limits.
     pub(crate) usage: Usage,
     pub(crate) guard: Guard,
+    pub(crate) quiet_gateways: QuietGateways,
     pub(crate) resolver: Resolver,
     /// Next hops that are being looked up.
     pub(crate) lookups: usize,
     pub(crate) dead: DeadPlaces,
     pub(crate) is_draining: bool,
+    /// When the message came that is looked at, by its edge's clock.
+    moment: Option<u64>,
     /// Set once the core is to stop: the latest time to do so.
     stop_at: Option<Instant>,
     /// Messages that wait behind the one that is looked at.
@@ -217,7 +248,8 @@ impl Core {
         let (load_sender, load) = watch::channel(Load::default());
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
         let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
-        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key };
+        let limits = config.message.limits();
+        let reader = edges::Reader { events: reader_events, signals: signals.clone(), trace_key, limits };
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
         let routes = deps.routes.active();
         let keeper = Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade());
@@ -229,6 +261,7 @@ impl Core {
             signals,
             calls: Calls::new(deps.state.books().clone()),
             state: deps.state,
+            gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
             faults: deps.faults,
             transactions: TransactionLayer::new(
@@ -241,16 +274,21 @@ impl Core {
             relays: Relays::new(),
             exchanges: HashMap::new(),
             branches: HashMap::new(),
+            routine: HashSet::new(),
             strangers: Strangers::default(),
             authority: Authority::new(&config),
+            denials_waiting: 0,
+            keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
             routes,
             usage: Usage::default(),
             guard: Guard::default(),
+            quiet_gateways: QuietGateways::default(),
             resolver: Resolver::new(&config),
             lookups: 0,
             dead: DeadPlaces::new(config.dead_next_hop_timeout, config.dead_next_hops_max),
             is_draining: false,
+            moment: None,
             stop_at: None,
             waiting: 0,
             load: load_sender,
@@ -267,9 +305,10 @@ impl Core {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         self.close_lost_calls(Lost::Answered);
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
+        let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
+        let mut alarm = pin!(tokio::time::sleep_until(now().into()));
         loop {
-            let deadline = [self.timers.deadline(), self.transactions.deadline()].into_iter().flatten().min();
-            let sleep = tokio::time::sleep_until(deadline.unwrap_or_else(now).into());
+            self.set_alarm(alarm.as_mut());
             tokio::select! {
                 biased;
                 Some(order) = control.recv() => match order {
@@ -277,21 +316,23 @@ impl Core {
                     Control::Stop => self.begin_stop(),
                     Control::Kill => return,
                     Control::Routes(routes) => self.routes = routes,
+                    // Whoever asked may be gone.
+                    Control::Bans(answer) => drop(answer.send(self.bans())),
+                    Control::Pardon(source, answer) => drop(answer.send(self.pardon(source))),
                 },
-                () = sleep => {}
+                () = alarm.as_mut() => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
                 Some(inquiry) = self.inquiries.recv() => self.on_inquiry(inquiry),
-                event = events.recv() => match event {
-                    Some(event) => {
-                        self.waiting = events.len();
-                        self.on_event(event);
-                    }
-                    None => return,
-                },
+                count = events.recv_many(&mut batch, EVENTS_PER_TURN) => if count == 0 { return },
+            }
+            self.waiting = events.len() + batch.len();
+            for event in batch.drain(..) {
+                self.waiting -= 1;
+                self.on_event(event);
+                self.finish_step();
             }
             self.on_time();
-            self.calls.note_changes(self.signals.node());
-            self.drain_outputs();
+            self.finish_step();
             self.publish_load();
             if self.stop_at.is_some_and(|at| self.calls.len() == 0 || at <= now()) {
                 // The last word of the gauges.
@@ -299,6 +340,22 @@ impl Core {
                 return;
             }
         }
+    }
+
+    /// Sets the alarm for the next timer. One that is set too early stays, because it costs less to wake up in vain now
+    /// and then than to move it with every message.
+    fn set_alarm(&self, alarm: Pin<&mut Sleep>) {
+        let next = [self.timers.deadline(), self.transactions.deadline()].into_iter().flatten().min();
+        let next = tokio::time::Instant::from_std(next.unwrap_or_else(|| now() + SWEEP_INTERVAL));
+        if alarm.is_elapsed() || next < alarm.deadline() {
+            alarm.reset(next);
+        }
+    }
+
+    /// Lets the world know what one event led to, once the books have it.
+    fn finish_step(&mut self) {
+        self.calls.note_changes(self.signals.node());
+        self.drain_outputs();
     }
 
     fn begin_drain(&mut self) {
@@ -327,6 +384,9 @@ impl Core {
         }
         self.expire_bindings(now_unix_nanos());
         self.dead.forget_old(now());
+        self.authority.guard.expire(now());
+        self.signals.customers.bans_changed(self.authority.guard.bans_count());
+        self.keep_alive();
         self.report_strangers();
         self.report_usage();
         let (calls, dead) = (self.calls.live_count(), self.dead.len());
@@ -339,6 +399,12 @@ impl Core {
             return (root.child(), Some(root.span_id));
         }
         (SpanContext { trace_id, span_id: SpanId::random(), sampled: true }, None)
+    }
+
+    /// When what happens now happened, in nanoseconds since the Unix epoch: when its message came to the edge, whatever
+    /// it waited for us. What lasts from message to message is measured by it, and bills are made from it.
+    pub(crate) fn moment(&self) -> u64 {
+        self.moment.unwrap_or_else(now_unix_nanos)
     }
 
     /// A hash that only this process can make: tags, branches and loop marks.

@@ -18,6 +18,9 @@ use crate::signals::{MethodName, SendFault, Signals};
 /// Edges whose addresses are remembered, connected or not.
 const EDGES_MAX: usize = 1024;
 
+/// Messages of one link that are read in one go.
+const MESSAGES_PER_TURN: usize = 64;
+
 /// What a link to an edge brings.
 #[derive(Debug)]
 pub(crate) enum EdgeEvent {
@@ -178,6 +181,7 @@ pub(crate) struct Reader {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) signals: Signals,
     pub(crate) trace_key: TraceKey,
+    pub(crate) limits: Limits,
 }
 
 /// Takes links as edges connect, each in a task of its own that ends with the link.
@@ -210,25 +214,28 @@ impl Reader {
 
     /// Reads until the link or the core is gone. A full queue makes the link wait, which the edge sees and counts.
     async fn read(&self, receiver: &mut LinkReceiver<FromEdge>, node: &Arc<str>) {
-        let limits = Limits::default();
-        while let Some(message) = receiver.recv().await {
-            let event = match message {
-                FromEdge::Hello { .. } => continue,
-                FromEdge::FlowClosed { flow } => EdgeEvent::FlowClosed { edge: Arc::clone(node), flow },
-                FromEdge::SendFailed { id, failure } => EdgeEvent::SendFailed { id, failure },
-                FromEdge::Message(inbound) => {
-                    let source = *inbound.source.reveal();
-                    match Received::read(Arc::clone(node), inbound, &limits, &self.trace_key) {
-                        Ok(received) => EdgeEvent::Message(Box::new(received)),
-                        Err(fault) => {
-                            self.signals.message_malformed(fault.reason(), source);
-                            continue;
-                        }
-                    }
+        let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
+        while receiver.recv_many(&mut messages, MESSAGES_PER_TURN).await > 0 {
+            for message in messages.drain(..) {
+                let Some(event) = self.event_of(message, node) else { continue };
+                if self.events.send(Event::Edge(event)).await.is_err() {
+                    return;
                 }
-            };
-            if self.events.send(Event::Edge(event)).await.is_err() {
-                return;
+            }
+        }
+    }
+
+    fn event_of(&self, message: FromEdge, node: &Arc<str>) -> Option<EdgeEvent> {
+        match message {
+            FromEdge::Hello { .. } => None,
+            FromEdge::FlowClosed { flow } => Some(EdgeEvent::FlowClosed { edge: Arc::clone(node), flow }),
+            FromEdge::SendFailed { id, failure } => Some(EdgeEvent::SendFailed { id, failure }),
+            FromEdge::Message(inbound) => {
+                let source = *inbound.source.reveal();
+                let read = Received::read(Arc::clone(node), inbound, &self.limits, &self.trace_key);
+                read.map(|received| EdgeEvent::Message(Box::new(received)))
+                    .inspect_err(|fault| self.signals.message_malformed(fault.reason(), source))
+                    .ok()
             }
         }
     }

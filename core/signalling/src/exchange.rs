@@ -157,6 +157,8 @@ pub(crate) struct Destination {
 pub(crate) struct TrunkWay {
     /// Its configured name.
     pub(crate) name: Arc<str>,
+    /// The gateway's place among the trunk's.
+    pub(crate) gateway: u8,
     /// What a minute costs.
     pub(crate) cost: Cost,
     /// Whether the trunk's limits do not count.
@@ -246,6 +248,11 @@ impl Destination {
             trunk: None,
             alternates: Vec::new(),
         }
+    }
+
+    /// Whether this hop leads there.
+    pub(crate) fn is_over(&self, hop: &Hop) -> bool {
+        matches!(&self.reach, Reach::Flow(known) if known.target == hop.target)
     }
 }
 

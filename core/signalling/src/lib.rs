@@ -17,6 +17,7 @@ mod edges;
 mod error;
 mod exchange;
 pub mod handle;
+mod keepalive;
 mod location;
 mod proxy;
 mod received;
@@ -33,7 +34,10 @@ pub use crate::calls::live::{
     InquiryError, LiveCall, LiveFilter, LivePage, LiveParty, LiveSession, LiveState,
 };
 pub use crate::core::{Core, CoreHandle, Deps, Faults};
-pub use config::{Config, DigestAlgorithm, Hiding};
+pub use authority::Ban;
+pub use config::{
+    BannedAnswer, Config, DigestAlgorithm, GuardConfig, Hiding, KeepAliveConfig, MessageConfig,
+};
 pub use error::Error;
 pub use routes::{Routes, RoutesError, compose, rows_of_known};
 

@@ -27,7 +27,7 @@ use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
 use crate::exchange::{Exchange, Failure};
 use crate::location::Aor;
 use crate::received::Received;
-use crate::signals::{AttemptResult, CallCause, MethodName, ShedReason};
+use crate::signals::{AttemptResult, CallCause, MethodName, Scope, ShedReason};
 use route::Sender;
 
 impl Core {
@@ -45,6 +45,9 @@ impl Core {
             }
             return;
         }
+        if !self.is_emergency(&request) && self.is_turned_away(&request) {
+            return;
+        }
         request = self.unmasked(request);
         let key = server_key(&request);
         // A repeat of what was let in costs nothing, and a refusal of it would end what goes on.
@@ -55,7 +58,10 @@ impl Core {
         let is_reliable = request.transport.is_reliable();
         let way = self.way_back(&request);
         let outcome = self.transactions.on_request(key, way, is_reliable, now());
-        self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_)));
+        match outcome {
+            OnRequest::New(id) if self.may_be_routine(&request) => self.routine_began(id, &request),
+            _ => self.message_received(&mut request, matches!(outcome, OnRequest::Repeated(_))),
+        }
         match outcome {
             OnRequest::New(id) => self.on_new_request(id, request),
             OnRequest::Repeated(_) | OnRequest::Acknowledged(_) => {}
@@ -85,7 +91,8 @@ impl Core {
         if request.method == MethodName::Invite && !request.is_in_dialog() {
             let fault = Some((Room::Core, Cause::Overload));
             let result = AttemptResult::Ineffective;
-            self.signals.attempt_ended(result, &request.region, fault, None, request.call_id());
+            let scope = Scope { region: &request.region };
+            self.signals.attempt_ended(result, scope, fault, None, request.call_id());
         }
         let retry_after = self.config.retry_after.as_secs().to_string();
         self.answer_plain(request, 503, &[(HeaderName::RetryAfter, &retry_after)]);
@@ -186,7 +193,7 @@ impl Core {
                 &[
                     (HeaderName::Allow, ALLOW),
                     (HeaderName::Accept, "application/sdp"),
-                    (HeaderName::Supported, "path, outbound"),
+                    (HeaderName::Supported, "path, outbound, gruu"),
                 ],
             ),
             MethodName::Invite => self.fail(id, Failure::plain(404, CallCause::UnknownCustomer)),
@@ -197,6 +204,17 @@ impl Core {
     fn authenticate(&mut self, id: TransactionId, request: &Arc<Received>) {
         let realm = self.realm_of_caller(request);
         match Authority::credentials(&request.message, Side::Proxy, &realm) {
+            Ok(Some(credentials)) if self.is_user_banned(request, &credentials.username, &realm) => {
+                if self.is_help(id) {
+                    // Whoever guesses passwords may need help all the same.
+                    return self.route_unknown(id, request);
+                }
+                self.signals.customers.request_banned();
+                self.fail(id, Failure::plain(403, CallCause::Denied));
+            }
+            Ok(Some(credentials)) if !self.is_meant(&credentials, request) => {
+                self.fail(id, Failure::plain(400, CallCause::Denied));
+            }
             Ok(Some(credentials)) => {
                 let user = credentials.username.into_owned();
                 self.look_up(id, Purpose::Caller, user, realm);
@@ -215,10 +233,14 @@ impl Core {
         self.answer(id, Side::Proxy.status(), &extra);
     }
 
-    /// Asks the store for a subscriber; the answer comes back as an event.
+    /// Asks the store for a subscriber; the answer comes back as an event, or at once when it is remembered.
     pub(crate) fn look_up(&mut self, id: TransactionId, purpose: Purpose, user: String, domain: String) {
-        let is_emergency = self.exchanges.get(&id).is_some_and(|exchange| exchange.is_emergency);
-        if self.jobs.len() >= self.config.store_requests_max && !is_emergency {
+        let key = (user, domain);
+        if let Some(remembered) = self.state.remembered_subscriber(&key) {
+            return self.on_subscriber(id, purpose, Ok(remembered));
+        }
+        let (user, domain) = key;
+        if self.jobs.len() >= self.config.store_requests_max && !self.is_help(id) {
             self.signals.request_shed(ShedReason::Queue);
             if purpose == Purpose::Register {
                 return self.shed_registration(id);
@@ -243,7 +265,7 @@ impl Core {
         let subscriber = match found {
             Ok(subscriber) => subscriber,
             // Who calls for help does not wait for our disk.
-            Err(reason) if self.exchanges.get(&id).is_some_and(|exchange| exchange.is_emergency) => {
+            Err(reason) if self.is_help(id) => {
                 self.signals.store_failed(reason);
                 return self.route_unknown(id, &request);
             }
@@ -266,12 +288,16 @@ impl Core {
         let trunk = self.routes.table.trunk_of_user(&caller.key());
         match judgement {
             Judgement::Stale => self.challenge(id, &realm, true),
-            Judgement::Granted if let Some(trunk) = trunk => {
-                self.route(id, &request, &Sender::Trunk(trunk));
+            Judgement::Granted => {
+                self.credentials_were_right(&request, &caller.user, &realm);
+                match trunk {
+                    Some(trunk) => self.route(id, &request, &Sender::Trunk(trunk)),
+                    None if is_own => self.route(id, &request, &Sender::Subscriber(caller)),
+                    None => self.fail(id, Failure::plain(403, CallCause::Denied)),
+                }
             }
-            Judgement::Granted if is_own => self.route(id, &request, &Sender::Subscriber(caller)),
             Judgement::Denied if self.may_stay_unknown(id) => self.route_unknown(id, &request),
-            Judgement::Granted | Judgement::Denied => self.fail(id, Failure::plain(403, CallCause::Denied)),
+            Judgement::Denied => self.deny(id, &request, &caller.user, &realm),
         }
     }
 
@@ -331,7 +357,7 @@ impl Core {
     }
 
     /// Whether a request is for the domain itself and not for one of its customers.
-    fn is_for_us(&self, message: &OwnedMessage) -> bool {
+    pub(crate) fn is_for_us(&self, message: &OwnedMessage) -> bool {
         message
             .uri()
             .is_some_and(|uri| uri.is_sip() && uri.user().is_none() && self.domain_of(&uri).is_some())

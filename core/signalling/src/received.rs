@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use belfry_signal::{Region, TraceId, TraceKey};
 use belfry_sip_proto::multipart::part_of;
-use belfry_sip_proto::{Edit, Fault, FaultKind, HeaderName, Limits, OwnedMessage, admit};
+use belfry_sip_proto::{Fault, FaultKind, HeaderName, Limits, OwnedMessage, admit};
 
 use crate::handle::{FlowToken, Inbound, Transport};
 use crate::signals::MethodName;
@@ -63,7 +63,7 @@ impl Received {
             }));
         };
         let fault = fault.or_else(|| message.check().err()).or_else(|| admit(&message).err());
-        let message = with_source(message, source, limits);
+        let message = with_source(message, source);
         let method = MethodName::of(message.method().as_bytes());
         let trace_id = trace_key.trace_of_call(message.call_id().unwrap_or_default());
         Ok(Self {
@@ -125,7 +125,7 @@ impl Received {
 }
 
 /// Notes in the top Via of a request where it really came from.
-fn with_source(message: OwnedMessage, source: SocketAddr, limits: &Limits) -> OwnedMessage {
+fn with_source(message: OwnedMessage, source: SocketAddr) -> OwnedMessage {
     if !message.is_request() {
         return message;
     }
@@ -134,6 +134,5 @@ fn with_source(message: OwnedMessage, source: SocketAddr, limits: &Limits) -> Ow
     if !wants_rport && via.host_ip() == Some(source.ip()) {
         return message;
     }
-    let noted = Edit::new(&message).set_received(source.ip(), wants_rport.then_some(source.port())).finish();
-    OwnedMessage::scan(noted, limits).0.unwrap_or(message)
+    message.with_received(source.ip(), wants_rport.then_some(source.port()))
 }

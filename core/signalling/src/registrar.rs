@@ -1,20 +1,24 @@
 //! The registrar (RFC 3261 section 10): who is where.
 //!
-//! A binding keeps the flow that its REGISTER came on, and calls to it go back along that flow (RFC 5626).
+//! A binding keeps the flow that its REGISTER came on, and calls to it go back along that flow (RFC 5626). What its
+//! Contact headers ask for is in `contacts`.
+
+mod contacts;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use belfry_signal::{Cause, Room, now_unix_nanos};
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_sip_proto::{Contact, HeaderName};
-use belfry_state::Binding;
+use belfry_sip_proto::{HeaderName, NameAddr};
+use belfry_state::{Binding, Error, Writing};
 
 use crate::authority::{Authority, Judgement, Side};
-use crate::core::{Alarm, Core, Found, Purpose, now, unix_seconds};
-use crate::location::{Aor, binding_of, contact_value, is_full};
+use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
+use crate::handle::{FlowToken, Transport};
+use crate::location::{Aor, Gruus, flow_key, is_full};
 use crate::received::Received;
 use crate::signals::{Ended, RegisterOutcome};
+use contacts::{Ask, Origin, Refusal, Wanted};
 
 /// How a REGISTER is answered.
 #[derive(Debug)]
@@ -65,6 +69,13 @@ impl Core {
             return self.end_registration(id, verdict.with(HeaderName::Unsupported, unknown));
         }
         match Authority::credentials(&request.message, Side::Registrar, &realm) {
+            Ok(Some(credentials)) if self.is_user_banned(&request, &credentials.username, &realm) => {
+                self.signals.customers.request_banned();
+                self.deny_registration(id);
+            }
+            Ok(Some(credentials)) if !self.is_meant(&credentials, &request) => {
+                self.end_registration(id, Verdict::new(400, RegisterOutcome::Rejected));
+            }
             Ok(Some(credentials)) => {
                 let user = credentials.username.into_owned();
                 self.look_up(id, Purpose::Register, user, realm);
@@ -94,10 +105,11 @@ impl Core {
         let is_own = self.aor_of_registration(&request).is_some_and(|aor| aor.user == credentials.username);
         match judgement {
             Judgement::Stale => self.challenge_registration(id, &realm, true),
-            Judgement::Granted if is_own => self.bind(id, &request),
-            Judgement::Granted | Judgement::Denied => {
-                self.end_registration(id, Verdict::new(403, RegisterOutcome::Denied));
+            Judgement::Granted => {
+                self.credentials_were_right(&request, &credentials.username, &realm);
+                if is_own { self.bind(id, &request) } else { self.deny_registration(id) }
             }
+            Judgement::Denied => self.deny(id, &request, &credentials.username, &realm),
         }
     }
 
@@ -105,106 +117,134 @@ impl Core {
     fn bind(&mut self, id: TransactionId, request: &Arc<Received>) {
         let Some(aor) = self.aor_of_registration(request) else { return };
         let now = now_unix_nanos();
-        let verdict = match self.change_of(request, now) {
-            Ok(Change::Fetch) => self.bindings_answer(&aor, request, RegisterOutcome::Fetched, now),
-            Ok(Change::RemoveAll) => match self.state.bindings().remove_all(&aor.key()) {
-                Ok(_) => self.bindings_answer(&aor, request, RegisterOutcome::Removed, now),
-                Err(error) => self.store_verdict(&error),
-            },
-            Ok(Change::Update(updates)) => self.update(&aor, request, updates, now),
-            Err(verdict) => verdict,
+        let present = self.bindings_of(&aor, now);
+        let origin = self.origin_of(request);
+        let ask = Ask {
+            request,
+            aor: &aor,
+            origin: &origin,
+            present: &present,
+            config: &self.config,
+            now_unix_nanos: now,
+        };
+        let verdict = match ask.wanted() {
+            Ok(Wanted::Fetch) => {
+                self.bindings_answer(&aor, request, &Bound::new(RegisterOutcome::Fetched, false), now)
+            }
+            Ok(Wanted::Changes { changes, is_removal, is_outbound }) => {
+                let outcome = if is_removal { RegisterOutcome::Removed } else { RegisterOutcome::Bound };
+                match self.state.bindings().update(&aor.key(), &changes) {
+                    Ok(writing) => return self.await_journal(id, writing, Bound::new(outcome, is_outbound)),
+                    Err(error) => self.store_verdict(&error),
+                }
+            }
+            Err(refusal) => self.refusal_verdict(refusal),
         };
         self.end_registration(id, verdict);
     }
 
-    fn update(&mut self, aor: &Aor, request: &Received, updates: Vec<Update>, now: u64) -> Verdict {
-        let present = self.bindings_of(aor, now);
-        // All or nothing (step 7): look before changing anything.
-        let is_disorderly = updates.iter().any(|update| {
-            let known = present.iter().find(|known| known.key == update.binding.key);
-            known.is_some_and(|known| {
-                known.call_id == update.binding.call_id && known.cseq >= update.binding.cseq
-            })
+    /// A binding may be relied on when it survives the death of this process, so the answer waits for that.
+    fn await_journal(&mut self, id: TransactionId, writing: Writing, bound: Bound) {
+        let timeout = self.config.store_timeout;
+        self.jobs.spawn(async move {
+            let written = tokio::time::timeout(timeout, writing.wait()).await;
+            Done::Bound { id, bound, written: written.unwrap_or(Err(Error::Closed)) }
         });
-        if is_disorderly {
-            return Verdict::new(500, RegisterOutcome::Rejected).with(HeaderName::RetryAfter, "1");
-        }
-        let is_new = |update: &&Update| {
-            !update.is_removal && !present.iter().any(|known| known.key == update.binding.key)
-        };
-        if present.len() + updates.iter().filter(is_new).count() > self.config.contacts_per_aor_max {
-            return Verdict::new(403, RegisterOutcome::Rejected);
-        }
-        let is_removal = updates.iter().all(|update| update.is_removal);
-        for update in updates {
-            let done = if update.is_removal {
-                self.state.bindings().remove(&aor.key(), &update.binding.key).map(|_| ())
-            } else {
-                self.state.bindings().put(&aor.key(), update.binding)
-            };
-            if let Err(error) = done {
-                return self.store_verdict(&error);
-            }
-        }
-        let outcome = if is_removal { RegisterOutcome::Removed } else { RegisterOutcome::Bound };
-        self.bindings_answer(aor, request, outcome, now)
     }
 
-    fn store_verdict(&self, error: &belfry_state::Error) -> Verdict {
+    /// The journal has the changes, or could not take them.
+    pub(crate) fn on_bound(&mut self, id: TransactionId, bound: &Bound, written: Result<(), Error>) {
+        let Some(request) = self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.request)) else {
+            return;
+        };
+        let Some(aor) = self.aor_of_registration(&request) else { return };
+        let verdict = match written {
+            Ok(()) => self.bindings_answer(&aor, &request, bound, now_unix_nanos()),
+            Err(error) => self.store_verdict(&error),
+        };
+        self.end_registration(id, verdict);
+    }
+
+    fn refusal_verdict(&self, refusal: Refusal) -> Verdict {
+        let verdict = Verdict::new(refusal.status(), RegisterOutcome::Rejected);
+        match refusal {
+            Refusal::TooBrief => {
+                verdict.with(HeaderName::MinExpires, self.config.expires_min.as_secs().to_string())
+            }
+            Refusal::OutOfOrder => verdict.with(HeaderName::RetryAfter, "1"),
+            _ => verdict,
+        }
+    }
+
+    fn store_verdict(&self, error: &Error) -> Verdict {
         self.signals.store_failed(error.reason());
         let retry_after = self.config.retry_after.as_secs().to_string();
         let cause = if is_full(error) { Cause::Overload } else { Cause::Store };
         Verdict::new(503, RegisterOutcome::Failed).with(HeaderName::RetryAfter, retry_after).blaming(cause)
     }
 
-    /// What the Contact headers ask for.
-    fn change_of(&self, request: &Received, now: u64) -> Result<Change, Verdict> {
-        let message = &request.message;
-        let contacts: Vec<Contact<'_>> = message.contacts().collect();
-        let header_expires = message.expires_seconds();
-        if contacts.iter().any(|contact| matches!(contact, Contact::Star)) {
-            let is_plain = contacts.len() == 1 && header_expires == Some(0);
-            let refused = Verdict::new(400, RegisterOutcome::Rejected);
-            return if is_plain { Ok(Change::RemoveAll) } else { Err(refused) };
-        }
-        if contacts.is_empty() {
-            return Ok(Change::Fetch);
-        }
-        let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
-        let (min, max) = (seconds(self.config.expires_min), seconds(self.config.expires_max));
-        let mut updates = Vec::with_capacity(contacts.len());
-        for contact in &contacts {
-            let asked = contact.expires_seconds().or(header_expires);
-            let asked = asked.unwrap_or_else(|| seconds(self.config.expires_default));
-            if asked != 0 && asked < min {
-                let verdict = Verdict::new(423, RegisterOutcome::Rejected);
-                return Err(verdict.with(HeaderName::MinExpires, min.to_string()));
-            }
-            let Some(binding) = binding_of(request, contact, asked.min(max), now) else {
-                return Err(Verdict::new(400, RegisterOutcome::Rejected));
-            };
-            updates.push(Update { binding, is_removal: asked == 0 });
-        }
-        Ok(Change::Update(updates))
+    /// The flow that a REGISTER came on. An edge of ours that stands between the phone and this one has put itself
+    /// into Path with its flow's token: then that flow is the phone's, and the rest of Path lies behind it.
+    fn origin_of(&self, request: &Received) -> Origin {
+        let values = request.message.headers(HeaderName::Path);
+        let mut path: Vec<String> = values.map(|value| String::from_utf8_lossy(value).into_owned()).collect();
+        let named = path.first().and_then(|top| {
+            let top = NameAddr::parse(top.as_bytes())?;
+            let edge = self.edges.edge_of(&top.uri, &request.edge)?;
+            let token = top.uri.user().filter(|token| !token.is_empty())?;
+            let transport = Transport::from_uri_token(top.uri.transport().unwrap_or_default());
+            Some((flow_key(&edge, &FlowToken(token.to_owned())), transport))
+        });
+        let Some((flow, transport)) = named else {
+            let flow = flow_key(&request.edge, &request.flow);
+            return Origin { flow, transport: request.transport, path };
+        };
+        path.remove(0);
+        Origin { flow, transport, path }
     }
 
     /// 200 with every present binding (step 8).
-    fn bindings_answer(&self, aor: &Aor, request: &Received, outcome: RegisterOutcome, now: u64) -> Verdict {
-        let mut verdict = Verdict::new(200, outcome);
-        let mut is_outbound = false;
+    fn bindings_answer(&self, aor: &Aor, request: &Received, bound: &Bound, now: u64) -> Verdict {
+        let message = &request.message;
+        let mut verdict = Verdict::new(200, bound.outcome);
+        let wants_gruu = message.has_token(HeaderName::Supported, "gruu");
         for binding in self.bindings_of(aor, now) {
-            is_outbound |= binding.reg_id.is_some();
-            verdict = verdict.with(HeaderName::Contact, contact_value(&binding, now));
+            let mut value = contact_value(&binding, now);
+            if wants_gruu && let Some(instance) = &binding.instance {
+                value.push_str(&format!(";pub-gruu=\"{}\"", Gruus::public(aor, instance)));
+                let temporary = self.gruus.temporary(aor, &binding);
+                value.extend(temporary.map(|temporary| format!(";temp-gruu=\"{temporary}\"")));
+            }
+            verdict = verdict.with(HeaderName::Contact, value);
         }
-        if request.message.has_token(HeaderName::Supported, "path") {
-            for value in request.message.headers(HeaderName::Path) {
+        if message.has_token(HeaderName::Supported, "path") {
+            for value in message.headers(HeaderName::Path) {
                 verdict = verdict.with(HeaderName::Path, String::from_utf8_lossy(value));
             }
         }
-        if is_outbound && request.message.has_token(HeaderName::Supported, "outbound") {
-            verdict = verdict.with(HeaderName::Require, "outbound");
+        if bound.is_outbound {
+            let seconds = self.config.flow_timer.as_secs().to_string();
+            verdict = verdict.with(HeaderName::Require, "outbound").with(HeaderName::FlowTimer, seconds);
         }
-        verdict
+        match self.service_route(request) {
+            Some(route) => verdict.with(HeaderName::ServiceRoute, route),
+            None => verdict,
+        }
+    }
+
+    /// The way out for the phone's own requests: the edge that it registered through (RFC 3608).
+    fn service_route(&self, request: &Received) -> Option<String> {
+        if !self.config.service_route {
+            return None;
+        }
+        let address = self.edges.address(&request.edge, request.transport)?;
+        let transport = request.transport.uri_token();
+        Some(format!("<sip:{}:{};transport={transport};lr>", address.host, address.port))
+    }
+
+    /// The credentials are wrong, or not for this address.
+    pub(crate) fn deny_registration(&mut self, id: TransactionId) {
+        self.end_registration(id, Verdict::new(403, RegisterOutcome::Denied));
     }
 
     /// There is no room to ask the store.
@@ -236,7 +276,8 @@ impl Core {
             status: verdict.status,
         };
         let fault = verdict.fault.or(slowness);
-        self.signals.registration_ended(ended, verdict.outcome, &request.region, fault);
+        let is_told = self.is_told(id, &request, fault.is_none() && verdict.outcome.is_good());
+        self.signals.registration_ended(ended, verdict.outcome, &request.region, fault, is_told);
         let extra: Vec<(HeaderName, &str)> =
             verdict.extra.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.answer(id, verdict.status, &extra);
@@ -255,22 +296,36 @@ impl Core {
     }
 }
 
-/// What a REGISTER asks for.
-#[derive(Debug)]
-enum Change {
-    Fetch,
-    RemoveAll,
-    Update(Vec<Update>),
+/// What was done, while the journal works on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    outcome: RegisterOutcome,
+    is_outbound: bool,
 }
 
-/// One Contact of it.
-#[derive(Debug)]
-struct Update {
-    binding: Binding,
-    is_removal: bool,
+impl Bound {
+    fn new(outcome: RegisterOutcome, is_outbound: bool) -> Self {
+        Self { outcome, is_outbound }
+    }
+}
+
+/// The binding as the registrar shows it in a 200.
+fn contact_value(binding: &Binding, now_unix_nanos: u64) -> String {
+    let left = binding.expires_unix_nanos.saturating_sub(now_unix_nanos).div_ceil(1_000_000_000);
+    let mut value = format!("<{}>;expires={left}", binding.contact.reveal());
+    if binding.q_thousandths < 1000 {
+        value.push_str(&format!(";q={}.{:03}", binding.q_thousandths / 1000, binding.q_thousandths % 1000));
+    }
+    if let Some(instance) = &binding.instance {
+        value.push_str(&format!(";+sip.instance=\"{instance}\""));
+    }
+    if let Some(reg_id) = binding.reg_id {
+        value.push_str(&format!(";reg-id={reg_id}"));
+    }
+    value
 }
 
 /// Extensions that the registrar has.
 fn is_supported(token: &str) -> bool {
-    ["path", "outbound"].iter().any(|known| token.eq_ignore_ascii_case(known))
+    ["path", "outbound", "gruu"].iter().any(|known| token.eq_ignore_ascii_case(known))
 }

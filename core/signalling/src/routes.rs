@@ -5,6 +5,7 @@
 //!
 //! Not here: decisions (the routing crate) and what they do to calls (the proxy).
 
+mod quiet;
 mod signals;
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::core::{Control, Core};
 use crate::signals::Signals;
 
+pub(crate) use quiet::QuietGateways;
 pub(crate) use signals::{
     FraudAction, RouteOutcome, Routed, RoutingSignals, TenantName, TrunkName, TrunkOutcome,
 };

@@ -3,6 +3,7 @@
 //! Each method moves its metrics and hands over its log line, span or record together, so that they cannot drift.
 //! Nothing else in this crate names a metric, a span, or a log at info or above.
 
+mod customer_signals;
 mod labels;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -17,9 +18,10 @@ use belfry_signal::{
 use crate::handle::Transport;
 use crate::routes::RoutingSignals;
 
+use customer_signals::CustomerSignals;
 pub(crate) use labels::{
-    AttemptResult, CallCause, MethodName, RecordOutcome, RegisterOutcome, RelayOutcome, RelayRequest,
-    SendFault, ShedReason, StatusClass, Way,
+    AttemptResult, BindingLoss, CallCause, KeepAliveStep, MethodName, RecordOutcome, RegisterOutcome,
+    RelayOutcome, RelayRequest, Scope, SendFault, SetupResult, ShedReason, StatusClass, Way,
 };
 
 pub(crate) const COMPONENT: &str = "core";
@@ -41,13 +43,15 @@ pub(crate) struct Signals {
     send_failures: Counter<(SendFault,)>,
     shed: Counter<(ShedReason,)>,
     registrations: Counter<(RegisterOutcome, Region)>,
-    registration_seconds: Histogram<()>,
+    registration_seconds: Histogram<(Region,)>,
     challenges: CounterHandle,
+    /// Where customers are, and who only claims to be one.
+    pub(crate) customers: CustomerSignals,
     attempts: Counter<(AttemptResult, Region)>,
     ended: Counter<(CallCause, Region)>,
-    post_dial_seconds: Histogram<()>,
-    call_seconds: Histogram<()>,
-    disconnect_seconds: Histogram<()>,
+    post_dial_seconds: Histogram<(SetupResult, Region)>,
+    call_seconds: Histogram<(Region,)>,
+    disconnect_seconds: Histogram<(Region,)>,
     live_calls: Gauge<()>,
     relay_requests: Counter<(RelayRequest, RelayOutcome)>,
     relay_seconds: Histogram<(RelayRequest,)>,
@@ -135,11 +139,12 @@ impl Signals {
                 SECONDS,
             ),
             challenges: plain(&c, "challenges_total", "Requests answered with 401 or 407 by us."),
+            customers: CustomerSignals::register(&c),
             attempts: c.counter("call_attempts_total", "Call attempts (one per INVITE chain), by result."),
             ended: c.counter("calls_ended_total", "Calls that ended or never began, by cause."),
             post_dial_seconds: c.histogram(
                 "post_dial_seconds",
-                "Post-dial delay (RFC 6076 section 4.3): INVITE to the first 18x or final response.",
+                "Session request delay (RFC 6076 section 4.3), post-dial delay: first INVITE to the first 18x or final response.",
                 SECONDS,
             ),
             call_seconds: c.histogram(
@@ -225,14 +230,18 @@ impl Signals {
     }
 
     /// A SIP message came or went.
-    pub(crate) fn message_passed(&self, passing: Passing<'_>) {
-        match passing.status {
-            None => self.requests.inc((passing.method, passing.way)),
-            Some(status) => self.responses.inc((passing.method, StatusClass::of(status), passing.way)),
+    pub(crate) fn message_counted(&self, method: MethodName, status: Option<u16>, way: Way, is_repeat: bool) {
+        match status {
+            None => self.requests.inc((method, way)),
+            Some(status) => self.responses.inc((method, StatusClass::of(status), way)),
         }
-        if passing.is_repeat {
-            self.retransmissions.inc((passing.way,));
+        if is_repeat {
+            self.retransmissions.inc((way,));
         }
+    }
+
+    /// What a SIP message said; it is counted apart, because not every routine one is told.
+    pub(crate) fn message_told(&self, passing: Passing<'_>) {
         let summary = match passing.status {
             None => passing.method.wire().into(),
             Some(status) => status.to_string().into(),
@@ -303,15 +312,19 @@ impl Signals {
         outcome: RegisterOutcome,
         region: &Region,
         fault: Option<(Room, Cause)>,
+        is_told: bool,
     ) {
         self.registrations.inc((outcome, region.clone()));
         let seconds = seconds_since(ended.start_unix_nanos);
         if matches!(outcome, RegisterOutcome::Bound | RegisterOutcome::Removed | RegisterOutcome::Fetched) {
-            self.registration_seconds.observe((), seconds);
+            self.registration_seconds.observe((region.clone(),), seconds);
         }
         // A challenge is half of an exchange: the journey is judged by its second half.
         if outcome != RegisterOutcome::Challenged {
             self.judge(Journey::Register, region, fault, ended.call_id);
+        }
+        if !is_told {
+            return;
         }
         let attributes: Attributes = vec![
             ("outcome".into(), outcome.as_str().into()),
@@ -335,14 +348,16 @@ impl Signals {
     pub(crate) fn attempt_ended(
         &self,
         result: AttemptResult,
-        region: &Region,
+        Scope { region }: Scope<'_>,
         fault: Option<(Room, Cause)>,
         post_dial: Option<Duration>,
         call_id: &str,
     ) {
         self.attempts.inc((result, region.clone()));
         if let Some(delay) = post_dial {
-            self.post_dial_seconds.observe((), delay.as_secs_f64());
+            let setup =
+                if result == AttemptResult::Answered { SetupResult::Answered } else { SetupResult::Failed };
+            self.post_dial_seconds.observe((setup, region.clone()), delay.as_secs_f64());
         }
         self.judge(Journey::CallSetup, region, fault, call_id);
         let mut attributes: Attributes =
@@ -359,10 +374,16 @@ impl Signals {
     }
 
     /// A call is over, or never began; its record goes to the pipeline and its root span ends.
-    pub(crate) fn call_ended(&self, call: Call, cause: CallCause, context: SpanContext) {
+    pub(crate) fn call_ended(
+        &self,
+        call: Call,
+        talked: Option<Duration>,
+        cause: CallCause,
+        context: SpanContext,
+    ) {
         self.ended.inc((cause, call.region.clone()));
-        if let Some(answered) = call.answer_unix_nanos {
-            self.call_seconds.observe((), seconds_since(answered));
+        if let Some(talked) = talked {
+            self.call_seconds.observe((call.region.clone(),), talked.as_secs_f64());
         }
         let attributes: Attributes = vec![
             ("outcome".into(), call.outcome.clone().into_value()),
@@ -396,8 +417,8 @@ impl Signals {
     }
 
     /// The other side of a call confirmed its end.
-    pub(crate) fn disconnected(&self, delay: Duration) {
-        self.disconnect_seconds.observe((), delay.as_secs_f64());
+    pub(crate) fn disconnected(&self, delay: Duration, Scope { region }: Scope<'_>) {
+        self.disconnect_seconds.observe((region.clone(),), delay.as_secs_f64());
     }
 
     /// The relay answered, or did not.

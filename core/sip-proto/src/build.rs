@@ -3,6 +3,8 @@
 //! Values are written as given: whoever passes text from a peer must not pass line ends, and [`Writer`] replaces
 //! them by spaces to be safe. Forwarded messages are never built; see [`Edit`](crate::Edit).
 
+use std::io::Write as _;
+
 use crate::header::HeaderName;
 use crate::message::Parsed;
 
@@ -27,8 +29,9 @@ impl Writer {
     /// A response: `SIP/2.0 code reason`, with the RFC's own phrase when `reason` is none.
     #[must_use]
     pub fn response(code: u16, reason: Option<&str>) -> Self {
-        let mut writer = Self { bytes: Vec::with_capacity(1024) };
-        writer.bytes.extend_from_slice(format!("SIP/2.0 {code} ").as_bytes());
+        let mut writer = Self { bytes: Vec::with_capacity(512) };
+        // Writing into a vector cannot fail.
+        let _ = write!(writer.bytes, "SIP/2.0 {code} ");
         writer.text(reason.unwrap_or_else(|| reason_phrase(code)).as_bytes());
         writer.bytes.extend_from_slice(b"\r\n");
         writer
@@ -55,7 +58,7 @@ impl Writer {
     /// Adds Content-Length and the body; set Content-Type before.
     #[must_use]
     pub fn finish_with_body(mut self, body: &[u8]) -> Vec<u8> {
-        self.bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+        let _ = write!(self.bytes, "Content-Length: {}\r\n\r\n", body.len());
         self.bytes.extend_from_slice(body);
         self.bytes
     }
@@ -82,6 +85,9 @@ impl Writer {
     }
 
     fn text(&mut self, text: &[u8]) {
+        if memchr::memchr2(b'\r', b'\n', text).is_none() {
+            return self.bytes.extend_from_slice(text);
+        }
         self.bytes.extend(text.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
     }
 }

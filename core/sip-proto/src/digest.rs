@@ -210,6 +210,15 @@ impl NonceKey {
         if is_young && issued <= unix_seconds.saturating_add(60) { Nonce::Fresh } else { Nonce::Stale }
     }
 
+    /// When a nonce says that it was issued, in seconds since the Unix epoch; only [`check`](Self::check) tells whether
+    /// that is true.
+    #[must_use]
+    pub fn issued_unix_seconds(nonce: &str) -> Option<u64> {
+        let mut time = [0; 8];
+        hex::decode_to_slice(nonce.get(..16)?, &mut time).ok()?;
+        Some(u64::from_be_bytes(time))
+    }
+
     fn seal(&self, realm: &str, issue: &[u8; ISSUE_BYTES]) -> [u8; 16] {
         let mut seal = [0; 16];
         // HMAC takes keys of any length, so this cannot fail; an unkeyed seal would only ever match itself.

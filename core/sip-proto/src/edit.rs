@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use crate::header::{HeaderName, comma};
-use crate::message::Parsed;
+use crate::message::{OwnedMessage, Parsed};
 use crate::scan::{FieldSpan, StartLine, Table, leading_blank_lines};
 use crate::text::{is_space, quoted_end, trim, trim_end};
 
@@ -189,6 +189,25 @@ impl<'m> Edit<'m> {
 
     fn first(&self, name: HeaderName) -> Option<&'m FieldSpan> {
         self.all(name).next()
+    }
+}
+
+impl OwnedMessage {
+    /// The message with the address that it came from in its top Via (see [`Edit::set_received`]), without another scan:
+    /// all that stands behind that Via moves by as much as it grew.
+    #[must_use]
+    pub fn with_received(self, address: IpAddr, rport: Option<u16>) -> Self {
+        let Some(via) = self.spans(HeaderName::Via).next().map(|field| field.value.end) else { return self };
+        let bytes = Edit::new(&self).set_received(address, rport).finish();
+        let left_out = leading_blank_lines(self.as_bytes());
+        let kept = self.table.body.range().end - left_out;
+        let mut table = self.table;
+        table.relocate(|at| {
+            let moved = at as usize - left_out;
+            // An edit of one Via never takes away more than stands before its end.
+            if at >= via { moved + bytes.len() - kept } else { moved }
+        });
+        Self::with_table(bytes, table)
     }
 }
 

@@ -37,6 +37,6 @@ pub use name_addr::NameAddr;
 pub use params::{Param, Params};
 pub use rsip::Method;
 pub use scan::Limits;
-pub use uri::{Scheme, Uri};
+pub use uri::{Scheme, Uri, escape_param, escape_user};
 pub use verdict::{Verdict, admit, judge};
 pub use via::{MAGIC_COOKIE, Via};

@@ -74,6 +74,11 @@ impl<B: AsRef<[u8]>> Parsed<B> {
         self.bytes.as_ref()
     }
 
+    /// Bytes with a table that is known to be theirs.
+    pub(crate) fn with_table(bytes: B, table: Table) -> Self {
+        Self { bytes, table }
+    }
+
     /// Gives the bytes back.
     #[must_use]
     pub fn into_bytes(self) -> B {

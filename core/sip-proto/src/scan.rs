@@ -74,6 +74,29 @@ pub(crate) struct Table {
     pub(crate) body: Span,
 }
 
+impl Table {
+    /// Says where everything is after the bytes have moved.
+    pub(crate) fn relocate(&mut self, moved: impl Fn(u32) -> usize) {
+        let span = |span: &mut Span| *span = Span::new(moved(span.start), moved(span.end));
+        match &mut self.start_line {
+            StartLine::Request { method, uri } => {
+                span(method);
+                span(uri);
+            }
+            StartLine::Status { reason, .. } => span(reason),
+        }
+        for field in &mut self.fields {
+            span(&mut field.line);
+            span(&mut field.name);
+            span(&mut field.value);
+        }
+        let mut head = Span { start: self.head_start, end: self.head_end };
+        span(&mut head);
+        (self.head_start, self.head_end) = (head.start, head.end);
+        span(&mut self.body);
+    }
+}
+
 /// What a scan found: the table unless there is no start line, and the first fault.
 pub(crate) struct Scan {
     pub(crate) table: Option<Table>,

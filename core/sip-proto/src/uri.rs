@@ -34,6 +34,9 @@ pub struct Uri<'a> {
     headers: Option<&'a str>,
 }
 
+/// Parameters that make two URIs differ when only one has them (RFC 3261 section 19.1.4).
+const DECISIVE_PARAMS: [&str; 5] = ["user", "ttl", "method", "maddr", "transport"];
+
 impl<'a> Uri<'a> {
     /// Reads a URI; none when it breaks its grammar.
     #[must_use]
@@ -146,6 +149,18 @@ impl<'a> Uri<'a> {
         self.param("transport").flatten()
     }
 
+    /// Whether it is a globally routable user agent URI (RFC 5627 section 3).
+    #[must_use]
+    pub fn is_gruu(&self) -> bool {
+        self.is_sip() && self.param("gr").is_some()
+    }
+
+    /// Which instance a public GRUU names, with its escapes resolved; none in a temporary one, whose user part says it.
+    #[must_use]
+    pub fn gruu_instance(&self) -> Option<Cow<'a, str>> {
+        self.param("gr").flatten().filter(|instance| !instance.is_empty()).map(unescape)
+    }
+
     /// The headers behind `?`, which a Request-URI must not have.
     #[must_use]
     pub fn headers(&self) -> Option<&'a str> {
@@ -170,6 +185,32 @@ impl<'a> Uri<'a> {
             Scheme::Other => self.text.to_owned(),
         }
     }
+
+    /// Whether both name the same resource (RFC 3261 section 19.1.4; RFC 3966 section 4 for `tel:`).
+    #[must_use]
+    pub fn is_equivalent(&self, other: &Uri<'_>) -> bool {
+        if self.scheme != other.scheme {
+            return false;
+        }
+        // What says a parameter twice, and differently, is still itself.
+        if self.text == other.text {
+            return true;
+        }
+        match self.scheme {
+            Scheme::Other => self.text.eq_ignore_ascii_case(other.text),
+            Scheme::Tel => {
+                self.user.map(tel_digits) == other.user.map(tel_digits) && same_params(self, other)
+            }
+            Scheme::Sip | Scheme::Sips => {
+                self.user.map(unescape) == other.user.map(unescape)
+                    && self.password.map(unescape) == other.password.map(unescape)
+                    && same_host(self.host, other.host)
+                    && self.port == other.port
+                    && same_params(self, other)
+                    && same_headers(self.headers, other.headers)
+            }
+        }
+    }
 }
 
 impl fmt::Display for Uri<'_> {
@@ -192,12 +233,8 @@ fn parse_sip<'a>(text: &'a str, scheme: Scheme, rest: &'a str) -> Option<Uri<'a>
         Some((user, password)) => (Some(user), password),
         None => (None, None),
     };
-    // '#' must be escaped by the letter of the RFC, and phones dial feature codes with it unescaped.
-    let is_user = |byte| {
-        is_unreserved(byte) || matches!(byte, b'&' | b'=' | b'+' | b'$' | b',' | b';' | b'?' | b'/' | b'#')
-    };
     let is_password = |byte| is_unreserved(byte) || matches!(byte, b'&' | b'=' | b'+' | b'$' | b',');
-    if user.is_some_and(|user| user.is_empty() || !is_escaped_text(user, is_user))
+    if user.is_some_and(|user| user.is_empty() || !is_escaped_text(user, is_user_char))
         || password.is_some_and(|password| !is_escaped_text(password, is_password))
     {
         return None;
@@ -300,14 +337,12 @@ fn is_escaped_text(text: &str, is_plain: impl Fn(u8) -> bool) -> bool {
 
 /// Whether the text is empty or `;name[=value]...`.
 fn are_params(params: &str) -> bool {
-    let is_char =
-        |byte| is_unreserved(byte) || matches!(byte, b'[' | b']' | b'/' | b':' | b'&' | b'+' | b'$');
     params.is_empty()
         || params[1..].split(';').all(|param| {
             let (name, value) = param.split_once('=').map_or((param, None), with_some);
             !name.is_empty()
-                && is_escaped_text(name, is_char)
-                && value.is_none_or(|value| is_escaped_text(value, is_char))
+                && is_escaped_text(name, is_param_char)
+                && value.is_none_or(|value| is_escaped_text(value, is_param_char))
         })
 }
 
@@ -354,21 +389,80 @@ fn hex_digit(byte: u8) -> Option<u8> {
 
 /// Resolves escapes that need not be, writes the others in upper case, so that one user has one spelling.
 fn canonical_user(user: &str) -> String {
-    let mut canonical = String::with_capacity(user.len());
-    for byte in unescape_bytes(user) {
-        if is_unreserved(byte) || matches!(byte, b'&' | b'=' | b'+' | b'$' | b',' | b';' | b'?' | b'/' | b'#')
-        {
-            canonical.push(char::from(byte));
+    escape(&unescape_bytes(user), is_user_char)
+}
+
+/// A user as the user part of a URI: what may not stand there as it is becomes `%HH`.
+#[must_use]
+pub fn escape_user(user: &str) -> String {
+    escape(user.as_bytes(), is_user_char)
+}
+
+/// A text as the value of a URI parameter.
+#[must_use]
+pub fn escape_param(value: &str) -> String {
+    escape(value.as_bytes(), is_param_char)
+}
+
+fn escape(bytes: &[u8], is_plain: impl Fn(u8) -> bool) -> String {
+    let mut escaped = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        if is_plain(byte) {
+            escaped.push(char::from(byte));
         } else {
-            canonical.push_str(&format!("%{byte:02X}"));
+            escaped.push_str(&format!("%{byte:02X}"));
         }
     }
-    canonical
+    escaped
+}
+
+/// '#' must be escaped by the letter of the RFC, and phones dial feature codes with it unescaped.
+fn is_user_char(byte: u8) -> bool {
+    is_unreserved(byte) || matches!(byte, b'&' | b'=' | b'+' | b'$' | b',' | b';' | b'?' | b'/' | b'#')
+}
+
+fn is_param_char(byte: u8) -> bool {
+    is_unreserved(byte) || matches!(byte, b'[' | b']' | b'/' | b':' | b'&' | b'+' | b'$')
 }
 
 /// The dialled characters of a number, without its visual separators, in lower case.
 fn tel_digits(number: &str) -> String {
     number.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')')).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+fn same_host(a: &str, b: &str) -> bool {
+    match (host_ip(a), host_ip(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => a.eq_ignore_ascii_case(b),
+    }
+}
+
+fn same_params(a: &Uri<'_>, b: &Uri<'_>) -> bool {
+    let same_value = |a: Option<&str>, b: Option<&str>| match (a, b) {
+        (Some(a), Some(b)) => unescape(a).eq_ignore_ascii_case(&unescape(b)),
+        (None, None) => true,
+        _ => false,
+    };
+    let agrees = |one: &Uri<'_>, two: &Uri<'_>| {
+        one.params().all(|(name, value)| match two.param(&unescape(name)) {
+            Some(other) => same_value(value, other),
+            None => !DECISIVE_PARAMS.iter().any(|decisive| decisive.eq_ignore_ascii_case(name)),
+        })
+    };
+    agrees(a, b) && agrees(b, a)
+}
+
+fn same_headers(a: Option<&str>, b: Option<&str>) -> bool {
+    let sorted = |headers: Option<&str>| {
+        let mut all: Vec<(String, String)> = pairs(headers.unwrap_or_default(), '&')
+            .map(|(name, value)| {
+                (unescape(name).to_ascii_lowercase(), unescape(value.unwrap_or_default()).into_owned())
+            })
+            .collect();
+        all.sort();
+        all
+    };
+    sorted(a) == sorted(b)
 }
 
 #[cfg(test)]

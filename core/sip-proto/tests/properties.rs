@@ -101,6 +101,7 @@ proptest! {
     fn values_never_panic(value in grammatical()) {
         read_all(&[b"OPTIONS sip:a SIP/2.0\r\nVia: ", &value[..], b"\r\n\r\n"].concat());
         if let Some(uri) = std::str::from_utf8(&value).ok().and_then(Uri::parse) {
+            prop_assert!(uri.is_equivalent(&uri), "a uri equals itself: {uri}");
             let _ = uri.address_of_record();
         }
     }

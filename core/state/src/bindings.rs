@@ -1,29 +1,36 @@
 //! Where subscribers are: address of record to contacts, in memory, bounded, found again after a crash.
 //!
-//! Every change is written to a journal before it is acknowledged (to the kernel, not to the platter: it survives
-//! the death of the process, and a machine that dies takes its flows with it). The journal is folded into a
-//! snapshot from time to time. What a registration may do to a binding is RFC 3261 section 10.3 and lives in signalling.
+//! A change stands in the table at once; who asked for it is told when the journal has it (in the kernel, not on the
+//! platter: it survives the death of the process, and a machine that dies takes its flows with it). A thread of its
+//! own writes the journal, many changes at a time, so that nobody who decides about calls waits for a disk; what it
+//! could not write is taken back. The journal is folded into a snapshot from time to time. What a registration may do
+//! to a binding is RFC 3261 section 10.3 and lives in signalling.
 
 mod file;
+mod journal;
 mod table;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use belfry_signal::{Pii, Region};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::signals::Signals;
-use file::{Change, Files};
-use table::Table;
+use file::{Files, Record};
+use journal::Pending;
+use table::{Packed, Table, pack, unpack};
 
 /// One contact of an address of record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Binding {
     /// What makes it the same binding when it is refreshed: instance and reg-id (RFC 5626), or the contact URI.
+    /// It must stay the first field: the table reads it without the rest.
     pub key: String,
     /// The contact URI as registered.
     pub contact: Pii<String>,
@@ -31,6 +38,11 @@ pub struct Binding {
     pub q_thousandths: u16,
     /// When it runs out, in nanoseconds since the Unix epoch.
     pub expires_unix_nanos: u64,
+    /// When it was registered or refreshed last, in nanoseconds since the Unix epoch.
+    pub updated_unix_nanos: u64,
+    /// Since when its registrations carry one Call-ID, in nanoseconds since the Unix epoch: temporary GRUUs of before
+    /// are void (RFC 5627 section 3.1.2).
+    pub epoch_unix_nanos: u64,
     /// The Path values to it, top first (RFC 3327).
     pub path: Vec<String>,
     /// The edge's token of the flow that it registered on.
@@ -39,13 +51,15 @@ pub struct Binding {
     pub transport: String,
     /// Where the registration came from.
     pub source: Pii<SocketAddr>,
+    /// Whether it is behind a NAT that closes unless somebody speaks.
+    pub wants_keepalive: bool,
     /// The Call-ID of the registration.
     pub call_id: Pii<String>,
     /// The CSeq of the registration.
     pub cseq: u32,
     /// `+sip.instance`, when given.
     pub instance: Option<String>,
-    /// `reg-id`, when given.
+    /// `reg-id`, when given and honoured.
     pub reg_id: Option<u32>,
     /// The User-Agent, when given.
     pub user_agent: Option<String>,
@@ -61,87 +75,144 @@ pub struct Expired {
     /// The address of record.
     pub address: Pii<String>,
     /// What it was.
-    pub binding: Arc<Binding>,
+    pub binding: Binding,
+}
+
+/// What is to become of one binding.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "it lives as long as one REGISTER, and most changes put")]
+pub enum Change {
+    /// It is added, or replaces the one with its key.
+    Put(Binding),
+    /// The one with this key is removed, if it is there.
+    Remove(String),
+}
+
+/// A binding whose NAT wants to be kept open now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeepAlive {
+    /// Names it to [`Bindings::answered`].
+    pub slot: u32,
+    /// Where it is.
+    pub binding: Binding,
+}
+
+/// One round of keep-alives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Round {
+    /// Whom to speak to.
+    pub due: Vec<KeepAlive>,
+    /// Who answered once and does not any more; their bindings are removed.
+    pub lost: Vec<Expired>,
+}
+
+/// Tells when changes are in the journal.
+#[derive(Debug)]
+pub struct Writing(oneshot::Receiver<Result<(), Error>>);
+
+impl Writing {
+    /// Waits until the changes survive the death of this process.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the journal could not be written, and then the changes are taken back;
+    /// [`Error::Closed`] when state closed meanwhile.
+    pub async fn wait(self) -> Result<(), Error> {
+        self.0.await.map_err(|_| Error::Closed)?
+    }
 }
 
 /// The location store. Cheap to clone; every call is short.
 #[derive(Clone)]
 pub struct Bindings {
     shared: Arc<Shared>,
+    /// Ends the journal's thread with the last handle.
+    _writer: Arc<Writer>,
 }
 
 struct Shared {
     signals: Signals,
+    /// Changes that may wait for the journal.
+    waiting_max: usize,
     held: Mutex<Held>,
+    /// Taken before `held`, never after it.
+    files: Mutex<Files>,
+    /// Something waits for the journal, or the end has come.
+    wake: Condvar,
     /// Held for as long as a snapshot is written: two at a time would write into one file.
     folding: Mutex<()>,
 }
 
 struct Held {
     table: Table,
-    files: Files,
+    pending: Pending,
+    is_closing: bool,
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Bindings {
     /// Reads snapshot and journal, and starts a new journal.
     pub(crate) fn open(config: &Config, signals: Signals, now_unix_nanos: u64) -> Result<Self, Error> {
         let mut table = Table::new(config.bindings_max, config.bindings_per_address_max);
-        let files = Files::open(&config.directory, &signals, |change| apply(&mut table, change))?;
+        let files = Files::open(&config.directory, &signals, |record| apply(&mut table, record))?;
         table.expire(now_unix_nanos);
         signals.bindings_changed(table.len());
-        let held = Held { table, files };
-        Ok(Self { shared: Arc::new(Shared { signals, held: Mutex::new(held), folding: Mutex::default() }) })
+        let held = Held { table, pending: Pending::default(), is_closing: false };
+        let shared = Arc::new(Shared {
+            signals,
+            waiting_max: config.writes_queue_max,
+            held: Mutex::new(held),
+            files: Mutex::new(files),
+            wake: Condvar::new(),
+            folding: Mutex::default(),
+        });
+        let of_thread = Arc::clone(&shared);
+        let spawned = std::thread::Builder::new()
+            .name("bindings-journal".to_owned())
+            .spawn(move || journal::write(&of_thread));
+        let thread = spawned.map_err(Error::file("start a thread for", &config.directory))?;
+        let writer = Writer { shared: Arc::clone(&shared), thread: Mutex::new(Some(thread)) };
+        Ok(Self { shared, _writer: Arc::new(writer) })
     }
 
-    /// Adds a binding, or replaces the one with the same key.
+    /// Changes bindings of one address of record: all of them or none. They can be seen at once, and may be relied on
+    /// when [`Writing::wait`] returns.
     ///
     /// # Errors
-    /// [`Error::BindingsFull`] or [`Error::AddressFull`] when a bound is reached; [`Error::File`] when the journal
-    /// could not be written, and then the binding is not there.
-    pub fn put(&self, address: &str, binding: Binding) -> Result<(), Error> {
+    /// [`Error::BindingsFull`], [`Error::AddressFull`] or [`Error::QueueFull`] when a bound is reached: nothing has
+    /// changed then.
+    pub fn update(&self, address: &str, changes: &[Change]) -> Result<Writing, Error> {
         let mut held = self.held();
-        let room = held.table.room_for(address, &binding.key);
+        let is_addition = changes.iter().any(|change| matches!(change, Change::Put(_)));
+        let room = if is_addition && held.pending.len() >= self.shared.waiting_max {
+            Err(Error::QueueFull)
+        } else {
+            held.table.room_for(address, changes)
+        };
         if let Err(error) = room {
             self.shared.signals.binding_refused(&error);
             return Err(error);
         }
-        let change = Change::Put { address: address.to_owned(), binding: Arc::new(binding) };
-        self.keep(&mut held, change)
-    }
-
-    /// Removes one binding; whether it was there.
-    ///
-    /// # Errors
-    /// [`Error::File`] when the journal could not be written, and then the binding is still there.
-    pub fn remove(&self, address: &str, key: &str) -> Result<bool, Error> {
-        let mut held = self.held();
-        if !held.table.contains(address, key) {
-            return Ok(false);
+        for change in changes {
+            held.change(address, change);
         }
-        let change = Change::Remove { address: address.to_owned(), key: key.to_owned() };
-        self.keep(&mut held, change).map(|()| true)
+        let writing = Writing(held.pending.wait());
+        self.changed(&held);
+        Ok(writing)
     }
 
-    /// Removes every binding of an address of record (`Contact: *`); how many there were.
-    ///
-    /// # Errors
-    /// As [`remove`](Self::remove).
-    pub fn remove_all(&self, address: &str) -> Result<usize, Error> {
-        let mut held = self.held();
-        let keys: Vec<String> = held.table.get(address).iter().map(|binding| binding.key.clone()).collect();
-        for key in &keys {
-            self.keep(&mut held, Change::Remove { address: address.to_owned(), key: key.clone() })?;
-        }
-        Ok(keys.len())
-    }
-
-    /// The bindings that have not run out, the most wanted first, then the youngest.
+    /// The bindings that have not run out, the most wanted first, then the one that was refreshed last.
     #[must_use]
     pub fn get(&self, address: &str, now_unix_nanos: u64) -> Vec<Arc<Binding>> {
-        let mut found: Vec<_> = self.held().table.get(address).to_vec();
+        let mut found = self.held().table.get(address);
         found.retain(|binding| binding.expires_unix_nanos > now_unix_nanos);
-        found.sort_by_key(|binding| std::cmp::Reverse((binding.q_thousandths, binding.expires_unix_nanos)));
-        found
+        found.sort_by_key(|binding| {
+            std::cmp::Reverse((binding.q_thousandths, binding.updated_unix_nanos, binding.expires_unix_nanos))
+        });
+        found.into_iter().map(Arc::new).collect()
     }
 
     /// Removes what has run out.
@@ -151,22 +222,55 @@ impl Bindings {
         let expired = held.table.expire(now_unix_nanos);
         self.shared.signals.bindings_expired(expired.len());
         self.shared.signals.bindings_changed(held.table.len());
-        expired
+        drop(held);
+        gone(expired)
     }
 
     /// Removes the bindings of a flow that is gone (RFC 5626 section 5.3).
     pub fn flow_closed(&self, flow: &str) -> Vec<Expired> {
         let mut held = self.held();
-        let gone = held.table.of_flow(flow);
-        for (address, binding) in &gone {
-            let change = Change::Remove { address: address.clone(), key: binding.key.clone() };
-            if self.keep(&mut held, change).is_err() {
-                // The flow is dead whatever the disk says; after a start the edge will say so again.
-                held.table.remove(address, &binding.key);
+        let of_flow = held.table.of_flow(flow);
+        for (address, packed) in &of_flow {
+            held.change(address, &Change::Remove(table::key_of(packed).to_owned()));
+        }
+        if !of_flow.is_empty() {
+            self.changed(&held);
+        }
+        drop(held);
+        gone(of_flow)
+    }
+
+    /// The next bindings that want to be kept alive, at most so many; removes those of them that answered before and
+    /// have left the last `unanswered_max` without an answer.
+    pub fn keep_alive(&self, turns_max: usize, unanswered_max: u8) -> Round {
+        let mut held = self.held();
+        let turns = held.table.turns(turns_max, unanswered_max);
+        let mut lost = Vec::new();
+        let mut due = Vec::with_capacity(turns.len());
+        for turn in turns {
+            if turn.is_lost {
+                held.change(&turn.address, &Change::Remove(table::key_of(&turn.packed).to_owned()));
+                lost.push((turn.address, turn.packed));
+            } else {
+                due.extend(unpack(&turn.packed).map(|binding| KeepAlive { slot: turn.slot, binding }));
             }
         }
-        self.shared.signals.bindings_changed(held.table.len());
-        gone.into_iter().map(|(address, binding)| Expired { address: address.into(), binding }).collect()
+        if !lost.is_empty() {
+            self.changed(&held);
+        }
+        drop(held);
+        Round { due, lost: gone(lost) }
+    }
+
+    /// A keep-alive was answered.
+    pub fn answered(&self, slot: u32) {
+        self.held().table.answered(slot);
+    }
+
+    /// How many bindings want to be kept alive.
+    #[must_use]
+    pub fn kept_alive(&self) -> usize {
+        self.held().table.kept_alive()
     }
 
     /// How many bindings are held.
@@ -187,32 +291,62 @@ impl Bindings {
     /// [`Error::File`]; the journal then still holds everything.
     pub(crate) fn snapshot(&self) -> Result<(), Error> {
         let _folding = self.shared.folding.lock().unwrap_or_else(PoisonError::into_inner);
-        let fold = {
-            let mut held = self.held();
-            let entries = held.table.entries();
-            held.files.begin_fold(entries)?
-        };
+        let fold = self.shared.files().begin_fold()?;
         let Some(fold) = fold else { return Ok(()) };
-        let result = fold.finish();
+        let result = fold.finish(self);
         if result.is_err() {
-            self.held().files.not_folded();
+            self.shared.files().not_folded();
         }
         self.shared.signals.snapshot_ended(result.as_ref().copied());
         result
     }
 
-    fn keep(&self, held: &mut Held, change: Change) -> Result<(), Error> {
-        let written = held.files.append(&change);
-        self.shared.signals.journal_written(written.is_ok());
-        written?;
-        apply(&mut held.table, change);
+    fn changed(&self, held: &Held) {
         self.shared.signals.bindings_changed(held.table.len());
-        Ok(())
+        self.shared.wake.notify_one();
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
+        self.shared.held()
+    }
+}
+
+impl Shared {
+    fn held(&self) -> MutexGuard<'_, Held> {
         // A panic while holding the lock leaves a table that is whole: every change is applied in one step.
-        self.shared.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn change(&mut self, address: &str, change: &Change) {
+        match change {
+            Change::Put(binding) => {
+                let Some(packed) = pack(binding) else { return };
+                let before = self.table.put(address, binding, Arc::clone(&packed));
+                self.pending.note(address, before, Some(packed));
+            }
+            Change::Remove(key) => {
+                let before = self.table.remove(address, key);
+                self.pending.note(address, before, None);
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.held().is_closing = true;
+        self.shared.wake.notify_one();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // It writes what still waits; then the folder is free for the next owner.
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -222,13 +356,24 @@ impl std::fmt::Debug for Bindings {
     }
 }
 
-fn apply(table: &mut Table, change: Change) {
-    match change {
-        Change::Put { address, binding } => table.put(&address, binding),
-        Change::Remove { address, key } => {
-            table.remove(&address, &key);
+/// What a file says, done to a table that nobody else sees yet.
+fn apply(table: &mut Table, record: Record<'_>) {
+    match record {
+        Record::Put { address, packed } => {
+            if let Some(binding) = unpack(packed) {
+                table.put(address, &binding, packed.into());
+            }
         }
+        Record::Remove { address, key } => {
+            table.remove(address, key);
+        }
+        Record::Start { .. } | Record::End { .. } => {}
     }
+}
+
+fn gone(packed: Vec<(Arc<str>, Packed)>) -> Vec<Expired> {
+    let unpacked = packed.into_iter().filter_map(|(address, packed)| Some((address, unpack(&packed)?)));
+    unpacked.map(|(address, binding)| Expired { address: address.to_string().into(), binding }).collect()
 }
 
 /// The folder that holds the files, made when it is missing.

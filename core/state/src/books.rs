@@ -196,7 +196,6 @@ impl Books {
         let _ = self.orders.send(Order::Finish).await;
     }
 
-    #[expect(clippy::result_large_err, reason = "the command comes back to be handed on elsewhere")]
     fn send(&self, command: Command) -> Result<(), Command> {
         let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = commands.as_ref() else { return Err(command) };

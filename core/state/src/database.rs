@@ -21,7 +21,7 @@ use crate::record::CallRecord;
 use crate::signals::Signals;
 use crate::subscriber::Subscriber;
 
-pub(crate) use billing::{assignments, free_seconds_used, profiles, unrated};
+pub(crate) use billing::{assignments, free_seconds_used, newest_profiles, profile, profiles, unrated};
 pub(crate) use records::{Verdict, call_records, record_page};
 
 const FILE: &str = "belfry.sqlite";

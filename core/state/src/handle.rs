@@ -37,6 +37,7 @@ pub struct State {
     signals: Signals,
 }
 
+/// The user part and the domain of an address of record.
 type UserAndDomain = (String, String);
 
 /// What was read and when.
@@ -163,6 +164,15 @@ impl State {
     /// When the database cannot be read.
     pub async fn routes(&self) -> Result<RouteRows, Error> {
         routes::rows(&self.readers).await
+    }
+
+    /// What is remembered of the subscriber with this user part and domain; `None` when the database must be asked
+    /// ([`State::subscriber`]).
+    #[must_use]
+    pub fn remembered_subscriber(&self, key: &(String, String)) -> Option<Option<Arc<Subscriber>>> {
+        let remembered = self.subscribers.get(key)?;
+        self.signals.subscriber_remembered();
+        Some(remembered)
     }
 
     /// The subscriber with this user part and domain.

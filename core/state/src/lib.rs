@@ -19,7 +19,7 @@ mod signals;
 mod subscriber;
 
 pub use billing::{Charge, ProfileDocument, Rating, RatingOutcome, Unrated};
-pub use bindings::{Binding, Bindings, Expired};
+pub use bindings::{Binding, Bindings, Change, Expired, KeepAlive, Round, Writing};
 pub use books::{Books, Lost};
 pub use config::Config;
 pub use error::Error;

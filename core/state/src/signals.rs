@@ -31,7 +31,11 @@ label_enum! {
 
 label_enum! {
     /// Why a binding was refused.
-    enum Refusal("reason") { BindingsFull = "bindings_full", AddressFull = "address_full" }
+    enum Refusal("reason") {
+        Bindings = "bindings_full",
+        Address = "address_full",
+        Journal = "journal_full",
+    }
 }
 
 label_enum! {
@@ -272,8 +276,11 @@ impl Signals {
     }
 
     pub(crate) fn binding_refused(&self, error: &Error) {
-        let refusal =
-            if matches!(error, Error::AddressFull) { Refusal::AddressFull } else { Refusal::BindingsFull };
+        let refusal = match error {
+            Error::AddressFull => Refusal::Address,
+            Error::QueueFull => Refusal::Journal,
+            _ => Refusal::Bindings,
+        };
         self.refused.inc((refusal,));
     }
 
@@ -281,8 +288,8 @@ impl Signals {
         self.expired.add((), count as u64);
     }
 
-    pub(crate) fn journal_written(&self, is_written: bool) {
-        self.journal.inc((if is_written { Kept::Ok } else { Kept::Failed },));
+    pub(crate) fn journal_written(&self, is_written: bool, entries: usize) {
+        self.journal.add((if is_written { Kept::Ok } else { Kept::Failed },), entries as u64);
     }
 
     pub(crate) fn snapshot_ended(&self, result: Result<(), &Error>) {

@@ -121,6 +121,12 @@ pub struct TimeoutsConfig {
     /// A SIP connection without a message or keep-alive (RFC 5626 clients send one every 95 to 120 s).
     #[serde(with = "humantime_serde")]
     pub sip_idle: Duration,
+    /// After so much silence the kernel probes a peer; one that answers none of three probes, 10 s apart, is gone.
+    #[serde(with = "humantime_serde")]
+    pub tcp_keepalive: Duration,
+    /// How often a WebSocket phone is pinged; one that leaves two pings without a sign of life is gone.
+    #[serde(with = "humantime_serde")]
+    pub websocket_ping: Duration,
     /// Opening a connection to a SIP peer.
     #[serde(with = "humantime_serde")]
     pub sip_connect: Duration,
@@ -264,6 +270,8 @@ impl Config {
             ("timeouts.stall", timeouts.stall),
             ("timeouts.http_idle", timeouts.http_idle),
             ("timeouts.sip_idle", timeouts.sip_idle),
+            ("timeouts.tcp_keepalive", timeouts.tcp_keepalive),
+            ("timeouts.websocket_ping", timeouts.websocket_ping),
             ("timeouts.sip_connect", timeouts.sip_connect),
             ("http.slow_after", self.http.slow_after),
         ] {

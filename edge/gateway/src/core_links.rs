@@ -1,5 +1,6 @@
 //! The mesh side of the edge: greets each core that comes up, and does what cores ask.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use belfry_mesh::{LinkReceiver, Links};
@@ -7,9 +8,12 @@ use belfry_signalling::handle::{FromEdge, SendFailure, Target, ToEdge, Transport
 
 use crate::cores::Core;
 use crate::edge::Edge;
-use crate::flows::{Outgoing, Report};
+use crate::flows::{Datagram, Outgoing, Report};
 use crate::sip_connect;
 use crate::sip_connect::Peer;
+
+/// What is done in one go: datagrams among it leave together.
+const MESSAGES_PER_TURN: usize = 64;
 
 /// Takes links as they come, until the edge stops.
 pub(crate) async fn run(edge: Arc<Edge>, mut links: Links<FromEdge, ToEdge>) {
@@ -31,37 +35,48 @@ pub(crate) async fn run(edge: Arc<Edge>, mut links: Links<FromEdge, ToEdge>) {
 }
 
 async fn obey(edge: Arc<Edge>, core: Core, mut receiver: LinkReceiver<ToEdge>) {
+    let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
+    let mut datagrams = Vec::with_capacity(MESSAGES_PER_TURN);
+    let mut stopping = pin!(edge.stopping.cancelled());
     loop {
-        let message = tokio::select! {
-            () = edge.stopping.cancelled() => None,
-            message = receiver.recv() => message,
+        let count = tokio::select! {
+            () = &mut stopping => 0,
+            count = receiver.recv_many(&mut messages, MESSAGES_PER_TURN) => count,
         };
-        match message {
-            None => break,
-            Some(ToEdge::Send { id, target, bytes }) => send(&edge, &core, id, target, bytes),
+        if count == 0 {
+            break;
         }
+        for message in messages.drain(..) {
+            let ToEdge::Send { id, target, bytes } = message;
+            datagrams.extend(send(&edge, &core, id, target, bytes));
+        }
+        edge.flows.send_datagrams(&mut datagrams);
     }
     edge.cores.remove(&core);
 }
 
-fn send(edge: &Arc<Edge>, core: &Core, id: u64, target: Target, bytes: Vec<u8>) {
+/// Sends a message, unless it is a datagram, which is given back to be sent with others.
+fn send(edge: &Arc<Edge>, core: &Core, id: u64, target: Target, bytes: Vec<u8>) -> Option<Datagram> {
     let report = Report { id, core: core.clone() };
-    let outgoing = |bytes| Outgoing { bytes, report: Some(report.clone()) };
+    let outgoing = Outgoing { bytes, report: Some(report.clone()) };
     let outcome = match target {
-        Target::Flow(token) => edge.flows.send(&token, outgoing(bytes)),
+        Target::Flow(token) => edge.flows.send(&token, outgoing),
         Target::Address { transport, address, name } => match transport {
-            Transport::Udp => edge.flows.send_datagram(address, &bytes),
+            Transport::Udp => edge.flows.datagram_to(address, outgoing).map(Some),
             Transport::Tcp => {
-                sip_connect::send(edge, Peer { transport, address, name: None }, outgoing(bytes))
+                sip_connect::send(edge, Peer { transport, address, name: None }, outgoing).map(|()| None)
             }
-            Transport::Tls => sip_connect::send(edge, Peer { transport, address, name }, outgoing(bytes)),
+            Transport::Tls => {
+                sip_connect::send(edge, Peer { transport, address, name }, outgoing).map(|()| None)
+            }
             // A browser cannot be dialled: WebSocket clients connect to us (RFC 7118 section 1).
             Transport::Ws | Transport::Wss => Err(SendFailure::UnsupportedTransport),
         }
         .map_err(|failure| (Some(transport), failure)),
     };
-    if let Err((transport, failure)) = outcome {
+    outcome.unwrap_or_else(|(transport, failure)| {
         edge.signals.send_refused(transport, failure);
         report.failed(failure);
-    }
+        None
+    })
 }

@@ -57,16 +57,16 @@ impl Edge {
         peer: &Peer,
         transport: Transport,
         flow: &FlowToken,
-        bytes: Vec<u8>,
+        bytes: &[u8],
     ) -> Option<Vec<u8>> {
         let received_unix_nanos = now_unix_nanos();
         self.signals.sip_received(transport, bytes.len());
-        let Some(seen) = sip_text::glance(&bytes) else {
+        let Some(seen) = sip_text::glance(bytes) else {
             self.signals.input_malformed(&peer.listener, Malformed::SipNoCallId, peer.address);
             return None;
         };
         let Some(core) = self.cores.pick(seen.call_id) else {
-            return self.refuse(peer, transport, &seen, &bytes, CoreRefusal::NoneUp);
+            return self.refuse(peer, transport, &seen, bytes, CoreRefusal::NoneUp);
         };
         let inbound = Inbound {
             flow: flow.clone(),
@@ -76,11 +76,11 @@ impl Edge {
             country: peer.country.map(|country| country.to_string()),
             peer_names: peer.names.clone(),
             received_unix_nanos,
-            bytes: bytes.clone(),
+            bytes: bytes.to_vec(),
         };
         match core.send(FromEdge::Message(inbound)) {
             Ok(()) => None,
-            Err(reason) => self.refuse(peer, transport, &seen, &bytes, reason),
+            Err(reason) => self.refuse(peer, transport, &seen, bytes, reason),
         }
     }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::LimitsConfig;
 use crate::cores::Core;
+use crate::datagrams;
 use crate::flow_token::{FlowKey, FlowName};
 use crate::signals::{Limit, Signals};
 use crate::sip_connect::Peer;
@@ -40,6 +41,14 @@ impl Report {
         // A core that cannot even take this is lost; its timers tell it the same later.
         let _ = self.core.send(FromEdge::SendFailed { id: self.id, failure });
     }
+}
+
+/// A message for a UDP peer, to be sent together with others.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    door: usize,
+    remote: SocketAddr,
+    outgoing: Outgoing,
 }
 
 /// All flows of one edge.
@@ -158,28 +167,42 @@ impl Flows {
         })
     }
 
-    /// Sends along the flow that a token names.
+    /// Sends along the flow that a token names; what goes over UDP is given back for [`Flows::send_datagrams`].
     pub(crate) fn send(
         &self,
         token: &FlowToken,
         outgoing: Outgoing,
-    ) -> Result<(), (Option<Transport>, SendFailure)> {
+    ) -> Result<Option<Datagram>, (Option<Transport>, SendFailure)> {
         let name = self.key.open(token).ok_or((None, SendFailure::BadToken))?;
         let failed = |failure| (Some(name.transport), failure);
         if name.transport == Transport::Udp {
-            let door = self.doors().iter().find(|door| door.listener == name.listener);
+            let door = self.doors().iter().position(|door| door.listener == name.listener);
             let door = door.ok_or(failed(SendFailure::FlowGone))?;
-            return self.send_udp(door, name.remote, &outgoing.bytes).map_err(failed);
+            return Ok(Some(Datagram { door, remote: name.remote, outgoing }));
         }
         let flow = self.table().by_connection.get(&name.connection).cloned();
         let flow = flow.filter(|flow| flow.name == name).ok_or(failed(SendFailure::FlowGone))?;
-        enqueue(&flow, outgoing).map_err(failed)
+        enqueue(&flow, outgoing).map(|()| None).map_err(failed)
     }
 
-    /// Sends a datagram to an address from the first socket that can reach it.
-    pub(crate) fn send_datagram(&self, remote: SocketAddr, bytes: &[u8]) -> Result<(), SendFailure> {
-        let door = self.doors().iter().find(|door| door.is_ipv4 == remote.is_ipv4());
-        self.send_udp(door.ok_or(SendFailure::UnsupportedTransport)?, remote, bytes)
+    /// A datagram to an address, from the first socket that can reach it.
+    pub(crate) fn datagram_to(
+        &self,
+        remote: SocketAddr,
+        outgoing: Outgoing,
+    ) -> Result<Datagram, SendFailure> {
+        let door = self.doors().iter().position(|door| door.is_ipv4 == remote.is_ipv4());
+        Ok(Datagram { door: door.ok_or(SendFailure::UnsupportedTransport)?, remote, outgoing })
+    }
+
+    /// Sends datagrams, and tells the core of those that did not leave.
+    pub(crate) fn send_datagrams(&self, datagrams: &mut Vec<Datagram>) {
+        for batch in datagrams.chunk_by(|one, other| one.door == other.door) {
+            if let Some(door) = batch.first().and_then(|first| self.doors().get(first.door)) {
+                self.send_through(door, batch);
+            }
+        }
+        datagrams.clear();
     }
 
     /// Sends along a connection that the edge opened to that address before. Gives the message back when there is
@@ -222,14 +245,27 @@ impl Flows {
         self.table().by_connection.len()
     }
 
-    fn send_udp(&self, door: &UdpDoor, remote: SocketAddr, bytes: &[u8]) -> Result<(), SendFailure> {
-        match door.socket.try_send_to(bytes, remote) {
-            Ok(_) => {
-                self.signals.sip_sent(Transport::Udp, bytes.len());
-                Ok(())
+    fn send_through(&self, door: &UdpDoor, mut batch: &[Datagram]) {
+        while let Some(first) = batch.first() {
+            let wanted = batch.iter().map(|datagram| (datagram.remote, datagram.outgoing.bytes.as_slice()));
+            let sent = match datagrams::send(&door.socket, wanted) {
+                Ok(sent) => sent.max(1),
+                Err(error) => {
+                    // The error is the first one's: the socket is full, or its peer cannot be reached.
+                    let is_full = error.kind() == std::io::ErrorKind::WouldBlock;
+                    let failure = if is_full { SendFailure::QueueFull } else { SendFailure::Unreachable };
+                    self.signals.send_refused(Some(Transport::Udp), failure);
+                    if let Some(report) = &first.outgoing.report {
+                        report.failed(failure);
+                    }
+                    batch = &batch[1..];
+                    continue;
+                }
+            };
+            for datagram in &batch[..sent] {
+                self.signals.sip_sent(Transport::Udp, datagram.outgoing.bytes.len());
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(SendFailure::QueueFull),
-            Err(_) => Err(SendFailure::Unreachable),
+            batch = &batch[sent..];
         }
     }
 

@@ -9,6 +9,7 @@ use belfry_mesh::{Mesh, Service};
 use belfry_signal::{Registry, TraceKey};
 use belfry_signalling::handle::{PublicAddress, Transport};
 use pingora_core::apps::ServerApp as _;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -83,7 +84,8 @@ const DRAIN_STEP: Duration = Duration::from_millis(20);
 
 impl Gateway {
     /// Binds all listeners, loads certificates, GeoIP file and keys, and starts the thread that carries everything.
-    /// Must be called inside a tokio runtime, which the mesh uses; the edge itself runs on Pingora's.
+    /// Must be called inside a tokio runtime, which the mesh uses and which carries SIP over UDP; connections run on
+    /// Pingora's.
     ///
     /// # Errors
     /// When the configuration contradicts itself, an address cannot be bound, or a file cannot be used. Nothing
@@ -113,6 +115,7 @@ impl Gateway {
             bound,
             tls,
             links: Some(deps.mesh.dial(Service::Signalling)),
+            near_core: Handle::current(),
             conf: Arc::new(server::server_conf(config.threads, &config.tls.directory)),
             shutdown: shutdown_seen,
             engine: Arc::clone(&engine),

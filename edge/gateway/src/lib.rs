@@ -11,6 +11,7 @@ mod certificates;
 mod config;
 mod core_links;
 mod cores;
+mod datagrams;
 mod edge;
 mod error;
 mod files;

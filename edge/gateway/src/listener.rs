@@ -9,6 +9,7 @@ use belfry_signalling::handle::Transport;
 use bytes::BytesMut;
 use ipnet::IpNet;
 use pingora_core::apps::ServerApp as _;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -33,6 +34,10 @@ const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 /// An HTTP/1.1 request header may not be longer, as Pingora has it for h2: its own bound for HTTP/1.1 is 1 MiB, which
 /// a flood could fill on every connection until the header deadline.
 const HTTP_HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// Between two probes of a silent peer, and how many of them it may leave unanswered.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 
 /// One listener for connections.
 #[derive(Clone)]
@@ -91,6 +96,7 @@ impl Listener {
         if stream.set_nodelay(true).is_err() {
             return;
         }
+        keep_probing(&stream, self.edge.timeouts.tcp_keepalive);
         let Some(address) = self.customer(&mut stream, remote, until).await else { return };
         let _client = match self.edge.admission.enter_client(address.ip()) {
             Ok(place) => place,
@@ -262,4 +268,12 @@ fn handshake_failure(error: &io::Error) -> Handshake {
         Some(_) => Handshake::Failed,
         None => Handshake::CutShort,
     }
+}
+
+/// Has the kernel probe a silent peer: a phone that lost its power or its NAT is found out long before its registration
+/// ends, and its bindings go with its flow.
+fn keep_probing(stream: &TcpStream, after: Duration) {
+    let probes = TcpKeepalive::new().with_time(after).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+    // Without it the idle timeout ends the connection, only later.
+    let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
 }

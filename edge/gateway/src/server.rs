@@ -16,6 +16,7 @@ use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownS
 use pingora_core::services::Service;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,8 @@ pub(crate) struct EdgeService {
     pub(crate) bound: Vec<Bound>,
     pub(crate) tls: TlsAcceptors,
     pub(crate) links: Option<Links<FromEdge, ToEdge>>,
+    /// Where the mesh runs, and the core when it is in this process: datagrams and what the core says are served there.
+    pub(crate) near_core: Handle,
     pub(crate) conf: Arc<ServerConf>,
     pub(crate) shutdown: watch::Receiver<bool>,
     /// Where the handle finds the engine, to drain it.
@@ -169,6 +172,7 @@ impl Service for EdgeService {
             let address = bound.address;
             self.edge.signals.started(&bound.name, address);
             if bound.config.kind == ListenerKind::SipUdp {
+                let _near_core = self.near_core.enter();
                 let Ok(socket) = UdpSocket::from_std(bound.socket.into()) else { continue };
                 let socket = Arc::new(socket);
                 let is_ipv4 = address.is_ipv4();
@@ -194,7 +198,7 @@ impl Service for EdgeService {
         }
         self.edge.flows.set_udp_doors(doors);
         if let Some(links) = self.links.take() {
-            tokio::spawn(core_links::run(Arc::clone(&self.edge), links));
+            self.near_core.spawn(core_links::run(Arc::clone(&self.edge), links));
         }
         self.edge.stopping.cancelled().await;
     }

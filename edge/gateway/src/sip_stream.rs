@@ -84,7 +84,7 @@ async fn run(
                             answers.extend_from_slice(b"\r\n");
                         }
                         Ok(Some(Frame::Message(bytes))) => {
-                            if let Some(answer) = edge.sip_arrived(peer, transport, &flow.token, bytes) {
+                            if let Some(answer) = edge.sip_arrived(peer, transport, &flow.token, &bytes) {
                                 edge.signals.sip_sent(transport, answer.len());
                                 answers.extend_from_slice(&answer);
                             }

@@ -61,7 +61,7 @@ impl<'a> Iterator for Headers<'a> {
         }
         let (lines, rest) = self.rest.split_at(end);
         self.rest = rest;
-        let colon = lines.iter().position(|byte| *byte == b':').unwrap_or(lines.len());
+        let colon = memchr::memchr(b':', lines).unwrap_or(lines.len());
         let value = lines.get(colon + 1..).unwrap_or_default();
         Some(Header { name: lines[..colon].trim_ascii(), value: value.trim_ascii(), lines })
     }
@@ -139,7 +139,7 @@ pub(crate) fn hash(first: &[u8], second: &[u8]) -> u64 {
 
 /// The length of the first line with its end; all of it when no line ends.
 fn line_length(bytes: &[u8]) -> usize {
-    bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |index| index + 1)
+    memchr::memchr(b'\n', bytes).map_or(bytes.len(), |index| index + 1)
 }
 
 /// Whether a From or To value has a tag parameter after its address.

@@ -1,30 +1,44 @@
 //! SIP over UDP: one task per socket; a flow is nothing but the peer's address, so there is no state to fill up.
+//!
+//! The task runs where the core's does when both are in one process: a message then goes in and its answer out
+//! without waking another thread.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use belfry_signalling::handle::Transport;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use crate::datagrams;
 use crate::edge::Edge;
 use crate::signals::{ListenerName, Malformed};
 use crate::sip_text;
 use crate::stun;
 
-/// One datagram; longer ones do not exist.
-const DATAGRAM_BYTES_MAX: usize = 65_535;
-
 /// Receives until the edge stops. Draining does not end it: calls that are up still need their BYE.
 pub(crate) async fn receive(edge: Arc<Edge>, listener: ListenerName, tag: u32, socket: Arc<UdpSocket>) {
-    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    let mut stopping = pin!(edge.stopping.cancelled());
     loop {
-        let received = tokio::select! {
-            () = edge.stopping.cancelled() => return,
-            received = socket.recv_from(&mut buffer) => received,
-        };
-        // An error here is the echo of an earlier send (ICMP port unreachable), not the end of the socket.
-        let Ok((length, source)) = received else { continue };
-        arrived(&edge, &listener, tag, &socket, &buffer[..length], source);
+        tokio::select! {
+            () = &mut stopping => return,
+            // An error would be that of the runtime's own poll, and comes again below.
+            _ = socket.readable() => {}
+        }
+        let taken = socket.try_io(Interest::READABLE, || {
+            let taken = datagrams::receive(&socket, |datagram, source| {
+                arrived(&edge, &listener, tag, &socket, datagram, source);
+            })?;
+            // What comes after a batch that was not full is announced anew, so nobody needs to look again.
+            if taken < datagrams::BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        // Other errors are the echo of an earlier send (ICMP port unreachable), not the end of the socket.
+        if taken.is_ok() {
+            // More waits; the core has its turn first, so that its queue does not fill up.
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -65,7 +79,7 @@ fn arrived(
     }
     let peer = edge.geography.load().place(listener, source, false);
     let token = edge.flows.udp_token(tag, source);
-    if let Some(answer) = edge.sip_arrived(&peer, Transport::Udp, &token, message.to_vec())
+    if let Some(answer) = edge.sip_arrived(&peer, Transport::Udp, &token, message)
         && socket.try_send_to(&answer, source).is_ok()
     {
         edge.signals.sip_sent(Transport::Udp, answer.len());

@@ -1,15 +1,19 @@
 //! SIP over WebSocket (RFC 7118): one message per frame, text or binary, on a stream that the sniffer found.
+//!
+//! Browsers cannot ping, so the edge does (section 6): it keeps balancers and NATs open, and a phone that left without a
+//! word is found out in two pings instead of at the end of its registration.
 
 use std::sync::Arc;
 
 use belfry_signalling::handle::{SendFailure, Transport};
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Bytes, Error as WsError, Message};
 
 use crate::edge::Edge;
 use crate::flows::OpenFlow;
@@ -27,8 +31,27 @@ enum End {
     PeerLeft,
     Closed,
     Idle,
+    /// Pings went unanswered.
+    Silent,
     Stalled,
     Malformed(Malformed),
+}
+
+impl End {
+    /// What the peer is told (RFC 6455 section 7.4.1).
+    fn close_frame(self) -> Option<CloseFrame> {
+        let (code, reason) = match self {
+            Self::PeerLeft | Self::Stalled => return None,
+            Self::Closed => (CloseCode::Away, "flow closed"),
+            Self::Idle => (CloseCode::Away, "idle"),
+            Self::Silent => (CloseCode::Away, "no pong"),
+            Self::Malformed(Malformed::SipTooLong) => (CloseCode::Size, "message too long"),
+            Self::Malformed(Malformed::SipNotUtf8) => (CloseCode::Invalid, "text is not utf-8"),
+            Self::Malformed(Malformed::WebSocket) => (CloseCode::Protocol, "not websocket"),
+            Self::Malformed(_) => (CloseCode::Unsupported, "not sip"),
+        };
+        Some(CloseFrame { code, reason: reason.into() })
+    }
 }
 
 /// Answers the opening handshake with subprotocol `sip`. `None` when it is not a proper one, which has then been
@@ -61,12 +84,12 @@ pub(crate) async fn carry(
     let end = run(edge, peer, transport, &mut socket, &mut flow).await;
     match end {
         End::PeerLeft | End::Closed => {}
-        End::Idle => edge.signals.limit_hit(&peer.listener, Limit::SipIdle),
+        End::Idle | End::Silent => edge.signals.limit_hit(&peer.listener, Limit::SipIdle),
         End::Stalled => edge.signals.limit_hit(&peer.listener, Limit::WriteStall),
         End::Malformed(reason) => edge.signals.input_malformed(&peer.listener, reason, peer.address),
     }
     // Say goodbye properly, but do not wait for a peer that does not listen.
-    let _ = timeout(GOODBYE, socket.close(None)).await;
+    let _ = timeout(GOODBYE, socket.close(end.close_frame())).await;
     let token = flow.token.clone();
     drop(flow);
     edge.flow_closed(&token);
@@ -81,6 +104,11 @@ async fn run(
 ) -> End {
     let idle = sleep_until(Instant::now() + edge.timeouts.sip_idle);
     tokio::pin!(idle);
+    let ping = edge.timeouts.websocket_ping;
+    let mut pings = interval_at(Instant::now() + ping, ping);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Whether anything came since the last ping.
+    let mut was_heard = true;
     let close = flow.close.clone();
     loop {
         let step = tokio::select! {
@@ -97,8 +125,15 @@ async fn run(
                 }
                 sent
             }
+            _ = pings.tick() => {
+                if std::mem::replace(&mut was_heard, false) { ping_peer(edge, socket).await } else { Err(End::Silent) }
+            }
             message = socket.next() => {
-                idle.as_mut().reset(Instant::now() + edge.timeouts.sip_idle);
+                was_heard = true;
+                // An answer to our own ping is no use of the connection.
+                if !matches!(message, Some(Ok(Message::Pong(_)))) {
+                    idle.as_mut().reset(Instant::now() + edge.timeouts.sip_idle);
+                }
                 receive(edge, peer, transport, socket, flow, message).await
             }
             () = &mut idle => Err(End::Idle),
@@ -138,12 +173,20 @@ async fn receive(
     if !sip_text::is_start_line(bytes.split(|byte| *byte == b'\n').next().unwrap_or_default()) {
         return Err(End::Malformed(Malformed::SipStartLine));
     }
-    match edge.sip_arrived(peer, transport, &flow.token, bytes) {
+    match edge.sip_arrived(peer, transport, &flow.token, &bytes) {
         None => Ok(()),
         Some(answer) => {
             edge.signals.sip_sent(transport, answer.len());
             send(edge, socket, answer).await
         }
+    }
+}
+
+async fn ping_peer(edge: &Edge, socket: &mut Socket) -> Result<(), End> {
+    match timeout(edge.timeouts.stall, socket.send(Message::Ping(Bytes::new()))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::PeerLeft),
+        Err(_) => Err(End::Stalled),
     }
 }
 

@@ -123,6 +123,49 @@ async fn a_websocket_phone_registers_on_the_https_port() {
     }
 }
 
+#[tokio::test]
+async fn websockets_are_told_why_they_end() {
+    let edge = TestEdge::start(backend().await, |config| {
+        config.replace("websocket_ping = \"30s\"", "websocket_ping = \"100ms\"")
+    });
+    let mut core = edge.core().await;
+    let text = |size: usize| Message::text(format!("OPTIONS sip:a SIP/2.0\r\n{}", "x".repeat(size)));
+    // What a phone sends, and the close code that it gets; nothing at all is a phone that answers no ping.
+    let cases = [
+        (Some(text(30_000)), 1009),
+        (Some(Message::text("GET / HTTP/1.1\r\n\r\n")), 1003),
+        (Some(Message::binary(b"\x16\x03\x01".to_vec())), 1003),
+        (None, 1001),
+    ];
+    for (message, code) in cases {
+        let mut opening = "ws://edge.example.org/sip".into_client_request().expect("a request");
+        opening.headers_mut().insert("sec-websocket-protocol", "sip".parse().expect("a value"));
+        let stream = TcpStream::connect(edge.address("plain")).await.expect("connects");
+        let (mut socket, _) = tokio_tungstenite::client_async(opening, stream).await.expect("upgraded");
+        let Some(message) = message else {
+            // Its library answers pings only while somebody reads.
+            assert!(matches!(core.next().await, FromEdge::FlowClosed { .. }));
+            let mut frames = Vec::new();
+            while let Some(Ok(frame)) = timeout(PATIENCE, socket.next()).await.expect("in time") {
+                frames.push(frame);
+            }
+            let Some(Message::Close(Some(frame))) = frames.last() else { panic!("{frames:?}") };
+            assert_eq!((u16::from(frame.code), frame.reason.as_str()), (code, "no pong"));
+            continue;
+        };
+        socket.send(message.clone()).await.expect("sent");
+        let end = loop {
+            match timeout(PATIENCE, socket.next()).await.expect("in time").expect("open") {
+                Ok(Message::Ping(_)) => {}
+                end => break end.expect("a close frame"),
+            }
+        };
+        let Message::Close(Some(frame)) = end else { panic!("{message:?}: {end:?}") };
+        assert_eq!(u16::from(frame.code), code, "{message:?}");
+        assert!(matches!(core.next().await, FromEdge::FlowClosed { .. }));
+    }
+}
+
 trait Both: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Both for T {}
 

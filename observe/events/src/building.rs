@@ -10,8 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use belfry_signal::Record;
+
+use crate::catalogue::SplitRow;
 use crate::error::Error;
-use crate::facts::RecordKind;
+use crate::facts::{RecordKind, Stream};
 use crate::live::Sealed;
 use crate::signals::Work;
 use crate::split::Split;
@@ -61,6 +64,13 @@ impl Builder {
     /// Whether one more buffer may wait.
     pub(crate) fn has_room(&self) -> bool {
         self.desk.lock().waiting.len() < self.buffers_max
+    }
+
+    /// Records in buffers that are not published yet.
+    pub(crate) fn waiting_records(&self) -> usize {
+        let queue = self.desk.lock();
+        let batches = queue.waiting.iter().flat_map(|sealed| &sealed.batches);
+        batches.map(|batch| batch.records.len()).sum()
     }
 
     /// The checkpoint of the last buffer that was published since the start.
@@ -160,24 +170,47 @@ fn run(store: &Store, desk: &Desk) {
     }
 }
 
-/// Builds the split, commits it with its checkpoint, then shows it to readers in the buffer's place.
+/// Builds a split of each stream, commits them with their checkpoint, then shows them in the buffer's place.
 fn publish(store: &Store, sealed: &Arc<Sealed>) -> Result<(), Error> {
-    let split = if sealed.entries.is_empty() {
-        None
-    } else {
-        let started = Instant::now();
-        let split = store.make_split(|id, directory| {
-            Split::build(id, directory, &sealed.entries, &store.config, &store.fields)
-        })?;
-        let mut kinds = [0; RecordKind::ALL.len()];
-        for entry in &sealed.entries {
-            kinds[RecordKind::of(&entry.record.body) as usize] += 1;
+    let missing_bytes = store.missing_bytes();
+    if missing_bytes > 0 {
+        let wanted_bytes = store.config.disk_free_bytes_min;
+        let path = store.config.directory.clone();
+        return Err(Error::DiskFull { path, free_bytes: wanted_bytes - missing_bytes, wanted_bytes });
+    }
+    let mut streams: [Vec<(u64, &Arc<Record>)>; Stream::ALL.len()] = std::array::from_fn(|_| Vec::new());
+    let mut kinds = [0; RecordKind::ALL.len()];
+    for (sequence, record) in sealed.numbered() {
+        streams[Stream::of(&record.body) as usize].push((sequence, record));
+        kinds[RecordKind::of(&record.body) as usize] += 1;
+    }
+    let started = Instant::now();
+    let wanted: Vec<_> = Stream::ALL.iter().zip(streams).filter(|(_, records)| !records.is_empty()).collect();
+    let ids: Vec<u64> = wanted.iter().map(|_| store.next_id()).collect();
+    let mut splits = Vec::new();
+    for ((stream, records), id) in wanted.into_iter().zip(&ids) {
+        let row = SplitRow {
+            published_with: ids.clone(),
+            ..SplitRow::new(*id, *stream, sealed.position, sealed.sequence_next)
+        };
+        let made = store.make_split(*id, |path| {
+            Split::build(path, row, records.into_iter(), &store.config, &store.fields)
+        });
+        match made {
+            Ok(split) => splits.push(Arc::new(split)),
+            Err(error) => {
+                store.delete(&splits);
+                return Err(error);
+            }
         }
+    }
+    if !splits.is_empty() {
         store.signals.split_built(started.elapsed(), &kinds);
-        Some(Arc::new(split))
-    };
-    store.catalogue.publish(split.as_ref().map(|split| &split.row), sealed.position, sealed.sequence_next)?;
-    store.live.publish(sealed, split);
+    }
+    let rows: Vec<&SplitRow> = splits.iter().map(|split| &split.row).collect();
+    // When this fails, nobody knows whether the disk has it: the files stay, and the next start tells.
+    store.catalogue.publish(&rows, sealed.position, sealed.sequence_next)?;
+    store.live.publish(sealed, splits);
     store.count_splits();
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! A split counts from the moment its row is committed, together with the WAL position that it reaches: a crash
 //! leaves either both or neither, so a replay from the checkpoint neither loses a record nor doubles one.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -11,6 +12,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::facts::Stream;
 use crate::filter::Filter;
 use crate::schema::FORMAT;
 use crate::signals::Unusable;
@@ -28,19 +30,90 @@ pub(crate) struct SplitRow {
     /// Time of the newest record.
     pub(crate) to_nanos: u64,
     pub(crate) records: u64,
+    /// When it, or the last of those that it replaces, was published: clocks of others may say anything.
+    pub(crate) published_nanos: u64,
     /// How many merges lie behind it.
     pub(crate) level: u32,
+    /// Which records are in it, and so how long it is kept.
+    pub(crate) stream: Stream,
+    /// Whether the good calls were thinned out.
+    pub(crate) is_thinned: bool,
     /// Whether attribute names were left out of the index.
     pub(crate) has_unindexed_names: bool,
-    /// Files and their lengths: a torn split is noticed before it is opened.
-    pub(crate) files: Vec<(String, u64)>,
+    /// Length of the file: a torn split is noticed before it is opened.
+    pub(crate) bytes: u64,
+    /// WAL position that this split, or one that it replaces, reached.
+    pub(crate) position: u64,
+    /// Number of the record after its last.
+    pub(crate) sequence_next: u64,
+    /// Splits that were published together, itself included: one live buffer makes one of each stream.
+    pub(crate) published_with: Vec<u64>,
+    /// Splits whose records are in this one: their files may still be there after a crash.
+    pub(crate) replaces: Vec<u64>,
+    /// The components that speak in it, sorted; empty when there are more than [`COMPONENTS_MAX`].
+    pub(crate) components: Vec<String>,
     /// Calls and traces inside.
     pub(crate) filter: Filter,
 }
 
+/// So many components are known of a split without opening it.
+const COMPONENTS_MAX: usize = 64;
+
 impl SplitRow {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.files.iter().map(|(_, bytes)| bytes).sum()
+    /// Sets the components, when they are few enough.
+    pub(crate) fn set_components(&mut self, components: impl IntoIterator<Item = String>) {
+        let sorted: BTreeSet<String> = components.into_iter().collect();
+        let is_known = sorted.len() <= COMPONENTS_MAX;
+        self.components = if is_known { sorted.into_iter().collect() } else { Vec::new() };
+    }
+
+    /// From when its age is counted: its newest record, unless that says that it comes from the future.
+    pub(crate) fn aged_from_nanos(&self) -> u64 {
+        self.to_nanos.min(self.published_nanos)
+    }
+
+    /// A row of which only what the records do not say is known.
+    pub(crate) fn new(id: u64, stream: Stream, position: u64, sequence_next: u64) -> Self {
+        Self {
+            id,
+            from_nanos: 0,
+            to_nanos: 0,
+            records: 0,
+            published_nanos: belfry_signal::now_unix_nanos(),
+            level: 0,
+            stream,
+            is_thinned: false,
+            has_unindexed_names: false,
+            bytes: 0,
+            position,
+            sequence_next,
+            published_with: Vec::new(),
+            replaces: Vec::new(),
+            components: Vec::new(),
+            filter: Filter::of(&[], 0),
+        }
+    }
+
+    /// The row of what several splits are merged into; the filter is still to be made.
+    pub(crate) fn of_parts<'a>(id: u64, parts: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        let highest = |of: fn(&Self) -> u64| parts.clone().map(of).max().unwrap_or_default();
+        let stream = parts.clone().next().map_or(Stream::System, |part| part.stream);
+        let mut row = Self {
+            from_nanos: parts.clone().map(|part| part.from_nanos).min().unwrap_or_default(),
+            to_nanos: highest(|part| part.to_nanos),
+            records: parts.clone().map(|part| part.records).sum(),
+            level: parts.clone().map(|part| part.level).max().unwrap_or_default() + 1,
+            is_thinned: parts.clone().all(|part| part.is_thinned),
+            has_unindexed_names: parts.clone().any(|part| part.has_unindexed_names),
+            replaces: parts.clone().flat_map(|part| part.replaces.iter().copied().chain([part.id])).collect(),
+            published_nanos: highest(|part| part.published_nanos),
+            ..Self::new(id, stream, highest(|part| part.position), highest(|part| part.sequence_next))
+        };
+        // One of which they are not known makes them unknown of all.
+        if parts.clone().all(|part| !part.components.is_empty()) {
+            row.set_components(parts.flat_map(|part| part.components.iter().cloned()));
+        }
+        row
     }
 }
 
@@ -125,27 +198,27 @@ impl Catalogue {
         })
     }
 
-    /// Publishes the split of a live buffer, if it had records, with the WAL position that it reaches.
+    /// Publishes the splits of a live buffer with the WAL position that they reach.
     pub(crate) fn publish(
         &self,
-        split: Option<&SplitRow>,
+        splits: &[&SplitRow],
         checkpoint: u64,
         sequence_next: u64,
     ) -> Result<(), Error> {
-        self.change(split, &[], &[("checkpoint", checkpoint), ("sequence_next", sequence_next)])
+        self.change(splits, &[], &[("checkpoint", checkpoint), ("sequence_next", sequence_next)])
     }
 
     /// Puts one split in the place of several.
     pub(crate) fn replace(&self, merged: &SplitRow, replaced: &[u64]) -> Result<(), Error> {
-        self.change(Some(merged), replaced, &[])
+        self.change(&[merged], replaced, &[])
     }
 
     /// Forgets splits.
     pub(crate) fn forget(&self, splits: &[u64]) -> Result<(), Error> {
-        self.change(None, splits, &[])
+        self.change(&[], splits, &[])
     }
 
-    fn change(&self, added: Option<&SplitRow>, removed: &[u64], set: &[(&str, u64)]) -> Result<(), Error> {
+    fn change(&self, added: &[&SplitRow], removed: &[u64], set: &[(&str, u64)]) -> Result<(), Error> {
         let write = self.database.begin_write().map_err(Error::catalogue)?;
         {
             let mut splits = write.open_table(SPLITS).map_err(Error::catalogue)?;
@@ -153,11 +226,11 @@ impl Catalogue {
             for id in removed {
                 splits.remove(id).map_err(Error::catalogue)?;
             }
-            if let Some(row) = added {
+            for row in added {
                 let bytes = postcard::to_allocvec(row).map_err(|error| Error::Format(error.to_string()))?;
                 splits.insert(row.id, bytes.as_slice()).map_err(Error::catalogue)?;
-                let next =
-                    numbers.get("split_next").map_err(Error::catalogue)?.map_or(0, |next| next.value());
+                let next = numbers.get("split_next").map_err(Error::catalogue)?;
+                let next = next.map_or(0, |next| next.value());
                 numbers.insert("split_next", next.max(row.id + 1)).map_err(Error::catalogue)?;
             }
             for (name, number) in set {
@@ -198,21 +271,12 @@ mod tests {
     fn rows_and_checkpoint_survive() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("catalogue.redb");
-        let row = SplitRow {
-            id: 7,
-            from_nanos: 1,
-            to_nanos: 2,
-            records: 3,
-            level: 0,
-            has_unindexed_names: false,
-            files: vec![("a.store".into(), 10), ("a.idx".into(), 5)],
-            filter: Filter::of(&[1, 2], 64),
-        };
+        let row = SplitRow { filter: Filter::of(&[1, 2], 64), ..SplitRow::new(7, Stream::Access, 40, 4) };
         {
             let (catalogue, contents) = Catalogue::open(&path).expect("created");
             assert_eq!((contents.checkpoint, contents.rows.len()), (0, 0));
-            catalogue.publish(Some(&row), 40, 4).expect("published");
-            catalogue.publish(None, 50, 4).expect("published");
+            catalogue.publish(&[&row], 40, 4).expect("published");
+            catalogue.publish(&[], 50, 4).expect("published");
         }
         let (catalogue, contents) = Catalogue::open(&path).expect("opened");
         assert_eq!((contents.checkpoint, contents.sequence_next, contents.split_next), (50, 4, 8));

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::keeping::Keep;
+
 /// The section `[observe.events]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,12 +53,36 @@ pub struct Config {
     /// How long records are kept.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
+    /// What is kept longer, shorter or in part.
+    #[serde(default)]
+    pub keep: Keep,
+    /// Below so many free bytes the disk counts as full: the rest is for the log.
+    #[serde(default = "disk_free_bytes_min")]
+    pub disk_free_bytes_min: u64,
+    /// What happens when the disk is full.
+    #[serde(default)]
+    pub when_disk_full: WhenDiskFull,
     /// Rows that one search may return.
     pub search_rows_max: usize,
     /// Records that one call or trace may show.
     pub call_records_max: usize,
     /// Length of a search text.
     pub search_text_bytes_max: usize,
+}
+
+/// What happens when the disk is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenDiskFull {
+    /// New records are refused, counted and told; what is there stays.
+    #[default]
+    Refuse,
+    /// The oldest splits go before their time, but for what is held.
+    DropOldest,
+}
+
+fn disk_free_bytes_min() -> u64 {
+    256 << 20
 }
 
 impl Config {
@@ -96,6 +122,7 @@ impl Config {
         require(self.splits_max >= 2, "splits_max", "at least 2");
         require(self.disk_bytes_max >= 1 << 20, "disk_bytes_max", "at least 1048576");
         require(self.retention >= second, "retention", "at least 1s");
+        self.keep.check(&mut require);
         require((1..=100_000).contains(&self.search_rows_max), "search_rows_max", "1 to 100000");
         require((1..=1_000_000).contains(&self.call_records_max), "call_records_max", "1 to 1000000");
         require(self.search_text_bytes_max >= 64, "search_text_bytes_max", "at least 64");
@@ -108,23 +135,26 @@ impl Config {
         Self {
             directory,
             seal_age: Duration::from_secs(5),
-            seal_records_max: 20_000,
-            seal_bytes_max: 16 << 20,
+            seal_records_max: 32_768,
+            seal_bytes_max: 48 << 20,
             sealed_buffers_max: 2,
-            live_records_max: 60_000,
-            live_bytes_max: 64 << 20,
+            live_records_max: 65_536,
+            live_bytes_max: 96 << 20,
             hand_over_wait: Duration::from_secs(5),
             index_memory_bytes: 15 << 20,
             record_text_bytes_max: 16 << 10,
             split_attributes_max: 1000,
-            filter_bytes_max: 64 << 10,
+            filter_bytes_max: 512 << 10,
             merge_splits: 8,
             merged_records_max: 250_000,
             merged_span_max: Duration::from_secs(24 * 3600),
-            open_splits_max: 64,
+            open_splits_max: 256,
             splits_max: 20_000,
             disk_bytes_max: 20 << 30,
             retention: Duration::from_secs(90 * 24 * 3600),
+            keep: Keep::default(),
+            disk_free_bytes_min: 0,
+            when_disk_full: WhenDiskFull::Refuse,
             search_rows_max: 1000,
             call_records_max: 20_000,
             search_text_bytes_max: 2000,

@@ -48,6 +48,19 @@ pub enum Error {
         /// What was found.
         what: String,
     },
+    /// The disk is as full as it may be.
+    #[error(
+        "{path} has {free_bytes} bytes free and {wanted_bytes} are to stay free: make room, or set when_disk_full = \"drop_oldest\"",
+        path = path.display()
+    )]
+    DiskFull {
+        /// The directory of the store.
+        path: PathBuf,
+        /// What is free.
+        free_bytes: u64,
+        /// What is to stay free.
+        wanted_bytes: u64,
+    },
     /// The index builder is behind and the live buffer is full; nothing was taken, the caller may come again.
     #[error("the index builder is behind and the live buffer is full")]
     Busy,
@@ -71,6 +84,7 @@ impl Error {
             Self::InUse { .. } => "in_use",
             Self::Index(_) => "index",
             Self::Damaged { .. } => "damaged",
+            Self::DiskFull { .. } => "disk_full",
             Self::Busy => "busy",
             Self::Build(_) => "build",
             Self::BadQuery(_) => "bad_query",

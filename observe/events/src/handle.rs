@@ -11,19 +11,16 @@ use belfry_signal::record::{Body, Call};
 use belfry_signal::{Pii, TraceId};
 
 use crate::error::Error;
-use crate::facts::{CallKey, RecordKind, call_id, trace_id};
+use crate::facts::{RecordKind, call_key, trace_id};
 use crate::filter::trace_key;
 use crate::live::Snapshot;
-use crate::query::evaluate::matches_entry;
+use crate::query::evaluate::matches_record;
 use crate::query::{Expr, Keyword, Word, parse};
 use crate::signals::{Outcome, Question};
 use crate::split::{Hit, Split, TimeRange};
 use crate::store::Store;
 use crate::view::{CallFilter, CallRow, CallView, Found, LogLine, LogQuery, Stamped, Timeline, TraceView};
 use crate::words::Phrase;
-
-/// A search that met a split in the moment of its replacement begins again, so many times at most.
-const TRIES_MAX: usize = 5;
 
 /// Reads the store of events.
 #[derive(Clone)]
@@ -101,10 +98,8 @@ impl EventsReader {
     pub fn call(&self, wanted: &str) -> Result<Option<CallView>, Error> {
         let found = self.counted(Question::Call, |reader| {
             let max = reader.store.config.call_records_max;
-            let key = CallKey::of(wanted);
-            let mut gathered = reader.gather(&Expr::Call(key), &TimeRange::ALL, Some(key.0), max);
-            // The index knows calls by a hash only; the records know the Call-ID.
-            gathered.hits.retain(|hit| call_id(&hit.record.body) == Some(wanted));
+            let key = call_key(wanted);
+            let mut gathered = reader.gather(&Expr::Call(wanted.to_owned()), &TimeRange::ALL, Some(key), max);
             let trace_id = gathered.hits.iter().find_map(|hit| match &hit.record.body {
                 // Only these belong to the call's own trace for certain.
                 Body::Sip(_) | Body::Quality(_) | Body::Call(_) => trace_id(&hit.record.body),
@@ -167,64 +162,40 @@ impl EventsReader {
 
     /// The newest records that meet the condition, from live buffers and from every split that may hold one.
     fn gather(&self, expr: &Expr, range: &TimeRange, key: Option<u64>, limit: usize) -> Gathered {
-        for _ in 1..TRIES_MAX {
-            if let Some(gathered) = self.gather_once(expr, range, key, limit, false) {
-                return gathered;
-            }
-        }
-        // Splits come and go faster than they can be read: what is missing counts as damaged.
-        self.gather_once(expr, range, key, limit, true).unwrap_or_default()
-    }
-
-    /// `None` when a split was replaced while it was to be read: the snapshot is out of date.
-    fn gather_once(
-        &self,
-        expr: &Expr,
-        range: &TimeRange,
-        key: Option<u64>,
-        limit: usize,
-        is_last: bool,
-    ) -> Option<Gathered> {
-        let Snapshot { entries, mut splits } = self.store.live.snapshot();
+        let Snapshot { batches, mut splits } = self.store.live.snapshot();
         let text_bytes_max = self.store.config.record_text_bytes_max;
         let mut gathered = Gathered::default();
         // One more than is asked for, to know whether there are more.
         let wanted = limit + 1;
-        for entry in entries {
-            let record = &entry.record;
-            if range.holds(record.unix_nanos) && matches_entry(expr, &entry, text_bytes_max) {
-                let (unix_nanos, sequence) = (record.unix_nanos, entry.sequence);
-                gathered.hits.push(Hit { unix_nanos, sequence, record: Arc::clone(record) });
+        for (sequence, record) in batches.iter().flat_map(|batch| batch.numbered()) {
+            if range.holds(record.unix_nanos) && matches_record(expr, record, text_bytes_max) {
+                let record = Arc::clone(record);
+                gathered.hits.push(Hit { unix_nanos: record.unix_nanos, sequence, record });
             }
         }
         gathered.keep_newest(wanted);
-        splits.retain(|split| split.may_hold(range, key));
+        splits.retain(|split| split.may_hold(range, key, expr));
         splits.sort_by_key(|split| std::cmp::Reverse(split.row.to_nanos));
         for split in splits {
             // Once there are enough, only what is newer than the last of them can still matter.
             let from_nanos = gathered.time_of_last(wanted).unwrap_or(0).max(range.from_nanos);
             let range = TimeRange { from_nanos, ..*range };
-            if !range.meets(&split.row) {
+            if !range.meets(split.row.from_nanos, split.row.to_nanos) {
                 continue;
             }
             if split.is_damaged() {
                 gathered.splits_damaged += 1;
                 continue;
             }
-            if !self.read_split(&split, expr, &range, wanted, &mut gathered) {
-                if !is_last {
-                    return None;
-                }
-                gathered.splits_damaged += 1;
-            }
+            self.read_split(&split, expr, &range, wanted, &mut gathered);
             gathered.keep_newest(wanted);
         }
         gathered.has_more = gathered.hits.len() > limit;
         gathered.keep_newest(limit);
-        Some(gathered)
+        gathered
     }
 
-    /// `false` when the split is no longer one of the store's.
+    /// A split that was replaced meanwhile can still be read: its file goes with its last reader.
     fn read_split(
         &self,
         split: &Split,
@@ -232,28 +203,25 @@ impl EventsReader {
         range: &TimeRange,
         limit: usize,
         gathered: &mut Gathered,
-    ) -> bool {
+    ) {
         let store = &self.store;
         let text_bytes_max = store.config.record_text_bytes_max;
         match split.search(&store.open, &store.fields, expr, range, limit, text_bytes_max) {
             Ok(hits) => {
                 gathered.splits_read += 1;
                 gathered.hits.extend(hits);
-                true
             }
-            Err(_) if !store.live.has_split(split.row.id) => false,
             Err(error) => {
                 gathered.splits_damaged += 1;
                 let damage = if matches!(error, Error::Damaged { .. }) {
                     Err(error)
                 } else {
-                    split.verify_again().map(|()| error)
+                    split.verify().map(|()| error)
                 };
                 match damage {
                     Err(damage) => store.found_damaged(split, &damage),
                     Ok(error) => store.signals.split_unreadable(split.row.id, &error),
                 }
-                true
             }
         }
     }

@@ -7,23 +7,20 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use belfry_signal::Record;
 
-use crate::catalogue::SplitRow;
-use crate::facts::{CallKey, call_id};
 use crate::split::Split;
 
-/// A record in a live buffer.
+/// Records that came together.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    /// Its number: the order in which records came.
+pub(crate) struct Batch {
+    /// The number of the first: numbers are the order in which records came.
     pub(crate) sequence: u64,
-    pub(crate) call_key: Option<CallKey>,
-    pub(crate) record: Arc<Record>,
+    pub(crate) records: Vec<Arc<Record>>,
 }
 
 /// A full buffer on its way into a split.
 #[derive(Debug)]
 pub(crate) struct Sealed {
-    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) batches: Vec<Arc<Batch>>,
     /// WAL position up to which everything is in this buffer or in those before.
     pub(crate) position: u64,
     pub(crate) sequence_next: u64,
@@ -31,7 +28,7 @@ pub(crate) struct Sealed {
 
 #[derive(Debug, Default)]
 struct State {
-    filling: Vec<Arc<Entry>>,
+    filling: Vec<Arc<Batch>>,
     sealed: Vec<Arc<Sealed>>,
     splits: Vec<Arc<Split>>,
 }
@@ -46,14 +43,21 @@ pub(crate) struct Live {
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     /// Live records, in order of arrival.
-    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) batches: Vec<Arc<Batch>>,
     pub(crate) splits: Vec<Arc<Split>>,
 }
 
-impl Entry {
-    pub(crate) fn new(sequence: u64, record: &Record) -> Self {
-        let call_key = call_id(&record.body).map(CallKey::of);
-        Self { sequence, call_key, record: Arc::new(record.clone()) }
+impl Batch {
+    /// The records with their numbers.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (u64, &Arc<Record>)> {
+        (self.sequence..).zip(&self.records)
+    }
+}
+
+impl Sealed {
+    /// The records with their numbers.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (u64, &Arc<Record>)> {
+        self.batches.iter().flat_map(|batch| batch.numbered())
     }
 }
 
@@ -70,24 +74,24 @@ impl Live {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn push(&self, entries: Vec<Arc<Entry>>) {
-        self.write().filling.extend(entries);
+    pub(crate) fn push(&self, batch: Batch) {
+        self.write().filling.push(Arc::new(batch));
     }
 
     /// Takes the filling buffer off as a sealed one.
     pub(crate) fn seal(&self, position: u64, sequence_next: u64) -> Arc<Sealed> {
         let mut state = self.write();
-        let entries = std::mem::take(&mut state.filling);
-        let sealed = Arc::new(Sealed { entries, position, sequence_next });
+        let batches = std::mem::take(&mut state.filling);
+        let sealed = Arc::new(Sealed { batches, position, sequence_next });
         state.sealed.push(Arc::clone(&sealed));
         sealed
     }
 
-    /// Puts a split in the place of the sealed buffer that it was built from.
-    pub(crate) fn publish(&self, sealed: &Arc<Sealed>, split: Option<Arc<Split>>) {
+    /// Puts splits in the place of the sealed buffer that they were built from.
+    pub(crate) fn publish(&self, sealed: &Arc<Sealed>, splits: Vec<Arc<Split>>) {
         let mut state = self.write();
         state.sealed.retain(|other| !Arc::ptr_eq(other, sealed));
-        state.splits.extend(split);
+        state.splits.extend(splits);
     }
 
     /// Drops splits and, after a merge, adds the one that replaces them.
@@ -99,35 +103,26 @@ impl Live {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let state = self.read();
-        let live =
-            state.filling.len() + state.sealed.iter().map(|sealed| sealed.entries.len()).sum::<usize>();
-        let mut entries = Vec::with_capacity(live);
-        for sealed in &state.sealed {
-            entries.extend(sealed.entries.iter().cloned());
-        }
-        entries.extend(state.filling.iter().cloned());
-        Snapshot { entries, splits: state.splits.clone() }
+        let sealed = state.sealed.iter().flat_map(|sealed| &sealed.batches);
+        let batches = sealed.chain(&state.filling).cloned().collect();
+        Snapshot { batches, splits: state.splits.clone() }
     }
 
     pub(crate) fn splits(&self) -> Vec<Arc<Split>> {
         self.read().splits.clone()
     }
 
-    /// Whether a split of that number is still in use: a reader may hold one that was dropped meanwhile.
-    pub(crate) fn has_split(&self, id: u64) -> bool {
-        self.read().splits.iter().any(|split| split.row.id == id)
-    }
-
     pub(crate) fn live_records(&self) -> usize {
         let state = self.read();
-        state.filling.len() + state.sealed.iter().map(|sealed| sealed.entries.len()).sum::<usize>()
+        let sealed = state.sealed.iter().flat_map(|sealed| &sealed.batches);
+        sealed.chain(&state.filling).map(|batch| batch.records.len()).sum()
     }
 
     /// Numbers of sound and damaged splits, and their bytes.
     pub(crate) fn split_counts(&self) -> (usize, usize, u64) {
         let state = self.read();
         let damaged = state.splits.iter().filter(|split| split.is_damaged()).count();
-        let bytes = state.splits.iter().map(|split| SplitRow::bytes(&split.row)).sum();
+        let bytes = state.splits.iter().map(|split| split.row.bytes).sum();
         (state.splits.len() - damaged, damaged, bytes)
     }
 }

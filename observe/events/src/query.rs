@@ -10,18 +10,19 @@
 //! invite AND NOT (busy OR -cancel)     OR binds weaker than AND; a space is AND; -x is NOT x
 //! ```
 //!
-//! One parser, two back ends: [`evaluate`] for the live buffer, [`compile`] for Tantivy. A test holds that both
-//! give the same answers. Not here: time ranges and limits, which stand beside the text.
+//! One parser, two back ends: [`evaluate`] says of a record whether it meets the condition, [`compile`] asks the index
+//! of a split which blocks can hold one that does; [`prune`] says as much of a split. A test holds that nothing is lost
+//! on the way. Not here: time ranges and limits, which stand beside the text.
 
 pub(crate) mod compile;
 pub(crate) mod evaluate;
-mod excluded;
 mod lex;
 mod parse;
+pub(crate) mod prune;
 
 use belfry_signal::{Severity, TraceId};
 
-use crate::facts::{CallKey, RecordKind};
+use crate::facts::RecordKind;
 use crate::words::Phrase;
 
 pub(crate) use parse::parse;
@@ -58,7 +59,7 @@ pub(crate) enum Expr {
     /// It belongs to the trace.
     Trace(TraceId),
     /// It belongs to the call.
-    Call(CallKey),
+    Call(String),
     /// The phrase stands in an attribute of that name.
     Attribute(String, Phrase),
     /// An attribute of that name is a number in that relation.
@@ -96,14 +97,13 @@ pub(crate) enum Comparison {
 }
 
 impl Expr {
-    /// Whether the expression asks about an attribute by name: a split that could not index all names must then
-    /// be scanned.
-    pub(crate) fn names_an_attribute(&self) -> bool {
+    /// Bytes that stand in every record that meets the condition, when there are some for certain.
+    pub(crate) fn needle(&self) -> Option<&[u8]> {
         match self {
-            Self::Attribute(..) | Self::Compare(..) => true,
-            Self::Not(inner) => inner.names_an_attribute(),
-            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::names_an_attribute),
-            _ => false,
+            Self::Call(call_id) => Some(call_id.as_bytes()),
+            Self::Trace(trace_id) => Some(&trace_id.0),
+            Self::And(parts) => parts.iter().find_map(Self::needle),
+            _ => None,
         }
     }
 

@@ -23,6 +23,8 @@ belfry_signal::label_enum! {
     pub(crate) enum DropReason("reason") {
         Retention = "retention",
         DiskBound = "disk_bound",
+        DiskFull = "disk_full",
+        Thinned = "thinned",
         Unreadable = "unreadable",
         Refused = "refused",
     }
@@ -62,6 +64,7 @@ belfry_signal::label_enum! {
     pub(crate) enum Work("work") {
         Build = "build",
         Merge = "merge",
+        Thin = "thin",
     }
 }
 
@@ -80,6 +83,7 @@ pub(crate) struct Signals {
     indexed: Counter<(RecordKind,)>,
     dropped: Counter<(DropReason,)>,
     set_aside: Counter<(Unusable,)>,
+    rebuilt: Counter<()>,
     splits: Gauge<(SplitState,)>,
     split_bytes: Gauge<()>,
     live: Gauge<()>,
@@ -98,7 +102,8 @@ impl Signals {
             indexed: component.counter("records_indexed_total", "Records published in splits."),
             dropped: component.counter("records_dropped_total", "Records that are no longer searchable."),
             set_aside: component
-                .counter("catalogues_set_aside_total", "Stores set aside because the catalogue is unusable."),
+                .counter("catalogues_set_aside_total", "Catalogues or stores set aside as unusable."),
+            rebuilt: component.counter("catalogues_rebuilt_total", "Catalogues made again from the splits."),
             splits: component.gauge("splits", "Splits in the catalogue."),
             split_bytes: component.gauge("split_bytes", "Bytes of all splits on disk."),
             live: component.gauge("live_records", "Records in live buffers, searchable and not yet indexed."),
@@ -125,16 +130,30 @@ impl Signals {
         );
     }
 
-    /// The catalogue could not be used: the whole directory has a new name, and the store begins anew.
+    /// The catalogue could not be used: it, or with another format the whole store, has a new name.
     pub(crate) fn catalogue_set_aside(&self, why: Unusable, error: &Error, aside: &Path) {
         self.set_aside.inc((why,));
         self.log(
             Severity::Error,
-            "catalogue is unusable, event store set aside and begun anew",
+            "catalogue is unusable and was set aside",
             vec![
                 ("reason".into(), Value::Text(why.as_str().into())),
                 ("error".into(), Value::Text(error.to_string().into())),
-                ("events.directory".into(), Value::Text(aside.display().to_string().into())),
+                ("file.path".into(), Value::Text(aside.display().to_string().into())),
+            ],
+        );
+    }
+
+    /// The catalogue was missing or damaged, and was made again from the splits' footers.
+    pub(crate) fn catalogue_rebuilt(&self, splits: usize, records: u64, damaged: usize) {
+        self.rebuilt.inc(());
+        self.log(
+            Severity::Warn,
+            "catalogue made again from the splits",
+            vec![
+                ("events.splits".into(), number(splits as u64)),
+                ("events.records".into(), number(records)),
+                ("events.splits_damaged".into(), number(damaged as u64)),
             ],
         );
     }
@@ -172,6 +191,7 @@ impl Signals {
         let message = match work {
             Work::Build => "split could not be built, trying again",
             Work::Merge => "splits could not be merged",
+            Work::Thin => "good calls could not be thinned out",
         };
         self.log(Severity::Error, message, reason(error));
     }
@@ -212,7 +232,13 @@ impl Signals {
         );
     }
 
-    /// A directory that no catalogue row names was removed: what a crash left while a split was being built.
+    /// The good calls of a split keep only their summaries from now on.
+    pub(crate) fn split_thinned(&self, took: Duration, records_dropped: u64) {
+        self.work_seconds.observe((Work::Thin,), took.as_secs_f64());
+        self.dropped.add((DropReason::Thinned,), records_dropped);
+    }
+
+    /// A file that no catalogue row names was removed: what a crash left while a split was being built.
     pub(crate) fn orphan_removed(&self, name: String) {
         self.log(
             Severity::Info,

@@ -1,42 +1,51 @@
-//! One immutable split: a directory with a Tantivy index of one segment, documents newest first.
+//! One immutable split: a file of packed blocks of records, with an index that says which block can hold a hit.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tantivy::columnar::ColumnValues;
-use tantivy::directory::MmapDirectory;
+use memchr::memmem::Finder;
+use tantivy::directory::RamDirectory;
 use tantivy::query::EnableScoring;
-use tantivy::schema::Value;
-use tantivy::store::StoreReader;
-use tantivy::{DocSet, Index, IndexBuilder, SegmentReader, TERMINATED, TantivyDocument, TantivyError};
+use tantivy::{DocSet, Index, SegmentReader, TERMINATED, TantivyError};
 
 use belfry_signal::Record;
 
+use crate::assembly::Assembly;
+use crate::blocks::{BLOCK_BYTES, BlockRow, in_order, unpack};
+use crate::bundle::{BundleWriter, Footer, open_index, read_footer};
 use crate::catalogue::SplitRow;
 use crate::config::Config;
 use crate::error::Error;
-use crate::facts::{CallKey, Facts, trace_id};
-use crate::filter::{Filter, trace_key};
-use crate::live::Entry;
+use crate::filter::Filter;
 use crate::query::Expr;
-use crate::query::compile::{PHRASE_BEGINNINGS_MAX, compile, phrase_beginnings};
-use crate::query::evaluate::matches;
-use crate::schema::{Fields, SEQUENCE, TIME, settings, tokenizers};
-
-/// Blocks of the docstore kept unpacked while one search reads from a split.
-const DOCSTORE_CACHE_BLOCKS: usize = 8;
+use crate::query::compile::compile;
+use crate::query::evaluate::matches_record;
+use crate::query::prune;
+use crate::schema::{BLOCK, Fields};
 
 /// A split that the catalogue names.
 #[derive(Debug)]
 pub(crate) struct Split {
     pub(crate) row: SplitRow,
-    pub(crate) directory: PathBuf,
+    pub(crate) path: PathBuf,
     is_damaged: AtomicBool,
-    is_verified: AtomicBool,
+    is_condemned: AtomicBool,
+}
+
+/// The file goes with the last reader.
+impl Drop for Split {
+    fn drop(&mut self) {
+        if self.is_condemned.load(Ordering::Relaxed) {
+            // What cannot be deleted now is an orphan, and goes at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// From when (included) to when (excluded), in nanoseconds since the Unix epoch.
@@ -56,9 +65,10 @@ pub(crate) struct Hit {
 
 /// An opened split.
 pub(crate) struct OpenSplit {
+    split: u64,
+    file: File,
     segment: SegmentReader,
-    times: Arc<dyn ColumnValues<u64>>,
-    sequences: Arc<dyn ColumnValues<u64>>,
+    blocks: Vec<BlockRow>,
 }
 
 /// Opened splits, at most so many: the ones used last stay.
@@ -76,106 +86,159 @@ impl TimeRange {
         unix_nanos >= self.from_nanos && (unix_nanos < self.to_nanos || self.to_nanos == u64::MAX)
     }
 
-    pub(crate) fn meets(&self, row: &SplitRow) -> bool {
-        row.to_nanos >= self.from_nanos && (row.from_nanos < self.to_nanos || self.to_nanos == u64::MAX)
+    /// Whether something between the two times, both included, may be in the range.
+    pub(crate) fn meets(&self, from_nanos: u64, to_nanos: u64) -> bool {
+        to_nanos >= self.from_nanos && (from_nanos < self.to_nanos || self.to_nanos == u64::MAX)
     }
 }
 
 impl Split {
-    pub(crate) fn new(row: SplitRow, directory: PathBuf) -> Self {
-        Self { row, directory, is_damaged: AtomicBool::new(false), is_verified: AtomicBool::new(false) }
+    pub(crate) fn new(row: SplitRow, path: PathBuf) -> Self {
+        Self { row, path, is_damaged: AtomicBool::new(false), is_condemned: AtomicBool::new(false) }
     }
 
-    /// Builds a split from records and makes it durable; it counts once the catalogue names it.
-    pub(crate) fn build(
-        id: u64,
-        directory: PathBuf,
-        entries: &[Arc<Entry>],
+    /// Has the file deleted when nobody reads it any more.
+    pub(crate) fn condemn(&self) {
+        self.is_condemned.store(true, Ordering::Relaxed);
+    }
+
+    /// Builds a split from records, with their numbers, and makes it durable; it counts once the catalogue names it.
+    /// `row` says what only the caller knows; what the records say is filled in.
+    pub(crate) fn build<'a>(
+        path: PathBuf,
+        row: SplitRow,
+        records: impl Iterator<Item = (u64, &'a Arc<Record>)>,
         config: &Config,
         fields: &Fields,
     ) -> Result<Self, Error> {
-        let index_directory = create_directory(&directory)?;
-        let mut writer = IndexBuilder::new()
-            .schema(fields.schema.clone())
-            .settings(settings())
-            .tokenizers(tokenizers())
-            .single_segment_index_writer::<TantivyDocument>(index_directory, config.index_memory_bytes)?;
-        let mut names = HashSet::new();
-        let mut keys = BTreeSet::new();
-        let mut has_unindexed_names = false;
-        for entry in entries {
-            let stored = postcard::to_allocvec(&*entry.record).map_err(|error| Error::Damaged {
-                split: id,
-                what: format!("record cannot be stored: {error}"),
-            })?;
-            let (document, is_over) = fields.document(
-                &entry.record,
-                entry.sequence,
-                &stored,
-                config.record_text_bytes_max,
-                &mut names,
-                config.split_attributes_max,
-            );
-            has_unindexed_names |= is_over;
-            keys.extend(entry.call_key.map(|key| key.0));
-            keys.extend(trace_id(&entry.record.body).map(|id| trace_key(&id.0)));
-            writer.add_document(document)?;
+        let mut assembly = Assembly::begin(&path, row, config, fields)?;
+        for (sequence, record) in in_order(records) {
+            assembly.push(sequence, record)?;
         }
-        let index = writer.finalize()?;
-        let times = || entries.iter().map(|entry| entry.record.unix_nanos);
-        let row = SplitRow {
-            id,
-            from_nanos: times().min().unwrap_or_default(),
-            to_nanos: times().max().unwrap_or_default(),
-            records: entries.len() as u64,
-            level: 0,
-            has_unindexed_names,
-            files: files_of(&directory, &index)?,
-            filter: Filter::of(&keys.into_iter().collect::<Vec<u64>>(), config.filter_bytes_max),
-        };
-        let split = Self::new(row, directory);
-        split.is_verified.store(true, Ordering::Relaxed);
-        Ok(split)
+        Ok(Self::new(assembly.finish()?, path))
     }
 
-    /// Merges splits into one; nothing is read record by record.
+    /// Merges splits into one: blocks are copied as they are, indexes merged. Where blocks are small, as when little
+    /// happens, the records are taken out and packed together anew.
     pub(crate) fn merge(
         id: u64,
-        directory: PathBuf,
+        path: PathBuf,
         parts: &[Arc<Self>],
         config: &Config,
         fields: &Fields,
     ) -> Result<Self, Error> {
+        let row = SplitRow::of_parts(id, parts.iter().map(|part| &part.row));
+        let footers = parts.iter().map(|part| part.footer()).collect::<Result<Vec<_>, _>>()?;
+        let blocks = footers.iter().flat_map(|(_, footer)| &footer.blocks);
+        let raw_bytes: u64 = blocks.clone().map(|block| u64::from(block.raw_bytes)).sum();
+        let is_scattered = raw_bytes / (blocks.count() as u64).max(1) < BLOCK_BYTES as u64 / 4;
+        if is_scattered && raw_bytes <= config.seal_bytes_max as u64 {
+            return Self::pack_anew(path, row, parts, config, fields);
+        }
         let mut indices = Vec::with_capacity(parts.len());
-        for part in parts {
-            part.verify()?;
-            indices.push(open_index(&part.directory)?);
+        for (part, (_, footer)) in parts.iter().zip(&footers) {
+            indices.push(open_index(&part.path, footer).map_err(|error| part.unreadable(error))?);
         }
-        let index_directory = create_directory(&directory)?;
-        let index = tantivy::indexer::merge_indices(&indices, index_directory)?;
-        sync_directory(&directory)?;
-        let row = SplitRow {
-            id,
-            from_nanos: parts.iter().map(|part| part.row.from_nanos).min().unwrap_or_default(),
-            to_nanos: parts.iter().map(|part| part.row.to_nanos).max().unwrap_or_default(),
-            records: parts.iter().map(|part| part.row.records).sum(),
-            level: parts.iter().map(|part| part.row.level).max().unwrap_or_default() + 1,
-            has_unindexed_names: parts.iter().any(|part| part.row.has_unindexed_names),
-            files: files_of(&directory, &index)?,
-            filter: Filter::of(&keys_of(&index, fields)?, config.filter_bytes_max),
-        };
-        let merged = Self::new(row, directory);
-        let documents = merged.open()?.segment.num_docs();
-        if u64::from(documents) != merged.row.records {
-            let what = format!("a merge of {} records has {documents}", merged.row.records);
-            return Err(Error::Damaged { split: id, what });
+        let directory = RamDirectory::create();
+        let index = tantivy::indexer::merge_indices(&indices, directory.clone())?;
+        let disk = |source| Error::disk("write", &path, source);
+        let mut bundle = BundleWriter::create(&path).map_err(disk)?;
+        let mut blocks = Vec::new();
+        for (file, footer) in &footers {
+            let shift = bundle.offset();
+            let end = footer.blocks.last().map_or(0, |block| block.offset + u64::from(block.bytes));
+            bundle.copy(file, 0..end).map_err(disk)?;
+            blocks.extend(
+                footer.blocks.iter().map(|block| BlockRow { offset: block.offset + shift, ..block.clone() }),
+            );
         }
-        Ok(merged)
+        check_order(id, &index, &blocks)?;
+        let row = SplitRow { filter: Filter::of(&keys_of(&index, fields)?, config.filter_bytes_max), ..row };
+        let row = bundle.finish(&index, &directory, blocks, row).map_err(disk)?;
+        Ok(Self::new(row, path))
     }
 
-    /// Whether the split may hold what is looked for: in time, and by call or trace.
-    pub(crate) fn may_hold(&self, range: &TimeRange, key: Option<u64>) -> bool {
-        range.meets(&self.row) && key.is_none_or(|key| self.row.filter.may_hold(key))
+    /// A new split of all records of the parts, which fit into memory.
+    fn pack_anew(
+        path: PathBuf,
+        row: SplitRow,
+        parts: &[Arc<Self>],
+        config: &Config,
+        fields: &Fields,
+    ) -> Result<Self, Error> {
+        let mut records: Vec<(u64, Arc<Record>)> = Vec::new();
+        for part in parts {
+            part.each_record(|sequence, record| {
+                records.push((sequence, Arc::new(record)));
+                Ok(())
+            })?;
+        }
+        records.sort_unstable_by_key(|(sequence, _)| *sequence);
+        let records = records.iter().map(|(sequence, record)| (*sequence, record));
+        Self::build(path, row, records, config, fields)
+    }
+
+    /// A new split of those records of this one that are wanted, in the order in which they lie.
+    pub(crate) fn filtered(
+        &self,
+        path: PathBuf,
+        row: SplitRow,
+        config: &Config,
+        fields: &Fields,
+        is_wanted: impl Fn(&Record) -> bool,
+    ) -> Result<Self, Error> {
+        let mut assembly = Assembly::begin(&path, row, config, fields)?;
+        self.each_record(
+            |sequence, record| {
+                if is_wanted(&record) { assembly.push(sequence, &record) } else { Ok(()) }
+            },
+        )?;
+        Ok(Self::new(assembly.finish()?, path))
+    }
+
+    /// Every record, in the order in which they lie.
+    pub(crate) fn each_record(
+        &self,
+        mut visit: impl FnMut(u64, Record) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (file, footer) = self.footer()?;
+        for block in &footer.blocks {
+            let mut visited = Ok(());
+            read_block(self.row.id, &file, block, None, &mut |sequence, record| {
+                if visited.is_ok() {
+                    visited = visit(sequence, record);
+                }
+            })?;
+            visited?;
+        }
+        Ok(())
+    }
+
+    /// Every record that meets the condition, whatever its time and however many there are.
+    pub(crate) fn each_match(
+        &self,
+        open: &OpenSplits,
+        fields: &Fields,
+        expr: &Expr,
+        text_bytes_max: usize,
+        mut visit: impl FnMut(Record),
+    ) -> Result<(), Error> {
+        let opened = open.get(self)?;
+        for block in opened.candidates(expr, fields)? {
+            read_block(self.row.id, &opened.file, block, None, &mut |_, record| {
+                if matches_record(expr, &record, text_bytes_max) {
+                    visit(record);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the split may hold what is looked for: in time, by call or trace, by stream and by component.
+    pub(crate) fn may_hold(&self, range: &TimeRange, key: Option<u64>, expr: &Expr) -> bool {
+        range.meets(self.row.from_nanos, self.row.to_nanos)
+            && key.is_none_or(|key| self.row.filter.may_hold(key))
+            && prune::may_be_in(expr, &self.row)
     }
 
     pub(crate) fn is_damaged(&self) -> bool {
@@ -187,20 +250,18 @@ impl Split {
         !self.is_damaged.swap(true, Ordering::Relaxed)
     }
 
-    /// Compares the files' lengths with the catalogue: cheap, and enough to notice a torn or missing file.
-    pub(crate) fn check_lengths(&self) -> Result<(), Error> {
-        for (name, expected) in &self.row.files {
-            let found = fs::metadata(self.directory.join(name)).map(|metadata| metadata.len());
-            if !matches!(&found, Ok(found) if found == expected) {
-                let found = found.map_or_else(|error| error.to_string(), |bytes| format!("{bytes} bytes"));
-                let what = format!("{name}: {found} instead of {expected} bytes");
-                return Err(Error::Damaged { split: self.row.id, what });
-            }
+    /// Compares the file's length with the catalogue: cheap, and enough to notice a torn or missing file.
+    pub(crate) fn check_length(&self) -> Result<(), Error> {
+        let found = fs::metadata(&self.path).map(|metadata| metadata.len());
+        if matches!(&found, Ok(found) if *found == self.row.bytes) {
+            return Ok(());
         }
-        Ok(())
+        let found = found.map_or_else(|error| error.to_string(), |bytes| format!("{bytes} bytes"));
+        let what = format!("its file: {found} instead of {} bytes", self.row.bytes);
+        Err(Error::Damaged { split: self.row.id, what })
     }
 
-    /// The newest records that meet the condition, at most `limit` and those of the last one's time.
+    /// The newest records that meet the condition, at most `limit`, newest first.
     ///
     /// # Errors
     /// When the split cannot be read: the search must go on without it.
@@ -215,12 +276,7 @@ impl Split {
     ) -> Result<Vec<Hit>, Error> {
         // Tantivy trusts its files and may panic on damaged ones; one bad split must not end a search.
         let searched = catch_unwind(AssertUnwindSafe(|| {
-            let opened = open.get(self)?;
-            let is_indexed = !(self.row.has_unindexed_names && expr.names_an_attribute())
-                && opened.can_expand(expr, fields)?;
-            let index_expr = if is_indexed { expr } else { &Expr::All };
-            let check = (!is_indexed).then_some((expr, text_bytes_max));
-            opened.search(self.row.id, fields, index_expr, check, range, limit)
+            open.get(self)?.search(fields, expr, range, limit, text_bytes_max)
         }));
         searched.unwrap_or_else(|_| {
             let message = "the library panicked while it read a split".to_owned();
@@ -230,111 +286,100 @@ impl Split {
 
     /// Looks for damage after a failure to read: an error in hand may be the library's or the machine's fault, and
     /// a sound split must not be given up for it.
-    pub(crate) fn verify_again(&self) -> Result<(), Error> {
-        self.is_verified.store(false, Ordering::Relaxed);
-        self.verify()
-    }
-
-    /// Verifies checksums once, before the first use.
-    fn verify(&self) -> Result<(), Error> {
-        if self.is_verified.load(Ordering::Relaxed) {
-            return Ok(());
+    pub(crate) fn verify(&self) -> Result<(), Error> {
+        self.check_length()?;
+        let (file, footer) = self.footer()?;
+        open_index(&self.path, &footer).map_err(|error| self.unreadable(error))?;
+        for block in &footer.blocks {
+            read_block(self.row.id, &file, block, None, &mut |_, _| {})?;
         }
-        self.check_lengths()?;
-        let damaged = open_index(&self.directory)?.validate_checksum()?;
-        if let Some(file) = damaged.iter().next() {
-            let what = format!("{}: the checksum is wrong", file.display());
-            return Err(Error::Damaged { split: self.row.id, what });
-        }
-        self.is_verified.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    fn open(&self) -> Result<OpenSplit, Error> {
-        self.verify()?;
-        let damaged = |what: &str| Error::Damaged { split: self.row.id, what: what.to_owned() };
-        let segments = open_index(&self.directory)?.searchable_segments()?;
-        let [segment] = segments.as_slice() else { return Err(damaged("it has not one segment")) };
-        let segment = SegmentReader::open(segment)?;
-        if u64::from(segment.num_docs()) != self.row.records {
-            return Err(damaged("it has not as many records as the catalogue says"));
+    fn footer(&self) -> Result<(File, Footer), Error> {
+        let read = File::open(&self.path).and_then(|file| read_footer(&file).map(|footer| (file, footer)));
+        let (file, footer) = read.map_err(|error| self.unreadable(error.into()))?;
+        if footer.row.id == self.row.id && footer.row.records == self.row.records {
+            return Ok((file, footer));
         }
-        let times = segment.fast_fields().u64(TIME)?.first_or_default_col(0);
-        let sequences = segment.fast_fields().u64(SEQUENCE)?.first_or_default_col(0);
-        Ok(OpenSplit { segment, times, sequences })
+        let what = "it is not the split that the catalogue names".to_owned();
+        Err(Error::Damaged { split: self.row.id, what })
+    }
+
+    /// What is wrong with the contents is damage; what the disk refuses is not.
+    fn unreadable(&self, error: TantivyError) -> Error {
+        let damaged = |what: String| Error::Damaged { split: self.row.id, what };
+        match error {
+            TantivyError::IoError(error) => match error.kind() {
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => {
+                    damaged(error.to_string())
+                }
+                kind => Error::disk("read", &self.path, kind.into()),
+            },
+            error => damaged(error.to_string()),
+        }
+    }
+
+    fn open(&self) -> Result<OpenSplit, Error> {
+        self.check_length()?;
+        let damaged = |what: &str| Error::Damaged { split: self.row.id, what: what.to_owned() };
+        let (file, footer) = self.footer()?;
+        let index = open_index(&self.path, &footer).map_err(|error| self.unreadable(error))?;
+        let segments = index.searchable_segments()?;
+        let [segment] = segments.as_slice() else { return Err(damaged("its index has not one segment")) };
+        let segment = SegmentReader::open(segment)?;
+        if segment.num_docs() as usize != footer.blocks.len() {
+            return Err(damaged("its index has not as many documents as there are blocks"));
+        }
+        Ok(OpenSplit { split: self.row.id, file, segment, blocks: footer.blocks })
     }
 }
 
 impl OpenSplit {
     fn search(
         &self,
-        split: u64,
         fields: &Fields,
         expr: &Expr,
-        check: Option<(&Expr, usize)>,
         range: &TimeRange,
         limit: usize,
+        text_bytes_max: usize,
     ) -> Result<Vec<Hit>, Error> {
-        let query = compile(expr, fields);
-        let weight = query.weight(EnableScoring::disabled_from_schema(&fields.schema))?;
-        let mut documents = weight.scorer(&self.segment, 1.0)?;
-        let store = self
-            .segment
-            .get_store_reader(DOCSTORE_CACHE_BLOCKS)
-            .map_err(|error| Error::Damaged { split, what: error.to_string() })?;
+        let mut blocks = self.candidates(expr, fields)?;
+        blocks.retain(|block| range.meets(block.from_nanos, block.to_nanos));
+        blocks.sort_unstable_by_key(|block| std::cmp::Reverse(block.to_nanos));
+        let needle = expr.needle().map(Finder::new);
         let mut hits: Vec<Hit> = Vec::new();
-        let first = self.first_before(range);
-        let mut document = documents.doc();
-        if document < first {
-            document = documents.seek(first);
-        }
-        while document != TERMINATED {
-            let unix_nanos = self.times.get_val(document);
-            // Newest first: from here on everything is older, and more of one time may still be newer by sequence.
-            let has_enough =
-                hits.len() >= limit && hits.last().is_some_and(|last| last.unix_nanos != unix_nanos);
-            if unix_nanos < range.from_nanos || has_enough {
+        for block in blocks {
+            // Newest first: once there are enough, what is older than the last of them cannot matter.
+            let oldest = hits.get(limit.saturating_sub(1)).map_or(0, |hit| hit.unix_nanos);
+            if block.to_nanos < oldest {
                 break;
             }
-            let record = read_record(&store, document, fields, split)?;
-            if check.is_none_or(|(expr, bytes_max)| matches(expr, &Facts::of(&record, bytes_max))) {
-                let sequence = self.sequences.get_val(document);
-                hits.push(Hit { unix_nanos, sequence, record: Arc::new(record) });
-            }
-            document = documents.advance();
+            read_block(self.split, &self.file, block, needle.as_ref(), &mut |sequence, record| {
+                let unix_nanos = record.unix_nanos;
+                let may_matter = range.holds(unix_nanos) && unix_nanos >= oldest;
+                if may_matter && matches_record(expr, &record, text_bytes_max) {
+                    hits.push(Hit { unix_nanos, sequence, record: Arc::new(record) });
+                }
+            })?;
+            hits.sort_unstable_by_key(|hit| std::cmp::Reverse((hit.unix_nanos, hit.sequence)));
+            hits.truncate(limit);
         }
         Ok(hits)
     }
 
-    /// Whether the beginnings in the condition stand for few enough words here.
-    fn can_expand(&self, expr: &Expr, fields: &Fields) -> Result<bool, Error> {
-        for term in phrase_beginnings(expr, fields) {
-            let dictionary = self.segment.inverted_index(term.field())?;
-            let failed = |source| Error::disk("read", "term dictionary", source);
-            let beginning = term.serialized_value_bytes();
-            let mut words = dictionary.terms().range().ge(beginning).into_stream().map_err(failed)?;
-            let mut left = PHRASE_BEGINNINGS_MAX;
-            while words.advance() && words.key().starts_with(beginning) {
-                if left == 0 {
-                    return Ok(false);
-                }
-                left -= 1;
-            }
+    /// The blocks that can hold a hit.
+    fn candidates(&self, expr: &Expr, fields: &Fields) -> Result<Vec<&BlockRow>, Error> {
+        let Some(query) = compile(expr, fields) else { return Ok(self.blocks.iter().collect()) };
+        let weight = query.weight(EnableScoring::disabled_from_schema(&fields.schema))?;
+        let mut documents = weight.scorer(&self.segment, 1.0)?;
+        let mut blocks = Vec::new();
+        let mut document = documents.doc();
+        while document != TERMINATED {
+            blocks.extend(self.blocks.get(document as usize));
+            document = documents.advance();
         }
-        Ok(true)
-    }
-
-    /// The first document that is not too new.
-    fn first_before(&self, range: &TimeRange) -> u32 {
-        if range.to_nanos == u64::MAX {
-            return 0;
-        }
-        let (mut low, mut high) = (0, self.segment.max_doc());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.times.get_val(middle) >= range.to_nanos { low = middle + 1 } else { high = middle }
-        }
-        low
+        Ok(blocks)
     }
 }
 
@@ -371,74 +416,45 @@ impl OpenSplits {
     }
 }
 
-fn read_record(store: &StoreReader, document: u32, fields: &Fields, split: u64) -> Result<Record, Error> {
-    let document: TantivyDocument = store.get(document)?;
+fn read_block(
+    split: u64,
+    file: &File,
+    block: &BlockRow,
+    needle: Option<&Finder<'_>>,
+    visit: &mut impl FnMut(u64, Record),
+) -> Result<(), Error> {
+    let mut packed = vec![0; block.bytes as usize];
     let damaged = |what: String| Error::Damaged { split, what };
-    let value = document.get_first(fields.record).and_then(|value| value.as_bytes());
-    let bytes = value.ok_or_else(|| damaged("a document has no record".to_owned()))?;
-    postcard::from_bytes(bytes).map_err(|error| damaged(format!("a record cannot be read: {error}")))
+    file.read_exact_at(&mut packed, block.offset).map_err(|error| damaged(error.to_string()))?;
+    unpack(&packed, block, needle, visit).map_err(|error| damaged(error.to_string()))
 }
 
-fn create_directory(directory: &Path) -> Result<MmapDirectory, Error> {
-    if directory.exists() {
-        // What an earlier, failed try left.
-        fs::remove_dir_all(directory).map_err(|source| Error::disk("remove", directory, source))?;
+/// Whether the documents of a merged index stand in the order of the blocks.
+fn check_order(split: u64, index: &Index, blocks: &[BlockRow]) -> Result<(), Error> {
+    let mut crcs = Vec::with_capacity(blocks.len());
+    for segment in index.searchable_segments()? {
+        let segment = SegmentReader::open(&segment)?;
+        let column = segment.fast_fields().u64(BLOCK)?.first_or_default_col(0);
+        crcs.extend((0..segment.max_doc()).map(|document| column.get_val(document)));
     }
-    fs::create_dir_all(directory).map_err(|source| Error::disk("create", directory, source))?;
-    MmapDirectory::open(directory).map_err(|error| Error::Index(error.into()))
-}
-
-fn open_index(directory: &Path) -> Result<Index, Error> {
-    let mmap = MmapDirectory::open(directory).map_err(|error| Error::Index(error.into()))?;
-    Ok(Index::open(mmap)?)
-}
-
-/// The files that make the split, with lengths; makes directory entries durable on the way.
-fn files_of(directory: &Path, index: &Index) -> Result<Vec<(String, u64)>, Error> {
-    sync_directory(directory)?;
-    if let Some(parent) = directory.parent() {
-        sync_directory(parent)?;
+    if crcs.into_iter().eq(blocks.iter().map(|block| u64::from(block.crc))) {
+        return Ok(());
     }
-    let mut files = Vec::new();
-    for path in index.load_metas()?.list_segment_files() {
-        let full_path = directory.join(&path);
-        // The list names files that a segment may have; one without deletions has fewer.
-        if let Ok(metadata) = fs::metadata(&full_path) {
-            files.push((path.to_string_lossy().into_owned(), metadata.len()));
-        }
-    }
-    let metas = directory.join("meta.json");
-    let length = fs::metadata(&metas).map_err(|source| Error::disk("read", &metas, source))?.len();
-    files.push(("meta.json".to_owned(), length));
-    files.sort();
-    Ok(files)
+    Err(Error::Damaged { split, what: "a merge mixed up its blocks".to_owned() })
 }
 
-fn sync_directory(directory: &Path) -> Result<(), Error> {
-    fs::File::open(directory)
-        .and_then(|file| file.sync_all())
-        .map_err(|source| Error::disk("sync", directory, source))
-}
-
-/// The distinct calls and traces of an index, from its dictionaries.
+/// The distinct keys of calls and traces of an index, from its dictionary.
 fn keys_of(index: &Index, fields: &Fields) -> Result<Vec<u64>, Error> {
     let mut keys = Vec::new();
     for segment in index.searchable_segments()? {
         let segment = SegmentReader::open(&segment)?;
-        let disk = |source| Error::disk("read", "term dictionary", source);
-        let calls = segment.inverted_index(fields.call_key)?;
-        let mut terms = calls.terms().stream().map_err(disk)?;
+        let terms = segment.inverted_index(fields.keys)?;
+        let path = Path::new("term dictionary");
+        let mut terms = terms.terms().stream().map_err(|source| Error::disk("read", path, source))?;
         while terms.advance() {
-            let mut bytes = [0; 8];
-            if terms.key().len() == bytes.len() {
-                bytes.copy_from_slice(terms.key());
-                keys.push(CallKey(u64::from_be_bytes(bytes)).0);
+            if let Ok(bytes) = terms.key().try_into() {
+                keys.push(u64::from_be_bytes(bytes));
             }
-        }
-        let traces = segment.inverted_index(fields.trace_id)?;
-        let mut terms = traces.terms().stream().map_err(disk)?;
-        while terms.advance() {
-            keys.push(trace_key(terms.key()));
         }
     }
     Ok(keys)

@@ -11,9 +11,13 @@ use crate::catalogue::{Catalogue, Contents, unusable};
 use crate::config::Config;
 use crate::error::Error;
 use crate::live::Live;
+use crate::recovery::rebuild;
 use crate::schema::{Fields, check_dictionary};
-use crate::signals::Signals;
+use crate::signals::{Signals, Unusable};
 use crate::split::{OpenSplits, Split};
+
+const CATALOGUE: &str = "catalogue.redb";
+pub(crate) const SPLIT_EXTENSION: &str = "split";
 
 /// The shared parts of the store.
 pub(crate) struct Store {
@@ -34,27 +38,33 @@ pub(crate) struct Resume {
 }
 
 impl Store {
-    /// Reads the catalogue, checks the splits that it names and removes directories that it does not. When the
-    /// catalogue is unusable, everything is set aside and the store begins anew.
+    /// Reads the catalogue, checks the splits that it names and removes files that it does not. When the catalogue is
+    /// missing or damaged, it is made again from the splits; when the store is of another format, everything is set
+    /// aside and the store begins anew.
     pub(crate) fn open(config: Config, signals: Signals) -> Result<(Self, Resume), Error> {
         check_dictionary()?;
-        let directory = config.directory.join("splits");
-        let (catalogue, contents) = match open_catalogue(&config.directory) {
+        let (catalogue, contents) = match open_catalogue(&config.directory, &signals) {
             Ok(opened) => opened,
             Err(error) => {
                 let Some(why) = unusable(&error) else { return Err(error) };
-                let aside = set_aside(&config.directory)?;
+                // Splits of another format cannot be read either; those of this one make the catalogue again.
+                let path = match why {
+                    Unusable::Format => config.directory.clone(),
+                    Unusable::Corrupted | Unusable::Row => config.directory.join(CATALOGUE),
+                };
+                let aside = set_aside(&path)?;
                 signals.catalogue_set_aside(why, &error, &aside);
-                open_catalogue(&config.directory)?
+                open_catalogue(&config.directory, &signals)?
             }
         };
+        let directory = config.directory.join("splits");
         remove_orphans(&directory, &contents.rows.iter().map(|row| name(row.id)).collect(), &signals)?;
         let mut splits = Vec::with_capacity(contents.rows.len());
         let mut records = 0;
         for row in contents.rows {
             records += row.records;
-            let split_directory = directory.join(name(row.id));
-            splits.push(Arc::new(Split::new(row, split_directory)));
+            let path = directory.join(name(row.id));
+            splits.push(Arc::new(Split::new(row, path)));
         }
         let resume = Resume { checkpoint: contents.checkpoint, sequence_next: contents.sequence_next };
         signals.opened(splits.len(), records, resume.checkpoint);
@@ -68,7 +78,7 @@ impl Store {
             config,
         };
         for split in &splits {
-            if let Err(error) = split.check_lengths() {
+            if let Err(error) = split.check_length() {
                 store.found_damaged(split, &error);
             }
         }
@@ -76,18 +86,31 @@ impl Store {
         Ok((store, resume))
     }
 
-    /// Makes a new split in a new directory, of which nothing is left when that fails: a full disk must not fill
-    /// with half-built splits.
+    /// The number of a new split.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.split_next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes a new split, of which nothing is left when that fails: a full disk must not fill with half-built splits.
     pub(crate) fn make_split(
         &self,
-        make: impl FnOnce(u64, PathBuf) -> Result<Split, Error>,
+        id: u64,
+        make: impl FnOnce(PathBuf) -> Result<Split, Error>,
     ) -> Result<Split, Error> {
-        let id = self.split_next.fetch_add(1, Ordering::Relaxed);
-        let directory = self.config.directory.join("splits").join(name(id));
-        make(id, directory.clone()).inspect_err(|_| {
+        let path = self.config.directory.join("splits").join(name(id));
+        make(path.clone()).inspect_err(|_| {
             // What cannot be deleted now is an orphan, and goes at the next start.
-            let _ = fs::remove_dir_all(&directory);
+            let _ = fs::remove_file(path.with_extension("partial"));
+            let _ = fs::remove_file(&path);
         })
+    }
+
+    /// Bytes that are missing until so much of the disk is free as must be.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        // A file system that does not say is not taken for full: what it refuses is an error of its own.
+        let free = rustix::fs::statvfs(&self.config.directory)
+            .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        self.config.disk_free_bytes_min.saturating_sub(free)
     }
 
     /// Takes a split out of searches, and says so once.
@@ -105,44 +128,52 @@ impl Store {
         self.signals.live_changed(self.live.live_records());
     }
 
-    /// Deletes the files of splits that the catalogue no longer names. Readers that have them open keep them.
+    /// Deletes the files of splits that the catalogue no longer names, each when its last reader is done.
     pub(crate) fn delete(&self, splits: &[Arc<Split>]) {
         for split in splits {
-            // What cannot be deleted now is an orphan, and goes at the next start.
-            let _ = fs::remove_dir_all(&split.directory);
+            split.condemn();
         }
     }
 }
 
-fn open_catalogue(directory: &Path) -> Result<(Catalogue, Contents), Error> {
+/// Opens the catalogue; when there is none, or an empty file, and there are splits, it is made again from them.
+fn open_catalogue(directory: &Path, signals: &Signals) -> Result<(Catalogue, Contents), Error> {
     let splits = directory.join("splits");
     fs::create_dir_all(&splits).map_err(|source| Error::disk("create", &splits, source))?;
-    let path = directory.join("catalogue.redb");
+    let path = directory.join(CATALOGUE);
     // The library takes an empty file for a new one, and then every split would be an orphan and go.
-    let is_empty = fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0);
-    if is_empty && fs::read_dir(&splits).is_ok_and(|mut splits| splits.next().is_some()) {
-        let message = "it is empty and there are splits".to_owned();
-        return Err(Error::catalogue(redb::Error::Corrupted(message)));
+    let is_missing = fs::metadata(&path).map_or_else(
+        |error| error.kind() == std::io::ErrorKind::NotFound,
+        |metadata| metadata.is_file() && metadata.len() == 0,
+    );
+    if is_missing && fs::read_dir(&splits).is_ok_and(|mut splits| splits.next().is_some()) {
+        rebuild(directory, &path, signals)?;
     }
     Catalogue::open(&path)
 }
 
-/// Gives the directory a name of its own beside it, for a person to look at. Nothing is deleted.
-fn set_aside(directory: &Path) -> Result<PathBuf, Error> {
+/// Gives a file or directory a name of its own beside it, for a person to look at. Nothing is deleted.
+fn set_aside(path: &Path) -> Result<PathBuf, Error> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let named = |seconds: u64| {
-        let mut name = directory.file_name().unwrap_or_default().to_owned();
+        let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".damaged-{seconds}"));
-        directory.with_file_name(name)
+        path.with_file_name(name)
     };
     // Two starts within a second must not meet.
     let aside = (seconds..).map(named).find(|aside| !aside.exists()).unwrap_or_else(|| named(seconds));
-    fs::rename(directory, &aside).map_err(|source| Error::disk("set aside", directory, source))?;
+    fs::rename(path, &aside).map_err(|source| Error::disk("set aside", path, source))?;
     Ok(aside)
 }
 
 fn name(id: u64) -> String {
-    format!("{id:016x}")
+    format!("{id:016x}.{SPLIT_EXTENSION}")
+}
+
+/// Makes creations, deletions and new names in a directory survive.
+pub(crate) fn sync_directory(directory: &Path) -> Result<(), Error> {
+    let synced = fs::File::open(directory).and_then(|file| file.sync_all());
+    synced.map_err(|source| Error::disk("sync", directory, source))
 }
 
 fn remove_orphans(directory: &PathBuf, named: &HashSet<String>, signals: &Signals) -> Result<(), Error> {

@@ -29,27 +29,80 @@ impl<'a> Words<'a> {
         Self { text, offset: 0 }
     }
 
-    /// Puts the next word into `word` and returns where it stands, or `None` at the end.
-    pub(crate) fn next_into(&mut self, word: &mut String) -> Option<(usize, usize)> {
+    /// Puts the next word into `word` and says whether there was one.
+    pub(crate) fn next_into(&mut self, word: &mut String) -> bool {
         word.clear();
-        let rest = &self.text[self.offset..];
-        let from = self.offset + rest.find(char::is_alphanumeric)?;
-        let rest = &self.text[from..];
-        let length = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
-        self.offset = from + length;
-        push_lower(word, &rest[..length]);
-        Some((from, self.offset))
+        let Some(found) = self.next_raw() else { return false };
+        push_lower(word, found);
+        true
+    }
+
+    /// The next word as it stands in the text: neither in lower case nor cut.
+    pub(crate) fn next_raw(&mut self) -> Option<&'a str> {
+        let bytes = self.text.as_bytes();
+        let mut from = self.offset;
+        while let Some(byte) = bytes.get(from) {
+            if byte.is_ascii() {
+                if byte.is_ascii_alphanumeric() {
+                    break;
+                }
+                from += 1;
+            } else {
+                let c = self.text[from..].chars().next()?;
+                if c.is_alphanumeric() {
+                    break;
+                }
+                from += c.len_utf8();
+            }
+        }
+        if from >= bytes.len() {
+            self.offset = from;
+            return None;
+        }
+        let mut to = from;
+        while let Some(byte) = bytes.get(to) {
+            if byte.is_ascii() {
+                if !byte.is_ascii_alphanumeric() {
+                    break;
+                }
+                to += 1;
+            } else {
+                let c = self.text[to..].chars().next()?;
+                if !c.is_alphanumeric() {
+                    break;
+                }
+                to += c.len_utf8();
+            }
+        }
+        self.offset = to;
+        Some(&self.text[from..to])
     }
 }
 
-/// Lower case letter by letter: the word's beginning never depends on its end, so prefixes stay prefixes.
-fn push_lower(word: &mut String, text: &str) {
+/// Adds a word in lower case and cut, as it is indexed and compared. Letter by letter: the word's beginning never
+/// depends on its end, so prefixes stay prefixes.
+pub(crate) fn push_lower(word: &mut String, text: &str) {
+    if text.is_ascii() && text.len() <= WORD_BYTES_MAX {
+        let from = word.len();
+        word.push_str(text);
+        word[from..].make_ascii_lowercase();
+        return;
+    }
+    let bytes_max = word.len() + WORD_BYTES_MAX;
     for lower in text.chars().flat_map(char::to_lowercase) {
-        if word.len() + lower.len_utf8() > WORD_BYTES_MAX {
+        if word.len() + lower.len_utf8() > bytes_max {
             return;
         }
         word.push(lower);
     }
+}
+
+/// Identifiers of machines, as tags, branches and nonces: long, with digits among letters, or more digits than a
+/// telephone number has. Nearly each is seen once or twice, so a dictionary of them would be larger than all else.
+pub(crate) fn is_identifier(word: &str) -> bool {
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    let length = word.len();
+    (length >= 12 && digits > 0 && digits < length) || (length >= 16 && digits == length)
 }
 
 impl Phrase {
@@ -58,7 +111,7 @@ impl Phrase {
         let mut words = Vec::new();
         let mut reader = Words::new(text);
         let mut word = String::new();
-        while reader.next_into(&mut word).is_some() {
+        while reader.next_into(&mut word) {
             words.push(word.clone());
         }
         // `gateway *` or `gateway-*` would otherwise make `gateway` a beginning, which nobody asked for.
@@ -73,7 +126,7 @@ impl Phrase {
         };
         let mut reader = Words::new(text);
         let mut matched: u64 = 0;
-        while reader.next_into(word).is_some() {
+        while reader.next_into(word) {
             let mut fits: u64 = 0;
             for (i, wanted) in self.words.iter().enumerate() {
                 let is_fit = if i == last && self.is_prefix {

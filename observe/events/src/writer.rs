@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::facts::weight;
 use crate::handle::EventsReader;
 use crate::housekeeping::Housekeeper;
-use crate::live::Entry;
+use crate::live::Batch;
 use crate::signals::Signals;
 use crate::store::Store;
 
@@ -77,25 +77,24 @@ impl EventsWriter {
     /// [`Error::Busy`] when the live buffer is full and the builder did not catch up in `hand_over_wait`: nothing
     /// was taken, which is counted. The same batch may be offered again; once a later one is taken, the checkpoint
     /// passes over it.
-    pub fn apply(&mut self, position: u64, records: &[Record]) -> Result<(), Error> {
+    pub fn apply(&mut self, position: u64, records: Vec<Arc<Record>>) -> Result<(), Error> {
         if position <= self.applied {
             return Ok(());
         }
-        let bytes: usize = records.iter().map(weight).sum();
-        self.make_room(records.len(), bytes)?;
-        let mut entries = Vec::with_capacity(records.len());
-        for record in records {
-            entries.push(Arc::new(Entry::new(self.sequence_next, record)));
-            self.sequence_next += 1;
+        let bytes: usize = records.iter().map(|record| weight(record)).sum();
+        let count = records.len();
+        self.make_room(count, bytes)?;
+        if count > 0 {
+            self.store.live.push(Batch { sequence: self.sequence_next, records });
         }
-        self.store.live.push(entries);
+        self.sequence_next += count as u64;
         self.applied = position;
-        self.filling_records += records.len();
+        self.filling_records += count;
         self.filling_bytes += bytes;
         if self.is_full() && self.builder.has_room() {
             self.seal();
         }
-        self.store.signals.live_changed(self.store.live.live_records());
+        self.store.signals.live_changed(self.filling_records + self.builder.waiting_records());
         Ok(())
     }
 

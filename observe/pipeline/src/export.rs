@@ -8,6 +8,7 @@
 
 mod convert;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use belfry_signal::record::Body;
@@ -34,7 +35,7 @@ pub(crate) struct Export {
 /// Where the worker offers what it stored. When it is dropped, the task sends the rest and ends.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    queue: mpsc::Sender<Record>,
+    queue: mpsc::Sender<Arc<Record>>,
     signals: Signals,
 }
 
@@ -103,7 +104,7 @@ impl Intake {
 }
 
 struct Task {
-    records: mpsc::Receiver<Record>,
+    records: mpsc::Receiver<Arc<Record>>,
     spans: SpanExporter,
     logs: LogExporter,
     converter: Converter,
@@ -131,7 +132,7 @@ impl Task {
         }
     }
 
-    async fn send(&mut self, batch: Vec<Record>) {
+    async fn send(&mut self, batch: Vec<Arc<Record>>) {
         let mut spans = Vec::new();
         let mut logs = Vec::new();
         for record in batch {

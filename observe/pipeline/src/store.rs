@@ -1,5 +1,7 @@
 //! The seam between the log and whatever keeps its contents.
 
+use std::sync::Arc;
+
 use belfry_signal::{Record, Sample};
 
 use crate::error::StoreError;
@@ -8,7 +10,7 @@ use crate::error::StoreError;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// Something that a component emitted.
-    Record(Record),
+    Record(Arc<Record>),
     /// All metrics at one moment.
     Samples {
         /// When, in milliseconds since the Unix epoch.

@@ -3,6 +3,7 @@
 //! It runs a small tokio runtime for its timers and channels. The only queue between a component and the disk is the
 //! emitter's: what does not fit there is dropped and counted at the source.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use belfry_signal::record::Body;
@@ -24,6 +25,8 @@ const REPLAY_ENTRIES: usize = 1024;
 const INTAKE_ROUNDS: u32 = 4;
 /// A round of samples is cut into entries of this many, so that a large registry never makes one that is too long.
 const SAMPLES_PER_ENTRY: usize = 512;
+/// How often the queue is looked at while a batch waits for company.
+const LOOK: Duration = Duration::from_millis(10);
 /// Between two attempts to write a batch on a failing disk.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How often stores may close and publish, and the log is trimmed.
@@ -167,12 +170,17 @@ impl Worker {
         ticking.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut taken = Vec::new();
         loop {
-            // Never zero: `pending` is committed as soon as it is full.
-            let room = self.config.commit_records_max.saturating_sub(self.pending.len()).max(1);
             let due = self.pending_since.map(|since| since + self.config.commit_interval);
+            let look = due.map(|due| due.min(Instant::now() + LOOK));
             tokio::select! {
                 biased;
-                () = sleep_until(due) => self.commit(),
+                () = sleep_until(look) => {
+                    let waiting = self.pending.len() + self.records.len();
+                    let is_due = due.is_some_and(|due| due <= Instant::now());
+                    if is_due || waiting >= self.config.commit_records_max {
+                        self.commit_all();
+                    }
+                }
                 request = self.requests.recv() => match request {
                     Some(Control::Flush(done)) => {
                         self.commit_all();
@@ -190,7 +198,9 @@ impl Worker {
                 },
                 _ = sampling.tick() => self.sample(),
                 _ = ticking.tick() => self.tick(),
-                count = self.records.recv_many(&mut taken, room) => {
+                // While a batch waits for company nobody listens, so that whoever emits need not wake this thread: what
+                // comes meanwhile stands in the queue, which is looked at now and then.
+                count = self.records.recv_many(&mut taken, self.config.commit_records_max), if due.is_none() => {
                     if count == 0 {
                         // Every emitter is gone, so nobody can ask for anything either.
                         self.finish();
@@ -204,7 +214,7 @@ impl Worker {
 
     fn take(&mut self, taken: &mut Vec<Record>) {
         self.pending_since.get_or_insert_with(Instant::now);
-        self.pending.extend(taken.drain(..).map(Entry::Record));
+        self.pending.extend(taken.drain(..).map(|record| Entry::Record(Arc::new(record))));
         if self.pending.len() >= self.config.commit_records_max {
             self.commit();
         }
@@ -225,7 +235,7 @@ impl Worker {
     fn commit_all(&mut self) {
         for _ in 0..self.records.len() {
             let Ok(record) = self.records.try_recv() else { break };
-            self.pending.push(Entry::Record(record));
+            self.pending.push(Entry::Record(Arc::new(record)));
             if self.pending.len() >= self.config.commit_records_max {
                 self.commit();
             }

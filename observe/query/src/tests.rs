@@ -145,7 +145,7 @@ pub(crate) fn world() -> World {
     let registry = Registry::for_test();
     let config = Config::for_test(directory.path().join("events"));
     let (mut writer, events) = Events::open(config, &registry).expect("the store opens");
-    writer.apply(1, &records()).expect("applied");
+    writer.apply(1, records().into_iter().map(std::sync::Arc::new).collect()).expect("applied");
     let config = belfry_series::Config {
         directory: directory.path().join("series"),
         block_duration: Duration::from_secs(3600),

@@ -15,6 +15,7 @@ mod pii;
 pub mod record;
 mod registry;
 mod trace;
+pub mod wire;
 
 pub use emitter::{Emitter, RecordReceiver, Resource};
 pub use journey::{Cause, FailedEvent, Journey, JourneyCount, Journeys, Room};

@@ -258,7 +258,53 @@ pub struct SipMessage {
     /// Whether it repeats one that was seen before.
     pub retransmission: bool,
     /// The whole message.
+    #[serde(with = "as_bytes")]
     pub bytes: Pii<Vec<u8>>,
+}
+
+/// Bytes in one piece: serde takes a vector for a sequence, and visits every byte of a message.
+mod as_bytes {
+    use std::fmt;
+
+    use serde::de::{SeqAccess, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    use crate::pii::Pii;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Pii<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes.reveal())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pii<Vec<u8>>, D::Error> {
+        deserializer.deserialize_byte_buf(Bytes).map(Pii::new)
+    }
+
+    struct Bytes;
+
+    impl<'de> Visitor<'de> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+
+        /// Formats for people have no bytes but lists of numbers.
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<u8>, A::Error> {
+            let mut bytes = Vec::new();
+            while let Some(byte) = sequence.next_element()? {
+                bytes.push(byte);
+            }
+            Ok(bytes)
+        }
+    }
 }
 
 /// Media quality of one leg over one window.

@@ -1,10 +1,10 @@
 //! What an operator writes.
 
 use rust_decimal::Decimal;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A billing profile. A change is a new version: what was rated by an old one can be rated so again.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// Its name.
@@ -22,17 +22,17 @@ pub struct Profile {
     #[serde(default)]
     pub rounding: Rounding,
     /// Seconds that cost nothing.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free: Option<FreeSeconds>,
     /// Dates whose day is `holiday`, and no day of the week.
-    #[serde(default, deserialize_with = "dates")]
+    #[serde(default, deserialize_with = "dates", serialize_with = "texts")]
     pub holidays: Vec<jiff::civil::Date>,
     /// Where calls go and what they cost.
     pub destinations: Vec<Destination>,
 }
 
 /// How a price is brought to its digits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rounding {
     /// To the nearest; halves away from zero.
@@ -47,7 +47,7 @@ pub enum Rounding {
 }
 
 /// Seconds that a customer may talk for nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FreeSeconds {
     /// How many in each period.
@@ -57,7 +57,7 @@ pub struct FreeSeconds {
 }
 
 /// How often free seconds come anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FreePeriod {
     /// Every day.
@@ -69,7 +69,7 @@ pub enum FreePeriod {
 }
 
 /// Where calls go.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Destination {
     /// Its name on the bill.
@@ -86,7 +86,7 @@ impl Destination {
 }
 
 /// What a call costs at some hours.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tariff {
     /// Its name on the bill.
@@ -95,16 +95,16 @@ pub struct Tariff {
     #[serde(default)]
     pub days: Vec<String>,
     /// From this time of the day on, as `08:00`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Up to this time; when it is not later than `from`, on the next day.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// Charged once.
-    #[serde(default, deserialize_with = "decimal")]
+    #[serde(default, deserialize_with = "decimal", serialize_with = "text")]
     pub connection_fee: Decimal,
     /// Charged at least, when the call costs anything.
-    #[serde(default, deserialize_with = "decimal")]
+    #[serde(default, deserialize_with = "decimal", serialize_with = "text")]
     pub minimum_charge: Decimal,
     /// Seconds of the first increment.
     #[serde(default = "one")]
@@ -113,10 +113,15 @@ pub struct Tariff {
     #[serde(default = "one")]
     pub following_seconds: u32,
     /// The price of sixty seconds.
-    #[serde(deserialize_with = "decimal")]
+    #[serde(deserialize_with = "decimal", serialize_with = "text")]
     pub price_per_minute: Decimal,
     /// The price of sixty seconds of the first increment, when it differs.
-    #[serde(default, deserialize_with = "some_decimal")]
+    #[serde(
+        default,
+        deserialize_with = "some_decimal",
+        serialize_with = "some_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub initial_price_per_minute: Option<Decimal>,
     /// Whether free seconds pay for it.
     #[serde(default)]
@@ -177,4 +182,20 @@ fn dates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<jiff::civil::
 
 fn some_decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {
     decimal(deserializer).map(Some)
+}
+
+fn text<S: Serializer>(amount: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(amount)
+}
+
+#[expect(clippy::ref_option, reason = "serde hands the field over")]
+fn some_text<S: Serializer>(amount: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
+    match amount {
+        Some(amount) => serializer.collect_str(amount),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn texts<S: Serializer>(dates: &[jiff::civil::Date], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(dates.iter().map(ToString::to_string))
 }

@@ -93,7 +93,7 @@ pub(super) fn next_change<'a>(
         for time in &times {
             let local = date.to_datetime(*time);
             let ambiguous = zone.to_ambiguous_timestamp(local);
-            for instant in [ambiguous.clone().earlier(), ambiguous.later()].into_iter().flatten() {
+            for instant in [ambiguous.earlier(), ambiguous.later()].into_iter().flatten() {
                 if instant > at && next.is_none_or(|next| instant < next) {
                     next = Some(instant);
                 }

@@ -1,7 +1,7 @@
 //! The end of a call: the relay reports, the record is written, and only then does the last answer leave.
 
 use belfry_relay_api::{Leg, LegReport, Request, SessionKey, SessionReport};
-use belfry_signal::{Pii, SpanContext, SpanId, TraceId, now_unix_nanos, record};
+use belfry_signal::{Pii, SpanContext, SpanId, TraceId, record};
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_state::{CallRecord, Kept, Lost};
 
@@ -14,7 +14,7 @@ impl Core {
     /// A call is over, answered or not: frees its media and closes its books. Gives the epoch under which its
     /// books are found until they are closed; `None` when it was over before.
     pub(crate) fn end_call(&mut self, key: &CallKey, status: u16, cause: CallCause) -> Option<u64> {
-        let epoch = self.calls.ended(key, Ending { status, cause }, now_unix_nanos())?;
+        let epoch = self.calls.ended(key, Ending { status, cause }, self.moment())?;
         let call = self.calls.closing(epoch)?;
         for timer in [call.lifetime.take(), call.watch.alarm.take()].into_iter().flatten() {
             self.timers.stop(timer);
@@ -72,7 +72,7 @@ impl Core {
             }
         };
         self.signals.record_written(label, &call.key);
-        self.signals.call_ended(shown_call(&call), call.ending.cause, call.root);
+        self.signals.call_ended(shown_call(&call), call.talked(), call.ending.cause, call.root);
         for (id, status, bytes) in call.held {
             // The transaction may have been given up meanwhile.
             let _ = self.transactions.respond(id, status, bytes, now());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belfry_relay_api::Leg;
-use belfry_signal::{Pii, Region};
+use belfry_signal::{Pii, Region, now_unix_nanos};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
@@ -275,7 +275,7 @@ impl LiveFilter {
                 .as_deref()
                 .is_none_or(|wanted| known.is_some_and(|known| known.eq_ignore_ascii_case(wanted)))
         };
-        let age = now().saturating_duration_since(call.began);
+        let age = age_of(call);
         self.state.is_none_or(|state| state == state_of(call))
             && self.age_min.is_none_or(|least| age >= least)
             && self.age_max.is_none_or(|most| age <= most)
@@ -299,6 +299,11 @@ impl Call {
     fn trunk(&self) -> Option<&str> {
         self.hold.on_trunk.as_ref().map(|trunk| &*trunk.way.name)
     }
+}
+
+/// Since its INVITE.
+fn age_of(call: &Call) -> Duration {
+    Duration::from_nanos(now_unix_nanos().saturating_sub(call.start_unix_nanos))
 }
 
 fn state_of(call: &Call) -> LiveState {
@@ -326,7 +331,7 @@ fn live(call: &Call) -> LiveCall {
         transport: call.transport.uri_token(),
         relay: call.relay.as_deref().map(str::to_owned),
         silent_legs: names(call.silent_legs.clone()),
-        age_seconds: now().saturating_duration_since(call.began).as_secs_f64(),
+        age_seconds: age_of(call).as_secs_f64(),
         start_unix_nanos: call.start_unix_nanos,
         answer_unix_nanos: call.answer_unix_nanos,
         heard_unix_nanos: call.watch.heard_unix_nanos,

@@ -1,18 +1,22 @@
 //! Everything that can happen to the core.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use belfry_relay_api::{FromRelay, SessionKey};
 use belfry_sip_proto::forking::BranchIndex;
 use belfry_sip_proto::locate::Place;
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{CallRecord, Kept, Lost, Subscriber};
+use belfry_state::{CallRecord, Error, Kept, Lost, Subscriber};
 use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
 
 use super::{Core, now};
+use crate::authority::Ban;
 use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
 use crate::received::Received;
+use crate::registrar::Bound;
 use crate::relays::RelayEvent;
 use crate::routes::Active;
 
@@ -26,8 +30,12 @@ pub(crate) enum Event {
 }
 
 /// What the handle and the keeper of the routes ask for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Control {
+    /// Who is banned?
+    Bans(oneshot::Sender<Vec<Ban>>),
+    /// Forgive an address; tells whether it was banned.
+    Pardon(IpAddr, oneshot::Sender<bool>),
     /// No new calls.
     Drain,
     /// Stop as soon as the calls that are left have been ended.
@@ -45,6 +53,8 @@ pub(crate) enum Done {
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// It is known where a next hop is.
     Located { id: TransactionId, branch: BranchIndex, places: Vec<Place> },
+    /// The bindings of a REGISTER are in the journal, or could not be written.
+    Bound { id: TransactionId, bound: Bound, written: Result<(), Error> },
     /// A call record is safe, or nobody waits for it any longer.
     Record { epoch: u64, outcome: Result<Kept, &'static str> },
     /// The calls of a core that is gone have their records.
@@ -74,6 +84,8 @@ pub(crate) enum Alarm {
     Relay(u64),
     /// A REGISTER that a fault delays may go on.
     RegisterDelay(TransactionId),
+    /// The refusal of wrong credentials has waited long enough.
+    Denial(TransactionId),
     /// A call outlived every sensible call.
     Lifetime(CallKey),
     /// A session may not have been refreshed in time.
@@ -111,7 +123,11 @@ pub(crate) enum Then {
 impl Core {
     pub(super) fn on_event(&mut self, event: Event) {
         match event {
-            Event::Edge(EdgeEvent::Message(received)) => self.on_message(*received),
+            Event::Edge(EdgeEvent::Message(received)) => {
+                self.moment = Some(received.unix_nanos);
+                self.on_message(*received);
+                self.moment = None;
+            }
             Event::Edge(EdgeEvent::SendFailed { id, failure }) => self.on_send_failed(id, failure.into()),
             Event::Edge(EdgeEvent::FlowClosed { edge, flow }) => self.on_flow_closed(&edge, &flow),
             Event::Edge(EdgeEvent::Up { node, link, addresses, sender }) => {
@@ -156,19 +172,25 @@ impl Core {
 
     pub(super) fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done::Subscriber { id, purpose, found }) => match purpose {
-                Purpose::Register => self.on_registering_subscriber(id, found),
-                Purpose::Caller => self.on_calling_subscriber(id, found),
-                Purpose::Callee => self.on_called_subscriber(id, found),
-            },
+            Ok(Done::Subscriber { id, purpose, found }) => self.on_subscriber(id, purpose, found),
             Ok(Done::Located { id, branch, places }) => {
                 self.lookups = self.lookups.saturating_sub(1);
                 self.on_located(id, branch, places);
             }
+            Ok(Done::Bound { id, bound, written }) => self.on_bound(id, &bound, written),
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // Jobs do not panic themselves and are not aborted.
             Err(_) => self.signals.store_failed("aborted"),
+        }
+    }
+
+    /// It is known what the store knows of a subscriber.
+    pub(crate) fn on_subscriber(&mut self, id: TransactionId, purpose: Purpose, found: Found) {
+        match purpose {
+            Purpose::Register => self.on_registering_subscriber(id, found),
+            Purpose::Caller => self.on_calling_subscriber(id, found),
+            Purpose::Callee => self.on_called_subscriber(id, found),
         }
     }
 
@@ -191,6 +213,7 @@ impl Core {
                     }
                 }
                 Alarm::RegisterDelay(id) => self.register(id),
+                Alarm::Denial(id) => self.on_denial_due(id),
                 Alarm::Lifetime(call) => self.on_lifetime_over(&call),
                 Alarm::SessionOver(call) => self.on_session_over(&call),
                 Alarm::Orphan { relay, session } => self.on_orphan(&relay, session),

@@ -20,6 +20,7 @@ impl Core {
                 Output::Terminated { id } => {
                     self.exchanges.remove(&id);
                     self.branches.remove(&id);
+                    self.routine.remove(&id);
                 }
             }
         }
@@ -27,7 +28,12 @@ impl Core {
 
     /// Sends a message that belongs to a transaction.
     fn transmit(&mut self, id: TransactionId, way: &Arc<Way>, bytes: Vec<u8>, is_repeat: bool) {
-        self.message_sent(way, &bytes, is_repeat);
+        // A repeat is never routine.
+        if !is_repeat && self.routine.contains(&id) {
+            self.signals.message_counted(way.method, status_of(&bytes), Direction::Sent, false);
+        } else {
+            self.message_sent(way, &bytes, is_repeat);
+        }
         if let Err(fault) = self.edges.send(&way.edge, way.target.clone(), id.0, bytes) {
             self.on_send_failed(id.0, fault);
         }
@@ -54,19 +60,13 @@ impl Core {
     /// A message came: the ladder takes it as it was on the wire.
     pub(crate) fn message_received(&mut self, received: &mut Received, is_repeat: bool) {
         let bytes = std::mem::take(&mut received.wire);
-        self.signals.message_passed(Passing {
-            way: Direction::Received,
-            method: received.method,
-            status: received.message.status(),
-            call_id: received.told_as.as_deref().unwrap_or(received.call_id()),
-            trace_id: received.trace_id,
-            cseq: received.cseq_text(),
-            transport: received.transport,
-            peer: Some(received.source),
+        self.signals.message_counted(
+            received.method,
+            received.message.status(),
+            Direction::Received,
             is_repeat,
-            unix_nanos: received.unix_nanos,
-            bytes,
-        });
+        );
+        self.signals.message_told(passing(received, is_repeat, bytes));
     }
 
     fn message_sent(&self, way: &Way, bytes: &[u8], is_repeat: bool) {
@@ -77,10 +77,12 @@ impl Core {
         } else {
             (way.method, way.cseq.to_string())
         };
-        self.signals.message_passed(Passing {
+        let status = status_of(bytes);
+        self.signals.message_counted(method, status, Direction::Sent, is_repeat);
+        self.signals.message_told(Passing {
             way: Direction::Sent,
             method,
-            status: status_of(bytes),
+            status,
             call_id: &way.call_id,
             trace_id: way.trace_id,
             cseq,
@@ -90,6 +92,23 @@ impl Core {
             unix_nanos: now_unix_nanos(),
             bytes: bytes.to_vec(),
         });
+    }
+}
+
+/// A message that came, for the ladder.
+pub(super) fn passing(received: &Received, is_repeat: bool, bytes: Vec<u8>) -> Passing<'_> {
+    Passing {
+        way: Direction::Received,
+        method: received.method,
+        status: received.message.status(),
+        call_id: received.told_as.as_deref().unwrap_or(received.call_id()),
+        trace_id: received.trace_id,
+        cseq: received.cseq_text(),
+        transport: received.transport,
+        peer: Some(received.source),
+        is_repeat,
+        unix_nanos: received.unix_nanos,
+        bytes,
     }
 }
 

@@ -86,6 +86,8 @@ impl Core {
             exchange.is_stranger = is_stranger;
             exchange.call = call.clone().or_else(|| is_stranger.then(|| request.call_id().into()));
         }
+        let asked = request.message.uri();
+        let uri = asked.and_then(|uri| self.contact_behind(&uri, &hop, now_unix_nanos()));
         let mut destinations = Vec::new();
         if let Some(key) = &call {
             // A connection that is gone is opened anew where we opened it, or by the phone.
@@ -93,9 +95,11 @@ impl Core {
             destinations.extend(
                 token_hop.filter(|token| is_ours_to_open(token) && *token != hop).map(Destination::flow),
             );
-            destinations.extend(self.other_flows(key, from.other(), &request.message));
+            let named = uri.as_deref().unwrap_or(request.message.request_uri());
+            let others = self.other_flows(key, from.other(), named);
+            destinations.extend(others.into_iter().map(|other| Destination { uri: uri.clone(), ..other }));
         }
-        destinations.insert(0, Destination::flow(hop));
+        destinations.insert(0, Destination { uri, ..Destination::flow(hop) });
         // One side of a dialog is one customer: only trouble on the way leads on.
         let group = |destination| Group { advance: Advance::OnTrouble, ..Group::new(vec![destination]) };
         let targets = destinations.into_iter().map(group).collect();
@@ -107,13 +111,13 @@ impl Core {
         }
     }
 
-    /// Flows on which the phone that a request of a dialog names has registered since: when the one that the dialog
-    /// was made on is gone, the phone may be back on another.
-    fn other_flows(&self, key: &CallKey, leg: Leg, message: &OwnedMessage) -> Vec<Destination> {
+    /// Flows on which the phone with this contact, which a request of a dialog names, has registered since: when the one
+    /// that the dialog was made on is gone, the phone may be back on another.
+    fn other_flows(&self, key: &CallKey, leg: Leg, contact: &str) -> Vec<Destination> {
         let Some(call) = self.calls.get(key) else { return Vec::new() };
         let party = if leg == Leg::Caller { &call.caller } else { &call.callee };
         let Some(aor) = Uri::parse(&party.uri).and_then(|uri| self.aor_of(&uri)) else { return Vec::new() };
-        let is_named = |binding: &&Arc<Binding>| binding.contact.reveal() == message.request_uri();
+        let is_named = |binding: &&Arc<Binding>| binding.contact.reveal() == contact;
         let known = |destination: &Destination| match &destination.reach {
             Reach::Flow(hop) => party.hop.as_ref() != Some(hop),
             Reach::NextHop(_) => true,
@@ -171,7 +175,9 @@ impl Core {
         let route = used.last.as_deref().filter(|_| used.leg.is_some());
         let token_hop = || route.and_then(|route| self.hop_by_token(route, &ack.edge));
         let Some(hop) = seen_hop.or_else(token_hop) else { return };
-        let destination = Destination::flow(hop.clone());
+        let asked = ack.message.uri();
+        let uri = asked.and_then(|uri| self.contact_behind(&uri, &hop, now_unix_nanos()));
+        let destination = Destination { uri, ..Destination::flow(hop.clone()) };
         let leaving = Leaving { body, ..Leaving::in_dialog(&destination, &hop, used.count) };
         if let Some(prepared) = self.prepare(ack, leaving) {
             self.send_plain(&prepared.way, prepared.bytes);

@@ -19,6 +19,9 @@ use crate::exchange::{CallKey, TargetSet};
 use crate::received::Received;
 use crate::signals::MethodName;
 
+/// What came was within the configured limits; what we make of it grows only by what we know.
+const OWN_LIMITS: Limits = Limits { message_bytes_max: 1 << 20, line_bytes_max: 1 << 18, headers_max: 4096 };
+
 impl Core {
     /// A call is about to leave: does one of its destinations ask for hiding? Then it gets its twin.
     pub(super) fn mask(&mut self, id: TransactionId, targets: &TargetSet) {
@@ -87,7 +90,7 @@ impl Core {
             Some(key) => self.unmasked_callee(&request, &key),
             None => self.unmasked_caller(&request),
         };
-        let Some(message) = bytes.and_then(|bytes| OwnedMessage::scan(bytes, &Limits::default()).0) else {
+        let Some(message) = bytes.and_then(|bytes| OwnedMessage::scan(bytes, &OWN_LIMITS).0) else {
             return request;
         };
         let trace_id = self.trace_key.trace_of_call(message.call_id().unwrap_or_default());
@@ -172,7 +175,7 @@ impl Core {
         {
             self.learn_twin_dialog(&way.call_id, shown, &response);
         }
-        let Some(message) = OwnedMessage::scan(edit.finish(), &Limits::default()).0 else { return response };
+        let Some(message) = OwnedMessage::scan(edit.finish(), &OWN_LIMITS).0 else { return response };
         let original = Some(Box::new(response.message.clone()));
         Received { original, message, trace_id: way.trace_id, ..response }
     }
@@ -240,7 +243,7 @@ impl Core {
             return bytes;
         };
         let request = &exchange.request;
-        let Some(message) = OwnedMessage::scan(bytes.clone(), &Limits::default()).0 else { return bytes };
+        let Some(message) = OwnedMessage::scan(bytes.clone(), &OWN_LIMITS).0 else { return bytes };
         let mut edit = Edit::new(&message);
         let is_callee =
             request.original.as_ref().is_some_and(|original| original.call_id() != request.message.call_id());

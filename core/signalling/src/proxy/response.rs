@@ -16,6 +16,9 @@ impl Core {
             self.message_received(&mut response, false);
             return self.signals.message_malformed(fault.reason(), response.source);
         }
+        if self.is_keepalive_answer(&response) {
+            return;
+        }
         let status = response.message.status().unwrap_or_default();
         let branch = response.message.top_via().and_then(|via| via.branch().map(str::to_owned));
         let key = ClientKey::new(branch.unwrap_or_default().as_bytes(), response.message.method().as_bytes());
@@ -88,9 +91,10 @@ impl Core {
 
     /// The called side showed a first sign of life.
     fn note_ringing(&mut self, exchange: TransactionId) {
+        let moment = self.moment();
         let key = self.exchanges.get(&exchange).and_then(|exchange| exchange.call.clone());
         if let Some(call) = key.and_then(|key| self.calls.get_mut(&key)) {
-            let waited = now().saturating_duration_since(call.began);
+            let waited = call.waited(moment);
             call.post_dial.get_or_insert(waited);
         }
     }

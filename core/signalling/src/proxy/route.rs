@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belfry_relay_api::Leg;
-use belfry_routing::{Caller, Decision, Hop as Way, Outcome, Question, Reason, Refusal, Subject, TrunkId};
+use belfry_routing::{
+    Caller, Decision, Hop as Way, Local, Outcome, Question, Reason, Refusal, Subject, TrunkId,
+};
 use belfry_signal::now_unix_nanos;
 use belfry_sip_proto::forking::{Advance, BranchIndex, Group, StatusSet};
 use belfry_sip_proto::transaction::TransactionId;
@@ -15,12 +17,12 @@ use belfry_sip_proto::{HeaderName, NameAddr, OwnedMessage, Uri};
 use super::forward::Trouble;
 use super::is_dialog_forming;
 use crate::calls::{Meter, OnTrunk};
-use crate::core::{Core, Purpose, unix_seconds};
+use crate::core::{Core, Purpose, now, unix_seconds};
 use crate::exchange::{Destination, Failure, NextHop, PeerCredentials, Policy, TargetSet, TrunkWay};
-use crate::location::{Aor, targets_of};
+use crate::location::{Aor, Called, targets_of};
 use crate::received::Received;
 use crate::routes::{FraudAction, RouteOutcome, Routed, TrunkOutcome};
-use crate::signals::{CallCause, MethodName};
+use crate::signals::{CallCause, MethodName, SendFault};
 
 /// Who sends a request, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +36,7 @@ pub(super) enum Sender {
 }
 
 /// A Request-URI as the table asks for it.
-struct Called {
+struct Dialled {
     user: String,
     domain: String,
     is_telephone: bool,
@@ -66,10 +68,14 @@ impl Core {
         named.or_else(|| table.trunk_of_address(request.source.ip()))
     }
 
+    /// Whether an exchange calls for help.
+    pub(super) fn is_help(&self, id: TransactionId) -> bool {
+        self.exchanges.get(&id).is_some_and(|exchange| exchange.is_emergency)
+    }
+
     /// Whether a request that calls for help may do without showing who sends it.
     pub(super) fn may_stay_unknown(&self, id: TransactionId) -> bool {
-        let is_emergency = self.exchanges.get(&id).is_some_and(|exchange| exchange.is_emergency);
-        is_emergency && !self.routes.table.is_emergency_authenticated()
+        self.is_help(id) && !self.routes.table.is_emergency_authenticated()
     }
 
     /// Routes a request of somebody who calls for help, as the one who it claims to be.
@@ -98,7 +104,12 @@ impl Core {
         {
             self.signals.routing.came_from_trunk(self.routes.trunk_label(&trunk.name));
         }
-        let called = self.called(request);
+        let began = now_unix_nanos();
+        let gruu = request.message.uri().filter(Uri::is_gruu).and_then(|uri| self.called_of(&uri, began));
+        let called = match &gruu {
+            Some(gruu) => Some(Dialled::device(&gruu.aor)),
+            None => self.dialled(request),
+        };
         let record_called = called.as_ref().map(|called| called.aor());
         let record_caller = match sender {
             Sender::Subscriber(aor) | Sender::Unknown(aor) => Some(aor),
@@ -130,13 +141,19 @@ impl Core {
             unix_seconds: i64::try_from(unix_seconds()).unwrap_or(i64::MAX),
             random: rand::random(),
         };
-        let began = now_unix_nanos();
         let mut decision = routes.table.decide(&question, &mut ());
+        if let Some(Called { aor, .. }) = &gruu
+            && !matches!(decision.outcome, Outcome::Refused(_))
+        {
+            // A GRUU means one device of one subscriber, whatever its user part looks like (RFC 5627).
+            decision.outcome = Outcome::Local(Local { user: aor.user.clone(), domain: aor.domain.clone() });
+        }
         if is_invite && let Err(reason) = self.let_in(id, request, caller, sender, &decision) {
             decision.outcome = Outcome::Refused(Refusal { reason });
         }
         self.tell_route(id, request, &decision, began);
-        self.follow(id, request, sender, decision);
+        let instance = gruu.and_then(|gruu| gruu.instance);
+        self.follow(id, request, sender, instance, decision);
     }
 
     /// Counts a call against limits and shows it to the guard.
@@ -233,17 +250,25 @@ impl Core {
     }
 
     /// Does what was decided.
-    fn follow(&mut self, id: TransactionId, request: &Arc<Received>, sender: &Sender, decision: Decision) {
+    fn follow(
+        &mut self,
+        id: TransactionId,
+        request: &Arc<Received>,
+        sender: &Sender,
+        instance: Option<String>,
+        decision: Decision,
+    ) {
         let targets = match decision.outcome {
             Outcome::Refused(Refusal { reason }) => {
                 return self.fail(id, Failure::plain(reason.status(), cause_of(reason)));
             }
             Outcome::Local(local) => {
                 let aor = Aor { user: local.user, domain: local.domain };
-                let bindings = self.bindings_of(&aor, now_unix_nanos());
-                let mut targets = targets_of(&bindings, self.config.fork_ring_timeout);
+                let called = Called { aor, instance };
+                let devices = self.devices_of(&called, now_unix_nanos());
+                let mut targets = targets_of(&devices, self.config.fork_ring_timeout);
                 if targets.is_empty() {
-                    return self.look_up(id, Purpose::Callee, aor.user, aor.domain);
+                    return self.look_up(id, Purpose::Callee, called.aor.user, called.aor.domain);
                 }
                 self.hide_identity(request, sender, &mut targets);
                 targets
@@ -258,7 +283,13 @@ impl Core {
     /// The ways as targets: one after another, all to the same number.
     fn trunk_targets(&self, request: &Received, ways: &[Way], is_emergency: bool) -> TargetSet {
         let mut targets = Vec::with_capacity(ways.len());
-        for way in ways {
+        let now = now();
+        let is_quiet = |way: &&Way| {
+            let trunk = self.routes.table.trunk(way.trunk);
+            trunk.is_some_and(|trunk| self.quiet_gateways.is_quiet(&trunk.name, way.gateway, now))
+        };
+        let (quiet, heard): (Vec<&Way>, Vec<&Way>) = ways.iter().partition(is_quiet);
+        for way in heard.into_iter().chain(quiet) {
             let Some(trunk) = self.routes.table.trunk(way.trunk) else { continue };
             let Some(gateway) = trunk.gateways.get(usize::from(way.gateway)) else { continue };
             let uri = gateway.uri();
@@ -278,7 +309,12 @@ impl Core {
             let destination = Destination {
                 uri: Some(gateway.uri_of(&way.called)),
                 policy: Some(Arc::new(policy)),
-                trunk: Some(TrunkWay { name: Arc::clone(&trunk.name), cost: way.cost, is_emergency }),
+                trunk: Some(TrunkWay {
+                    name: Arc::clone(&trunk.name),
+                    gateway: way.gateway,
+                    cost: way.cost,
+                    is_emergency,
+                }),
                 ..Destination::next_hop(next_hop)
             };
             targets.push(Group {
@@ -336,11 +372,11 @@ impl Core {
     }
 
     /// The Request-URI as the table asks for it; `None` when it names somebody else's domain.
-    fn called(&self, request: &Received) -> Option<Called> {
+    fn dialled(&self, request: &Received) -> Option<Dialled> {
         let uri = request.message.uri()?;
         let home = || self.config.domains.first().cloned().unwrap_or_default();
         if uri.is_emergency() {
-            return Some(Called {
+            return Some(Dialled {
                 user: String::new(),
                 domain: home(),
                 is_telephone: false,
@@ -356,7 +392,7 @@ impl Core {
         let inside = parts.find_map(|part| part.strip_prefix("phone-context=")).map(str::to_owned);
         let context = inside.or_else(|| uri.param("phone-context").flatten().map(str::to_owned));
         let domain = if uri.is_sip() { self.domain_of(&uri)? } else { home() };
-        Some(Called { user: user.to_owned(), domain, is_telephone, context, is_emergency_urn: false })
+        Some(Dialled { user: user.to_owned(), domain, is_telephone, context, is_emergency_urn: false })
     }
 
     /// Takes a place on the trunk that a branch is about to leave by; the one before it is given back. The error is
@@ -399,6 +435,14 @@ impl Core {
         let Some(way) = self.try_of(id, branch).and_then(|known| known.destination.trunk.clone()) else {
             return;
         };
+        match trouble {
+            Trouble::Silent | Trouble::NotSent(SendFault::Unreachable) => {
+                let (now, lifetime) = (now(), self.config.dead_next_hop_timeout);
+                self.quiet_gateways.note(&way.name, way.gateway, now + lifetime, now);
+            }
+            Trouble::Answered(_) => self.quiet_gateways.heard(&way.name, way.gateway),
+            Trouble::NotSent(_) | Trouble::Ours => {}
+        }
         let label = self.routes.trunk_label(&way.name);
         self.signals.routing.trunk_failed(label, status);
     }
@@ -407,6 +451,7 @@ impl Core {
     pub(super) fn note_trunk_answer(&mut self, key: &str) {
         let Some(call) = self.calls.get_mut(key) else { return };
         if let Some(on_trunk) = &call.hold.on_trunk {
+            self.quiet_gateways.heard(&on_trunk.way.name, on_trunk.way.gateway);
             let label = self.routes.trunk_label(&on_trunk.way.name);
             self.signals.routing.trunk_answered(label);
             if let Some(meter) = &call.hold.meter {
@@ -416,7 +461,13 @@ impl Core {
     }
 }
 
-impl Called {
+impl Dialled {
+    /// A device of a subscriber, by its own address.
+    fn device(aor: &Aor) -> Self {
+        let (user, domain) = (aor.user.clone(), aor.domain.clone());
+        Self { user, domain, is_telephone: false, context: None, is_emergency_urn: false }
+    }
+
     fn aor(&self) -> Aor {
         Aor { user: self.user.clone(), domain: self.domain.clone() }
     }

@@ -1,7 +1,7 @@
 //! The closed vocabularies of the core's labels.
 
 use belfry_relay_api::{Refusal, Reply};
-use belfry_signal::label_enum;
+use belfry_signal::{Region, label_enum};
 
 label_enum! {
     /// A SIP method; everything that we do not know is `other`.
@@ -136,6 +136,45 @@ label_enum! {
     }
 }
 
+impl RegisterOutcome {
+    /// Whether the phone got what it came for, or is on its way to it.
+    pub(crate) fn is_good(self) -> bool {
+        matches!(self, Self::Bound | Self::Removed | Self::Fetched | Self::Challenged)
+    }
+}
+
+label_enum! {
+    /// Why a binding was removed before it ran out.
+    pub(crate) enum BindingLoss("reason") {
+        /// The edge says that its flow is gone.
+        FlowClosed = "flow_closed",
+        /// Nobody answered keep-alives any more.
+        Unanswered = "unanswered",
+    }
+}
+
+label_enum! {
+    /// What became of keep-alives.
+    pub(crate) enum KeepAliveStep("step") {
+        /// It was sent.
+        Sent = "sent",
+        /// It was answered.
+        Answered = "answered",
+        /// Its turn came later than it should, because so many are sent in a second at most.
+        Late = "late",
+    }
+}
+
+label_enum! {
+    /// Whom a ban is for.
+    pub(crate) enum BanScope("scope") {
+        /// All of an address.
+        Source = "source",
+        /// One user from an address.
+        User = "user",
+    }
+}
+
 label_enum! {
     /// How an attempt to set up a call ended. RFC 6076 and E.425 ratios are sums of these:
     /// SER = answered / (all - redirected), SEER adds unavailable, busy and declined, ISA = ineffective / all,
@@ -194,6 +233,24 @@ impl AttemptResult {
             Self::Redirected | Self::Declined | Self::NotFound | Self::Denied | Self::Rejected => "rejected",
         }
     }
+}
+
+label_enum! {
+    /// Whether a session was set up: RFC 6076 section 4.3 tells the delays of the two apart.
+    pub(crate) enum SetupResult("result") {
+        /// 2xx.
+        Answered = "answered",
+        /// Every other final response.
+        Failed = "failed",
+    }
+}
+
+/// Whose a measure is: what all indicators of calls are told apart by. Names of the configuration only, so that their
+/// number is known; what is to be told apart next is a field here and a label in `signals.rs`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope<'a> {
+    /// The caller's region.
+    pub(crate) region: &'a Region,
 }
 
 label_enum! {

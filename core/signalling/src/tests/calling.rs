@@ -70,7 +70,7 @@ async fn a_call_goes_from_invite_to_its_record() {
     assert_eq!(house.relay.asked(), ["offer caller", "answer callee", "delete"]);
     assert_eq!((house.core.live_calls(), journey(&house)), (0, (1, 0)));
     assert_eq!(house.metric("core_call_attempts_total{region=\"eu\",result=\"answered\"}"), Some(1.0));
-    assert_eq!(house.metric("core_call_seconds_count"), Some(1.0));
+    assert_eq!(house.metric("core_call_seconds_count{region=\"eu\"}"), Some(1.0));
 }
 
 #[tokio::test]
@@ -352,7 +352,7 @@ async fn both_may_hang_up_at_once_and_there_is_one_record() {
     assert_eq!(heard, [(alice.flow, 200), (bob.flow, 200)]);
     house.until(|text| text.contains("core_call_records_total{outcome=\"written\"} 1")).await;
     assert_eq!(house.state.call_records_count().await.expect("readable"), 1);
-    assert_eq!(house.metric("core_disconnect_seconds_count"), Some(1.0));
+    assert_eq!(house.metric("core_disconnect_seconds_count{region=\"eu\"}"), Some(1.0));
 }
 
 #[tokio::test]

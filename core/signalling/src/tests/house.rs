@@ -33,6 +33,8 @@ pub(super) struct House {
     plan: Plan,
     pub(super) faults: Faults,
     pub(super) state: State,
+    /// What the edge's clock shows, when a test sets it.
+    clock_unix_nanos: Option<u64>,
     pub(super) registry: Registry,
     pub(super) relay: FakeRelay,
     records: RecordReceiver,
@@ -210,6 +212,7 @@ impl House {
             plan,
             faults,
             state,
+            clock_unix_nanos: None,
             registry,
             relay,
             records,
@@ -301,6 +304,11 @@ impl House {
         self.say_bytes(phone, text.into_bytes());
     }
 
+    /// Sets the edge's clock to so many milliseconds after the beginning of a test's own time.
+    pub(super) fn set_clock(&mut self, millis: u64) {
+        self.clock_unix_nanos = Some(1_800_000_000_000_000_000 + millis * 1_000_000);
+    }
+
     pub(super) fn say_bytes(&self, phone: &Phone, bytes: Vec<u8>) {
         let inbound = Inbound {
             flow: FlowToken(phone.flow.clone()),
@@ -309,7 +317,7 @@ impl House {
             region: Region::configured("eu").expect("a plain name"),
             country: Some("GB".to_owned()),
             peer_names: self.peer_names.clone(),
-            received_unix_nanos: now_unix_nanos(),
+            received_unix_nanos: self.clock_unix_nanos.unwrap_or_else(now_unix_nanos),
             bytes,
         };
         self.to_core.try_send(FromEdge::Message(inbound)).expect("room");

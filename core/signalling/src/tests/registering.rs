@@ -1,5 +1,11 @@
 //! REGISTER from a phone's point of view (RFC 3261 section 10).
 
+mod contacts;
+mod gruu;
+mod guarding;
+mod outbound;
+mod reachable;
+
 use std::time::Duration;
 
 use belfry_signal::{Journey, now_unix_nanos};
@@ -20,7 +26,8 @@ async fn attempt(house: &mut House, phone: &Phone, call_id: &str, cseq: u32, ext
     house.say(phone, &phone.register(call_id, cseq, extra));
     let challenged = house.hear_status(phone, 401).await;
     let authorization = authorize(&challenged, phone.user, PASSWORD, "REGISTER", "sip:belfry.test");
-    house.say(phone, &phone.register(call_id, cseq + 1, &format!("{extra}{authorization}")));
+    let all = format!("{authorization}{extra}");
+    house.say(phone, &phone.register(call_id, cseq + 1, &all));
     let answer = house.hear().await;
     (answer.status(), answer.text())
 }

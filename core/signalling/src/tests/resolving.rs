@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use belfry_signal::{Pii, Region};
 use belfry_sip_proto::HeaderName;
-use belfry_state::Binding;
+use belfry_state::{Binding, Change};
 use hickory_resolver::proto::op::Message;
 use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use tokio::net::UdpSocket;
@@ -63,6 +63,9 @@ async fn house(contacts: &[(&str, u16)], config: Config) -> (House, Phone) {
             contact: Pii::new((*contact).to_owned()),
             q_thousandths: *q_thousandths,
             expires_unix_nanos: u64::MAX,
+            updated_unix_nanos: 0,
+            epoch_unix_nanos: 0,
+            wants_keepalive: false,
             path: Vec::new(),
             flow: None,
             transport: "udp".to_owned(),
@@ -75,7 +78,8 @@ async fn house(contacts: &[(&str, u16)], config: Config) -> (House, Phone) {
             region: Region::configured("eu").expect("a plain name"),
             country: None,
         };
-        house.state.bindings().put("bob@belfry.test", binding).expect("room");
+        let writing = house.state.bindings().update("bob@belfry.test", &[Change::Put(binding)]);
+        writing.expect("room").wait().await.expect("written");
     }
     (house, alice)
 }

@@ -180,6 +180,11 @@ async fn a_silent_trunk_is_given_up_soon() {
         house.hear_all().await.into_iter().rfind(|heard| heard.flow == TWO).expect("the next trunk's turn");
     let answered = pick_up(&mut house, &alice, TWO, &second).await;
     hang_up(&mut house, &alice, TWO, &answered).await;
+    // The next call does not wait for it.
+    house.call(&alice, NUMBER, "silent-2", SDP).await;
+    let invite = hear_at(&mut house, TWO, "INVITE").await;
+    let answered = pick_up(&mut house, &alice, TWO, &invite).await;
+    hang_up(&mut house, &alice, TWO, &answered).await;
     is_idle(&house).await;
 }
 

@@ -102,3 +102,32 @@ fn a_forwarded_request_is_all_its_edits_at_once() {
     );
     assert_eq!(values(HeaderName::Route), ["<sip:next;lr>", "<sip:two;lr>", "<sip:three;lr>"]);
 }
+
+#[test]
+fn noting_the_source_finds_everything_as_a_new_scan_does() {
+    for (text, rport) in [
+        ("OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nTo: <sip:a>\r\n\r\n", None),
+        (
+            "\r\n\r\nOPTIONS sip:a SIP/2.0\r\nFrom: x\r\nv: SIP/2.0/UDP h;rport , SIP/2.0/TCP i\r\nl: 2\r\n\r\nhixx",
+            Some(9),
+        ),
+        (
+            "OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP h;received=2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff;rport=65535\r\n\
+          Via: SIP/2.0/UDP j\r\nTo: <sip:a>\r\n\r\n",
+            Some(1),
+        ),
+        ("OPTIONS sip:a SIP/2.0\r\nTo: <sip:a>\r\n\r\n", None),
+    ] {
+        let limits = Limits::default();
+        let message = Message::scan(text.as_bytes(), &limits).0.expect("a start line").to_owned_message();
+        let address = [192, 0, 2, 1].into();
+        let edited = Edit::new(&message).set_received(address, rport).finish();
+        let scanned = OwnedMessage::scan(edited, &limits).0.expect("a start line");
+        let noted = message.clone().with_received(address, rport);
+        if message.top_via().is_some() {
+            assert_eq!(noted, scanned, "{text:?}");
+        } else {
+            assert_eq!(noted, message, "{text:?}");
+        }
+    }
+}

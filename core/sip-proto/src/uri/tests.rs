@@ -66,6 +66,41 @@ fn what_is_and_is_not_a_uri() {
 }
 
 #[test]
+fn equivalence_as_in_rfc_3261_section_19_1_4() {
+    let cases = [
+        ("sip:%61lice@atlanta.com;transport=TCP", "sip:alice@AtLanTa.CoM;Transport=tcp", true),
+        ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5", true),
+        ("sip:carol@chicago.com;newparam=5", "sip:carol@chicago.com;security=on", true),
+        (
+            "sip:biloxi.com;transport=tcp;method=REGISTER?to=sip:bob%40biloxi.com",
+            "sip:biloxi.com;method=REGISTER;transport=tcp?to=sip:bob%40biloxi.com",
+            true,
+        ),
+        (
+            "sip:alice@atlanta.com?subject=project%20x&priority=urgent",
+            "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
+            true,
+        ),
+        ("SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP", false),
+        ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060", false),
+        ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp", false),
+        ("sip:bob@biloxi.com", "sip:bob@biloxi.com:6000;transport=tcp", false),
+        ("sip:carol@chicago.com", "sip:carol@chicago.com?Subject=next%20meeting", false),
+        ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4", false),
+        ("sip:carol@chicago.com;security=off", "sip:carol@chicago.com;security=on", false),
+        ("sip:a@b", "sips:a@b", false),
+        ("tel:+1-201-555-0123", "tel:+12015550123", true),
+        ("sip:a@[2001:db8::1]", "sip:a@[2001:DB8:0::1]", true),
+        ("sip:a@b;x=1;x=2", "sip:a@b;x=1;x=2", true),
+    ];
+    for (a, b, same) in cases {
+        let (one, two) = (Uri::parse(a).expect("valid"), Uri::parse(b).expect("valid"));
+        assert_eq!(one.is_equivalent(&two), same, "{a} and {b}");
+        assert_eq!(two.is_equivalent(&one), same, "{b} and {a}");
+    }
+}
+
+#[test]
 fn addresses_of_record_have_one_spelling() {
     for (text, canonical) in [
         ("sip:%61lice@AtLanta.com:5060;transport=tcp?x=y", "sip:alice@atlanta.com"),

@@ -1,19 +1,17 @@
 //! The files behind the bindings: a snapshot and the journals since it.
 //!
-//! A record is a frame of postcard bytes ([`crate::frame`]). The snapshot is one header record with the number of
-//! the first journal that it does not hold, then one record per binding, then an end record with their count; it
-//! is written beside and renamed over the old one. Journals are numbered; a fold starts the next one first, so no
-//! change is ever in neither. A torn snapshot means starting with what the journals hold; a torn record ends its journal.
+//! A record is a frame ([`crate::frame`]) of a tag, the address, and a packed binding or a key. The
+//! snapshot is one record with the number of the first journal that it does not hold, then one record per binding,
+//! then an end record with their count; it is written beside and renamed over the old one. Journals are numbered; a
+//! fold starts the next one first, so no change is ever in neither. A torn snapshot means starting with what the
+//! journals hold; a torn record ends its journal.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-
-use super::Binding;
+use super::Bindings;
+use super::table::{Packed, unpack};
 use crate::error::Error;
 use crate::frame;
 use crate::signals::Signals;
@@ -23,22 +21,28 @@ const LOCK: &str = "bindings.lock";
 const SNAPSHOT: &str = "bindings.snapshot";
 const JOURNAL_PREFIX: &str = "bindings-";
 const JOURNAL_SUFFIX: &str = ".journal";
-/// Changes when the layout of [`Binding`] does: an older file then reads as torn and phones register again.
-const LAYOUT: u32 = 1;
+/// Slots that are copied out of the table at a time, so that nobody waits long for it while a snapshot is written.
+const SLOTS_PER_LOOK: usize = 4_096;
 /// These files hold nothing but what we encode, and end at the first torn record: nothing is ever searched for.
 const SEED: u32 = 0;
 
-/// A change to the table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) enum Change {
-    Put { address: String, binding: Arc<Binding> },
-    Remove { address: String, key: String },
-}
+// The low half of a tag is the layout of a binding: it changes when [`Binding`](super::Binding) does. An older file
+// then reads as torn, and phones register again.
+const START: u8 = 0x12;
+const PUT: u8 = 0x22;
+const REMOVE: u8 = 0x32;
+const END: u8 = 0x42;
 
-#[derive(Serialize, Deserialize)]
-enum SnapshotRecord {
-    Start { layout: u32, next_journal: u64 },
-    Entry { address: String, binding: Arc<Binding> },
+/// One record of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Record<'a> {
+    /// The first of a snapshot: the journal to go on from.
+    Start { next_journal: u64 },
+    /// A binding is there.
+    Put { address: &'a str, packed: &'a [u8] },
+    /// A binding is gone.
+    Remove { address: &'a str, key: &'a str },
+    /// The last of a snapshot.
     End { entries: u64 },
 }
 
@@ -59,7 +63,6 @@ pub(super) struct Files {
 pub(super) struct Fold {
     directory: PathBuf,
     next_journal: u64,
-    entries: Vec<(Arc<str>, Arc<Binding>)>,
 }
 
 impl Files {
@@ -67,13 +70,13 @@ impl Files {
     pub(super) fn open(
         directory: &Path,
         signals: &Signals,
-        mut apply: impl FnMut(Change),
+        mut apply: impl FnMut(Record<'_>),
     ) -> Result<Self, Error> {
         let lock = lock(directory)?;
         let first = match read_snapshot(&directory.join(SNAPSHOT)) {
             Ok(Some((next_journal, entries))) => {
-                for (address, binding) in entries {
-                    apply(Change::Put { address, binding });
+                for (address, packed) in &entries {
+                    apply(Record::Put { address, packed });
                 }
                 next_journal
             }
@@ -88,8 +91,8 @@ impl Files {
             let bytes = fs::read(journal_path(directory, number)).map_err(Error::file("read", directory))?;
             let mut rest = &bytes[..];
             let mut entries = 0;
-            while let Some(change) = next_record(&mut rest) {
-                apply(change);
+            while let Some(record) = next_record(&mut rest) {
+                apply(record);
                 entries += 1;
             }
             if !rest.is_empty() {
@@ -104,16 +107,15 @@ impl Files {
         Ok(Self { _lock: lock, directory, journal, journal_number, is_dirty, journal_bytes: 0 })
     }
 
-    /// Writes one change. A write that fails half-way is cut off again, so that the next one is readable.
-    pub(super) fn append(&mut self, change: &Change) -> Result<(), Error> {
-        let path = || journal_path(&self.directory, self.journal_number);
-        let record = encode(change).map_err(Error::file("write", &path()))?;
-        if let Err(error) = self.journal.write_all(&record) {
+    /// Writes whole records. A write that fails half-way is cut off again, so that the next one is readable.
+    pub(super) fn append(&mut self, records: &[u8]) -> Result<(), Error> {
+        if let Err(error) = self.journal.write_all(records) {
+            let path = journal_path(&self.directory, self.journal_number);
             // Should this fail too, the torn record ends the journal at the next start, and a fold starts a new one.
             self.is_dirty |= self.journal.set_len(self.journal_bytes).is_err();
-            return Err(Error::file("write", &path())(error));
+            return Err(Error::file("write", &path)(error));
         }
-        self.journal_bytes += record.len() as u64;
+        self.journal_bytes += records.len() as u64;
         self.is_dirty = true;
         Ok(())
     }
@@ -123,11 +125,16 @@ impl Files {
         self.is_dirty = true;
     }
 
-    /// Starts the next journal; what is to be written into the snapshot comes back, if anything changed.
-    pub(super) fn begin_fold(
-        &mut self,
-        entries: Vec<(Arc<str>, Arc<Binding>)>,
-    ) -> Result<Option<Fold>, Error> {
+    /// Puts another file in the journal's place; gives the one before.
+    #[cfg(test)]
+    pub(super) fn journal_for_test(&mut self, journal: File) -> File {
+        std::mem::replace(&mut self.journal, journal)
+    }
+
+    /// Starts the next journal, if anything changed. What the table holds from now on goes into the snapshot: every
+    /// change of the journals before stands in the table already, and a change while the snapshot is written is in
+    /// the new journal, whichever side of it the snapshot saw.
+    pub(super) fn begin_fold(&mut self) -> Result<Option<Fold>, Error> {
         if !self.is_dirty {
             return Ok(None);
         }
@@ -136,16 +143,16 @@ impl Files {
         self.journal_number = next_journal;
         self.journal_bytes = 0;
         self.is_dirty = false;
-        Ok(Some(Fold { directory: self.directory.clone(), next_journal, entries }))
+        Ok(Some(Fold { directory: self.directory.clone(), next_journal }))
     }
 }
 
 impl Fold {
     /// Writes the snapshot, then removes the journals that it holds.
-    pub(super) fn finish(self) -> Result<(), Error> {
+    pub(super) fn finish(self, bindings: &Bindings) -> Result<(), Error> {
         let path = self.directory.join(SNAPSHOT);
         let beside = self.directory.join(format!("{SNAPSHOT}.new"));
-        self.write(&beside).map_err(Error::file("write", &beside))?;
+        self.write(bindings, &beside).map_err(Error::file("write", &beside))?;
         fs::rename(&beside, &path).map_err(Error::file("rename", &path))?;
         File::open(&self.directory)
             .and_then(|folder| folder.sync_all())
@@ -159,19 +166,30 @@ impl Fold {
         Ok(())
     }
 
-    fn write(&self, path: &Path) -> io::Result<()> {
+    fn write(&self, bindings: &Bindings, path: &Path) -> io::Result<()> {
         let mut file = io::BufWriter::new(File::create(path)?);
-        file.write_all(&encode(&SnapshotRecord::Start { layout: LAYOUT, next_journal: self.next_journal })?)?;
-        for (address, binding) in &self.entries {
-            let entry = SnapshotRecord::Entry { address: address.to_string(), binding: Arc::clone(binding) };
-            file.write_all(&encode(&entry)?)?;
+        let mut record = Vec::new();
+        let mut write = |record_of: Record<'_>| {
+            record.clear();
+            encode(&record_of, &mut record)?;
+            file.write_all(&record)
+        };
+        write(Record::Start { next_journal: self.next_journal })?;
+        let (mut entries, mut from) = (0, Some(0));
+        while let Some(at) = from {
+            let (some, next) = bindings.held().table.entries(at, SLOTS_PER_LOOK);
+            for (address, packed) in &some {
+                write(Record::Put { address, packed })?;
+            }
+            entries += some.len() as u64;
+            from = next;
         }
-        file.write_all(&encode(&SnapshotRecord::End { entries: self.entries.len() as u64 })?)?;
+        write(Record::End { entries })?;
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
     }
 }
 
-type Entries = Vec<(String, Arc<Binding>)>;
+type Entries = Vec<(String, Packed)>;
 
 /// The journal to go on from and the bindings; nothing when there is no file; a bounded reason when it is torn.
 fn read_snapshot(path: &Path) -> Result<Option<(u64, Entries)>, &'static str> {
@@ -182,17 +200,14 @@ fn read_snapshot(path: &Path) -> Result<Option<(u64, Entries)>, &'static str> {
         Err(_) => return Err("unreadable"),
     }
     let mut rest = &bytes[..];
-    let Some(SnapshotRecord::Start { layout, next_journal }) = next_record(&mut rest) else {
+    let Some(Record::Start { next_journal }) = next_record(&mut rest) else {
         return Err("no_header");
     };
-    if layout != LAYOUT {
-        return Err("other_layout");
-    }
-    let mut entries = Vec::new();
+    let mut entries = Entries::new();
     loop {
         match next_record(&mut rest) {
-            Some(SnapshotRecord::Entry { address, binding }) => entries.push((address, binding)),
-            Some(SnapshotRecord::End { entries: count }) if count == entries.len() as u64 => {
+            Some(Record::Put { address, packed }) => entries.push((address.to_owned(), packed.into())),
+            Some(Record::End { entries: count }) if count == entries.len() as u64 => {
                 return Ok(Some((next_journal, entries)));
             }
             _ => return Err("torn"),
@@ -200,17 +215,35 @@ fn read_snapshot(path: &Path) -> Result<Option<(u64, Entries)>, &'static str> {
     }
 }
 
-fn encode<T: Serialize>(record: &T) -> io::Result<Vec<u8>> {
-    let bytes = postcard::to_stdvec(record).map_err(io::Error::other)?;
-    let mut framed = Vec::with_capacity(bytes.len() + frame::HEADER_BYTES);
-    frame::push(SEED, &bytes, &mut framed)?;
-    Ok(framed)
+/// Adds a framed record to the bytes.
+pub(super) fn encode(record: &Record<'_>, to: &mut Vec<u8>) -> io::Result<()> {
+    let number;
+    let (tag, address, rest) = match record {
+        Record::Start { next_journal: given } | Record::End { entries: given } => {
+            number = given.to_le_bytes();
+            let tag = if matches!(record, Record::Start { .. }) { START } else { END };
+            (tag, "", &number[..])
+        }
+        Record::Put { address, packed } => (PUT, *address, *packed),
+        Record::Remove { address, key } => (REMOVE, *address, key.as_bytes()),
+    };
+    let mut bytes = postcard::to_stdvec(&(tag, address)).map_err(io::Error::other)?;
+    bytes.extend_from_slice(rest);
+    frame::push(SEED, &bytes, to)
 }
 
 /// Takes one record off the front; leaves the rest as it is when there is no whole one.
-fn next_record<T: DeserializeOwned>(rest: &mut &[u8]) -> Option<T> {
+fn next_record<'a>(rest: &mut &'a [u8]) -> Option<Record<'a>> {
     let frame::Front::Whole(bytes) = frame::front(SEED, rest) else { return None };
-    let record = postcard::from_bytes(bytes).ok()?;
+    let ((tag, address), body): ((u8, &str), _) = postcard::take_from_bytes(bytes).ok()?;
+    let number = || body.try_into().ok().map(u64::from_le_bytes);
+    let record = match tag {
+        START => Record::Start { next_journal: number()? },
+        END => Record::End { entries: number()? },
+        PUT => Record::Put { address, packed: unpack(body).map(|_| body)? },
+        REMOVE => Record::Remove { address, key: std::str::from_utf8(body).ok()? },
+        _ => return None,
+    };
     *rest = rest.get(frame::HEADER_BYTES + bytes.len()..)?;
     Some(record)
 }

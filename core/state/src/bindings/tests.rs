@@ -17,10 +17,13 @@ fn binding(key: &str, expires_seconds: u64) -> Binding {
         contact: format!("sip:{key}").into(),
         q_thousandths: 1000,
         expires_unix_nanos: expires_seconds * SECOND,
+        updated_unix_nanos: expires_seconds,
+        epoch_unix_nanos: 0,
         path: vec!["<sip:token@edge;lr>".to_owned()],
         flow: Some(format!("flow-of-{key}")),
         transport: "tls".to_owned(),
         source: "192.0.2.1:5060".parse::<SocketAddr>().expect("an address").into(),
+        wants_keepalive: false,
         call_id: "c".to_owned().into(),
         cseq: 1,
         instance: None,
@@ -31,6 +34,19 @@ fn binding(key: &str, expires_seconds: u64) -> Binding {
     }
 }
 
+fn put(bindings: &Bindings, address: &str, binding: Binding) -> Result<(), Error> {
+    written(bindings.update(address, &[Change::Put(binding)])?)
+}
+
+fn remove(bindings: &Bindings, address: &str, key: &str) {
+    written(bindings.update(address, &[Change::Remove(key.to_owned())]).expect("always room"))
+        .expect("written");
+}
+
+fn written(writing: Writing) -> Result<(), Error> {
+    writing.0.blocking_recv().expect("the journal's thread lives")
+}
+
 fn keys(bindings: &Bindings, address: &str, now_seconds: u64) -> Vec<String> {
     bindings.get(address, now_seconds * SECOND).iter().map(|binding| binding.key.clone()).collect()
 }
@@ -39,12 +55,12 @@ fn keys(bindings: &Bindings, address: &str, now_seconds: u64) -> Vec<String> {
 fn the_most_wanted_and_youngest_come_first_and_old_ones_not_at_all() {
     let folder = tempfile::tempdir().expect("a folder");
     let bindings = open(folder.path(), 0);
-    bindings.put("sip:a", binding("one", 100)).expect("room");
-    bindings.put("sip:a", binding("two", 200)).expect("room");
-    bindings.put("sip:a", Binding { q_thousandths: 500, ..binding("three", 300) }).expect("room");
+    put(&bindings, "sip:a", binding("one", 100)).expect("room");
+    put(&bindings, "sip:a", binding("two", 200)).expect("room");
+    put(&bindings, "sip:a", Binding { q_thousandths: 500, ..binding("three", 300) }).expect("room");
     assert_eq!(keys(&bindings, "sip:a", 0), ["two", "one", "three"]);
     assert_eq!(keys(&bindings, "sip:a", 100), ["two", "three"]);
-    bindings.put("sip:a", binding("one", 400)).expect("a refresh");
+    put(&bindings, "sip:a", binding("one", 400)).expect("a refresh");
     assert_eq!(bindings.len(), 3);
     let expired = bindings.expire(300 * SECOND);
     assert_eq!(expired.iter().map(|gone| gone.binding.key.as_str()).collect::<Vec<_>>(), ["two", "three"]);
@@ -57,16 +73,16 @@ fn bounds_refuse_the_new_and_never_a_refresh() {
     let config = Config { bindings_max: 5, bindings_per_address_max: 3, ..Config::for_test(folder.path()) };
     let bindings = Bindings::open(&config, Signals::register(&Registry::for_test()), 0).expect("opens");
     for n in 0..3 {
-        bindings.put("sip:a", binding(&n.to_string(), 9)).expect("room");
+        put(&bindings, "sip:a", binding(&n.to_string(), 9)).expect("room");
     }
-    assert!(matches!(bindings.put("sip:a", binding("3", 9)), Err(Error::AddressFull)));
-    bindings.put("sip:b", binding("0", 9)).expect("room");
-    bindings.put("sip:b", binding("1", 9)).expect("room");
-    assert!(matches!(bindings.put("sip:c", binding("0", 9)), Err(Error::BindingsFull)));
-    bindings.put("sip:a", binding("0", 99)).expect("a refresh");
-    assert!(bindings.remove("sip:a", "1").expect("written"));
-    assert!(!bindings.remove("sip:a", "1").expect("nothing to write"));
-    bindings.put("sip:c", binding("0", 9)).expect("room again");
+    assert!(matches!(put(&bindings, "sip:a", binding("3", 9)), Err(Error::AddressFull)));
+    put(&bindings, "sip:b", binding("0", 9)).expect("room");
+    put(&bindings, "sip:b", binding("1", 9)).expect("room");
+    assert!(matches!(put(&bindings, "sip:c", binding("0", 9)), Err(Error::BindingsFull)));
+    put(&bindings, "sip:a", binding("0", 99)).expect("a refresh");
+    remove(&bindings, "sip:a", "1");
+    remove(&bindings, "sip:a", "1");
+    put(&bindings, "sip:c", binding("0", 9)).expect("room again");
 }
 
 #[test]
@@ -74,10 +90,10 @@ fn a_closed_flow_takes_its_bindings_along() {
     let folder = tempfile::tempdir().expect("a folder");
     let bindings = open(folder.path(), 0);
     let on = |flow: &str, key: &str| Binding { flow: Some(flow.to_owned()), ..binding(key, 100) };
-    bindings.put("sip:a", on("f", "1")).expect("room");
-    bindings.put("sip:b", on("f", "1")).expect("room");
-    bindings.put("sip:a", on("g", "2")).expect("room");
-    bindings.put("sip:b", on("g", "1")).expect("moves to another flow");
+    put(&bindings, "sip:a", on("f", "1")).expect("room");
+    put(&bindings, "sip:b", on("f", "1")).expect("room");
+    put(&bindings, "sip:a", on("g", "2")).expect("room");
+    put(&bindings, "sip:b", on("g", "1")).expect("moves to another flow");
     let gone = bindings.flow_closed("f");
     assert_eq!(gone.iter().map(|gone| gone.address.reveal().as_str()).collect::<Vec<_>>(), ["sip:a"]);
     assert_eq!((keys(&bindings, "sip:a", 0), bindings.len()), (vec!["2".to_owned()], 2));
@@ -88,11 +104,11 @@ fn a_closed_flow_takes_its_bindings_along() {
 fn what_was_acknowledged_is_there_after_a_kill() {
     let folder = tempfile::tempdir().expect("a folder");
     let bindings = open(folder.path(), 0);
-    bindings.put("sip:a", binding("1", 100)).expect("room");
-    bindings.put("sip:a", binding("2", 100)).expect("room");
+    put(&bindings, "sip:a", binding("1", 100)).expect("room");
+    put(&bindings, "sip:a", binding("2", 100)).expect("room");
     bindings.snapshot().expect("written");
-    bindings.put("sip:b", binding("1", 50)).expect("room");
-    bindings.remove("sip:a", "2").expect("written");
+    put(&bindings, "sip:b", binding("1", 50)).expect("room");
+    remove(&bindings, "sip:a", "2");
     drop(bindings);
     // Nobody says goodbye; the next process reads what is there, and so does the one after it.
     for _ in 0..2 {
@@ -105,7 +121,7 @@ fn what_was_acknowledged_is_there_after_a_kill() {
     }
     assert_eq!(open(folder.path(), 60).len(), 1, "what ran out meanwhile is gone");
     let last = open(folder.path(), 60);
-    last.remove_all("sip:a").expect("written");
+    remove(&last, "sip:a", "1");
     last.snapshot().expect("written");
     drop(last);
     assert!(open(folder.path(), 0).is_empty());
@@ -117,13 +133,9 @@ fn what_was_acknowledged_is_there_after_a_kill() {
 fn a_fold_that_dies_before_its_rename_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let bindings = open(folder.path(), 0);
-    bindings.put("sip:a", binding("1", 100)).expect("room");
-    {
-        let mut held = bindings.held();
-        let entries = held.table.entries();
-        drop(held.files.begin_fold(entries).expect("a new journal"));
-    }
-    bindings.put("sip:a", binding("2", 200)).expect("room");
+    put(&bindings, "sip:a", binding("1", 100)).expect("room");
+    drop(bindings.shared.files().begin_fold().expect("a new journal"));
+    put(&bindings, "sip:a", binding("2", 200)).expect("room");
     drop(bindings);
     assert_eq!(keys(&open(folder.path(), 0), "sip:a", 0), ["2", "1"]);
 }
@@ -132,10 +144,10 @@ fn a_fold_that_dies_before_its_rename_loses_nothing() {
 fn torn_files_cost_what_is_torn_and_no_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let bindings = open(folder.path(), 0);
-    bindings.put("sip:a", binding("1", 100)).expect("room");
+    put(&bindings, "sip:a", binding("1", 100)).expect("room");
     bindings.snapshot().expect("written");
-    bindings.put("sip:b", binding("1", 100)).expect("room");
-    bindings.put("sip:c", binding("1", 100)).expect("room");
+    put(&bindings, "sip:b", binding("1", 100)).expect("room");
+    put(&bindings, "sip:c", binding("1", 100)).expect("room");
     drop(bindings);
     let journal = |number: u64| folder.path().join(format!("bindings-{number}.journal"));
     let whole = fs::read(journal(1)).expect("the journal");
@@ -160,7 +172,7 @@ fn torn_files_cost_what_is_torn_and_no_start() {
 fn a_folder_belongs_to_one_owner() {
     let folder = tempfile::tempdir().expect("a folder");
     let bindings = open(folder.path(), 0);
-    bindings.put("sip:a", binding("1", 100)).expect("room");
+    put(&bindings, "sip:a", binding("1", 100)).expect("room");
     let signals = Signals::register(&Registry::for_test());
     let second = Bindings::open(&Config::for_test(folder.path()), signals, 0);
     assert!(
@@ -169,4 +181,73 @@ fn a_folder_belongs_to_one_owner() {
     );
     drop(bindings);
     assert_eq!(open(folder.path(), 0).len(), 1);
+}
+
+#[test]
+fn an_update_is_done_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bindings = open(folder.path(), 0);
+    put(&bindings, "sip:a", binding("0", 9)).expect("room");
+    let five: Vec<Change> = (0..5).map(|n| Change::Put(binding(&n.to_string(), 99))).collect();
+    assert!(matches!(bindings.update("sip:a", &five), Err(Error::AddressFull)));
+    assert_eq!((keys(&bindings, "sip:a", 50), bindings.len()), (vec![], 1), "not even the refresh was done");
+    // What leaves makes room for what comes.
+    let mut swap: Vec<Change> = (1..5).map(|n| Change::Put(binding(&n.to_string(), 90 + n))).collect();
+    swap.push(Change::Remove("0".to_owned()));
+    written(bindings.update("sip:a", &swap).expect("room")).expect("written");
+    assert_eq!(keys(&bindings, "sip:a", 50), ["4", "3", "2", "1"]);
+    drop(bindings);
+    assert_eq!(keys(&open(folder.path(), 0), "sip:a", 50), ["4", "3", "2", "1"]);
+}
+
+#[test]
+fn what_could_not_be_written_is_taken_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bindings = open(folder.path(), 0);
+    put(&bindings, "sip:a", binding("old", 10)).expect("room");
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+    let journal = bindings.shared.files().journal_for_test(full);
+    let changes = [
+        Change::Put(binding("old", 99)),
+        Change::Put(binding("new", 99)),
+        Change::Put(binding("new", 100)),
+        Change::Remove("old".to_owned()),
+    ];
+    let kept = bindings.update("sip:a", &changes).expect("room");
+    assert!(matches!(written(kept), Err(Error::File { .. })));
+    assert_eq!(keys(&bindings, "sip:a", 0), ["old"]);
+    assert_eq!(bindings.get("sip:a", 0)[0].expires_unix_nanos, 10 * SECOND, "as it was before");
+    bindings.shared.files().journal_for_test(journal);
+    put(&bindings, "sip:a", binding("new", 20)).expect("the disk is back");
+    drop(bindings);
+    assert_eq!(keys(&open(folder.path(), 0), "sip:a", 0), ["new", "old"]);
+}
+
+#[test]
+fn keepalives_take_turns_and_the_silent_are_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bindings = open(folder.path(), 0);
+    for n in 0..6 {
+        let wants_keepalive = n != 3;
+        let one = Binding { wants_keepalive, ..binding(&n.to_string(), 100) };
+        put(&bindings, &format!("sip:{n}"), one).expect("room");
+    }
+    assert_eq!(bindings.kept_alive(), 5);
+    let keys = |round: &Round| round.due.iter().map(|turn| turn.binding.key.clone()).collect::<Vec<_>>();
+    let (first, second) = (bindings.keep_alive(3, 2), bindings.keep_alive(3, 2));
+    assert_eq!(
+        (keys(&first), keys(&second)),
+        (vec!["1".into(), "2".into(), "4".into()], vec!["5".into(), "0".into(), "1".into()])
+    );
+    assert_eq!(bindings.keep_alive(99, 2).due.len(), 5, "nobody twice in a round");
+    // Who never answered may be deaf to keep-alives; who did and does not any more is gone.
+    let slot = first.due[0].slot;
+    bindings.answered(slot);
+    let lost: Vec<String> =
+        (0..4).flat_map(|_| bindings.keep_alive(99, 2).lost).map(|gone| gone.binding.key).collect();
+    assert_eq!((lost, bindings.len()), (vec!["1".to_owned()], 5));
+    put(&bindings, "sip:0", Binding { wants_keepalive: false, ..binding("0", 100) }).expect("moved");
+    assert_eq!(bindings.kept_alive(), 3);
+    bindings.expire(100 * SECOND);
+    assert_eq!((bindings.kept_alive(), bindings.keep_alive(99, 2)), (0, Round::default()));
 }

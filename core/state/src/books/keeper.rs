@@ -169,7 +169,7 @@ impl Keeper {
             let (log, outcome) = writing.await.ok()?;
             self.log = log;
             self.take(outcome);
-            match self.to_write_again() {
+            match self.left_to_write() {
                 Some(again) => work = again,
                 None => {
                     self.publish();
@@ -194,7 +194,7 @@ impl Keeper {
     }
 
     /// What was written and lost on its way to the platter. What was lost twice goes another way.
-    fn to_write_again(&mut self) -> Option<Work> {
+    fn left_to_write(&mut self) -> Option<Work> {
         if std::mem::replace(&mut self.losses, self.log.losses()) == self.log.losses() {
             return None;
         }
@@ -258,7 +258,7 @@ impl Keeper {
             self.syncs.extend(syncing.syncs);
             self.is_sync_wanted |= !self.syncs.is_empty();
             // Nothing since the last sync is sure: once more, in a new file.
-            return match self.to_write_again() {
+            return match self.left_to_write() {
                 Some(again) => self.write(again).await,
                 None => Some(self),
             };

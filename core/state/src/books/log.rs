@@ -5,7 +5,7 @@
 //! earlier process, or after an error.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -290,8 +290,8 @@ impl Log {
         let wanted =
             |open: &&Open| open.is_lost && (which == Lost::All || open.record.answer_unix_nanos.is_some());
         // Those whose record is on its way to the platter have it.
-        let is_closing = |book: &Book| self.closing.iter().any(|(closing, _)| closing == book);
-        let lost = self.open.iter().filter(|(book, open)| wanted(open) && !is_closing(book));
+        let closing: HashSet<Book> = self.closing.iter().map(|(book, _)| *book).collect();
+        let lost = self.open.iter().filter(|(book, open)| wanted(open) && !closing.contains(book));
         lost.map(|(book, open)| (*book, open.record.clone())).collect()
     }
 

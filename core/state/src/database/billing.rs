@@ -126,6 +126,17 @@ pub(crate) async fn profiles(pool: &SqlitePool) -> Result<Vec<ProfileDocument>, 
     rows.iter().map(read).collect()
 }
 
+pub(crate) async fn newest_profiles(pool: &SqlitePool) -> Result<Vec<(String, u32)>, Error> {
+    let sql = "select name, max(version) as version from billing_profile group by name order by name";
+    let rows = sqlx::query(sql).fetch_all(pool).await?;
+    rows.iter().map(|row| Ok((row.try_get("name")?, row.try_get("version")?))).collect()
+}
+
+pub(crate) async fn profile(pool: &SqlitePool, name: &str, version: u32) -> Result<Option<String>, Error> {
+    let sql = "select document from billing_profile where name = ?1 and version = ?2";
+    Ok(sqlx::query_scalar(sql).bind(name).bind(version).fetch_optional(pool).await?)
+}
+
 pub(crate) async fn assignments(pool: &SqlitePool) -> Result<Vec<(String, String)>, Error> {
     let rows = sqlx::query("select address, profile from billing_assignment order by address")
         .fetch_all(pool)

@@ -84,6 +84,22 @@ impl Ledger {
         database::profiles(&self.readers).await
     }
 
+    /// The newest version of each profile.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn newest_profiles(&self) -> Result<Vec<(String, u32)>, Error> {
+        database::newest_profiles(&self.readers).await
+    }
+
+    /// What a version of a profile says.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn profile(&self, name: &str, version: u32) -> Result<Option<String>, Error> {
+        database::profile(&self.readers, name, version).await
+    }
+
     /// Bills an address (`user@domain` or `domain`) by a profile, or by none of its own. Whether that changed anything.
     ///
     /// # Errors

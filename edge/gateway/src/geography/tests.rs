@@ -147,6 +147,8 @@ fn config(path: &Path) -> Config {
         stall = "1s"
         http_idle = "1s"
         sip_idle = "1s"
+        tcp_keepalive = "60s"
+        websocket_ping = "30s"
         sip_connect = "1s"
         [tls]
         directory = "unused"

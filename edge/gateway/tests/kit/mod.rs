@@ -93,6 +93,8 @@ header = "5s"
 stall = "5s"
 http_idle = "30s"
 sip_idle = "60s"
+tcp_keepalive = "60s"
+websocket_ping = "30s"
 sip_connect = "2s"
 [tls]
 directory = "DIRECTORY/tls"

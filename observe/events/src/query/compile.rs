@@ -1,99 +1,53 @@
-//! From the tree to a Tantivy query that finds exactly the records that [`super::evaluate`] would.
+//! From the tree to a Tantivy query that finds every block in which a record can meet the condition.
+//!
+//! It may find more: whoever reads the blocks asks [`super::evaluate`] about each record. So a phrase is its words, a
+//! comparison is whether the block's least or greatest number is on that side, and a negation says nothing.
 
 use std::ops::Bound;
 
 use tantivy::Term;
 use tantivy::query::{
-    AllQuery, BooleanQuery, EmptyQuery, FastFieldRangeQuery, Occur, PhrasePrefixQuery, PhraseQuery, Query,
-    TermQuery,
+    AllQuery, BooleanQuery, EmptyQuery, FastFieldRangeQuery, InvertedIndexRangeQuery, Occur, Query, TermQuery,
 };
 use tantivy::schema::{Field, IndexRecordOption};
 
-use super::excluded::Excluded;
 use super::{Comparison, Expr, Keyword, Word};
+use crate::facts::call_key;
+use crate::filter::trace_key;
 use crate::schema::Fields;
+use crate::terms::{self, SEPARATOR};
 use crate::words::{PHRASE_WORDS_MAX, Phrase};
 
-/// So many different words may stand for the beginning that ends a phrase; with more of them in a split, the split
-/// is scanned instead.
-pub(crate) const PHRASE_BEGINNINGS_MAX: u32 = 1000;
-
-/// The beginnings that end phrases of several words: the caller counts how many words in the split begin so.
-pub(crate) fn phrase_beginnings(expr: &Expr, fields: &Fields) -> Vec<Term> {
-    match expr {
-        Expr::Text(phrase) => beginning(phrase, |word| Term::from_field_text(fields.text, word)),
-        Expr::Attribute(name, phrase) => beginning(phrase, |word| attribute_term(fields, name, word)),
-        Expr::Not(inner) => phrase_beginnings(inner, fields),
-        Expr::And(parts) | Expr::Or(parts) => {
-            parts.iter().flat_map(|part| phrase_beginnings(part, fields)).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn beginning(phrase: &Phrase, term: impl Fn(&str) -> Term) -> Vec<Term> {
-    let last = phrase.words.last().filter(|_| phrase.is_prefix && phrase.words.len() > 1);
-    last.map(|word| term(word)).into_iter().collect()
-}
-
-/// The query for the condition.
-pub(crate) fn compile(expr: &Expr, fields: &Fields) -> Box<dyn Query> {
-    match expr {
-        Expr::All => Box::new(AllQuery),
-        Expr::Text(phrase) => phrase_query(phrase, |word| Term::from_field_text(fields.text, word)),
-        Expr::Kind(kinds) => {
-            any(kinds.iter().map(|kind| term_query(Term::from_field_text(fields.kind, kind.as_str()))))
-        }
+/// The query for the condition; `None` when every block can hold a hit.
+pub(crate) fn compile(expr: &Expr, fields: &Fields) -> Option<Box<dyn Query>> {
+    let query = match expr {
+        Expr::All | Expr::Not(_) => return None,
+        Expr::Text(phrase) => phrase_query(phrase, fields.words, ""),
+        Expr::Kind(kinds) => any(kinds.iter().map(|kind| fact_query(fields, terms::KIND, kind.as_str()))),
         Expr::Severity(severities) => any(severities
             .iter()
-            .map(|severity| term_query(Term::from_field_u64(fields.severity, severity.number().into())))),
-        Expr::Keyword(keyword, word) => {
-            let field = match keyword {
-                Keyword::Component => fields.component,
-                Keyword::Node => fields.node,
-                Keyword::Region => fields.region,
-            };
-            keyword_query(field, word)
+            .map(|severity| fact_query(fields, terms::SEVERITY, &severity.as_str().to_lowercase()))),
+        Expr::Keyword(keyword, word) => keyword_query(fields, *keyword, word),
+        Expr::Trace(trace_id) => key_query(fields, trace_key(&trace_id.0)),
+        Expr::Call(call_id) => key_query(fields, call_key(call_id)),
+        Expr::Attribute(name, phrase) => attribute_query(fields, name, phrase),
+        Expr::Compare(name, comparison, bound) => {
+            any([compare_query(fields.numbers, name, *comparison, *bound), unindexed(fields)].into_iter())
         }
-        Expr::Trace(trace_id) => term_query(Term::from_field_bytes(fields.trace_id, &trace_id.0)),
-        Expr::Call(call_key) => term_query(Term::from_field_u64(fields.call_key, call_key.0)),
-        Expr::Attribute(name, phrase) => phrase_query(phrase, |word| attribute_term(fields, name, word)),
-        Expr::Compare(name, comparison, bound) => compare_query(fields.numbers, name, *comparison, *bound),
-        Expr::Not(inner) => but_not(vec![excluded(inner, fields)]),
-        Expr::And(parts) => and_query(parts, fields),
-        Expr::Or(parts) => any(parts.iter().map(|part| compile(part, fields))),
-    }
-}
-
-fn attribute_term(fields: &Fields, name: &str, word: &str) -> Term {
-    let mut term = Term::from_field_json_path(fields.attributes, name, true);
-    term.append_type_and_str(word);
-    term
-}
-
-/// All of the parts; negations become exclusions, which the index answers without visiting everything.
-fn and_query(parts: &[Expr], fields: &Fields) -> Box<dyn Query> {
-    let clauses: Vec<(Occur, Box<dyn Query>)> = parts
-        .iter()
-        .map(|part| match part {
-            Expr::Not(inner) => excluded(inner, fields),
-            part => (Occur::Must, compile(part, fields)),
-        })
-        .collect();
-    if clauses.iter().any(|(occur, _)| *occur == Occur::Must) {
-        Box::new(BooleanQuery::new(clauses))
-    } else {
-        but_not(clauses)
-    }
-}
-
-fn excluded(expr: &Expr, fields: &Fields) -> (Occur, Box<dyn Query>) {
-    (Occur::MustNot, Box::new(Excluded(compile(expr, fields))))
-}
-
-fn but_not(mut clauses: Vec<(Occur, Box<dyn Query>)>) -> Box<dyn Query> {
-    clauses.push((Occur::Must, Box::new(AllQuery)));
-    Box::new(BooleanQuery::new(clauses))
+        Expr::And(parts) => {
+            let clauses: Vec<(Occur, Box<dyn Query>)> =
+                parts.iter().filter_map(|part| Some((Occur::Must, compile(part, fields)?))).collect();
+            if clauses.is_empty() {
+                return None;
+            }
+            Box::new(BooleanQuery::new(clauses))
+        }
+        Expr::Or(parts) => {
+            let queries: Option<Vec<_>> = parts.iter().map(|part| compile(part, fields)).collect();
+            any(queries?.into_iter())
+        }
+    };
+    Some(query)
 }
 
 fn any(queries: impl Iterator<Item = Box<dyn Query>>) -> Box<dyn Query> {
@@ -101,37 +55,86 @@ fn any(queries: impl Iterator<Item = Box<dyn Query>>) -> Box<dyn Query> {
     if clauses.is_empty() { Box::new(EmptyQuery) } else { Box::new(BooleanQuery::new(clauses)) }
 }
 
+fn all(queries: impl Iterator<Item = Box<dyn Query>>) -> Box<dyn Query> {
+    let clauses: Vec<(Occur, Box<dyn Query>)> = queries.map(|query| (Occur::Must, query)).collect();
+    if clauses.is_empty() { Box::new(AllQuery) } else { Box::new(BooleanQuery::new(clauses)) }
+}
+
 fn term_query(term: Term) -> Box<dyn Query> {
     Box::new(TermQuery::new(term, IndexRecordOption::Basic))
 }
 
-fn keyword_query(field: Field, word: &Word) -> Box<dyn Query> {
-    let term = Term::from_field_text(field, &word.text);
-    if !word.is_prefix {
-        return term_query(term);
-    }
-    prefix_query(vec![term])
+fn key_query(fields: &Fields, key: u64) -> Box<dyn Query> {
+    term_query(Term::from_field_u64(fields.keys, key))
 }
 
-fn phrase_query(phrase: &Phrase, term: impl Fn(&str) -> Term) -> Box<dyn Query> {
-    // As when scanning: a phrase that is too long is nowhere. The parser refuses it with a place.
-    let words = if phrase.words.len() > PHRASE_WORDS_MAX { &[] } else { phrase.words.as_slice() };
-    let mut terms: Vec<Term> = words.iter().map(|word| term(word)).collect();
-    match (terms.len(), phrase.is_prefix) {
-        (0, _) => Box::new(EmptyQuery),
-        (_, true) => prefix_query(terms),
-        (1, false) => term_query(terms.remove(0)),
-        (_, false) => Box::new(PhraseQuery::new(terms)),
+fn fact(name: &str, word: &str) -> String {
+    format!("{name}{SEPARATOR}{word}")
+}
+
+fn fact_query(fields: &Fields, name: &str, word: &str) -> Box<dyn Query> {
+    term_query(Term::from_field_text(fields.facts, &fact(name, word)))
+}
+
+/// The blocks of which not all attributes are indexed: what is asked of an attribute may be so in any of them.
+fn unindexed(fields: &Fields) -> Box<dyn Query> {
+    term_query(Term::from_field_text(fields.facts, terms::UNINDEXED))
+}
+
+fn keyword_query(fields: &Fields, keyword: Keyword, word: &Word) -> Box<dyn Query> {
+    let name = match keyword {
+        Keyword::Component => terms::COMPONENT,
+        Keyword::Node => terms::NODE,
+        Keyword::Region => terms::REGION,
+    };
+    let text = fact(name, &word.text);
+    if word.is_prefix {
+        prefix_query(fields.facts, &text)
+    } else {
+        term_query(Term::from_field_text(fields.facts, &text))
     }
 }
 
-fn prefix_query(terms: Vec<Term>) -> Box<dyn Query> {
-    // Its own default stops after 50 words that begin so, which would silently lose answers. A lone beginning is a
-    // walk over the dictionary and needs no bound; in a phrase each word costs memory, see [`phrase_beginnings`].
-    let words_max = if terms.len() == 1 { u32::MAX } else { PHRASE_BEGINNINGS_MAX };
-    let mut query = PhrasePrefixQuery::new(terms);
-    query.set_max_expansions(words_max);
-    Box::new(query)
+fn attribute_query(fields: &Fields, name: &str, phrase: &Phrase) -> Box<dyn Query> {
+    let mut queries = vec![phrase_query(phrase, fields.facts, &fact(name, "")), unindexed(fields)];
+    if terms::may_be_measured(&phrase.words) {
+        queries.push(fact_query(fields, name, terms::MEASURED));
+    }
+    any(queries.into_iter())
+}
+
+/// All words of the phrase, wherever they stand behind `name`; of the last perhaps only its beginning.
+fn phrase_query(phrase: &Phrase, field: Field, name: &str) -> Box<dyn Query> {
+    // As when comparing: a phrase that is too long is nowhere. The parser refuses it with a place.
+    if phrase.words.is_empty() || phrase.words.len() > PHRASE_WORDS_MAX {
+        return Box::new(EmptyQuery);
+    }
+    let last = phrase.words.len() - 1;
+    all(phrase.words.iter().enumerate().map(|(index, word)| {
+        let mut text = name.to_owned();
+        if index == last && phrase.is_prefix {
+            let (beginning, is_short) = terms::beginning_term(word);
+            let identifiers = format!("{name}{beginning}");
+            text.push_str(word);
+            let identifiers = if is_short {
+                prefix_query(field, &identifiers)
+            } else {
+                term_query(Term::from_field_text(field, &identifiers))
+            };
+            any([prefix_query(field, &text), identifiers].into_iter())
+        } else {
+            terms::push_term(&mut text, word);
+            term_query(Term::from_field_text(field, &text))
+        }
+    }))
+}
+
+/// The terms that begin so. Terms are UTF-8, in which no byte is 0xff.
+fn prefix_query(field: Field, beginning: &str) -> Box<dyn Query> {
+    let lower = Term::from_field_text(field, beginning);
+    let mut upper = lower.clone();
+    upper.append_bytes(&[0xff]);
+    Box::new(InvertedIndexRangeQuery::new(Bound::Included(lower), Bound::Excluded(upper)))
 }
 
 fn compare_query(field: Field, name: &str, comparison: Comparison, bound: f64) -> Box<dyn Query> {

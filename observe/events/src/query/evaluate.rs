@@ -1,37 +1,38 @@
 //! Does a record meet a condition? For the live buffer, and for splits that cannot answer from their index.
 
-use super::{Comparison, Expr, Keyword, Word};
-use crate::facts::{self, Facts, RecordKind, severity};
-use crate::live::Entry;
+use belfry_signal::Record;
 
-/// Whether a live record meets the condition. Most records are told from what lies open, without taking their text
+use super::{Comparison, Expr, Keyword, Word};
+use crate::facts::{self, Fact, Facts, RecordKind, severity};
+
+/// Whether a record meets the condition. Most records are told from what lies open, without taking their text
 /// apart.
-pub(crate) fn matches_entry(expr: &Expr, entry: &Entry, text_bytes_max: usize) -> bool {
-    at_a_glance(expr, entry).unwrap_or_else(|| matches(expr, &Facts::of(&entry.record, text_bytes_max)))
+pub(crate) fn matches_record(expr: &Expr, record: &Record, text_bytes_max: usize) -> bool {
+    at_a_glance(expr, record).unwrap_or_else(|| matches(expr, &Facts::of(record, text_bytes_max)))
 }
 
 /// The answer, if kind, severity, component, call and trace are enough to know it.
-fn at_a_glance(expr: &Expr, entry: &Entry) -> Option<bool> {
-    let body = &entry.record.body;
+fn at_a_glance(expr: &Expr, record: &Record) -> Option<bool> {
+    let body = &record.body;
     match expr {
         Expr::All => Some(true),
         Expr::Kind(kinds) => Some(kinds.contains(&RecordKind::of(body))),
         Expr::Severity(severities) => Some(severities.contains(&severity(body))),
-        Expr::Keyword(Keyword::Component, wanted) => Some(is_word(wanted, &entry.record.component)),
+        Expr::Keyword(Keyword::Component, wanted) => Some(is_word(wanted, &record.component)),
         Expr::Trace(trace_id) => Some(facts::trace_id(body) == Some(*trace_id)),
-        Expr::Call(call_key) => Some(entry.call_key == Some(*call_key)),
-        Expr::Not(inner) => at_a_glance(inner, entry).map(|is_met| !is_met),
-        Expr::And(parts) => settle(parts, entry, false),
-        Expr::Or(parts) => settle(parts, entry, true),
+        Expr::Call(wanted) => Some(facts::call_id(body) == Some(wanted.as_str())),
+        Expr::Not(inner) => at_a_glance(inner, record).map(|is_met| !is_met),
+        Expr::And(parts) => settle(parts, record, false),
+        Expr::Or(parts) => settle(parts, record, true),
         Expr::Text(_) | Expr::Keyword(..) | Expr::Attribute(..) | Expr::Compare(..) => None,
     }
 }
 
 /// One part that is `decisive` settles it; all parts known settle it the other way.
-fn settle(parts: &[Expr], entry: &Entry, decisive: bool) -> Option<bool> {
+fn settle(parts: &[Expr], record: &Record, decisive: bool) -> Option<bool> {
     let mut is_known = true;
     for part in parts {
-        match at_a_glance(part, entry) {
+        match at_a_glance(part, record) {
             Some(is_met) if is_met == decisive => return Some(decisive),
             Some(_) => {}
             None => is_known = false,
@@ -49,7 +50,15 @@ pub(crate) fn matches(expr: &Expr, facts: &Facts<'_>) -> bool {
 fn meets(expr: &Expr, facts: &Facts<'_>, word: &mut String) -> bool {
     match expr {
         Expr::All => true,
-        Expr::Text(phrase) => facts.texts.iter().any(|text| phrase.is_in(text, word)),
+        Expr::Text(phrase) => {
+            let in_fact = |fact: &Fact<'_>, word: &mut String| match fact {
+                Fact::Text(text) => phrase.is_in(text, word),
+                Fact::Int(_) => phrase.is_in(&fact.text(), word),
+                Fact::Float(_) => false,
+            };
+            facts.texts.iter().any(|text| phrase.is_in(text, word))
+                || facts.attributes.iter().any(|(_, fact)| in_fact(fact, word))
+        }
         Expr::Kind(kinds) => kinds.contains(&facts.kind),
         Expr::Severity(severities) => severities.contains(&facts.severity),
         Expr::Keyword(field, wanted) => {
@@ -61,12 +70,12 @@ fn meets(expr: &Expr, facts: &Facts<'_>, word: &mut String) -> bool {
             value.is_some_and(|value| is_word(wanted, value))
         }
         Expr::Trace(trace_id) => facts.trace_id == Some(*trace_id),
-        Expr::Call(call_key) => facts.call_key == Some(*call_key),
+        Expr::Call(wanted) => facts.call_id == Some(wanted.as_str()),
         Expr::Attribute(name, phrase) => {
-            facts.attributes.iter().any(|(own, fact)| own == name && phrase.is_in(&fact.text, word))
+            facts.attributes.iter().any(|(own, fact)| own == name && phrase.is_in(&fact.text(), word))
         }
         Expr::Compare(name, comparison, bound) => facts.attributes.iter().any(|(own, fact)| {
-            own == name && fact.number.is_some_and(|number| is_so(number, *comparison, *bound))
+            own == name && fact.number().is_some_and(|number| is_so(number, *comparison, *bound))
         }),
         Expr::Not(inner) => !meets(inner, facts, word),
         Expr::And(parts) => parts.iter().all(|part| meets(part, facts, word)),
@@ -74,7 +83,7 @@ fn meets(expr: &Expr, facts: &Facts<'_>, word: &mut String) -> bool {
     }
 }
 
-fn is_word(wanted: &Word, value: &str) -> bool {
+pub(super) fn is_word(wanted: &Word, value: &str) -> bool {
     let value = value.to_lowercase();
     if wanted.is_prefix { value.starts_with(&wanted.text) } else { value == wanted.text }
 }

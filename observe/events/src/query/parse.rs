@@ -4,7 +4,7 @@ use belfry_signal::TraceId;
 
 use super::lex::{Lexeme, LexemeKind, Term, lex};
 use super::{BadQuery, Comparison, Expr, Keyword, SEVERITIES, Word};
-use crate::facts::{CallKey, RecordKind};
+use crate::facts::RecordKind;
 use crate::words::{PHRASE_WORDS_MAX, Phrase};
 
 /// Parentheses and negations may nest this deep.
@@ -127,7 +127,7 @@ fn leaf(term: Term) -> Result<Expr, BadQuery> {
         "region" => keyword(Keyword::Region, &term),
         "call_id" => {
             whole(&term)?;
-            Ok(Expr::Call(CallKey::of(&term.value)))
+            Ok(Expr::Call(term.value.clone()))
         }
         "trace_id" => {
             whole(&term)?;
@@ -261,8 +261,8 @@ mod tests {
         check("hand*", Expr::Text(Phrase::of("hand", true)));
         check("kind:sip", Expr::Kind(vec![RecordKind::Sip]));
         check("severity:>=WARN", Expr::Severity(SEVERITIES[2..].to_vec()));
-        check("call_id:a-b@c:5", Expr::Call(CallKey::of("a-b@c:5")));
-        check("call_id:\"a(b\\\"\"", Expr::Call(CallKey::of("a(b\"")));
+        check("call_id:a-b@c:5", Expr::Call("a-b@c:5".to_owned()));
+        check("call_id:\"a(b\\\"\"", Expr::Call("a(b\"".to_owned()));
         let invite = Expr::Attribute("sip.method".into(), Phrase::of("invite", false));
         check("attributes.sip.method:INVITE", invite.clone());
         check("sip.method:INVITE", invite);

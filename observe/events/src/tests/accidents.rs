@@ -7,20 +7,15 @@ use std::time::Duration;
 
 use belfry_signal::Registry;
 
+use proptest::prelude::*;
 use redb::{Database, TableDefinition};
 
-use super::{SECOND, START, log, open, open_with, seconds};
+use super::{SECOND, START, apply, log, open, open_with, seconds};
 use crate::{Config, Error, Events, LogQuery};
 
-fn damage(directory: &Path, extension: &str, change: impl Fn(&mut Vec<u8>)) {
-    let splits = fs::read_dir(directory.join("splits")).expect("listed");
-    let mut names: Vec<_> = splits.map(|entry| entry.expect("listed").path()).collect();
-    names.sort();
-    let file = fs::read_dir(&names[0])
-        .expect("listed")
-        .map(|entry| entry.expect("listed").path())
-        .find(|path| path.extension().is_some_and(|found| found == extension))
-        .expect("the file is there");
+/// Changes the file of the oldest split.
+fn damage(directory: &Path, change: impl Fn(&mut Vec<u8>)) {
+    let file = directory.join("splits").join(&names(&directory.join("splits"))[0]);
     let mut bytes = fs::read(&file).expect("read");
     change(&mut bytes);
     fs::remove_file(&file).expect("removed");
@@ -30,31 +25,36 @@ fn damage(directory: &Path, extension: &str, change: impl Fn(&mut Vec<u8>)) {
 #[test]
 fn damaged_splits_are_reported_and_the_others_answer() {
     type Change = fn(&mut Vec<u8>);
-    let changes: [(&str, Change); 4] = [
-        ("store", |bytes| bytes.truncate(bytes.len() / 2)),
-        ("term", Vec::clear),
-        ("idx", |bytes| bytes[0] ^= 0xff),
-        ("fast", |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 0x55)),
+    let changes: [(&str, Change); 6] = [
+        ("torn", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("empty", Vec::clear),
+        ("block", |bytes| bytes[10] ^= 0xff),
+        ("index", |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0xff;
+        }),
+        ("magic", |bytes| *bytes.last_mut().expect("long") ^= 0x55),
+        ("everywhere", |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 0x55)),
     ];
-    for (extension, change) in changes {
+    for (case, change) in changes {
         let directory = tempfile::tempdir().expect("temporary directory");
         {
             let (mut writer, _reader) = open(directory.path());
             for second in [1, 2] {
-                writer.apply(second, &[log(second, "tick")]).expect("applied");
+                apply(&mut writer, second, &[log(second, "tick")]).expect("applied");
                 writer.flush().expect("flushed");
             }
         }
-        damage(directory.path(), extension, change);
+        damage(directory.path(), change);
         let registry = Registry::for_test();
         let config = Config::for_test(directory.path().to_owned());
         let (writer, reader) = Events::open(config, &registry).expect("the store opens");
         let found = reader.search(&LogQuery { limit: 10, ..LogQuery::default() }).expect("read");
-        assert_eq!((found.rows.len(), found.splits_damaged), (1, 1), "{extension}");
+        assert_eq!((found.rows.len(), found.splits_damaged), (1, 1), "{case}");
         assert_eq!(found.rows[0].record.unix_nanos, START + 2 * SECOND);
         let text = registry.encode_text();
-        assert!(text.contains("events_splits{state=\"damaged\"} 1"), "{extension}: {text}");
-        assert!(text.contains("events_records_dropped_total{reason=\"unreadable\"} 1"), "{extension}");
+        assert!(text.contains("events_splits{state=\"damaged\"} 1"), "{case}: {text}");
+        assert!(text.contains("events_records_dropped_total{reason=\"unreadable\"} 1"), "{case}");
         drop(writer);
     }
 }
@@ -63,7 +63,7 @@ fn damaged_splits_are_reported_and_the_others_answer() {
 fn store_with(parent: &Path, happen: impl Fn(&Path)) -> Config {
     let config = Config::for_test(parent.join("events"));
     let (mut writer, reader) = open_with(config.clone());
-    writer.apply(1, &[log(1, "tick")]).expect("applied");
+    apply(&mut writer, 1, &[log(1, "tick")]).expect("applied");
     writer.flush().expect("flushed");
     drop((writer, reader));
     happen(&config.directory.join("catalogue.redb"));
@@ -108,24 +108,12 @@ fn torn(catalogue: &Path, keep: impl Fn(usize) -> usize) {
     fs::write(catalogue, bytes).expect("written");
 }
 
+type Happen = fn(&Path);
+
 #[test]
-fn an_unusable_catalogue_is_set_aside_with_its_splits_and_the_store_begins_anew() {
-    type Happen = fn(&Path);
-    let cases: [(&str, &str, Happen); 8] = [
-        ("garbage", "corrupted", |path| fs::write(path, b"this is not a database").expect("written")),
-        ("emptied", "corrupted", |path| torn(path, |_| 0)),
-        ("torn in the header", "corrupted", |path| torn(path, |_| 100)),
-        ("torn in the middle", "corrupted", |path| torn(path, |length| length / 2)),
-        ("overwritten behind the header", "corrupted", |path| {
-            let mut bytes = fs::read(path).expect("read");
-            bytes[4096..].fill(0x55);
-            fs::write(path, bytes).expect("written");
-        }),
-        ("other format", "format", other_format),
-        ("other tables", "format", other_tables),
-        ("bad row", "row", bad_row),
-    ];
-    for (case, reason, happen) in cases {
+fn a_store_of_another_format_is_set_aside_and_the_store_begins_anew() {
+    let cases: [(&str, Happen); 2] = [("other format", other_format), ("other tables", other_tables)];
+    for (case, happen) in cases {
         let parent = tempfile::tempdir().expect("temporary directory");
         let config = store_with(parent.path(), happen);
         let found_splits = names(&config.directory.join("splits"));
@@ -143,10 +131,9 @@ fn an_unusable_catalogue_is_set_aside_with_its_splits_and_the_store_begins_anew(
         assert!(aside.join("catalogue.redb").exists(), "{case}");
         assert_eq!((names(&aside.join("splits")), found_splits.len()), (found_splits, 1), "{case}");
         let text = registry.encode_text();
-        let counted = format!("events_catalogues_set_aside_total{{reason=\"{reason}\"}} 1");
-        assert!(text.contains(&counted), "{case}: {text}");
+        assert!(text.contains("events_catalogues_set_aside_total{reason=\"format\"} 1"), "{case}: {text}");
 
-        writer.apply(2, &[log(2, "tock")]).expect("applied");
+        apply(&mut writer, 2, &[log(2, "tock")]).expect("applied");
         writer.flush().expect("flushed");
         assert_eq!(seconds(&reader, ""), [2], "{case}");
         drop((writer, reader));
@@ -157,10 +144,70 @@ fn an_unusable_catalogue_is_set_aside_with_its_splits_and_the_store_begins_anew(
 }
 
 #[test]
+fn a_lost_or_damaged_catalogue_is_made_again_from_the_splits() {
+    let cases: [(&str, &str, Happen); 7] = [
+        ("garbage", "corrupted", |path| fs::write(path, b"this is not a database").expect("written")),
+        ("torn in the header", "corrupted", |path| torn(path, |_| 100)),
+        ("torn in the middle", "corrupted", |path| torn(path, |length| length / 2)),
+        ("overwritten behind the header", "corrupted", |path| {
+            let mut bytes = fs::read(path).expect("read");
+            bytes[4096..].fill(0x55);
+            fs::write(path, bytes).expect("written");
+        }),
+        ("bad row", "row", bad_row),
+        ("emptied", "", |path| torn(path, |_| 0)),
+        ("missing", "", |path| fs::remove_file(path).expect("removed")),
+    ];
+    for (case, reason, happen) in cases {
+        let parent = tempfile::tempdir().expect("temporary directory");
+        let config = store_with(parent.path(), happen);
+        let registry = Registry::for_test();
+        let (mut writer, reader) = match Events::open(config.clone(), &registry) {
+            Ok(opened) => opened,
+            Err(error) => panic!("{case}: {error}"),
+        };
+        assert_eq!(writer.checkpoint(), 1, "{case}: nothing is replayed twice");
+        assert_eq!(seconds(&reader, "tick"), [1], "{case}: nothing is lost");
+        let text = registry.encode_text();
+        assert!(text.contains("events_catalogues_rebuilt_total 1"), "{case}: {text}");
+        if !reason.is_empty() {
+            let counted = format!("events_catalogues_set_aside_total{{reason=\"{reason}\"}} 1");
+            assert!(text.contains(&counted), "{case}: {text}");
+            let aside = names(&config.directory);
+            assert!(
+                aside.iter().any(|name| name.starts_with("catalogue.redb.damaged-")),
+                "{case}: {aside:?}"
+            );
+        }
+        apply(&mut writer, 2, &[log(2, "tock")]).expect("applied");
+        writer.flush().expect("flushed");
+        drop((writer, reader));
+        let (_writer, reader) = open_with(config);
+        assert_eq!(seconds(&reader, ""), [2, 1], "{case}: life goes on");
+    }
+}
+
+#[test]
+fn a_split_whose_footer_is_damaged_is_set_aside_when_the_catalogue_is_lost() {
+    let parent = tempfile::tempdir().expect("temporary directory");
+    let config = store_with(parent.path(), |_| {});
+    {
+        let (mut writer, _reader) = open_with(config.clone());
+        apply(&mut writer, 2, &[log(2, "tock")]).expect("applied");
+        writer.flush().expect("flushed");
+    }
+    damage(&config.directory, |bytes| *bytes.last_mut().expect("long") ^= 1);
+    fs::remove_file(config.directory.join("catalogue.redb")).expect("removed");
+    let (_writer, reader) = open_with(config.clone());
+    assert_eq!(seconds(&reader, ""), [2]);
+    assert_eq!(names(&config.directory.join("damaged")).len(), 1);
+}
+
+#[test]
 fn two_stores_can_be_set_aside_within_a_second() {
     let parent = tempfile::tempdir().expect("temporary directory");
     for _ in 0..3 {
-        let config = store_with(parent.path(), bad_row);
+        let config = store_with(parent.path(), other_format);
         drop(open_with(config));
     }
     assert_eq!(names(parent.path()).len(), 4);
@@ -198,9 +245,8 @@ fn a_catalogue_that_is_in_use_or_refused_by_the_disk_stays_where_it_is() {
 fn what_a_crash_left_half_built_is_removed() {
     let directory = tempfile::tempdir().expect("temporary directory");
     drop(open(directory.path()));
-    let orphan = directory.path().join("splits/00000000000000aa");
-    fs::create_dir_all(&orphan).expect("created");
-    fs::write(orphan.join("half.store"), b"half").expect("written");
+    let orphan = directory.path().join("splits/00000000000000aa.partial");
+    fs::write(&orphan, b"half").expect("written");
     let (_writer, reader) = open(directory.path());
     assert!(!orphan.exists());
     assert_eq!(seconds(&reader, ""), Vec::<u64>::new());
@@ -222,7 +268,7 @@ fn a_full_store_refuses_instead_of_growing_and_recovers() {
     fs::remove_dir(&splits).expect("removed");
     fs::write(&splits, b"").expect("written");
     let mut taken = 0;
-    let refused = (1..20).find_map(|position| match writer.apply(position, &[log(position, "tick")]) {
+    let refused = (1..20).find_map(|position| match apply(&mut writer, position, &[log(position, "tick")]) {
         Ok(()) => {
             taken += 1;
             None
@@ -237,7 +283,7 @@ fn a_full_store_refuses_instead_of_growing_and_recovers() {
     fs::create_dir(&splits).expect("created");
     // The builder tries again by itself; a flush may still meet the last failure.
     while writer.flush().is_err() {}
-    writer.apply(position, &[log(position, "tick")]).expect("applied");
+    apply(&mut writer, position, &[log(position, "tick")]).expect("applied");
     assert_eq!(seconds(&reader, "").len(), taken + 1);
     assert_eq!(writer.checkpoint(), position - 1);
 }
@@ -248,12 +294,12 @@ fn a_damaged_split_does_not_keep_its_neighbours_from_merging() {
     {
         let (mut writer, _reader) = open(directory.path());
         for second in 1..=5 {
-            writer.apply(second, &[log(second, "tick")]).expect("applied");
+            apply(&mut writer, second, &[log(second, "tick")]).expect("applied");
             writer.flush().expect("flushed");
         }
     }
     // The length stays right: only the checksum tells, and merging looks at it first.
-    damage(directory.path(), "idx", |bytes| bytes[0] ^= 0xff);
+    damage(directory.path(), |bytes| bytes[10] ^= 0xff);
     let config = Config { merge_splits: 2, ..Config::for_test(directory.path().to_owned()) };
     let (writer, reader) = open_with(config);
     writer.keep(i64::try_from(START / 1_000_000).expect("fits"));
@@ -272,7 +318,8 @@ fn readers_see_every_record_once_while_buffers_become_splits_and_splits_merge() 
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for position in 1..=30 {
-                writer.apply(position, &[log(position, "tick"), log(position, "tock")]).expect("applied");
+                apply(&mut writer, position, &[log(position, "tick"), log(position, "tock")])
+                    .expect("applied");
                 if position % 2 == 0 {
                     writer.flush().expect("flushed");
                     writer.keep(i64::try_from(START / 1_000_000).expect("fits"));
@@ -300,4 +347,46 @@ fn the_writer_can_live_on_any_thread_and_readers_on_many() {
     fn check<W: Send, R: Clone + Send + Sync>(_: &(W, R)) {}
     let directory = tempfile::tempdir().expect("temporary directory");
     check(&open(directory.path()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// Whatever happens to a split's file, and to the catalogue besides: the store opens, and an answer is whole or says
+    /// that a split is missing.
+    #[test]
+    fn a_split_changed_anywhere_gives_no_wrong_answer(
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), 1..=255_u8), 0..4),
+        cut in proptest::option::weighted(0.3, any::<proptest::sample::Index>()),
+        is_catalogue_lost in any::<bool>(),
+    ) {
+        let parent = tempfile::tempdir().expect("temporary directory");
+        let config = store_with(parent.path(), |_| {});
+        {
+            let (mut writer, _reader) = open_with(config.clone());
+            apply(&mut writer, 2, &[log(2, "tock"), log(3, "tack")]).expect("applied");
+            writer.flush().expect("flushed");
+        }
+        damage(&config.directory, |bytes| {
+            for (place, change) in &changes {
+                let place = place.index(bytes.len());
+                bytes[place] ^= change;
+            }
+            if let Some(cut) = &cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+        });
+        if is_catalogue_lost {
+            fs::remove_file(config.directory.join("catalogue.redb")).expect("removed");
+        }
+        let (_writer, reader) = open_with(config.clone());
+        let found = reader.search(&LogQuery { limit: 10, ..LogQuery::default() }).expect("read");
+        let times: Vec<u64> = found.rows.iter().map(|row| (row.record.unix_nanos - START) / SECOND).collect();
+        let is_set_aside = config.directory.join("damaged").exists();
+        if found.splits_damaged == 0 && !is_set_aside {
+            prop_assert_eq!(times, [3, 2, 1]);
+        } else {
+            prop_assert_eq!(times, [3, 2]);
+        }
+    }
 }

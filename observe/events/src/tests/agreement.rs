@@ -9,9 +9,9 @@ use belfry_signal::{Pii, Value};
 
 use super::{ended, log, quality, sip, span};
 use crate::Config;
-use crate::facts::Facts;
-use crate::live::Entry;
-use crate::query::evaluate::{matches, matches_entry};
+use crate::catalogue::SplitRow;
+use crate::facts::{Facts, Stream};
+use crate::query::evaluate::{matches, matches_record};
 use crate::query::parse;
 use crate::schema::Fields;
 use crate::split::{OpenSplits, Split, TimeRange};
@@ -26,6 +26,10 @@ const VOCABULARY: &[&str] = &[
     "sip:bob@example.com",
     "ÜBER",
     "7",
+    // Identifiers, which are indexed by a hash and their first letters.
+    "branch=z9hG4bK0123abc4",
+    "4930012345678901",
+    "aß0123456789abc",
 ];
 
 fn any_record() -> impl Strategy<Value = Record> {
@@ -106,6 +110,21 @@ fn any_query() -> impl Strategy<Value = String> {
             "sip.response.status_code:180",
             "sip.response.status_code:>199.5",
             "sip:bob@example.com",
+            "z9hg4bk0123abc4",
+            "z9hg4bk0123abc5",
+            "branch=z9hg4bk0123abc4",
+            "z9hg4bk01*",
+            "z9h*",
+            "493*",
+            "4930012345678901",
+            "aß0*",
+            "attributes.reason:z9hg*",
+            "attributes.reason:z9hg4bk0123abc4",
+            "attributes.reason:aß01234*",
+            "rtc.mos:2.5",
+            "rtc.mos:2*",
+            "rtc.mos:nan",
+            "rtc.mos:n*",
         ][..],
     )
     .prop_map(|text| if text == "reason:x" { "attributes.reason:true".to_owned() } else { text.to_owned() });
@@ -136,13 +155,15 @@ proptest! {
             ..Config::for_test(directory.path().to_owned())
         };
         let fields = Fields::new();
-        let entries: Vec<Arc<Entry>> =
-            records.iter().enumerate().map(|(i, record)| Arc::new(Entry::new(i as u64, record))).collect();
+        let entries: Vec<(u64, Arc<Record>)> =
+            (0..).zip(records.iter().cloned().map(Arc::new)).collect();
         // Half of them in each of two splits, and those merged: three ways to hold the same records.
         let (left, right) = entries.split_at(entries.len() / 2);
-        let build = |id: u64, part: &[Arc<Entry>]| {
+        let build = |id: u64, part: &[(u64, Arc<Record>)]| {
             let path = directory.path().join(id.to_string());
-            Arc::new(Split::build(id, path, part, &config, &fields).expect("built"))
+            let records = part.iter().map(|(sequence, record)| (*sequence, record));
+            let row = SplitRow::new(id, Stream::System, 0, 0);
+            Arc::new(Split::build(path, row, records, &config, &fields).expect("built"))
         };
         let parts: Vec<Arc<Split>> = [left, right]
             .iter()
@@ -156,12 +177,12 @@ proptest! {
             let expr = parse(text, 2000).expect(text);
             let mut expected: Vec<u64> = entries
                 .iter()
-                .filter(|entry| {
-                    let is_met = matches(&expr, &Facts::of(&entry.record, config.record_text_bytes_max));
-                    assert_eq!(is_met, matches_entry(&expr, entry, config.record_text_bytes_max), "{text}");
+                .filter(|(_, record)| {
+                    let is_met = matches(&expr, &Facts::of(record, config.record_text_bytes_max));
+                    assert_eq!(is_met, matches_record(&expr, record, config.record_text_bytes_max), "{text}");
                     is_met
                 })
-                .map(|entry| entry.sequence)
+                .map(|(sequence, _)| *sequence)
                 .collect();
             expected.sort_unstable();
             for splits in [parts.iter().map(|part| &**part).collect::<Vec<_>>(), vec![&merged]] {
@@ -174,7 +195,7 @@ proptest! {
                     prop_assert!(times.is_sorted_by(|a, b| a >= b), "newest first: {times:?}");
                     for hit in &hits {
                         // NaN is not itself, so records are compared as text.
-                        let original = &entries[usize::try_from(hit.sequence).expect("fits")].record;
+                        let original = &entries[usize::try_from(hit.sequence).expect("fits")].1;
                         prop_assert_eq!(format!("{:?}", &hit.record), format!("{original:?}"));
                     }
                     found.extend(hits.iter().map(|hit| hit.sequence));

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use belfry_signal::{Record, Sample};
+use belfry_signal::{Record, Sample, wire};
 use serde::{Deserialize, Serialize};
 
 use crate::store::Entry;
@@ -58,9 +58,8 @@ impl Encoder {
     pub(super) fn encode(&mut self, entry: &Entry) -> io::Result<&[u8]> {
         self.new_series.clear();
         self.payload.clear();
-        let buffer = std::mem::take(&mut self.payload);
         let written = match entry {
-            Entry::Record(record) => postcard::to_extend(&WrittenRef::Record(record), buffer),
+            Entry::Record(record) => wire::append(&mut self.payload, &WrittenRef::Record(record)),
             Entry::Samples { unix_millis, samples } => {
                 self.number(samples);
                 let first_new = self.numbers.len() - self.new_series.len();
@@ -70,10 +69,10 @@ impl Encoder {
                     new_series: &self.new_series,
                     values: &self.values,
                 };
-                postcard::to_extend(&WrittenRef::Samples(samples), buffer)
+                wire::append(&mut self.payload, &WrittenRef::Samples(samples))
             }
         };
-        self.payload = written.map_err(io::Error::other)?;
+        written.map_err(io::Error::other)?;
         Ok(&self.payload)
     }
 
@@ -113,7 +112,7 @@ impl Decoder {
     /// The entry of one payload. Samples whose series was defined in a damaged frame are left out.
     pub(super) fn decode(&mut self, payload: &[u8]) -> Option<Entry> {
         match postcard::from_bytes(payload).ok()? {
-            Written::Record(record) => Some(Entry::Record(record)),
+            Written::Record(record) => Some(Entry::Record(Arc::new(record))),
             Written::Samples(written) => {
                 let first_new = usize::try_from(written.first_new).ok()?;
                 // The checksum vouches for the number; the test keeps a wrong one from taking all memory.

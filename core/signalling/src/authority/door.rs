@@ -1,0 +1,126 @@
+//! What the core does about wrong credentials: refusals that wait, bans, and the operator's look at them.
+
+use std::net::IpAddr;
+
+use belfry_sip_proto::Uri;
+use belfry_sip_proto::digest::Credentials;
+use belfry_sip_proto::transaction::TransactionId;
+
+use super::Ban;
+use crate::config::BannedAnswer;
+use crate::core::{Alarm, Core, now};
+use crate::exchange::Failure;
+use crate::received::Received;
+use crate::signals::{CallCause, MethodName};
+
+/// Bans that an operator sees at a time.
+const BANS_SHOWN_MAX: usize = 1_000;
+
+impl Core {
+    /// Whether a new request comes from a banned address; it has been dealt with then. Requests of dialogs pass, and
+    /// so does everything from where a customer whom the request names is registered: a ban is for strangers.
+    pub(crate) fn is_turned_away(&mut self, request: &Received) -> bool {
+        let is_answerable = !matches!(request.method, MethodName::Ack | MethodName::Cancel);
+        if !is_answerable
+            || request.is_in_dialog()
+            || !self.authority.guard.is_source_banned(request.source.ip(), now())
+            || self.is_at_home(request)
+        {
+            return false;
+        }
+        self.signals.customers.request_banned();
+        if self.config.guard.banned == BannedAnswer::Refuse {
+            self.answer_plain(request, 403, &[]);
+        }
+        true
+    }
+
+    /// Whether credentials are not even looked at, because their user was guessed from there too often.
+    pub(crate) fn is_user_banned(&self, request: &Received, user: &str, realm: &str) -> bool {
+        self.authority.guard.is_user_banned(request.source.ip(), &customer(user, realm), now())
+    }
+
+    /// Credentials were right.
+    pub(crate) fn credentials_were_right(&mut self, request: &Received, user: &str, realm: &str) {
+        self.authority.guard.succeeded(request.source.ip(), &customer(user, realm));
+    }
+
+    /// Credentials were wrong: the exchange gets its 403, the later the more often that happened.
+    pub(crate) fn deny(&mut self, id: TransactionId, request: &Received, user: &str, realm: &str) {
+        let source = request.source.ip();
+        let failed = self.authority.guard.failed(source, &customer(user, realm), now());
+        self.signals.customers.credentials_were_wrong();
+        if let Some(kind) = failed.ban {
+            self.signals.customers.ban_began(kind, source, self.authority.guard.bans_count());
+        }
+        if failed.delay.is_zero() || self.denials_waiting >= self.config.guard.delayed_max {
+            return self.end_denied(id);
+        }
+        self.denials_waiting += 1;
+        self.timers.set(now() + failed.delay, Alarm::Denial(id));
+    }
+
+    /// A refusal has waited long enough.
+    pub(crate) fn on_denial_due(&mut self, id: TransactionId) {
+        self.denials_waiting = self.denials_waiting.saturating_sub(1);
+        self.end_denied(id);
+    }
+
+    fn end_denied(&mut self, id: TransactionId) {
+        let method = self.exchanges.get(&id).map(|exchange| exchange.request.method);
+        match method {
+            Some(MethodName::Register) => self.deny_registration(id),
+            Some(_) => self.fail(id, Failure::plain(403, CallCause::Denied)),
+            // The caller gave up meanwhile.
+            None => {}
+        }
+    }
+
+    /// Whether the user whom a request is from is registered at the address that it comes from.
+    fn is_at_home(&self, request: &Received) -> bool {
+        let aor = request.message.from().and_then(|from| self.aor_of(&from.uri));
+        let bindings = aor.map(|aor| self.bindings_of(&aor, belfry_signal::now_unix_nanos()));
+        bindings.into_iter().flatten().any(|binding| binding.source.reveal().ip() == request.source.ip())
+    }
+
+    /// Whether the digest-uri of credentials means what the request asks for (RFC 7616 section 3.4.6: it may not
+    /// grant another resource).
+    ///
+    /// Lenient in exactly this: a digest-uri without a user fits every request, and of one with a user any of our own
+    /// names stands for any other, port and parameters do not count. Phones write the domain where the request has the
+    /// edge's address and the other way round, and SIPp puts the `sip:host:port` there that it sends to, whatever it
+    /// calls. A user part that is there must be the request's: credentials for one number do not call another. The realm
+    /// and our nonce have been checked, so credentials of another house do not come this far.
+    pub(crate) fn is_meant(&self, credentials: &Credentials<'_>, request: &Received) -> bool {
+        let (Some(meant), Some(asked)) = (Uri::parse(&credentials.uri), request.message.uri()) else {
+            return false;
+        };
+        if credentials.uri == request.message.request_uri() || (meant.is_sip() && meant.user().is_none()) {
+            return true;
+        }
+        let is_user = meant.user_unescaped() == asked.user_unescaped();
+        let is_ours = |uri: &Uri<'_>| uri.is_sip() && self.domain_of(uri).is_some();
+        let is_host = meant.host().eq_ignore_ascii_case(asked.host())
+            || (is_ours(&meant) && (is_ours(&asked) || !asked.is_sip()));
+        is_user && is_host
+    }
+
+    /// The bans in force, longest first.
+    pub(crate) fn bans(&self) -> Vec<Ban> {
+        self.authority.guard.bans(BANS_SHOWN_MAX, now())
+    }
+
+    /// An operator forgives an address; whether it was banned.
+    pub(crate) fn pardon(&mut self, source: IpAddr) -> bool {
+        let was_banned = self.authority.guard.pardon(source);
+        if was_banned {
+            self.signals.customers.ban_lifted(source, self.authority.guard.bans_count());
+        }
+        was_banned
+    }
+}
+
+/// A customer as failures are counted for.
+fn customer(user: &str, realm: &str) -> String {
+    format!("{user}@{realm}")
+}

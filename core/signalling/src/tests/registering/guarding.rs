@@ -1,0 +1,136 @@
+//! Wrong passwords: slowed down, turned away, and nobody else with them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::super::house::{House, PASSWORD, Phone, authorize};
+use crate::config::BannedAnswer;
+use crate::handle::Transport;
+use crate::{Config, GuardConfig};
+
+fn patient() -> GuardConfig {
+    GuardConfig {
+        delay_first: Duration::from_millis(1),
+        delay_max: Duration::from_millis(2),
+        ..Config::for_test().guard
+    }
+}
+
+fn at(user: &'static str, address: &str) -> Phone {
+    let phone = Phone::new(user, Transport::Tcp);
+    let ip: IpAddr = address.parse().expect("an address");
+    Phone { flow: format!("{user} {address}"), source: (ip, phone.source.port()).into(), ..phone }
+}
+
+/// Registers with a password; the final status.
+async fn register(house: &mut House, phone: &Phone, call_id: &str, password: &str) -> u16 {
+    house.say(phone, &phone.register(call_id, 1, ""));
+    let challenged = house.hear().await;
+    if challenged.status() != 401 {
+        return challenged.status();
+    }
+    let authorization = authorize(&challenged, phone.user, password, "REGISTER", "sip:belfry.test");
+    let contact = format!("Contact: {}\n", phone.contact());
+    house.say(phone, &phone.register(call_id, 2, &format!("{contact}{authorization}")));
+    house.hear().await.status()
+}
+
+#[tokio::test]
+async fn whoever_guesses_is_turned_away_and_the_customer_is_not() {
+    let mut house = House::with(Config { guard: patient(), ..Config::for_test() }).await;
+    let (thief, alice) = (at("alice", "192.0.2.66"), at("alice", "192.0.2.7"));
+    for number in 0..6 {
+        assert_eq!(register(&mut house, &thief, &format!("g{number}"), "guess").await, 403);
+    }
+    assert_eq!(house.metric("core_bans_total{scope=\"user\"}"), Some(1.0));
+    assert_eq!(house.metric("core_wrong_credentials_total"), Some(6.0));
+    assert_eq!(register(&mut house, &thief, "found", PASSWORD).await, 403, "too late to be right");
+    assert_eq!(house.metric("core_banned_requests_total"), Some(1.0));
+    assert_eq!(register(&mut house, &alice, "home", PASSWORD).await, 200);
+    // Other users from there are let in until the whole address has guessed too often.
+    assert_eq!(register(&mut house, &at("bob", "192.0.2.66"), "bob", PASSWORD).await, 200);
+    for number in 0..5 {
+        register(&mut house, &at("carol", "192.0.2.66"), &format!("c{number}"), "guess").await;
+    }
+    assert_eq!(house.metric("core_bans_total{scope=\"source\"}"), Some(1.0));
+    assert_eq!(register(&mut house, &at("carol", "192.0.2.66"), "c", PASSWORD).await, 403);
+    // Bob is registered from there: he is no stranger.
+    assert_eq!(register(&mut house, &at("bob", "192.0.2.66"), "bob-again", PASSWORD).await, 200);
+    let bans = house.core.bans().await;
+    assert_eq!(bans.iter().filter(|ban| ban.is_whole_source).count(), 1, "{bans:?}");
+    assert!(house.core.pardon("192.0.2.66".parse().expect("an address")).await);
+    assert_eq!(register(&mut house, &at("carol", "192.0.2.66"), "c-again", PASSWORD).await, 200);
+    assert!(house.core.bans().await.is_empty());
+}
+
+#[tokio::test]
+async fn refusals_come_later_and_later_and_right_answers_at_once() {
+    let guard = GuardConfig {
+        delay_first: Duration::from_millis(150),
+        delay_max: Duration::from_secs(9),
+        ..patient()
+    };
+    let mut house = House::with(Config { guard, ..Config::for_test() }).await;
+    let thief = at("alice", "192.0.2.66");
+    for number in 0..2 {
+        assert_eq!(register(&mut house, &thief, &format!("g{number}"), "guess").await, 403);
+    }
+    let other = at("bob", "192.0.2.66");
+    house.say(&thief, &thief.register("slow", 1, ""));
+    let challenged = house.hear_status(&thief, 401).await;
+    let authorization = authorize(&challenged, "alice", "guess", "REGISTER", "sip:belfry.test");
+    house.say(&thief, &thief.register("slow", 2, &authorization));
+    assert_eq!(register(&mut house, &other, "quick", PASSWORD).await, 200, "nobody waits for the refusal");
+    house.hear_status(&thief, 403).await;
+}
+
+#[tokio::test]
+async fn callers_are_guarded_as_well_and_bans_can_be_silent() {
+    let guard = GuardConfig { banned: BannedAnswer::Drop, source_failures_max: 3, ..patient() };
+    let mut house = House::with(Config { guard, ..Config::for_test() }).await;
+    let thief = at("alice", "192.0.2.66");
+    for number in 0..3 {
+        let call_id = format!("call-{number}");
+        house.say(&thief, &thief.invite("bob", &call_id, 1, ""));
+        house.hear_status(&thief, 100).await;
+        let challenged = house.hear_status(&thief, 407).await;
+        house.acknowledge(&thief, &challenged);
+        let authorization = authorize(&challenged, "alice", "guess", "INVITE", "sip:bob@belfry.test");
+        house.say(&thief, &thief.invite("bob", &call_id, 2, &authorization));
+        house.hear_status(&thief, 100).await;
+        let denied = house.hear_status(&thief, 403).await;
+        house.acknowledge(&thief, &denied);
+    }
+    house.say(&thief, &thief.register("silence", 1, ""));
+    assert!(house.is_quiet().await);
+    assert_eq!(house.metric("core_banned_requests_total"), Some(1.0));
+}
+
+#[tokio::test]
+async fn credentials_are_for_what_they_say() {
+    let mut house = House::new().await;
+    let alice = Phone::new("alice", Transport::Tcp);
+    // What phones write into the digest-uri of a call to bob, and whether it is meant.
+    let cases = [
+        ("sip:bob@belfry.test", true),
+        ("sip:bob@edge.test:5060;transport=tcp", true),
+        ("sip:edge.test:5060", true),
+        ("sip:198.51.100.7:5060", true),
+        ("sip:carol@belfry.test", false),
+        ("sip:bob@elsewhere.test", false),
+        ("nonsense", false),
+    ];
+    for (number, (uri, is_meant)) in cases.into_iter().enumerate() {
+        let call_id = format!("uri-{number}");
+        house.say(&alice, &alice.invite("bob", &call_id, 1, ""));
+        house.hear_status(&alice, 100).await;
+        let challenged = house.hear_status(&alice, 407).await;
+        house.acknowledge(&alice, &challenged);
+        let authorization = authorize(&challenged, "alice", PASSWORD, "INVITE", uri);
+        house.say(&alice, &alice.invite("bob", &call_id, 2, &authorization));
+        house.hear_status(&alice, 100).await;
+        let answer = house.hear().await;
+        assert_eq!(answer.status(), if is_meant { 480 } else { 400 }, "{uri}");
+        house.acknowledge(&alice, &answer);
+    }
+}

@@ -1,0 +1,106 @@
+use belfry_signal::{Registry, Resource};
+use belfry_state::{Config, ProfileDocument, RecordPage, State};
+
+use super::*;
+
+const PROFILE: &str = r#"
+name = "NAME"
+version = 1
+currency = "EUR"
+time_zone = "UTC"
+free = { seconds = 90, period = "day" }
+[[destinations]]
+name = "anywhere"
+prefixes = ["4"]
+tariffs = [{ name = "flat", price_per_minute = "PRICE", takes_free_seconds = true }]
+"#;
+
+/// A call of a minute that ended at this second.
+fn call(name: &str, caller: &str, callee: &str, second: u64) -> CallRecord {
+    CallRecord {
+        caller: caller.to_owned().into(),
+        callee: callee.to_owned().into(),
+        answer_unix_nanos: Some(second * 1_000_000_000),
+        end_unix_nanos: (second + 60) * 1_000_000_000,
+        ..CallRecord::for_test(name)
+    }
+}
+
+async fn prices(ledger: &Ledger) -> Vec<String> {
+    let (records, _) = ledger.records(&RecordPage::new(0, u64::MAX / 4, 100)).await.expect("readable");
+    let shown = |record: &CallRecord| {
+        let name = record.call_id.reveal();
+        record.charge.as_ref().map_or(format!("{name} -"), |c| {
+            format!("{name} {} {}/{} {}", c.price, c.profile, c.profile_version, c.free_seconds)
+        })
+    };
+    records.iter().map(shown).collect()
+}
+
+async fn put(ledger: &Ledger, name: &str, version: u32, price: &str) {
+    let document = PROFILE.replace("NAME", name).replace("PRICE", price);
+    let document = document.replace("version = 1", &format!("version = {version}"));
+    ledger.put_profile(ProfileDocument { name: name.to_owned(), version, document }).await.expect("kept");
+}
+
+async fn rate(ledger: &Ledger) -> u64 {
+    let mut rater = Rater::load(ledger, Some("all".to_owned())).await.expect("loaded");
+    // Calls of one batch use free seconds one after another too.
+    rater.step(2).await.expect("rated") + rater.step(100).await.expect("rated")
+}
+
+#[tokio::test]
+async fn calls_are_rated_once_and_again_when_it_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = Registry::new(Resource::for_test(), 100).0;
+    let state = State::open(Config::for_test(folder.path()), &registry).await.expect("opens");
+    let ledger = state.ledger().expect("open");
+    put(&ledger, "all", 1, "0.60").await;
+    put(&ledger, "cheap", 1, "0.06").await;
+    ledger.assign_profile("cheap.test", Some("cheap")).await.expect("assigned");
+    ledger.assign_profile("dear@cheap.test", Some("all")).await.expect("assigned");
+    let calls = [
+        call("free", "sip:a@x.test", "sip:+431@x.test", 100),
+        call("half", "sip:a@x.test", "tel:431;phone-context=+43", 200),
+        call("full", "sip:a@x.test", "sip:431@x.test;user=phone", 300),
+        call("next day", "sip:a@x.test", "sip:431@x.test", 86_400),
+        call("other caller", "sip:b@cheap.test", "sip:431@x.test", 86_500),
+        call("cheap", "sip:b@cheap.test", "sip:431@x.test", 86_600),
+        call("dear", "sip:dear@cheap.test", "sip:431@x.test", 86_700),
+        call("nowhere", "sip:a@x.test", "sip:999@x.test", 86_800),
+        CallRecord {
+            answer_unix_nanos: None,
+            ..call("unanswered", "sip:a@x.test", "sip:431@x.test", 86_900)
+        },
+    ];
+    for record in &calls {
+        state.books().close_call(state.books().open_call(), record.clone()).await.expect("kept");
+        assert!(state.books().settle().await);
+    }
+    assert_eq!(rate(&ledger).await, 9);
+    let expected = [
+        "free 0.0000 all/1 60",
+        "half 0.3000 all/1 30",
+        "full 0.6000 all/1 0",
+        "next day 0.0000 all/1 60",
+        "other caller 0.0000 cheap/1 60",
+        "cheap 0.0300 cheap/1 30",
+        "dear 0.0000 all/1 60",
+        "nowhere -",
+        "unanswered 0 all/1 0",
+    ];
+    assert_eq!(prices(&ledger).await, expected);
+    assert_eq!(rate(&ledger).await, 0, "once");
+
+    // A new version is for what comes, until somebody asks for more; free seconds are given back first.
+    put(&ledger, "all", 2, "0.6").await;
+    assert_eq!(prices(&ledger).await, expected);
+    assert_eq!(ledger.forget_ratings(250_000_000_000, 86_460_000_000_001).await.expect("forgotten"), 3);
+    assert_eq!(rate(&ledger).await, 3);
+    let again = prices(&ledger).await;
+    assert_eq!(again[1..4], ["half 0.3000 all/2 30", "full 0.6000 all/2 0", "next day 0.0000 all/2 60"]);
+    let refused = ledger
+        .put_profile(ProfileDocument { name: "all".to_owned(), version: 2, document: "other".to_owned() })
+        .await;
+    assert_eq!(refused.expect_err("a version never changes").reason(), "profile_changed");
+}
