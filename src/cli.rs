@@ -101,6 +101,19 @@ pub enum Command {
         #[command(subcommand)]
         command: RouteCommand,
     },
+    /// Look at the store of metrics, and work on one that is not in use.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry series top                                        who costs what, in a running Belfry\n  \
+        belfry series import /var/lib/prometheus                 take over its blocks\n  \
+        belfry series export out && promtool tsdb dump out       as blocks of Prometheus\n  \
+        belfry series delete 'calls_total{trunk=\"7\"}'          from the disk, for good\n\n\
+        All but `top` need a store that nobody uses: stop Belfry first, which seals what is in memory, or work on a snapshot.\n\
+        Import and export go on where they ended when they are run again.")]
+    Series {
+        /// What to do.
+        #[command(subcommand)]
+        command: SeriesCommand,
+    },
     /// Explain where a customer's address would be sent, step by step.
     Steer {
         /// The customer's address.
@@ -457,6 +470,74 @@ pub enum PromqlCommand {
         #[arg(value_name = "EXPR", allow_hyphen_values = true)]
         expr: String,
     },
+}
+
+/// What to do with the store of metrics.
+#[derive(Debug, Subcommand)]
+pub enum SeriesCommand {
+    /// Show which metrics, labels and values have the most series in memory.
+    Top {
+        /// Lines of each list.
+        #[arg(long, default_value_t = 10)]
+        limit: usize,
+        /// Whom to ask.
+        #[arg(long, default_value = "http://127.0.0.1:9090")]
+        url: String,
+        /// A file with the token that is asked for; its first one is used.
+        #[arg(long)]
+        token_file: Option<PathBuf>,
+    },
+    /// Make few large blocks of many.
+    Compact(SeriesStoreArguments),
+    /// Copy a store into an empty directory, by links where the file system can.
+    Snapshot {
+        /// The directory.
+        target: PathBuf,
+        /// Which store.
+        #[command(flatten)]
+        store: SeriesStoreArguments,
+    },
+    /// Write a store as blocks of Prometheus.
+    Export {
+        /// The directory.
+        target: PathBuf,
+        /// Which store.
+        #[command(flatten)]
+        store: SeriesStoreArguments,
+    },
+    /// Take over the blocks of a Prometheus.
+    Import {
+        /// Its data directory, or one block.
+        source: PathBuf,
+        /// Which store.
+        #[command(flatten)]
+        store: SeriesStoreArguments,
+    },
+    /// Delete the points of the series that a selector names from the disk.
+    Delete {
+        /// As `calls_total{region=\"eu\"}`.
+        selector: String,
+        /// From this time on, in milliseconds since the Unix epoch.
+        #[arg(long)]
+        from_ms: Option<i64>,
+        /// Up to and with this time, in milliseconds since the Unix epoch.
+        #[arg(long)]
+        to_ms: Option<i64>,
+        /// Which store.
+        #[command(flatten)]
+        store: SeriesStoreArguments,
+    },
+}
+
+/// Which store of metrics.
+#[derive(Debug, Args)]
+pub struct SeriesStoreArguments {
+    /// The configuration that names it.
+    #[arg(long, default_value = "belfry.toml")]
+    pub config: PathBuf,
+    /// The store's directory, instead of a configuration.
+    #[arg(long)]
+    pub directory: Option<PathBuf>,
 }
 
 /// A query and when it is evaluated.

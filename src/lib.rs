@@ -17,6 +17,7 @@ pub mod promql;
 pub mod records;
 pub mod route;
 pub mod run;
+pub mod series;
 pub mod signals;
 pub mod sip_line;
 pub mod slo_table;

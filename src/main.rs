@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Slo { site } => commands::slo(&site),
         Command::Fault { name, switch, admin } => commands::fault(name, switch, admin),
         Command::Sip { command: SipCommand::Parse { files } } => commands::sip_parse(&files),
+        Command::Series { command } => belfry::series::run(&command),
         Command::Promql { command: PromqlCommand::Test { files } } => promql::test(&files),
         Command::Promql { command: PromqlCommand::Query(arguments) } => promql::query(&arguments),
         Command::Promql { command: PromqlCommand::Fmt { expr } } => promql::format(&expr),

@@ -31,8 +31,9 @@ pub fn start(
     registry: &Registry,
     records: RecordReceiver,
 ) -> anyhow::Result<Observe> {
-    let (series_writer, series_reader): (SeriesWriter, SeriesReader) =
+    let (mut series_writer, series_reader): (SeriesWriter, SeriesReader) =
         belfry_series::Series::open(config.series.clone(), registry)?;
+    series_writer.compact_in_background()?;
     let (events_writer, events_reader): (EventsWriter, EventsReader) =
         belfry_events::Events::open(config.events.clone(), registry)?;
     let stores: Vec<Box<dyn Store>> =
@@ -54,7 +55,7 @@ impl Store for EventsStore {
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Record(record) => Some(Arc::clone(record)),
-                Entry::Samples { .. } => None,
+                Entry::Samples { .. } | Entry::Series(_) => None,
             })
             .collect();
         self.0.apply(position, records).map_err(|error| StoreError::new(error.reason(), error.to_string()))
@@ -74,7 +75,7 @@ impl Store for EventsStore {
 }
 
 /// Series as a store of the pipeline.
-struct SeriesStore(SeriesWriter);
+pub struct SeriesStore(pub SeriesWriter);
 
 impl Store for SeriesStore {
     fn name(&self) -> &'static str {
@@ -85,9 +86,12 @@ impl Store for SeriesStore {
         // A block that cannot be sealed is an error, but its samples are taken: the rest of the batch must be too.
         let mut first_error = None;
         for (position, entry) in numbered(position, entries) {
-            if let Entry::Samples { unix_millis, samples } = entry
-                && let Err(error) = self.0.append(position, *unix_millis, samples)
-            {
+            let taken = match entry {
+                Entry::Record(_) => Ok(()),
+                Entry::Samples { unix_millis, samples } => self.0.append(position, *unix_millis, samples),
+                Entry::Series(batch) => self.0.write(position, batch).map(drop),
+            };
+            if let Err(error) = taken {
                 first_error.get_or_insert(StoreError::new(error.reason(), error.to_string()));
             }
         }

@@ -44,8 +44,7 @@ fn exported(format: RecordFormat, records: &[CallRecord]) -> Vec<u8> {
         sink.write(records).expect("written");
     }
     sink.end().expect("ended");
-    let bytes = output.0.lock().expect("no panic").clone();
-    bytes
+    std::mem::take(&mut *output.0.lock().expect("no panic"))
 }
 
 #[test]

@@ -141,7 +141,8 @@ fn overlay(rows: &mut RouteRows, import: &RouteImport) {
             let trunks: HashSet<&str> = new.iter().map(|row| row.trunk.as_str()).collect();
             rows.prefixes.retain(|row| {
                 let is_same = keys.contains(&(row.trunk.as_str(), row.prefix.as_str()));
-                !is_same && !(*replaces && trunks.contains(row.trunk.as_str()))
+                let is_replaced = *replaces && trunks.contains(row.trunk.as_str());
+                !(is_same || is_replaced)
             });
             rows.prefixes.extend(new.iter().cloned());
         }

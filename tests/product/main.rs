@@ -12,3 +12,4 @@ mod records;
 mod rooms_apart;
 mod routes;
 mod running;
+mod store_crash;

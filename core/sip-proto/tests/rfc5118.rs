@@ -29,6 +29,9 @@ fn options_to(uri: &str, more: &str) -> Vec<u8> {
 const VIA: &str =
     "Via: SIP/2.0/UDP [2001:db8::9:1];branch=z9hG4bKas3-111\nCall-ID: SSG9559905523997077@hlau_4100";
 
+/// A section, a message, and whether its verdict is right.
+type Case<'a> = (&'a str, Vec<u8>, &'a dyn Fn(Verdict) -> bool);
+
 #[test]
 fn every_message_gets_the_verdict_of_its_section() {
     let sdp = "v=0
@@ -60,7 +63,7 @@ fn every_message_gets_the_verdict_of_its_section() {
         |status| move |verdict: Verdict| matches!(verdict, Verdict::Reject { status: s, .. } if s == status);
     let accept = |verdict: Verdict| verdict == Verdict::Accept;
     let bad = reject(400);
-    let cases: [(&str, Vec<u8>, &dyn Fn(Verdict) -> bool); 11] = [
+    let cases: [Case<'_>; 11] = [
         ("4.1 valid, an address in the Request-URI", options_to("sip:[2001:db8::10]", VIA), &accept),
         // Without brackets nobody can tell address and port apart: 400.
         ("4.2 invalid, an address without brackets", options_to("sip:2001:db8::10", VIA), &bad),

@@ -1,7 +1,6 @@
 //! Many datagrams per system call: recvmmsg and sendmmsg, which tokio does not have, through nix's safe face.
 //!
-//! The headers that the kernel fills belong to the thread, because they may not move to another one while a task
-//! sleeps.
+//! What is kept between calls belongs to the thread, because it may not move to another one while a task sleeps.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -17,17 +16,9 @@ pub(crate) const BATCH: usize = 32;
 /// One datagram; longer ones do not exist.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 
-struct Receiving {
-    headers: MultiHeaders<SockaddrStorage>,
-    /// Memory that no datagram has reached is never touched, and so costs nothing.
-    buffer: Vec<u8>,
-}
-
 thread_local! {
-    static RECEIVING: RefCell<Receiving> = RefCell::new(Receiving {
-        headers: MultiHeaders::preallocate(BATCH, None),
-        buffer: vec![0; BATCH * DATAGRAM_BYTES_MAX],
-    });
+    /// Memory that no datagram has reached is never touched, and so costs nothing.
+    static RECEIVING: RefCell<Vec<u8>> = RefCell::new(vec![0; BATCH * DATAGRAM_BYTES_MAX]);
     /// Never used to receive: after a call they still point to the addresses that were given to it.
     static SENDING: RefCell<MultiHeaders<SockaddrStorage>> = RefCell::new(MultiHeaders::preallocate(BATCH, None));
 }
@@ -37,19 +28,21 @@ thread_local! {
 /// # Errors
 /// `WouldBlock` when there is nothing.
 pub(crate) fn receive(socket: &UdpSocket, mut arrived: impl FnMut(&[u8], SocketAddr)) -> io::Result<usize> {
-    RECEIVING.with_borrow_mut(|receiving| {
-        let mut slices = receiving.buffer.chunks_mut(DATAGRAM_BYTES_MAX);
+    // New ones each time: nix leaves the length of the last address in them, which cuts an IPv6 address after an IPv4 one.
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
+    RECEIVING.with_borrow_mut(|buffer| {
+        let mut slices = buffer.chunks_mut(DATAGRAM_BYTES_MAX);
         let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
             std::array::from_fn(|_| [IoSliceMut::new(slices.next().unwrap_or_default())]);
         let mut taken: [(usize, Option<SocketAddr>); BATCH] = [(0, None); BATCH];
         let flags = MsgFlags::MSG_DONTWAIT;
-        let received = recvmmsg(socket.as_raw_fd(), &mut receiving.headers, &mut slices, flags, None)?;
+        let received = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, flags, None)?;
         let mut count = 0;
         for (place, message) in taken.iter_mut().zip(received) {
             *place = (message.bytes, message.address.as_ref().and_then(address_of));
             count += 1;
         }
-        let datagrams = receiving.buffer.chunks(DATAGRAM_BYTES_MAX).zip(&taken[..count]);
+        let datagrams = buffer.chunks(DATAGRAM_BYTES_MAX).zip(&taken[..count]);
         for (chunk, (length, source)) in datagrams {
             if let Some(source) = source {
                 arrived(&chunk[..*length], *source);

@@ -49,6 +49,32 @@ impl Error {
     }
 }
 
+/// Why points were not stored. Whoever sent them should send them again, but for the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The disk refuses; told and counted by the log.
+    #[error("the disk refuses writes: nothing was stored, try again later")]
+    Disk,
+    /// The pipeline has ended.
+    #[error("the pipeline has ended")]
+    Ended,
+    /// One series' labels, or one histogram, are longer than the log's limit on an entry.
+    #[error("a series is longer than the log takes: raise record_bytes_max or send less")]
+    Oversize,
+}
+
+impl WriteError {
+    /// A bounded name for labels.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Ended => "ended",
+            Self::Oversize => "oversize",
+        }
+    }
+}
+
 /// Why a store did not take entries: its own bounded reason, and its own words.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}: {text}")]

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use belfry_signal::{RecordReceiver, Registry};
+use belfry_signal::{RecordReceiver, Registry, SeriesBatch};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, WriteError};
 use crate::export;
+use crate::pieces::pieces;
 use crate::signals::Signals;
 use crate::store::Store;
 use crate::wal::{Limits, OpenError, Wal};
@@ -92,6 +93,18 @@ impl Pipeline {
 }
 
 impl PipelineHandle {
+    /// Stores points of series that others measured: when this returns well, they survive a crash, and the series store
+    /// has taken them or counted why not. Calls wait here while the disk is slow, and are stored together.
+    ///
+    /// # Errors
+    /// When they were not stored, or only the first of them.
+    pub async fn write(&self, batch: SeriesBatch) -> Result<(), WriteError> {
+        let (done, is_done) = oneshot::channel();
+        let write = Control::Write(pieces(batch), done);
+        self.control.send(write).await.map_err(|_| WriteError::Ended)?;
+        is_done.await.map_err(|_| WriteError::Ended)?
+    }
+
     /// Waits until everything emitted so far is fsynced and applied to the stores, or counted as dropped.
     pub async fn flush(&self) {
         let (done, is_done) = oneshot::channel();

@@ -13,13 +13,14 @@ mod config;
 mod error;
 mod export;
 mod handle;
+mod pieces;
 mod signals;
 mod store;
 mod wal;
 mod worker;
 
 pub use config::{Config, ExportConfig};
-pub use error::{Error, StoreError};
+pub use error::{Error, StoreError, WriteError};
 pub use handle::{Counts, Pipeline, PipelineHandle};
 pub use store::{Entry, Store, numbered};
 

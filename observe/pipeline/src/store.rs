@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use belfry_signal::{Record, Sample};
+use belfry_signal::{Record, Sample, SeriesBatch};
 
 use crate::error::StoreError;
 
@@ -18,6 +18,8 @@ pub enum Entry {
         /// Every series' value.
         samples: Vec<Sample>,
     },
+    /// Points of series that others measured.
+    Series(SeriesBatch),
 }
 
 /// A store that takes what the log holds. All calls come from one thread, which may block: no call waits for it.

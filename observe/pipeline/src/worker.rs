@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use belfry_signal::record::Body;
-use belfry_signal::{Record, RecordReceiver, Registry};
+use belfry_signal::{Record, RecordReceiver, Registry, SeriesBatch};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, WriteError};
 use crate::export::Intake;
 use crate::signals::{DropReason, EntryKind, Signals, StoreName};
 use crate::store::{Entry, Store};
@@ -37,6 +37,15 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) enum Control {
     Flush(oneshot::Sender<()>),
     Drain(oneshot::Sender<()>),
+    /// Points that are to be stored, in pieces that fit the log, and whom to tell.
+    Write(Vec<SeriesBatch>, oneshot::Sender<Result<(), WriteError>>),
+}
+
+/// Someone who waits until entries are durable.
+struct Waiter {
+    done: oneshot::Sender<Result<(), WriteError>>,
+    /// Which of the pending entries are his.
+    entries: std::ops::Range<usize>,
 }
 
 /// A store and how far it was given entries.
@@ -75,6 +84,7 @@ pub(crate) struct Worker {
     runtime: Option<Runtime>,
     /// Taken from the queue, not yet in the log.
     pending: Vec<Entry>,
+    waiters: Vec<Waiter>,
     /// When the first of them was taken.
     pending_since: Option<Instant>,
     is_disk_failing: bool,
@@ -104,6 +114,7 @@ impl Worker {
             export,
             runtime: Some(runtime),
             pending: Vec::new(),
+            waiters: Vec::new(),
             pending_since: None,
             is_disk_failing: false,
             is_replaying: true,
@@ -187,6 +198,7 @@ impl Worker {
                         // The one who asked may have stopped waiting.
                         let _answer = done.send(());
                     }
+                    Some(Control::Write(pieces, done)) => self.take_series(pieces, done),
                     Some(Control::Drain(done)) => {
                         self.finish();
                         return Some(done);
@@ -215,6 +227,16 @@ impl Worker {
     fn take(&mut self, taken: &mut Vec<Record>) {
         self.pending_since.get_or_insert_with(Instant::now);
         self.pending.extend(taken.drain(..).map(|record| Entry::Record(Arc::new(record))));
+        if self.pending.len() >= self.config.commit_records_max {
+            self.commit();
+        }
+    }
+
+    fn take_series(&mut self, pieces: Vec<SeriesBatch>, done: oneshot::Sender<Result<(), WriteError>>) {
+        self.pending_since.get_or_insert_with(Instant::now);
+        let first = self.pending.len();
+        self.pending.extend(pieces.into_iter().map(Entry::Series));
+        self.waiters.push(Waiter { done, entries: first..self.pending.len() });
         if self.pending.len() >= self.config.commit_records_max {
             self.commit();
         }
@@ -271,7 +293,9 @@ impl Worker {
     /// Makes the pending entries durable, then visible; or drops and counts them.
     fn commit(&mut self) {
         self.pending_since = None;
+        let waiters = std::mem::take(&mut self.waiters);
         if self.pending.is_empty() {
+            answer(waiters, |_| Ok(()));
             return;
         }
         let mut entries = std::mem::take(&mut self.pending);
@@ -280,6 +304,7 @@ impl Worker {
             for entry in &entries {
                 self.signals.dropped(kind_of(entry), DropReason::Disk);
             }
+            answer(waiters, |_| Err(WriteError::Disk));
             return;
         };
         for index in appended.oversize.iter().rev() {
@@ -292,6 +317,11 @@ impl Worker {
         if !self.is_replaying {
             apply(&mut self.stores, &self.signals, appended.position, &entries, Occasion::Live);
         }
+        // Answered when readers can see them too.
+        let is_left_out = |place: &usize| appended.oversize.contains(place);
+        answer(waiters, |mut entries| {
+            if entries.any(|place| is_left_out(&place)) { Err(WriteError::Oversize) } else { Ok(()) }
+        });
         if let Some(export) = &self.export {
             export.offer(entries);
         } else {
@@ -375,9 +405,16 @@ fn apply(stores: &mut [Attached], signals: &Signals, position: u64, entries: &[E
     }
 }
 
+/// Tells those who wait what became of their entries; one who stopped waiting need not know.
+fn answer(waiters: Vec<Waiter>, result: impl Fn(std::ops::Range<usize>) -> Result<(), WriteError>) {
+    for waiter in waiters {
+        let _told = waiter.done.send(result(waiter.entries));
+    }
+}
+
 fn kind_of(entry: &Entry) -> EntryKind {
     match entry {
-        Entry::Samples { .. } => EntryKind::Samples,
+        Entry::Samples { .. } | Entry::Series(_) => EntryKind::Samples,
         Entry::Record(record) => match record.body {
             Body::Log(_) => EntryKind::Log,
             Body::Span(_) => EntryKind::Span,

@@ -33,6 +33,18 @@ impl Labels {
         Labels(sorted.into())
     }
 
+    /// From pairs that are sorted by name, without repetitions and empty values; their texts are shared.
+    pub fn from_sorted(pairs: impl Into<Arc<[(Arc<str>, Arc<str>)]>>) -> Labels {
+        let pairs = pairs.into();
+        debug_assert!(pairs.is_sorted_by(|a, b| a.0 < b.0), "{pairs:?}");
+        Labels(pairs)
+    }
+
+    /// All labels by name, their texts shared.
+    pub fn pairs(&self) -> &[(Arc<str>, Arc<str>)] {
+        &self.0
+    }
+
     /// The value of a label; absent labels read as the empty string.
     pub fn get(&self, name: &str) -> &str {
         self.0.binary_search_by(|(held, _)| (**held).cmp(name)).map_or("", |at| &self.0[at].1)

@@ -42,18 +42,11 @@ impl MemorySeries {
 }
 
 fn hinted(histogram: &Histogram, previous: Option<&Value>) -> Histogram {
-    let mut histogram = histogram.clone();
-    histogram.hint = CounterReset::Unknown;
-    if let Some(Value::Histogram(previous)) = previous {
-        let is_same_chunk = previous.hint != CounterReset::Gauge
-            && previous.schema == histogram.schema
-            && previous.zero_threshold == histogram.zero_threshold
-            && previous.custom_bounds == histogram.custom_bounds;
-        if is_same_chunk && !histogram.is_reset_after(previous) {
-            histogram.hint = CounterReset::NotReset;
-        }
-    }
-    histogram
+    let previous = match previous {
+        Some(Value::Histogram(previous)) => Some(&**previous),
+        _ => None,
+    };
+    Histogram { hint: histogram.hint_after(previous), ..histogram.clone() }
 }
 
 impl Series for MemorySeries {

@@ -1,14 +1,14 @@
 //! The HTTP API of Prometheus over our stores, so that Grafana, promtool and every client library can ask.
 //!
 //! Paths, parameters (GET and POST form), shapes, statuses and error types are those of Prometheus 3. Beyond it, times may
-//! also be `now` and `-15m`. `query_exemplars` checks its parameters and always answers with an empty list: the store
-//! holds no exemplars. `metadata` describes the metrics of this process only.
+//! also be `now` and `-15m`. `metadata` describes the metrics of this process, and those of which the store was told.
 //!
 //! Not here: evaluation (`belfry-promql`), rules, alerts and targets, writing.
 
 mod envelope;
 mod parameters;
 mod render;
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -49,13 +49,14 @@ pub(crate) fn routes(reader: Reader, registry: Registry) -> Router {
     Router::new()
         .route("/api/v1/query", get(query).post(query))
         .route("/api/v1/query_range", get(query_range).post(query_range))
-        .route("/api/v1/query_exemplars", get(query_exemplars).post(query_exemplars))
+        .route("/api/v1/query_exemplars", get(stored::exemplars).post(stored::exemplars))
         .route("/api/v1/format_query", get(format_query).post(format_query))
         .route("/api/v1/series", get(series).post(series))
         .route("/api/v1/labels", get(labels).post(labels))
         .route("/api/v1/label/{name}/values", get(label_values))
         .route("/api/v1/metadata", get(metadata))
         .route("/api/v1/status/buildinfo", get(build))
+        .route("/api/v1/status/tsdb", get(stored::status).post(stored::status))
         .route("/-/healthy", get(async || "Belfry is healthy.\n"))
         .route("/-/ready", get(async || "Belfry is ready.\n"))
         .with_state(Api { reader, registry })
@@ -116,17 +117,6 @@ async fn evaluate(api: &Api, parameters: &Parameters, times: Times) -> Result<Re
         envelope::enclose(&data, &remarks)
     });
     Ok(envelope::json(rendered.await?))
-}
-
-/// Checks what was asked, and finds none.
-async fn query_exemplars(parameters: Parameters) -> Result<Response, Refusal> {
-    parse(&parameters)?;
-    if let (Some(start), Some(end)) = (parameters.time("start")?, parameters.time("end")?)
-        && end < start
-    {
-        return Err(Refusal::bad_data("end timestamp must not be before start timestamp"));
-    }
-    envelope::success(&[(); 0], Remarks::default())
 }
 
 async fn format_query(parameters: Parameters) -> Result<Response, Refusal> {
@@ -216,24 +206,32 @@ fn limited<T: Serialize>(
 #[derive(Debug, Serialize)]
 struct Metadata {
     r#type: String,
-    help: &'static str,
-    unit: &'static str,
+    help: String,
+    unit: String,
 }
 
 async fn metadata(State(api): State<Api>, parameters: Parameters) -> Result<Response, Refusal> {
     let wanted = parameters.first("metric");
     let limit = parameters.limit()?.unwrap_or(usize::MAX);
-    let metrics: BTreeMap<String, [Metadata; 1]> = api
-        .registry
-        .catalogue()
+    let own = api.registry.catalogue().into_iter().map(|metric| {
+        // The catalogue says 1 where there is no unit; Prometheus says nothing.
+        let unit = Some(metric.unit()).filter(|unit| *unit != "1").unwrap_or_default().to_owned();
+        (
+            metric.name.clone(),
+            Metadata { r#type: metric.kind.to_string(), help: metric.help.to_owned(), unit },
+        )
+    });
+    let stored =
+        api.reader.metadata().into_iter().map(|metric| {
+            (metric.name, Metadata { r#type: metric.kind, help: metric.help, unit: metric.unit })
+        });
+    // What this process says of its own metrics counts.
+    let all: BTreeMap<String, Metadata> = stored.chain(own).collect();
+    let metrics: BTreeMap<String, [Metadata; 1]> = all
         .into_iter()
-        .filter(|metric| wanted.is_none_or(|name| name == metric.name))
+        .filter(|(name, _)| wanted.is_none_or(|wanted| wanted == name))
         .take(limit)
-        .map(|metric| {
-            // The catalogue says 1 where there is no unit; Prometheus says nothing.
-            let unit = Some(metric.unit()).filter(|unit| *unit != "1").unwrap_or_default();
-            (metric.name.clone(), [Metadata { r#type: metric.kind.to_string(), help: metric.help, unit }])
-        })
+        .map(|(name, metric)| (name, [metric]))
         .collect();
     envelope::success(&metrics, Remarks::default())
 }

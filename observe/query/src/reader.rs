@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use belfry_events::{CallFilter, CallRow, CallView, EventsReader, Found, LogLine, LogQuery, TraceView};
 use belfry_promql::{Answer, Options, Times};
-use belfry_series::{Matcher, PromqlSource, SeriesData, SeriesReader};
-use belfry_signal::TraceId;
+use belfry_series::{Matcher, PromqlSource, SeriesData, SeriesExemplars, SeriesReader, Top};
+use belfry_signal::{MetricMetadata, TraceId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Error;
@@ -191,6 +191,42 @@ impl Reader {
     /// [`Error::Busy`].
     pub async fn label_values(&self, name: String) -> Result<Vec<String>, Error> {
         self.ask(move |stores| stores.series.label_values(&name)).await
+    }
+
+    /// The exemplars of the series that satisfy every matcher of one list at least, from `from_ms` to `to_ms` inclusive.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], or when the store fails as a whole.
+    pub async fn exemplars(
+        &self,
+        matchers: Vec<Vec<Matcher>>,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<SeriesExemplars>, Error> {
+        self.ask(move |stores| {
+            let mut all = Vec::new();
+            for list in &matchers {
+                all.extend(stores.series.exemplars(list, from_ms, to_ms)?);
+            }
+            all.sort_by(|a, b| a.labels.cmp(&b.labels));
+            all.dedup_by(|a, b| a.labels == b.labels);
+            Ok(all)
+        })
+        .await?
+    }
+
+    /// What the series in memory cost: the `limit` largest of each kind.
+    ///
+    /// # Errors
+    /// [`Error::Busy`].
+    pub async fn top(&self, limit: usize) -> Result<Top, Error> {
+        self.ask(move |stores| stores.series.top(limit)).await
+    }
+
+    /// What is known about metrics that others brought.
+    #[must_use]
+    pub fn metadata(&self) -> Vec<MetricMetadata> {
+        self.series.metadata()
     }
 
     /// Series that are alive now.

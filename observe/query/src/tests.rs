@@ -147,14 +147,10 @@ pub(crate) fn world() -> World {
     let (mut writer, events) = Events::open(config, &registry).expect("the store opens");
     writer.apply(1, records().into_iter().map(std::sync::Arc::new).collect()).expect("applied");
     let config = belfry_series::Config {
-        directory: directory.path().join("series"),
         block_duration: Duration::from_secs(3600),
         retention: Duration::from_secs(86_400),
-        series_max: 1000,
-        metric_series_max: 1000,
-        head_bytes_max: 1 << 20,
         select_points_max: 10_000,
-        block_indexes_max: 4,
+        ..belfry_series::Config::in_directory(directory.path().join("series"))
     };
     let (mut series_writer, series) = Series::open(config, &registry).expect("the store opens");
     for second in 0..60u32 {

@@ -1,5 +1,8 @@
 //! A stream of bits, most significant first.
 
+/// Room that is made when there is none left.
+const BYTES_GROWN: usize = 48;
+
 /// Appends bits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BitWriter {
@@ -21,6 +24,10 @@ impl BitWriter {
         let mut left = count;
         while left > 0 {
             if self.free == 0 {
+                // A million of these grow side by side: room for a few samples, and not for as many again.
+                if self.bytes.len() == self.bytes.capacity() {
+                    self.bytes.reserve_exact(BYTES_GROWN);
+                }
                 self.bytes.push(0);
                 self.free = 8;
             }

@@ -1,34 +1,53 @@
-//! A sealed block: one file with the chunks of a window, their index, and how far it covers the log.
+//! A block: one file that never changes, with the chunks of a time, an index of its own, and how far it covers the log.
 //!
 //! ```text
-//! magic 8 | chunks ... | index (postcard) | index offset u64 | index length u64 | index crc32c u32 | magic 8
+//! magic 8 | chunks ... | pages of labels | pages of series | exemplars | footer | footer length u64 | crc32c u32 | magic 8
 //! ```
-//! Little endian. A block is written beside its name, fsynced and renamed, so that a file with the name is whole unless
-//! the disk lost something; then the footer, the index or a chunk says so by its checksum.
+//! Little endian. Pages and footer are postcard, packed with zstd, each with its checksum. The index is made for reading
+//! little of it: the footer says where the page is that can hold a label's value or a series' number, so that a query of
+//! one series in a block of a million reads a few pages, and an open block costs the memory of its footer.
+//! Postings are roaring bitmaps of series numbers, which count from zero in the order of labels.
+//!
+//! A block is written beside its name, fsynced and renamed, so that a file with the name is whole unless the disk lost
+//! something; then the footer, a page or a chunk says so by its checksum.
 
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
+mod cache;
+mod reader;
+mod writer;
+
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use belfry_signal::Exemplar;
 use serde::{Deserialize, Serialize};
 
-use crate::chunk::{Point, decode};
 use crate::error::Error;
-use crate::head::Chunks;
-use crate::index::{LabelSet, SeriesIndex};
-use crate::matcher::Matcher;
+use crate::sealed::Kind;
 
-const MAGIC: [u8; 8] = *b"BLFBLK01";
-const FOOTER_BYTES: usize = 28;
+pub(crate) use self::cache::PageCache;
+pub(crate) use self::reader::{Block, BlockSeries};
+pub(crate) use self::writer::BlockWriter;
+
+const MAGIC: [u8; 8] = *b"BLFBLK02";
+/// Footer length, checksum, magic.
+const TAIL_BYTES: usize = 20;
 const EXTENSION: &str = "block";
+/// Series in one page of the index.
+pub(crate) const SERIES_PER_PAGE: u32 = 128;
+/// Values in one page of a label, and bytes of their texts and postings, at most.
+const VALUES_PER_PAGE: usize = 1024;
+const PAGE_BYTES: usize = 64 << 10;
+/// A page that says it is longer than this unpacked is damaged.
+const PAGE_BYTES_MAX: usize = 256 << 20;
+const ZSTD_LEVEL: i32 = 3;
 
 /// What the catalogue knows about a block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meta {
     pub(crate) id: u64,
+    /// The first of the blocks that it was made of, or its own: of two values of one time, that which came first counts.
+    pub(crate) first_id: u64,
+    /// 0 as the head was sealed; 1 compacted to one window; above, each three times as long.
+    pub(crate) level: u8,
     pub(crate) min_ms: i64,
     pub(crate) max_ms: i64,
     pub(crate) series: u64,
@@ -38,44 +57,71 @@ pub(crate) struct Meta {
     pub(crate) checkpoint: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StoredIndex {
+/// Where bytes are in the file, and their checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) offset: u64,
+    pub(crate) length: u32,
+    pub(crate) crc: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Footer {
     meta: Meta,
-    symbols: Vec<String>,
+    series: Vec<Place>,
+    labels: Vec<LabelPages>,
+    exemplars: Option<Place>,
+}
+
+/// The pages of one label's values, in order.
+#[derive(Debug, Serialize, Deserialize)]
+struct LabelPages {
+    name: String,
+    /// First value of each page.
+    pages: Vec<(String, Place)>,
+}
+
+/// Values of one label and the series that have them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct LabelPage {
+    values: Vec<(String, StoredSet)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum StoredSet {
+    One(u32),
+    Many(Vec<u8>),
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct SeriesPage {
+    texts: Vec<String>,
     series: Vec<StoredSeries>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct StoredSeries {
-    /// Name and value as numbers of symbols.
+    /// Names and values as numbers of texts.
     labels: Vec<(u32, u32)>,
-    chunks: Vec<ChunkPlace>,
+    chunks: Vec<StoredChunk>,
 }
 
-/// Where a chunk is.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct ChunkPlace {
-    offset: u64,
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredChunk {
+    kind: Kind,
+    count: u32,
+    min_ms: i64,
+    span_ms: u64,
+    times: Place,
+    /// Bytes between the end of the chunk before in the page and this one's values: mostly none.
+    gap: i64,
     length: u32,
     crc: u32,
-    count: u16,
-    min_ms: i64,
-    max_ms: i64,
 }
 
-/// A block whose index is in memory.
-#[derive(Debug)]
-pub(crate) struct Block {
-    file: File,
-    meta: Meta,
-    index: SeriesIndex,
-    chunks: Vec<Vec<ChunkPlace>>,
-}
-
-/// Points of a series in a block, and how many chunks could not be read.
-pub(crate) struct Found {
-    pub(crate) labels: LabelSet,
-    pub(crate) points: Vec<Point>,
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredExemplars {
+    series: Vec<(u32, Vec<Exemplar>)>,
 }
 
 /// The file of a block.
@@ -97,185 +143,45 @@ pub(crate) fn list(directory: &Path) -> std::io::Result<Vec<u64>> {
     Ok(ids)
 }
 
-/// Writes a block whole and fsyncs it. `meta.bytes` is filled in.
-pub(crate) fn write(directory: &Path, mut meta: Meta, series: &[Chunks]) -> Result<Meta, Error> {
-    let path = path(directory, meta.id);
-    let new_path = path.with_extension("new");
-    let fault = |source| Error::File { path: path.clone(), source };
-    let file = OpenOptions::new().create(true).truncate(true).write(true).open(&new_path).map_err(fault)?;
-    let mut writer = BufWriter::new(file);
-    writer.write_all(&MAGIC).map_err(fault)?;
-    let mut offset = MAGIC.len() as u64;
-    let mut symbols = Symbols::default();
-    let mut stored = Vec::with_capacity(series.len());
-    for (labels, chunks) in series {
-        let mut places = Vec::with_capacity(chunks.len());
-        for chunk in chunks {
-            writer.write_all(&chunk.bytes).map_err(fault)?;
-            places.push(ChunkPlace {
-                offset,
-                length: u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX),
-                crc: crc32c::crc32c(&chunk.bytes),
-                count: chunk.count,
-                min_ms: chunk.min_ms,
-                max_ms: chunk.max_ms,
-            });
-            offset += chunk.bytes.len() as u64;
+/// Deletes what a crash left half-written.
+pub(crate) fn remove_unfinished(directory: &Path) -> std::io::Result<()> {
+    for file in std::fs::read_dir(directory)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            std::fs::remove_file(path)?;
         }
-        let labels =
-            labels.iter().map(|(name, value)| (symbols.number(name), symbols.number(value))).collect();
-        stored.push(StoredSeries { labels, chunks: places });
     }
-    let index = StoredIndex { meta: meta.clone(), symbols: symbols.texts, series: stored };
-    let index = postcard::to_stdvec(&index).map_err(Error::Encode)?;
-    writer.write_all(&index).map_err(fault)?;
-    writer.write_all(&offset.to_le_bytes()).map_err(fault)?;
-    writer.write_all(&(index.len() as u64).to_le_bytes()).map_err(fault)?;
-    writer.write_all(&crc32c::crc32c(&index).to_le_bytes()).map_err(fault)?;
-    writer.write_all(&MAGIC).map_err(fault)?;
-    let file = writer.into_inner().map_err(|error| fault(error.into_error()))?;
-    file.sync_all().map_err(fault)?;
-    std::fs::rename(&new_path, &path).map_err(fault)?;
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(fault)?;
-    meta.bytes = offset + (index.len() + FOOTER_BYTES) as u64;
-    Ok(meta)
+    Ok(())
 }
 
-#[derive(Default)]
-struct Symbols {
-    numbers: HashMap<Arc<str>, u32>,
-    texts: Vec<String>,
+fn pack<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
+    let plain = postcard::to_stdvec(value).map_err(Error::Encode)?;
+    let mut packed = Vec::with_capacity(plain.len() / 3 + 16);
+    packed.extend_from_slice(&u32::try_from(plain.len()).unwrap_or(u32::MAX).to_le_bytes());
+    let body = zstd::bulk::compress(&plain, ZSTD_LEVEL)
+        .map_err(|source| Error::File { path: PathBuf::new(), source })?;
+    packed.extend_from_slice(&body);
+    Ok(packed)
 }
 
-impl Symbols {
-    fn number(&mut self, text: &Arc<str>) -> u32 {
-        if let Some(number) = self.numbers.get(text) {
-            return *number;
-        }
-        let number = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
-        self.numbers.insert(Arc::clone(text), number);
-        self.texts.push(text.to_string());
-        number
-    }
+/// Unpacks a page; `None` when it does not hold one.
+pub(crate) fn unpack_bytes(packed: &[u8]) -> Option<Vec<u8>> {
+    let (length, body) = packed.split_first_chunk::<4>()?;
+    let length =
+        usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= PAGE_BYTES_MAX)?;
+    zstd::bulk::decompress(body, length).ok()
 }
 
-/// Where the index is: offset, length, checksum.
-struct Footer {
-    offset: u64,
-    length: u64,
-    crc: u32,
+fn unpack<T: for<'de> Deserialize<'de>>(packed: &[u8]) -> Option<T> {
+    postcard::from_bytes(&unpack_bytes(packed)?).ok()
 }
 
-fn read_footer(file: &File) -> Option<Footer> {
-    let bytes = file.metadata().ok()?.len();
-    let start = bytes.checked_sub(FOOTER_BYTES as u64)?;
-    let mut footer = [0; FOOTER_BYTES];
-    file.read_exact_at(&mut footer, start).ok()?;
-    let offset = u64::from_le_bytes(footer[..8].try_into().ok()?);
-    let length = u64::from_le_bytes(footer[8..16].try_into().ok()?);
-    let crc = u32::from_le_bytes(footer[16..20].try_into().ok()?);
-    let is_whole = footer[20..] == MAGIC && offset.checked_add(length) == Some(start);
-    is_whole.then_some(Footer { offset, length, crc })
-}
-
-/// Whether a block's file is there and ends as a block does: cheap enough to ask of every block at start.
-pub(crate) fn is_whole(directory: &Path, id: u64) -> bool {
-    File::open(path(directory, id)).is_ok_and(|file| read_footer(&file).is_some())
-}
-
-impl Block {
-    pub(crate) fn open(directory: &Path, id: u64) -> Result<Self, Error> {
-        let path = path(directory, id);
-        let file = File::open(&path).map_err(|source| Error::File { path: path.clone(), source })?;
-        Self::read(file).ok_or(Error::Damaged { path })
-    }
-
-    fn read(file: File) -> Option<Self> {
-        let footer = read_footer(&file)?;
-        let mut bytes = vec![0; usize::try_from(footer.length).ok()?];
-        file.read_exact_at(&mut bytes, footer.offset).ok()?;
-        if crc32c::crc32c(&bytes) != footer.crc {
-            return None;
-        }
-        let mut stored: StoredIndex = postcard::from_bytes(&bytes).ok()?;
-        stored.meta.bytes = footer.offset + footer.length + FOOTER_BYTES as u64;
-        let mut index = SeriesIndex::default();
-        let mut chunks = Vec::with_capacity(stored.series.len());
-        for series in stored.series {
-            let text = |number: u32| stored.symbols.get(number as usize).map(String::as_str);
-            let mut labels = Vec::with_capacity(series.labels.len());
-            for (name, value) in series.labels {
-                labels.push((text(name)?, text(value)?));
-            }
-            index.push(labels.into_iter());
-            chunks.push(series.chunks);
-        }
-        Some(Self { file, meta: stored.meta, index, chunks })
-    }
-
-    pub(crate) fn meta(&self) -> &Meta {
-        &self.meta
-    }
-
-    pub(crate) fn index(&self) -> &SeriesIndex {
-        &self.index
-    }
-
-    /// The points of the series that satisfy every matcher, at most `points_max` of them (else `None`), and the
-    /// number of chunks that could not be read.
-    pub(crate) fn select(
-        &self,
-        matchers: &[Matcher],
-        from_ms: i64,
-        to_ms: i64,
-        points_max: usize,
-    ) -> Option<(Vec<Found>, u64)> {
-        let (mut selected, mut damaged, mut points_total) = (Vec::new(), 0, 0);
-        for number in self.index.select(matchers) {
-            let (Some(labels), Some(places)) = (self.index.labels(number), self.chunks.get(number as usize))
-            else {
-                continue;
-            };
-            let mut points = Vec::new();
-            for place in places.iter().filter(|place| place.max_ms >= from_ms && place.min_ms <= to_ms) {
-                points_total += usize::from(place.count);
-                if points_total > points_max {
-                    return None;
-                }
-                match self.chunk(place) {
-                    Some(unpacked) => points.extend(unpacked),
-                    None => damaged += 1,
-                }
-            }
-            points.retain(|(time, _)| (from_ms..=to_ms).contains(time));
-            if !points.is_empty() {
-                selected.push(Found { labels: Arc::clone(labels), points });
-            }
-        }
-        Some((selected, damaged))
-    }
-
-    /// The labels of the series that satisfy every matcher and have a chunk that touches the time.
-    pub(crate) fn label_sets<'a>(
-        &'a self,
-        matchers: &[Matcher],
-        from_ms: i64,
-        to_ms: i64,
-    ) -> impl Iterator<Item = LabelSet> + 'a {
-        let touches = move |place: &ChunkPlace| place.max_ms >= from_ms && place.min_ms <= to_ms;
-        self.index.select(matchers).into_iter().filter_map(move |number| {
-            let places = self.chunks.get(number as usize)?;
-            places.iter().any(touches).then(|| self.index.labels(number).map(Arc::clone))?
-        })
-    }
-
-    fn chunk(&self, place: &ChunkPlace) -> Option<Vec<Point>> {
-        // A damaged place could ask for any length: no chunk is longer than its samples can be.
-        if place.length > u32::from(place.count) * 20 + 16 {
-            return None;
-        }
-        let mut bytes = vec![0; place.length as usize];
-        self.file.read_exact_at(&mut bytes, place.offset).ok()?;
-        (crc32c::crc32c(&bytes) == place.crc).then(|| decode(&bytes, place.count)).flatten()
-    }
+/// Reads bytes as every part of a block, past the checksums: for the fuzzer.
+pub(crate) fn read_any(bytes: &[u8]) {
+    let _footer = postcard::from_bytes::<Footer>(bytes).ok();
+    let _exemplars = postcard::from_bytes::<StoredExemplars>(bytes).ok();
+    let _labels = postcard::from_bytes::<LabelPage>(bytes).ok();
+    let _set = roaring::RoaringBitmap::deserialize_from(bytes).ok();
+    let _series = postcard::from_bytes::<SeriesPage>(bytes).ok().and_then(reader::open_page);
+    let _plain = unpack_bytes(bytes.get(..4096.min(bytes.len())).unwrap_or_default());
 }

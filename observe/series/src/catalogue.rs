@@ -1,19 +1,25 @@
 //! Which blocks there are and how far they cover the log: one redb file, changed in whole transactions.
 //!
 //! A block exists when the catalogue says so. A file that it does not know is left over from a crash before the
-//! transaction, and the log still has its samples; so it is deleted. Only when the catalogue itself is gone or cannot
-//! be read do the blocks speak for themselves, each knowing its own checkpoint.
+//! transaction, and the log, or the blocks that it was made of, still have its samples; so it is deleted. Only when the
+//! catalogue itself is gone or cannot be read do the blocks speak for themselves, each knowing its own checkpoint.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableTable, TableDefinition};
+use belfry_signal::MetricMetadata;
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
 
 use crate::block::{self, Block, Meta};
 use crate::error::{Error, catalogue as fault};
 use crate::signals::Signals;
 
-const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks");
+const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks_2");
 const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
+const METADATA: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("metadata");
+const DELETIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deletions");
+const IMPORTED: TableDefinition<'_, &str, u64> = TableDefinition::new("imported");
 const CHECKPOINT: &str = "checkpoint";
 const FILE: &str = "catalogue.redb";
 
@@ -21,15 +27,26 @@ const FILE: &str = "catalogue.redb";
 pub(crate) struct Catalogue {
     database: Database,
     directory: PathBuf,
+    next_id: u64,
+    checkpoint: u64,
 }
 
 /// What the catalogue says at start.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
-    /// Blocks that can be read, oldest first.
-    pub(crate) blocks: Vec<Meta>,
-    pub(crate) checkpoint: u64,
-    pub(crate) next_id: u64,
+    /// Blocks that can be read, in the order in which their samples came.
+    pub(crate) blocks: Vec<Arc<Block>>,
+    pub(crate) metadata: Vec<MetricMetadata>,
+}
+
+/// A deletion that was asked for and is not done yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StoredDeletion {
+    pub(crate) id: u64,
+    /// Name, operator as PromQL writes it, value.
+    pub(crate) matchers: Vec<(String, String, String)>,
+    pub(crate) from_ms: i64,
+    pub(crate) to_ms: i64,
 }
 
 impl Catalogue {
@@ -50,7 +67,8 @@ impl Catalogue {
                 (Database::create(&path).map_err(fault)?, false)
             }
         };
-        let catalogue = Self { database, directory: directory.to_owned() };
+        block::remove_unfinished(directory).map_err(file_fault)?;
+        let mut catalogue = Self { database, directory: directory.to_owned(), next_id: 0, checkpoint: 0 };
         if !is_readable || (!was_there && !ids.is_empty()) {
             let rebuilt = catalogue.rebuild(&ids)?;
             signals.catalogue_rebuilt(rebuilt);
@@ -59,48 +77,63 @@ impl Catalogue {
         Ok((catalogue, contents))
     }
 
-    fn read(&self, ids: &[u64], signals: &Signals) -> Result<Contents, Error> {
+    fn read(&mut self, ids: &[u64], signals: &Signals) -> Result<Contents, Error> {
         let write = self.database.begin_write().map_err(fault)?;
         let mut contents = Contents::default();
         {
             let blocks = write.open_table(BLOCKS).map_err(fault)?;
             let facts = write.open_table(FACTS).map_err(fault)?;
-            contents.checkpoint = facts.get(CHECKPOINT).map_err(fault)?.map_or(0, |value| value.value());
+            self.checkpoint = facts.get(CHECKPOINT).map_err(fault)?.map_or(0, |value| value.value());
             for row in blocks.iter().map_err(fault)? {
                 let (id, meta) = row.map_err(fault)?;
-                contents.next_id = id.value() + 1;
+                self.next_id = self.next_id.max(id.value() + 1);
                 let meta = postcard::from_bytes::<Meta>(meta.value()).ok();
-                match meta.filter(|meta| block::is_whole(&self.directory, meta.id)) {
-                    Some(meta) => contents.blocks.push(meta),
+                match meta.and_then(|meta| Block::open(&self.directory, meta).ok()) {
+                    Some(block) => contents.blocks.push(Arc::new(block)),
                     None => signals.block_damaged(id.value()),
                 }
             }
             for id in ids {
-                contents.next_id = contents.next_id.max(id + 1);
+                self.next_id = self.next_id.max(id + 1);
                 if blocks.get(id).map_err(fault)?.is_none() {
                     // What cannot be deleted now is tried again at the next start.
                     let _deleted = std::fs::remove_file(block::path(&self.directory, *id));
                 }
             }
+            let metadata = write.open_table(METADATA).map_err(fault)?;
+            for row in metadata.iter().map_err(fault)? {
+                let (_, stored) = row.map_err(fault)?;
+                contents.metadata.extend(postcard::from_bytes(stored.value()).ok());
+            }
+            write.open_table(DELETIONS).map_err(fault)?;
+            write.open_table(IMPORTED).map_err(fault)?;
         }
         write.commit().map_err(fault)?;
+        contents.blocks.sort_by_key(|block| (block.meta().first_id, block.meta().id));
         Ok(contents)
     }
 
     /// Lists every block that can be read.
-    fn rebuild(&self, ids: &[u64]) -> Result<u64, Error> {
-        let blocks: Vec<Meta> = ids
-            .iter()
-            .filter_map(|id| Block::open(&self.directory, *id).ok())
-            .map(|block| block.meta().clone())
-            .collect();
+    fn rebuild(&mut self, ids: &[u64]) -> Result<u64, Error> {
+        let blocks: Vec<Meta> = ids.iter().filter_map(|id| Block::read_meta(&self.directory, *id)).collect();
         let checkpoint = blocks.iter().map(|meta| meta.checkpoint).max().unwrap_or(0);
         self.change(&blocks, &[], checkpoint)?;
         Ok(blocks.len() as u64)
     }
 
+    /// A number that no block has or had in this run.
+    pub(crate) fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// Position of the log up to which everything is in blocks.
+    pub(crate) fn checkpoint(&self) -> u64 {
+        self.checkpoint
+    }
+
     /// Publishes blocks and forgets others, in one transaction with the checkpoint.
-    pub(crate) fn change(&self, added: &[Meta], removed: &[u64], checkpoint: u64) -> Result<(), Error> {
+    pub(crate) fn change(&mut self, added: &[Meta], removed: &[u64], checkpoint: u64) -> Result<(), Error> {
         let write = self.database.begin_write().map_err(fault)?;
         {
             let mut blocks = write.open_table(BLOCKS).map_err(fault)?;
@@ -114,6 +147,69 @@ impl Catalogue {
             let mut facts = write.open_table(FACTS).map_err(fault)?;
             facts.insert(CHECKPOINT, checkpoint).map_err(fault)?;
         }
+        write.commit().map_err(fault)?;
+        self.checkpoint = checkpoint;
+        Ok(())
+    }
+
+    /// Keeps what metrics are.
+    pub(crate) fn put_metadata<'a>(
+        &self,
+        metadata: impl Iterator<Item = &'a MetricMetadata>,
+    ) -> Result<(), Error> {
+        let write = self.database.begin_write().map_err(fault)?;
+        {
+            let mut table = write.open_table(METADATA).map_err(fault)?;
+            for metric in metadata {
+                let bytes = postcard::to_stdvec(metric).map_err(Error::Encode)?;
+                table.insert(metric.name.as_str(), bytes.as_slice()).map_err(fault)?;
+            }
+        }
         write.commit().map_err(fault)
+    }
+
+    /// Notes a deletion that is to be done, whatever happens meanwhile; its id is new.
+    pub(crate) fn put_deletion(&mut self, mut deletion: StoredDeletion) -> Result<StoredDeletion, Error> {
+        deletion.id = self.take_id();
+        let write = self.database.begin_write().map_err(fault)?;
+        {
+            let bytes = postcard::to_stdvec(&deletion).map_err(Error::Encode)?;
+            let mut table = write.open_table(DELETIONS).map_err(fault)?;
+            table.insert(deletion.id, bytes.as_slice()).map_err(fault)?;
+        }
+        write.commit().map_err(fault)?;
+        Ok(deletion)
+    }
+
+    /// A deletion is done.
+    pub(crate) fn remove_deletion(&self, id: u64) -> Result<(), Error> {
+        let write = self.database.begin_write().map_err(fault)?;
+        write.open_table(DELETIONS).map_err(fault)?.remove(id).map_err(fault)?;
+        write.commit().map_err(fault)
+    }
+
+    /// Whether a block of this name was taken over.
+    pub(crate) fn is_imported(&self, name: &str) -> Result<bool, Error> {
+        let read = self.database.begin_read().map_err(fault)?;
+        let table = read.open_table(IMPORTED).map_err(fault)?;
+        Ok(table.get(name).map_err(fault)?.is_some())
+    }
+
+    /// A block of this name was taken over.
+    pub(crate) fn put_imported(&self, name: &str) -> Result<(), Error> {
+        let write = self.database.begin_write().map_err(fault)?;
+        write.open_table(IMPORTED).map_err(fault)?.insert(name, 1).map_err(fault)?;
+        write.commit().map_err(fault)
+    }
+
+    /// Deletions that are not done yet.
+    pub(crate) fn deletions(&self) -> Result<Vec<StoredDeletion>, Error> {
+        let read = self.database.begin_read().map_err(fault)?;
+        let mut deletions = Vec::new();
+        for row in read.open_table(DELETIONS).map_err(fault)?.iter().map_err(fault)? {
+            let (_, stored) = row.map_err(fault)?;
+            deletions.extend(postcard::from_bytes(stored.value()).ok());
+        }
+        Ok(deletions)
     }
 }

@@ -53,6 +53,20 @@ pub enum Error {
         /// The limit.
         points_max: usize,
     },
+    /// The thread that compacts could not be started.
+    #[error("cannot start the compaction's thread: {0}")]
+    Thread(std::io::Error),
+    /// The writer did not seal what is in memory in time.
+    #[error("the samples in memory were not sealed in time: the disk is slow or full; try again")]
+    Busy,
+    /// A directory is no Prometheus block, or holds what cannot be taken over.
+    #[error("{path} is not a Prometheus block that can be read: {text}", path = path.display())]
+    Foreign {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        text: String,
+    },
     /// Who asked does not want the answer any more.
     #[error("the query was cancelled")]
     Cancelled,
@@ -71,6 +85,9 @@ impl Error {
             Self::Encode(_) => "encode",
             Self::Pattern { .. } => "pattern",
             Self::TooManyPoints { .. } => "too_many_points",
+            Self::Thread(_) => "thread",
+            Self::Busy => "busy",
+            Self::Foreign { .. } => "foreign",
             Self::Cancelled => "cancelled",
         }
     }

@@ -1,25 +1,25 @@
-//! The store as the pipeline writes it and queries read it.
+//! The store as the pipeline writes it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
-use belfry_signal::{Registry, Sample};
+use belfry_promql::{Histogram, Value};
+use belfry_signal::{MetricMetadata, PointValue, Registry, Sample, SeriesBatch, SeriesPoints};
 
-use crate::block::{self, Block, Meta};
 use crate::catalogue::Catalogue;
-use crate::chunk::{Chunk, Point, decode};
+use crate::compact::Compactor;
 use crate::config::Config;
 use crate::error::Error;
-use crate::head::{Head, Limits, Taken};
-use crate::index::{LabelSet, SeriesIndex};
-use crate::matcher::Matcher;
+use crate::head::{Head, HeadLimits, IndexLimits, METRIC_LABEL, Refused, Taken};
+use crate::layout;
+use crate::maintenance::Maintenance;
+use crate::read::SeriesReader;
+use crate::seal;
+use crate::shared::Shared;
 use crate::signals::{DropReason, Signals};
 
-/// Blocks whose labels are offered beside the head's: the newest ones, a day of the usual length.
-const BLOCKS_FOR_LABELS: usize = 12;
+/// Between two seals that only a clock asks for, while old samples are being brought in.
+const SEAL_PAUSE_MS: i64 = 60_000;
 
 /// Opens the store.
 #[derive(Debug)]
@@ -28,51 +28,34 @@ pub struct Series;
 /// The one writer. Its calls may block on the disk: they belong on the pipeline's thread.
 #[derive(Debug)]
 pub struct SeriesWriter {
-    config: Config,
     shared: Arc<Shared>,
-    catalogue: Catalogue,
-    signals: Signals,
-    next_id: u64,
-    /// What sealed blocks cover.
-    checkpoint: u64,
+    limits: HeadLimits,
     /// What blocks and head together cover: the position of the last samples taken.
     applied: u64,
     /// The position before that. Samples of one batch of the log may all come with the batch's position; until the
     /// next one comes, only this much is surely complete.
     complete: u64,
     is_seal_failing: bool,
+    last_clock_seal_ms: Option<i64>,
+    compactor: Option<Compactor>,
 }
 
-/// Reads head and blocks together. Cheap to clone. Its calls read the disk: on a runtime, use `spawn_blocking`.
-#[derive(Clone, Debug)]
-pub struct SeriesReader {
-    shared: Arc<Shared>,
-    signals: Signals,
-    points_max: usize,
-}
-
-/// One series and its points in a time.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SeriesData {
-    /// Names and values, sorted by name, `__name__` among them.
-    pub labels: Vec<(String, String)>,
-    /// Times in milliseconds since the Unix epoch, rising, and values.
-    pub points: Vec<(i64, f64)>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    directory: PathBuf,
-    head: RwLock<Head>,
-    /// Oldest first. Changed only under the head's write lock, so that a reader that holds the head's read lock sees
-    /// each sample in exactly one of the two.
-    blocks: ArcSwap<Vec<Meta>>,
-    opened: Mutex<Vec<(u64, Arc<Block>)>>,
-    opened_max: usize,
+/// What became of the points of one write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Points taken.
+    pub taken: u64,
+    /// Points that were there already: nothing is lost.
+    pub repeated: u64,
+    /// Points that were refused, counted by reason in `series_samples_dropped_total`.
+    pub refused: u64,
+    /// Exemplars taken.
+    pub exemplars: u64,
 }
 
 impl Series {
-    /// Opens the store: reads the catalogue, not the blocks. What the head held before comes again from the log.
+    /// Opens the store: reads the catalogue, and of blocks their last bytes. What the head held before comes again from
+    /// the log.
     ///
     /// # Errors
     /// When the directory cannot be used or another process uses it; never because of damage in it.
@@ -82,30 +65,28 @@ impl Series {
         }
         let signals = Signals::register(registry);
         let (catalogue, contents) = Catalogue::open(&config.directory, &signals)?;
-        let shared = Arc::new(Shared {
-            directory: config.directory.clone(),
-            head: RwLock::default(),
-            blocks: ArcSwap::from_pointee(contents.blocks),
-            opened: Mutex::default(),
-            opened_max: config.block_indexes_max,
-        });
-        let reader = SeriesReader {
-            shared: Arc::clone(&shared),
-            signals: signals.clone(),
-            points_max: config.select_points_max,
+        let checkpoint = catalogue.checkpoint();
+        let limits = HeadLimits {
+            index: IndexLimits {
+                series_max: config.series_max,
+                metric_series_max: config.metric_series_max,
+                tenant_label: config.tenant_label.as_deref().map(Arc::from),
+                tenant_series_max: config.tenant_series_max,
+            },
+            late_ms: crate::millis(config.out_of_order_window),
         };
+        let shared = Arc::new(Shared::new(config, signals, catalogue, contents.blocks, contents.metadata));
+        shared.measure();
+        let reader = SeriesReader { shared: Arc::clone(&shared) };
         let writer = SeriesWriter {
-            config,
             shared,
-            catalogue,
-            signals,
-            next_id: contents.next_id,
-            checkpoint: contents.checkpoint,
-            applied: contents.checkpoint,
-            complete: contents.checkpoint,
+            limits,
+            applied: checkpoint,
+            complete: checkpoint,
             is_seal_failing: false,
+            last_clock_seal_ms: None,
+            compactor: None,
         };
-        writer.measure();
         Ok((writer, reader))
     }
 }
@@ -119,44 +100,209 @@ impl SeriesWriter {
     /// When a window was over and its block could not be written. The samples are taken all the same, and sealing
     /// is tried again.
     pub fn append(&mut self, position: u64, unix_millis: i64, samples: &[Sample]) -> Result<(), Error> {
+        let sealed = self.begin(position, Some(unix_millis));
+        let shared = Arc::clone(&self.shared);
+        let mut head = shared.head_mut();
+        if head.bytes() >= shared.config.head_bytes_max {
+            // Sealing failed and memory is all used: what comes now is lost, what is there stays readable.
+            shared.signals.dropped(DropReason::HeadFull, samples.len() as u64);
+            return sealed;
+        }
+        let mut written = Written::default();
+        let mut labels: Vec<(&str, &str)> = Vec::new();
+        for sample in samples {
+            labels.clear();
+            labels.push((METRIC_LABEL, &sample.name));
+            let pairs = sample.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            labels.extend(pairs.filter(|(_, value)| !value.is_empty()));
+            labels.sort_unstable();
+            let found = self.find(&mut head, &labels, 1);
+            let Some(number) = found else {
+                written.refused += 1;
+                continue;
+            };
+            self.push_point(&mut head, number, unix_millis, &Value::Float(sample.value), &mut written);
+        }
+        self.finish(&head, written);
+        sealed
+    }
+
+    /// Takes points of series with their own times: what remote write, OTLP and scraping bring. As with
+    /// [`append`](Self::append), what is refused is counted by reason, and the rest is visible at once.
+    ///
+    /// # Errors
+    /// When a window was over and its block could not be written. The points are taken all the same.
+    pub fn write(&mut self, position: u64, batch: &SeriesBatch) -> Result<Written, Error> {
+        let newest_ms =
+            batch.series.iter().flat_map(|series| series.points.iter().map(|(time, _)| *time)).max();
+        let sealed = self.begin(position, newest_ms);
+        let shared = Arc::clone(&self.shared);
+        let mut written = Written::default();
+        {
+            let mut head = shared.head_mut();
+            if head.bytes() >= shared.config.head_bytes_max {
+                written.refused = batch.points() as u64;
+                shared.signals.dropped(DropReason::HeadFull, written.refused);
+                return sealed.map(|()| written);
+            }
+            for series in &batch.series {
+                self.write_series(&mut head, series, &mut written);
+            }
+            self.finish(&head, written);
+        }
+        self.take_metadata(&batch.metadata);
+        sealed.map(|()| written)
+    }
+
+    /// Before samples of a position: seals what is due, and notes the position.
+    fn begin(&mut self, position: u64, newest_ms: Option<i64>) -> Result<(), Error> {
         // In the middle of a batch, a block must not claim the batch's position.
         let covered = if position > self.applied { self.applied } else { self.complete };
-        let sealed = if self.is_due(unix_millis) { self.seal(covered) } else { Ok(()) };
+        let is_due = self.is_full() || newest_ms.is_some_and(|newest_ms| self.is_window_over(newest_ms));
+        let sealed = if is_due { self.seal(covered) } else { Ok(()) };
         if position > self.applied {
             self.complete = self.applied;
             self.applied = position;
         }
-        let limits =
-            Limits { series_max: self.config.series_max, metric_series_max: self.config.metric_series_max };
-        let mut head = self.shared.head.write().unwrap_or_else(PoisonError::into_inner);
-        if head.bytes() >= self.config.head_bytes_max {
-            // Sealing failed and memory is all used: what comes now is lost, what is there stays readable.
-            self.signals.dropped(DropReason::HeadFull, samples.len() as u64);
-            return sealed;
+        sealed
+    }
+
+    fn finish(&self, head: &Head, written: Written) {
+        let signals = &self.shared.signals;
+        signals.appended(written.taken);
+        signals.repeated(written.repeated);
+        signals.head_measured(head.series_count(), head.bytes());
+    }
+
+    fn write_series(&self, head: &mut Head, series: &SeriesPoints, written: &mut Written) {
+        let labels: Vec<(&str, &str)> = series
+            .labels
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        let refused = series.points.len() as u64;
+        if labels.is_empty()
+            || !labels.is_sorted_by(|a, b| a.0 < b.0)
+            || labels.iter().any(|(name, _)| name.is_empty())
+        {
+            written.refused += refused;
+            return self.shared.signals.dropped(DropReason::Invalid, refused);
         }
-        let mut appended = 0;
-        for sample in samples {
-            match head.push(unix_millis, sample, limits) {
-                Taken::Appended => appended += 1,
-                Taken::OutOfOrder => self.signals.dropped(DropReason::OutOfOrder, 1),
-                Taken::SeriesLimit => self.signals.dropped(DropReason::SeriesLimit, 1),
-                Taken::MetricLimit { is_news } => {
-                    self.signals.dropped(DropReason::MetricLimit, 1);
-                    if is_news {
-                        self.signals.limit_reached(&sample.name);
-                    }
+        let Some(number) = self.find(head, &labels, refused) else {
+            written.refused += refused;
+            return;
+        };
+        self.push_created(head, number, series, written);
+        for (unix_millis, value) in &series.points {
+            match checked(value) {
+                Some(value) => self.push_point(head, number, *unix_millis, &value, written),
+                None => {
+                    written.refused += 1;
+                    self.shared.signals.dropped(DropReason::Invalid, 1);
                 }
             }
         }
-        self.signals.appended(appended);
-        self.signals.head_measured(head.series_count(), head.bytes());
-        sealed
+        for exemplar in &series.exemplars {
+            if head.exemplars_mut().push(number, exemplar.clone()) {
+                written.exemplars += 1;
+            } else {
+                self.shared.signals.exemplar_dropped();
+            }
+        }
+    }
+
+    /// A sample of zero when the series says that it began after what is known of it.
+    fn push_created(&self, head: &mut Head, number: u32, series: &SeriesPoints, written: &mut Written) {
+        let (Some(created_ms), Some((first_ms, value))) = (series.created_ms, series.points.first()) else {
+            return;
+        };
+        let is_news = head.last_ms(number).is_none_or(|last_ms| last_ms < created_ms);
+        if !self.shared.config.created_zero || created_ms <= 0 || created_ms >= *first_ms || !is_news {
+            return;
+        }
+        let zero = match checked(value) {
+            Some(Value::Float(_)) => Value::Float(0.0),
+            Some(Value::Histogram(held)) if held.hint != belfry_promql::CounterReset::Gauge => {
+                let (positive, negative) = (Vec::new(), Vec::new());
+                let (count, sum, zero_count) = (0.0, 0.0, 0.0);
+                let zero = Histogram { count, sum, zero_count, positive, negative, ..(*held).clone() };
+                Value::Histogram(Arc::new(zero))
+            }
+            _ => return,
+        };
+        self.push_point(head, number, created_ms, &zero, written);
+    }
+
+    /// The number of a series, new or not; none, and its points counted with the reason, when it may not come in.
+    fn find(&self, head: &mut Head, labels: &[(&str, &str)], points: u64) -> Option<u32> {
+        let signals = &self.shared.signals;
+        match head.number(labels, &self.limits) {
+            Ok(number) => return Some(number),
+            Err(Refused::Series) => signals.dropped(DropReason::SeriesLimit, points),
+            Err(Refused::Metric { news }) => {
+                signals.dropped(DropReason::MetricLimit, points);
+                if let Some(offender) = news {
+                    signals.metric_limit_reached(&offender.name, &offender.label, offender.values);
+                }
+            }
+            Err(Refused::Tenant { news }) => {
+                signals.dropped(DropReason::TenantLimit, points);
+                if let Some(offender) = news {
+                    signals.tenant_limit_reached(&offender.name, &offender.label, offender.values);
+                }
+            }
+        }
+        None
+    }
+
+    fn push_point(
+        &self,
+        head: &mut Head,
+        number: u32,
+        unix_millis: i64,
+        value: &Value,
+        written: &mut Written,
+    ) {
+        let reason = match head.push(number, unix_millis, value, &self.limits) {
+            Taken::Appended => {
+                written.taken += 1;
+                return;
+            }
+            Taken::Late => {
+                written.taken += 1;
+                return self.shared.signals.late();
+            }
+            Taken::Repeated => {
+                written.repeated += 1;
+                return;
+            }
+            Taken::Duplicate => DropReason::Duplicate,
+            Taken::OutOfOrder => DropReason::OutOfOrder,
+            Taken::TooOld => DropReason::TooOld,
+        };
+        written.refused += 1;
+        self.shared.signals.dropped(reason, 1);
+    }
+
+    fn take_metadata(&self, metadata: &[MetricMetadata]) {
+        if metadata.is_empty() {
+            return;
+        }
+        let mut held = self.shared.metadata.write().unwrap_or_else(PoisonError::into_inner);
+        for metric in metadata {
+            if held.len() < self.shared.config.metadata_max || held.contains_key(&metric.name) {
+                held.insert(metric.name.clone(), metric.clone());
+            } else {
+                self.shared.signals.metadata_dropped();
+            }
+        }
     }
 
     /// The position of the log up to which everything is in sealed blocks.
     #[must_use]
     pub fn checkpoint(&self) -> u64 {
-        self.checkpoint
+        self.shared.catalogue().checkpoint()
     }
 
     /// Seals the head now.
@@ -167,271 +313,85 @@ impl SeriesWriter {
         self.seal(self.applied)
     }
 
-    /// Seals a window that is over although nothing came after it, and deletes what is too old.
+    /// Seals a window that is over although nothing came after it, does what others asked for, and has blocks compacted
+    /// and old ones deleted.
     pub fn tick(&mut self, unix_millis: i64) {
-        if self.is_due(unix_millis) {
+        let has_paused = self
+            .last_clock_seal_ms
+            .is_none_or(|last_ms| unix_millis < last_ms || unix_millis - last_ms >= SEAL_PAUSE_MS);
+        let is_over = self.is_window_over(unix_millis) && has_paused;
+        if is_over || self.is_full() {
+            self.last_clock_seal_ms = Some(unix_millis);
             // Counted and told by `seal`; tried again at the next tick.
             let _sealed = self.seal(self.applied);
         }
-        self.delete_old(unix_millis);
+        if let Some(request) = self.shared.requested_flush()
+            && self.seal(self.applied).is_ok()
+        {
+            self.shared.flushed(request);
+        }
+        match &self.compactor {
+            Some(compactor) => compactor.wake(unix_millis),
+            None => self.maintenance().delete_old(unix_millis),
+        }
     }
 
-    /// Whether the head's window is over at this time, or the head is as large as it may be.
-    fn is_due(&self, unix_millis: i64) -> bool {
-        let head = self.shared.head.read().unwrap_or_else(PoisonError::into_inner);
-        let window_ms = i64::try_from(self.config.block_duration.as_millis()).unwrap_or(i64::MAX);
-        let is_over =
-            |(min_ms, _): (i64, i64)| unix_millis.div_euclid(window_ms) > min_ms.div_euclid(window_ms);
-        head.range().is_some_and(is_over) || head.bytes() >= self.config.head_bytes_max
+    /// Starts a thread that compacts blocks and deletes old ones whenever [`tick`](Self::tick) says what time it is. It
+    /// ends with the writer.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn compact_in_background(&mut self) -> Result<(), Error> {
+        self.compactor = Some(Compactor::start(self.maintenance())?);
+        Ok(())
     }
 
-    /// Makes the head a block that covers the log up to `covered`.
+    /// Deletion, compaction, snapshot, export and import.
+    #[must_use]
+    pub fn maintenance(&self) -> Maintenance {
+        Maintenance::new(Arc::clone(&self.shared))
+    }
+
+    /// Whether the window in which the head was opened is over at this time.
+    fn is_window_over(&self, unix_millis: i64) -> bool {
+        let window_ms = crate::millis(self.shared.config.block_duration);
+        let opened_ms = self.shared.head().opened_ms();
+        opened_ms.is_some_and(|opened_ms| unix_millis.div_euclid(window_ms) > opened_ms.div_euclid(window_ms))
+    }
+
+    /// Whether the head is as large as it may be.
+    fn is_full(&self) -> bool {
+        self.shared.head().bytes() >= self.shared.config.head_bytes_max
+    }
+
+    /// Makes the head blocks that cover the log up to `covered`.
     fn seal(&mut self, covered: u64) -> Result<(), Error> {
-        match self.try_seal(covered) {
-            Ok(()) => {
+        let began = Instant::now();
+        match seal::seal(&self.shared, &self.limits, covered) {
+            Ok(sealed) => {
                 self.is_seal_failing = false;
+                if sealed.blocks > 0 {
+                    let seconds = began.elapsed().as_secs_f64();
+                    self.shared.signals.block_sealed(sealed.series, sealed.samples, sealed.bytes, seconds);
+                    self.shared.measure();
+                }
                 Ok(())
             }
             Err(error) => {
                 let was_failing = std::mem::replace(&mut self.is_seal_failing, true);
-                self.signals.seal_failed(error.reason(), !was_failing);
+                self.shared.signals.seal_failed(error.reason(), !was_failing);
                 Err(error)
             }
         }
     }
-
-    fn try_seal(&mut self, covered: u64) -> Result<(), Error> {
-        let began = Instant::now();
-        let (meta, series) = {
-            let head = self.shared.head.read().unwrap_or_else(PoisonError::into_inner);
-            let Some((min_ms, max_ms)) = head.range() else { return Ok(()) };
-            let series = head.all();
-            let meta = Meta {
-                id: self.next_id,
-                min_ms,
-                max_ms,
-                series: series.len() as u64,
-                samples: head.samples(),
-                bytes: 0,
-                checkpoint: covered,
-            };
-            (meta, series)
-        };
-        let meta = block::write(&self.shared.directory, meta, &series)?;
-        self.catalogue.change(std::slice::from_ref(&meta), &[], covered)?;
-        self.next_id += 1;
-        self.checkpoint = covered;
-        {
-            // Only this thread changes the head, so what was written is all that is in it.
-            let mut head = self.shared.head.write().unwrap_or_else(PoisonError::into_inner);
-            let mut blocks = self.shared.blocks.load().as_ref().clone();
-            blocks.push(meta.clone());
-            self.shared.blocks.store(Arc::new(blocks));
-            *head = Head::default();
-        }
-        self.signals.block_sealed(series.len(), meta.samples, meta.bytes, began.elapsed().as_secs_f64());
-        self.measure();
-        Ok(())
-    }
-
-    fn delete_old(&mut self, unix_millis: i64) {
-        let retention_ms = i64::try_from(self.config.retention.as_millis()).unwrap_or(i64::MAX);
-        let oldest_ms = unix_millis.saturating_sub(retention_ms);
-        let blocks = self.shared.blocks.load_full();
-        let (kept, old): (Vec<Meta>, Vec<Meta>) =
-            blocks.iter().cloned().partition(|meta| meta.max_ms >= oldest_ms);
-        let ids: Vec<u64> = old.iter().map(|meta| meta.id).collect();
-        // The catalogue forgets first: a crash in between leaves files that the next start deletes.
-        if ids.is_empty() || self.catalogue.change(&[], &ids, self.checkpoint).is_err() {
-            return;
-        }
-        {
-            let _head = self.shared.head.write().unwrap_or_else(PoisonError::into_inner);
-            self.shared.blocks.store(Arc::new(kept));
-        }
-        self.shared.opened.lock().unwrap_or_else(PoisonError::into_inner).retain(|(id, _)| !ids.contains(id));
-        for id in &ids {
-            let _deleted = std::fs::remove_file(block::path(&self.shared.directory, *id));
-        }
-        self.signals.blocks_deleted(ids.len() as u64);
-        self.measure();
-    }
-
-    fn measure(&self) {
-        let head = self.shared.head.read().unwrap_or_else(PoisonError::into_inner);
-        self.signals.head_measured(head.series_count(), head.bytes());
-        let blocks = self.shared.blocks.load();
-        self.signals.blocks_measured(blocks.len(), blocks.iter().map(|meta| meta.bytes).sum());
-    }
 }
 
-impl Shared {
-    /// A block with its index, from memory or from disk. Blocks are opened outside of any lock of the writer.
-    fn open(&self, id: u64) -> Result<Arc<Block>, Error> {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = opened.iter().position(|(known, _)| *known == id) {
-            let found = opened.remove(index);
-            let block = Arc::clone(&found.1);
-            opened.push(found);
-            return Ok(block);
-        }
-        drop(opened);
-        let block = Arc::new(Block::open(&self.directory, id)?);
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        // The least recently used stands first.
-        while opened.len() >= self.opened_max {
-            opened.remove(0);
-        }
-        opened.push((id, Arc::clone(&block)));
-        Ok(block)
-    }
-}
-
-impl SeriesReader {
-    /// The series that satisfy every matcher, sorted by labels, with their points from `from_ms` to `to_ms` inclusive.
-    ///
-    /// # Errors
-    /// When more points would be read than one query may. A block that cannot be read is skipped and counted.
-    pub fn select(&self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> Result<Vec<SeriesData>, Error> {
-        let selected = self.read(matchers, from_ms, to_ms, &|| false)?;
-        Ok(selected.into_iter().map(|(labels, points)| SeriesData::new(&labels, points)).collect())
-    }
-
-    /// What every kind of select is made of. Between blocks and between series of the head it asks `is_cancelled`.
-    /// The points of a series rise in time unless the clock was set back.
-    pub(crate) fn read(
-        &self,
-        matchers: &[Matcher],
-        from_ms: i64,
-        to_ms: i64,
-        is_cancelled: &dyn Fn() -> bool,
-    ) -> Result<BTreeMap<LabelSet, Vec<Point>>, Error> {
-        let (in_head, blocks) = {
-            let head = self.shared.head.read().unwrap_or_else(PoisonError::into_inner);
-            (head.select(matchers, from_ms, to_ms), self.shared.blocks.load_full())
-        };
-        let too_many = || Error::TooManyPoints { points_max: self.points_max };
-        let mut left = self.points_max;
-        let mut selected: BTreeMap<LabelSet, Vec<Point>> = BTreeMap::new();
-        for meta in blocks.iter().filter(|meta| meta.max_ms >= from_ms && meta.min_ms <= to_ms) {
-            if is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            let Some(block) = self.open(meta.id) else { continue };
-            let (found, damaged) = block.select(matchers, from_ms, to_ms, left).ok_or_else(too_many)?;
-            (0..damaged).for_each(|_| self.signals.chunk_damaged());
-            for series in found {
-                left = left.checked_sub(series.points.len()).ok_or_else(too_many)?;
-                selected.entry(series.labels).or_default().extend(series.points);
-            }
-        }
-        for (labels, chunks) in in_head {
-            if is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            let points = unpack(&chunks, from_ms, to_ms);
-            left = left.checked_sub(points.len()).ok_or_else(too_many)?;
-            if !points.is_empty() {
-                selected.entry(labels).or_default().extend(points);
-            }
-        }
-        Ok(selected)
-    }
-
-    /// The labels of the series that satisfy every matcher and may have a point from `from_ms` to `to_ms`, sorted, at
-    /// most `series_max` of them. Reads indexes and no points, so a chunk that only spans the time counts.
-    #[must_use]
-    pub fn label_sets(
-        &self,
-        matchers: &[Matcher],
-        from_ms: i64,
-        to_ms: i64,
-        series_max: usize,
-    ) -> Vec<Vec<(String, String)>> {
-        let (mut sets, blocks) = {
-            let head = self.shared.head.read().unwrap_or_else(PoisonError::into_inner);
-            let in_head: BTreeSet<LabelSet> =
-                head.select(matchers, from_ms, to_ms).into_iter().map(|(labels, _)| labels).collect();
-            (in_head, self.shared.blocks.load_full())
-        };
-        // Newest first: when there are more than may be named, those of today are.
-        for meta in blocks.iter().rev().filter(|meta| meta.max_ms >= from_ms && meta.min_ms <= to_ms) {
-            if sets.len() >= series_max {
-                break;
-            }
-            if let Some(block) = self.open(meta.id) {
-                sets.extend(block.label_sets(matchers, from_ms, to_ms));
-            }
-        }
-        sets.iter().take(series_max).map(owned).collect()
-    }
-
-    /// The names of all labels in the head and the newest blocks, sorted.
-    #[must_use]
-    pub fn label_names(&self) -> Vec<String> {
-        self.gather(|index, names| names.extend(index.names().map(str::to_owned)))
-    }
-
-    /// The values of a label in the head and the newest blocks, sorted.
-    #[must_use]
-    pub fn label_values(&self, name: &str) -> Vec<String> {
-        self.gather(|index, values| values.extend(index.values(name).map(str::to_owned)))
-    }
-
-    /// Series in the head: what is alive now.
-    #[must_use]
-    pub fn series_count(&self) -> usize {
-        self.shared.head.read().unwrap_or_else(PoisonError::into_inner).series_count()
-    }
-
-    fn gather(&self, take: impl Fn(&SeriesIndex, &mut BTreeSet<String>)) -> Vec<String> {
-        let mut texts = BTreeSet::new();
-        let blocks = {
-            let head = self.shared.head.read().unwrap_or_else(PoisonError::into_inner);
-            take(head.index(), &mut texts);
-            self.shared.blocks.load_full()
-        };
-        for meta in blocks.iter().rev().take(BLOCKS_FOR_LABELS) {
-            if let Some(block) = self.open(meta.id) {
-                take(block.index(), &mut texts);
-            }
-        }
-        texts.into_iter().collect()
-    }
-
-    /// A block; one that cannot be read is counted, one that was deleted meanwhile is not.
-    fn open(&self, id: u64) -> Option<Arc<Block>> {
-        match self.shared.open(id) {
-            Ok(block) => Some(block),
-            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
-            Err(_) => {
-                self.signals.block_damaged(id);
-                None
-            }
+/// A value as the engine has it; none when it is no sound histogram.
+fn checked(value: &PointValue) -> Option<Value> {
+    match value {
+        PointValue::Float(value) => Some(Value::Float(*value)),
+        PointValue::Histogram(native) => {
+            layout::checked(native).ok().map(|held| Value::Histogram(Arc::new(held)))
         }
     }
-}
-
-impl SeriesData {
-    fn new(labels: &LabelSet, mut points: Vec<Point>) -> Self {
-        put_in_order(&mut points);
-        Self { labels: owned(labels), points }
-    }
-}
-
-/// Blocks follow each other in time unless the clock was set back; then the points of both times are mixed here.
-pub(crate) fn put_in_order(points: &mut Vec<Point>) {
-    if !points.is_sorted_by(|a, b| a.0 < b.0) {
-        points.sort_by_key(|(time, _)| *time);
-        points.dedup_by_key(|(time, _)| *time);
-    }
-}
-
-fn owned(labels: &LabelSet) -> Vec<(String, String)> {
-    labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
-}
-
-fn unpack(chunks: &[Arc<Chunk>], from_ms: i64, to_ms: i64) -> Vec<Point> {
-    let unpacked = chunks.iter().filter_map(|chunk| decode(&chunk.bytes, chunk.count));
-    unpacked.flatten().filter(|(time, _)| (from_ms..=to_ms).contains(time)).collect()
 }

@@ -16,20 +16,45 @@ mod bits;
 mod block;
 mod catalogue;
 mod chunk;
+mod column;
+mod compact;
 mod config;
 mod error;
+mod exemplar;
+#[doc(hidden)]
+pub mod fuzz;
 mod handle;
 mod head;
-mod index;
+mod layout;
+mod maintenance;
 mod matcher;
+mod merge;
+mod plan;
+mod postings;
+mod prometheus;
 mod promql;
+mod read;
+mod seal;
+mod sealed;
+mod shared;
 mod signals;
+mod symbols;
+mod top;
 
 pub use config::Config;
 pub use error::Error;
-pub use handle::{Series, SeriesData, SeriesReader, SeriesWriter};
+pub use handle::{Series, SeriesWriter, Written};
+pub use maintenance::{Deleted, Maintenance, Progress};
 pub use matcher::{MatchOperator, Matcher};
+pub use prometheus::Carried;
 pub use promql::PromqlSource;
+pub use read::{SeriesData, SeriesExemplars, SeriesReader};
+pub use top::{Top, TopEntry};
+
+/// Milliseconds of a configured duration.
+fn millis(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// Registers this room's signals without starting it, for the catalogue.
 pub fn describe(registry: &belfry_signal::Registry) {

@@ -20,6 +20,26 @@ pub enum MatchOperator {
     NotRegex,
 }
 
+impl MatchOperator {
+    /// As PromQL writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Equal => "=",
+            Self::NotEqual => "!=",
+            Self::Regex => "=~",
+            Self::NotRegex => "!~",
+        }
+    }
+
+    /// What [`as_str`](Self::as_str) wrote.
+    pub(crate) fn written(text: &str) -> Option<Self> {
+        [Self::Equal, Self::NotEqual, Self::Regex, Self::NotRegex]
+            .into_iter()
+            .find(|held| held.as_str() == text)
+    }
+}
+
 /// A condition on one label. A label that a series does not have is the empty text, as in Prometheus.
 #[derive(Clone, Debug)]
 pub struct Matcher {
@@ -31,7 +51,8 @@ pub struct Matcher {
 #[derive(Clone, Debug)]
 enum Test {
     Text(String),
-    Pattern(Regex),
+    /// The compiled expression, and the text between its anchors.
+    Pattern(Regex, String),
 }
 
 impl Matcher {
@@ -48,7 +69,7 @@ impl Matcher {
                     .size_limit(PATTERN_BYTES_MAX)
                     .build()
                     .map_err(|error| Error::Pattern { pattern: value.to_owned(), text: error.to_string() })?;
-                Test::Pattern(pattern)
+                Test::Pattern(pattern, value.to_owned())
             }
         };
         Ok(Self { name: name.to_owned(), test, is_negated })
@@ -77,9 +98,20 @@ impl Matcher {
     pub fn is_match(&self, value: &str) -> bool {
         let holds = match &self.test {
             Test::Text(text) => text == value,
-            Test::Pattern(pattern) => pattern.is_match(value),
+            Test::Pattern(pattern, _) => pattern.is_match(value),
         };
         holds != self.is_negated
+    }
+
+    /// Name, operator, value.
+    pub(crate) fn parts(&self) -> (&str, MatchOperator, &str) {
+        let (operator, value) = match (&self.test, self.is_negated) {
+            (Test::Text(text), false) => (MatchOperator::Equal, text),
+            (Test::Text(text), true) => (MatchOperator::NotEqual, text),
+            (Test::Pattern(_, text), false) => (MatchOperator::Regex, text),
+            (Test::Pattern(_, text), true) => (MatchOperator::NotRegex, text),
+        };
+        (&self.name, operator, value)
     }
 
     /// The one value that satisfies it, when there is just one.

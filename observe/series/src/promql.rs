@@ -1,17 +1,15 @@
 //! The store as PromQL's engine reads it.
 //!
-//! Matchers and times go down to the index and to the chunks' ranges, so that an engine pays for what it selects. Only
-//! floats are stored; histograms are series of their buckets, as the text exposition has them.
+//! Matchers and times go down to the index and to the chunks' ranges, so that an engine pays for what it selects. Floats
+//! and native histograms come as they were stored, with the hint that each histogram had when it came.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use belfry_promql::{Error as QueryError, Labels, MatchOp, Series, SeriesData};
+use belfry_promql::{Error as QueryError, MatchOp, Series, SeriesData};
 
-use crate::chunk::Point;
 use crate::error::Error;
-use crate::handle::{SeriesReader, put_in_order};
 use crate::matcher::{MatchOperator, Matcher};
+use crate::read::SeriesReader;
 
 /// The store for one query, which ends early when the flag is raised.
 #[derive(Clone, Copy, Debug)]
@@ -75,17 +73,10 @@ fn select(
     let matchers: Vec<Matcher> =
         matchers.iter().map(Matcher::try_from).collect::<Result<_, _>>().map_err(fault)?;
     let selected = reader.read(&matchers, from_ms, to_ms, is_cancelled).map_err(fault)?;
-    // A label without a value is no label to PromQL, so two of the store's series may be one here.
-    let mut series: BTreeMap<Labels, Vec<Point>> = BTreeMap::new();
-    for (labels, points) in selected {
-        series
-            .entry(Labels::from_pairs(labels.iter().map(|(name, value)| (name, value))))
-            .or_default()
-            .extend(points);
-    }
-    let series = series.into_iter().map(|(labels, mut floats)| {
-        put_in_order(&mut floats);
-        SeriesData { labels, floats, histograms: Vec::new() }
+    let series = selected.into_iter().map(|(labels, gathered)| SeriesData {
+        labels,
+        floats: gathered.floats,
+        histograms: gathered.histograms,
     });
     Ok(series.collect())
 }

@@ -9,7 +9,11 @@ belfry_signal::label_enum! {
     pub(crate) enum DropReason("reason") {
         MetricLimit = "metric_limit",
         SeriesLimit = "series_limit",
+        TenantLimit = "tenant_limit",
         OutOfOrder = "out_of_order",
+        TooOld = "too_old",
+        Duplicate = "duplicate",
+        Invalid = "invalid",
         HeadFull = "head_full",
     }
 }
@@ -21,6 +25,14 @@ const COMPONENT: &str = "series";
 pub(crate) struct Signals {
     emitter: Emitter,
     appended: CounterHandle,
+    repeated: CounterHandle,
+    late: CounterHandle,
+    exemplars_dropped: Counter<()>,
+    metadata_dropped: Counter<()>,
+    compactions: Counter<()>,
+    compaction_failures: Counter<()>,
+    compaction_seconds: Histogram<()>,
+    points_deleted: Counter<()>,
     dropped: Counter<(DropReason,)>,
     head_series: Gauge<()>,
     head_bytes: Gauge<()>,
@@ -40,16 +52,38 @@ impl Signals {
         let component = registry.component(COMPONENT);
         let appended: Counter<()> =
             component.counter("samples_appended_total", "Samples taken into the head.");
+        let repeated: Counter<()> = component
+            .counter("samples_repeated_total", "Samples that the head had already, with the same value.");
+        let late: Counter<()> =
+            component.counter("samples_late_total", "Samples taken behind later ones of their series.");
         Self {
             emitter: component.emitter(),
             appended: appended.handle(()),
+            repeated: repeated.handle(()),
+            late: late.handle(()),
+            exemplars_dropped: component
+                .counter("exemplars_dropped_total", "Exemplars that were too old or too long."),
+            metadata_dropped: component
+                .counter("metadata_dropped_total", "Descriptions of metrics beyond metadata_max."),
+            compactions: component.counter("compactions_total", "Blocks made of others."),
+            compaction_failures: component.counter(
+                "compaction_failures_total",
+                "Compactions that could not be finished; the blocks stay as they were.",
+            ),
+            compaction_seconds: component.histogram(
+                "compaction_seconds",
+                "Time to make one block of others.",
+                SECONDS_FAST,
+            ),
+            points_deleted: component.counter("points_deleted_total", "Points deleted by matcher."),
             dropped: component.counter("samples_dropped_total", "Samples that were not kept."),
             head_series: component.gauge("head_series", "Series in the head."),
             head_bytes: component.gauge("head_bytes", "Packed samples in the head."),
             blocks: component.gauge("blocks", "Sealed blocks."),
             block_bytes: component.gauge("block_bytes", "Size of all sealed blocks."),
             blocks_sealed: component.counter("blocks_sealed_total", "Blocks sealed and published."),
-            blocks_deleted: component.counter("blocks_deleted_total", "Blocks deleted because of their age."),
+            blocks_deleted: component
+                .counter("blocks_deleted_total", "Blocks deleted because of their age or the disk's use."),
             blocks_damaged: component
                 .counter("blocks_damaged_total", "Blocks skipped because they cannot be read."),
             chunks_damaged: component
@@ -78,10 +112,38 @@ impl Signals {
         self.dropped.add((reason,), samples);
     }
 
-    /// A metric has more series than it may; told once per metric and window, with the offender's name.
-    pub(crate) fn limit_reached(&self, metric: &str) {
-        let attributes = vec![("series.metric".into(), Value::Text(metric.to_owned().into()))];
-        self.log(Severity::Warn, "metric has more series than it may", attributes);
+    pub(crate) fn repeated(&self, samples: u64) {
+        self.repeated.add(samples);
+    }
+
+    pub(crate) fn late(&self) {
+        self.late.add(1);
+    }
+
+    pub(crate) fn exemplar_dropped(&self) {
+        self.exemplars_dropped.inc(());
+    }
+
+    pub(crate) fn metadata_dropped(&self) {
+        self.metadata_dropped.inc(());
+    }
+
+    /// A metric has more series than it may; told once per metric and window, with the label that has the most values.
+    pub(crate) fn metric_limit_reached(&self, metric: &str, label: &str, values: usize) {
+        self.log(
+            Severity::Warn,
+            "metric has more series than it may",
+            offender("series.metric", metric, label, values),
+        );
+    }
+
+    /// A tenant has more series than it may; told once per tenant and window.
+    pub(crate) fn tenant_limit_reached(&self, tenant: &str, label: &str, values: usize) {
+        self.log(
+            Severity::Warn,
+            "tenant has more series than it may",
+            offender("series.tenant", tenant, label, values),
+        );
     }
 
     pub(crate) fn head_measured(&self, series: usize, bytes: usize) {
@@ -118,6 +180,34 @@ impl Signals {
         }
     }
 
+    pub(crate) fn compacted(&self, blocks: usize, bytes_before: u64, bytes_after: u64, seconds: f64) {
+        self.compactions.inc(());
+        self.compaction_seconds.observe((), seconds);
+        let attributes = vec![
+            ("series.blocks".into(), (blocks as u64).into()),
+            ("series.bytes_before".into(), bytes_before.into()),
+            ("series.bytes_after".into(), bytes_after.into()),
+            ("seconds".into(), seconds.into()),
+        ];
+        self.log(Severity::Info, "blocks compacted", attributes);
+    }
+
+    pub(crate) fn compaction_failed(&self, reason: &'static str) {
+        self.compaction_failures.inc(());
+        self.log(
+            Severity::Error,
+            "blocks cannot be compacted",
+            vec![("series.reason".into(), reason.into())],
+        );
+    }
+
+    pub(crate) fn series_deleted(&self, blocks: u64, points: u64) {
+        self.points_deleted.add((), points);
+        let attributes =
+            vec![("series.blocks".into(), blocks.into()), ("series.points".into(), points.into())];
+        self.log(Severity::Info, "series deleted by matcher", attributes);
+    }
+
     pub(crate) fn blocks_deleted(&self, blocks: u64) {
         self.blocks_deleted.add((), blocks);
         self.log(Severity::Info, "old blocks deleted", vec![("series.blocks".into(), blocks.into())]);
@@ -145,4 +235,13 @@ impl Signals {
     fn log(&self, severity: Severity, message: &'static str, attributes: belfry_signal::record::Attributes) {
         self.emitter.log(COMPONENT, severity, message, attributes, None, None);
     }
+}
+
+/// Label values may be private; how many there are is not.
+fn offender(key: &'static str, name: &str, label: &str, values: usize) -> belfry_signal::record::Attributes {
+    vec![
+        (key.into(), Value::Text(name.to_owned().into())),
+        ("series.label".into(), Value::Text(label.to_owned().into())),
+        ("series.label_values".into(), (values as u64).into()),
+    ]
 }

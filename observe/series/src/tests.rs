@@ -1,5 +1,9 @@
 //! The store as the pipeline and queries meet it: windows, restarts, damage, limits.
 
+mod blocks;
+mod carried;
+mod samples;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,14 +20,15 @@ const START_MS: i64 = 1_700_002_800_000;
 
 fn config(directory: &Path) -> Config {
     Config {
-        directory: directory.to_owned(),
         block_duration: Duration::from_mins(10),
+        compacted_duration_max: Duration::from_mins(90),
         retention: Duration::from_hours(1),
+        out_of_order_window: Duration::ZERO,
         series_max: 1000,
         metric_series_max: 100,
         head_bytes_max: 10 << 20,
         select_points_max: 100_000,
-        block_indexes_max: 2,
+        ..Config::in_directory(directory)
     }
 }
 
@@ -200,7 +205,7 @@ fn a_torn_block_is_skipped_and_told() {
     append(&mut writer, 0..31);
     drop((writer, reader));
     let paths = blocks(directory.path());
-    // The first is cut short: seen at start. The second has a bit flipped in its index: seen when it is read.
+    // The first is cut short: seen at start. The second has a bit flipped in its footer: seen when it is read.
     let bytes = std::fs::read(&paths[0]).expect("readable");
     std::fs::write(&paths[0], &bytes[..bytes.len() - 5]).expect("writable");
     let mut bytes = std::fs::read(&paths[1]).expect("readable");
@@ -338,12 +343,19 @@ fn the_section_reads_from_toml_and_is_checked() {
     let text = r#"
         directory = "data/series"
         block_duration = "2h"
+        compacted_duration_max = "31days"
         retention = "90d"
+        out_of_order_window = "30m"
+        created_zero = true
         series_max = 1000000
         metric_series_max = 10000
+        tenant_series_max = 100000
+        series_exemplars_max = 10
+        exemplars_max = 100000
+        metadata_max = 10000
         head_bytes_max = 268435456
         select_points_max = 10000000
-        block_indexes_max = 64
+        index_cache_bytes_max = 67108864
     "#;
     let config: Config = toml::from_str(text).expect("the section reads");
     assert_eq!(config.check(), vec![]);
@@ -354,7 +366,8 @@ fn the_section_reads_from_toml_and_is_checked() {
     };
     check("data/series", "", "directory");
     check("\"90d\"", "\"1h\"", "retention");
-    check("10000\n", "2000000\n", "metric_series_max");
+    check("\"30m\"", "\"9d\"", "out_of_order_window");
+    check("metric_series_max = 10000\n", "metric_series_max = 2000000\n", "metric_series_max");
     check("268435456", "1", "head_bytes_max");
     assert!(toml::from_str::<Config>(&format!("speed = 3\n{text}")).is_err());
 }

@@ -7,6 +7,7 @@
 //!
 //! Not here: queues to disk, stores, exporters (the pipeline), queries (the query crate).
 
+mod batch;
 mod emitter;
 pub mod journey;
 pub mod label;
@@ -17,6 +18,9 @@ mod registry;
 mod trace;
 pub mod wire;
 
+pub use batch::{
+    Exemplar, MetricMetadata, NativeHistogram, PointValue, SeriesBatch, SeriesLabels, SeriesPoints,
+};
 pub use emitter::{Emitter, RecordReceiver, Resource};
 pub use journey::{Cause, FailedEvent, Journey, JourneyCount, Journeys, Room};
 pub use label::{Bound, Label, Labels, Region};

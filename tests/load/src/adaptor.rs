@@ -18,7 +18,7 @@ impl Store for EventsStore {
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Record(record) => Some(Arc::clone(record)),
-                Entry::Samples { .. } => None,
+                Entry::Samples { .. } | Entry::Series(_) => None,
             })
             .collect();
         self.0.apply(position, records).map_err(|error| StoreError::new(error.reason(), error.to_string()))

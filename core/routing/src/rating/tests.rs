@@ -286,7 +286,7 @@ fn profiles() -> impl Strategy<Value = Profile> {
     ]);
     let rounding =
         prop::sample::select(vec![Rounding::HalfUp, Rounding::HalfEven, Rounding::Up, Rounding::Down]);
-    let prefixes = vec![vec!["".to_owned()], vec!["1".to_owned(), "12".to_owned()], vec!["123".to_owned()]];
+    let prefixes = [vec!["".to_owned()], vec!["1".to_owned(), "12".to_owned()], vec!["123".to_owned()]];
     (zone, rounding, 0u32..7, proptest::collection::vec(tariffs(), 3)).prop_map(
         move |(zone, rounding, decimals, tariffs)| Profile {
             name: "any".to_owned(),

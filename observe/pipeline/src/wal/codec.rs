@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use belfry_signal::{Record, Sample, wire};
+use belfry_signal::{
+    Exemplar, MetricMetadata, PointValue, Record, Sample, SeriesBatch, SeriesLabels, SeriesPoints, wire,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::store::Entry;
@@ -18,6 +20,7 @@ type Series = (String, Vec<(String, String)>);
 enum WrittenRef<'a> {
     Record(&'a Record),
     Samples(SamplesRef<'a>),
+    Batch(BatchRef<'a>),
 }
 
 #[derive(Serialize)]
@@ -28,10 +31,48 @@ struct SamplesRef<'a> {
     values: &'a [(u32, f64)],
 }
 
+/// Points of series by number, times counted from the batch's first.
+#[derive(Serialize)]
+struct BatchRef<'a> {
+    base_millis: i64,
+    first_new: u32,
+    new_series: &'a [SeriesLabels],
+    series: Vec<PointsRef<'a>>,
+    metadata: &'a [MetricMetadata],
+}
+
+#[derive(Serialize)]
+struct PointsRef<'a> {
+    number: u32,
+    created_ms: Option<i64>,
+    points: Vec<(i64, &'a PointValue)>,
+    exemplars: &'a [Exemplar],
+}
+
 #[derive(Deserialize)]
 enum Written {
     Record(Record),
     Samples(WrittenSamples),
+    Batch(WrittenBatch),
+}
+
+/// Field for field what [`BatchRef`] writes.
+#[derive(Deserialize)]
+struct WrittenBatch {
+    base_millis: i64,
+    first_new: u32,
+    new_series: Vec<SeriesLabels>,
+    series: Vec<WrittenPoints>,
+    metadata: Vec<MetricMetadata>,
+}
+
+/// Field for field what [`PointsRef`] writes.
+#[derive(Deserialize)]
+struct WrittenPoints {
+    number: u32,
+    created_ms: Option<i64>,
+    points: Vec<(i64, PointValue)>,
+    exemplars: Vec<Exemplar>,
 }
 
 /// Field for field what [`SamplesRef`] writes.
@@ -50,6 +91,9 @@ pub(super) struct Encoder {
     /// The series that the last entry defined.
     new_series: Vec<Arc<Series>>,
     values: Vec<(u32, f64)>,
+    /// The series of batches are numbered apart: their labels are shared texts.
+    batch_numbers: HashMap<SeriesLabels, u32>,
+    new_batch_series: Vec<SeriesLabels>,
     payload: Vec<u8>,
 }
 
@@ -57,6 +101,7 @@ impl Encoder {
     /// The payload of one entry.
     pub(super) fn encode(&mut self, entry: &Entry) -> io::Result<&[u8]> {
         self.new_series.clear();
+        self.new_batch_series.clear();
         self.payload.clear();
         let written = match entry {
             Entry::Record(record) => wire::append(&mut self.payload, &WrittenRef::Record(record)),
@@ -71,6 +116,13 @@ impl Encoder {
                 };
                 wire::append(&mut self.payload, &WrittenRef::Samples(samples))
             }
+            Entry::Series(batch) => {
+                // The batch's view borrows the numbers; the bytes go beside.
+                let mut payload = std::mem::take(&mut self.payload);
+                let written = wire::append(&mut payload, &WrittenRef::Batch(self.number_batch(batch)));
+                self.payload = payload;
+                written
+            }
         };
         written.map_err(io::Error::other)?;
         Ok(&self.payload)
@@ -80,6 +132,42 @@ impl Encoder {
     pub(super) fn forget_last(&mut self) {
         for series in self.new_series.drain(..) {
             self.numbers.remove(&series);
+        }
+        for series in self.new_batch_series.drain(..) {
+            self.batch_numbers.remove(&series);
+        }
+    }
+
+    fn number_batch<'a>(&'a mut self, batch: &'a SeriesBatch) -> BatchRef<'a> {
+        let times = || batch.series.iter().flat_map(|series| series.points.iter().map(|(time, _)| *time));
+        let base_millis = times().next().unwrap_or_default();
+        let mut series = Vec::with_capacity(batch.series.len());
+        for held in &batch.series {
+            let number = match self.batch_numbers.get(&held.labels) {
+                Some(number) => *number,
+                None => {
+                    let number = u32::try_from(self.batch_numbers.len()).unwrap_or(u32::MAX);
+                    self.batch_numbers.insert(Arc::clone(&held.labels), number);
+                    self.new_batch_series.push(Arc::clone(&held.labels));
+                    number
+                }
+            };
+            let points =
+                held.points.iter().map(|(time, value)| (time.wrapping_sub(base_millis), value)).collect();
+            series.push(PointsRef {
+                number,
+                created_ms: held.created_ms,
+                points,
+                exemplars: &held.exemplars,
+            });
+        }
+        let first_new = self.batch_numbers.len() - self.new_batch_series.len();
+        BatchRef {
+            base_millis,
+            first_new: u32::try_from(first_new).unwrap_or(u32::MAX),
+            new_series: &self.new_batch_series,
+            series,
+            metadata: &batch.metadata,
         }
     }
 
@@ -106,6 +194,7 @@ impl Encoder {
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     series: Vec<Option<Series>>,
+    batch_series: Vec<Option<SeriesLabels>>,
 }
 
 impl Decoder {
@@ -128,6 +217,24 @@ impl Decoder {
                 let samples = written.values.into_iter().filter_map(sample).collect();
                 Some(Entry::Samples { unix_millis: written.unix_millis, samples })
             }
+            Written::Batch(written) => self.batch(written).map(Entry::Series),
         }
+    }
+
+    fn batch(&mut self, written: WrittenBatch) -> Option<SeriesBatch> {
+        let first_new = usize::try_from(written.first_new).ok()?;
+        if first_new > self.batch_series.len().saturating_add(10_000_000) {
+            return None;
+        }
+        self.batch_series.resize(first_new, None);
+        self.batch_series.extend(written.new_series.into_iter().map(Some));
+        let base_millis = written.base_millis;
+        let series = written.series.into_iter().filter_map(|held| {
+            let labels = self.batch_series.get(usize::try_from(held.number).ok()?)?.clone()?;
+            let points = held.points.into_iter().map(|(time, value)| (time.wrapping_add(base_millis), value));
+            let (created_ms, exemplars) = (held.created_ms, held.exemplars);
+            Some(SeriesPoints { labels, created_ms, points: points.collect(), exemplars })
+        });
+        Some(SeriesBatch { series: series.collect(), metadata: written.metadata })
     }
 }

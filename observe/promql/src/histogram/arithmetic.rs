@@ -163,8 +163,27 @@ impl Histogram {
         result
     }
 
+    /// The hint of a histogram that follows `previous` in its series, as a store keeps it: gauges stay gauges; a counter
+    /// is "not reset" after one in the same layout that it goes on from, else nothing is known.
+    pub fn hint_after(&self, previous: Option<&Histogram>) -> CounterReset {
+        if self.hint == CounterReset::Gauge {
+            return CounterReset::Gauge;
+        }
+        let goes_on = |previous: &&Histogram| {
+            previous.hint != CounterReset::Gauge
+                && previous.schema == self.schema
+                && previous.zero_threshold == self.zero_threshold
+                && previous.custom_bounds == self.custom_bounds
+        };
+        let plain = Histogram { hint: CounterReset::Unknown, ..self.clone() };
+        match previous.filter(goes_on) {
+            Some(previous) if !plain.is_reset_after(previous) => CounterReset::NotReset,
+            _ => CounterReset::Unknown,
+        }
+    }
+
     /// Whether a counter was reset between `previous` and this histogram, its successor.
-    pub(crate) fn is_reset_after(&self, previous: &Histogram) -> bool {
+    pub fn is_reset_after(&self, previous: &Histogram) -> bool {
         match self.hint {
             CounterReset::Reset => return true,
             CounterReset::NotReset => return false,

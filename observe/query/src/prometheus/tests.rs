@@ -142,6 +142,9 @@ async fn series_and_labels_are_found_by_selector_and_time() {
 #[tokio::test]
 async fn metrics_and_build_describe_themselves() {
     let router = world().router();
+    let status = data(&router, "/api/v1/status/tsdb?limit=1").await;
+    assert_eq!(status["headStats"]["numSeries"], 2);
+    assert_eq!(status["seriesCountByMetricName"], json!([{"name": "calls_total", "value": 2}]));
     let one = data(&router, "/api/v1/metadata?metric=series_seal_seconds").await;
     assert_eq!(one["series_seal_seconds"][0]["type"], "histogram");
     assert_eq!(one["series_seal_seconds"][0]["unit"], "seconds");

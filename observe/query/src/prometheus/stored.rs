@@ -1,0 +1,152 @@
+//! What the store says about itself and beside its samples: exemplars, and who costs what.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::response::Response;
+use belfry_promql::ast::{Expr, Node};
+use belfry_series::{Matcher, TopEntry};
+use serde::Serialize;
+
+use super::envelope::{self, Refusal, Remarks};
+use super::parameters::Parameters;
+use super::{Api, parse};
+use crate::error::Error;
+
+/// Lines of each list of `status/tsdb`, as in Prometheus.
+const TOP_LINES: usize = 10;
+const TOP_LINES_MAX: usize = 10_000;
+
+/// The exemplars of one series.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Found {
+    series_labels: BTreeMap<String, String>,
+    exemplars: Vec<Shown>,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    labels: BTreeMap<String, String>,
+    value: String,
+    /// Seconds since the Unix epoch.
+    timestamp: f64,
+}
+
+/// The exemplars of the series that a query's selectors name.
+pub(super) async fn exemplars(State(api): State<Api>, parameters: Parameters) -> Result<Response, Refusal> {
+    let expr = parse(&parameters)?;
+    let (start, end) = (parameters.time("start")?, parameters.time("end")?);
+    if let (Some(start), Some(end)) = (start, end)
+        && end < start
+    {
+        return Err(Refusal::bad_data("end timestamp must not be before start timestamp"));
+    }
+    let mut selectors = Vec::new();
+    find_selectors(&expr, &mut selectors).map_err(Error::from)?;
+    let found = api.reader.exemplars(selectors, start.unwrap_or(i64::MIN), end.unwrap_or(i64::MAX)).await?;
+    let found: Vec<Found> = found
+        .into_iter()
+        .map(|series| Found {
+            series_labels: series
+                .labels
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            exemplars: series
+                .exemplars
+                .into_iter()
+                .map(|exemplar| Shown {
+                    labels: exemplar.labels.into_iter().collect(),
+                    value: belfry_promql::format_float(exemplar.value),
+                    timestamp: exemplar.unix_millis as f64 / 1000.0,
+                })
+                .collect(),
+        })
+        .collect();
+    envelope::success(&found, Remarks::default())
+}
+
+/// The matchers of every selector in a query.
+fn find_selectors(expr: &Expr, selectors: &mut Vec<Vec<Matcher>>) -> Result<(), belfry_series::Error> {
+    match &expr.node {
+        Node::Number(_) | Node::Text(_) => Ok(()),
+        Node::Vector(selector) | Node::Range(selector, _) => {
+            let matchers = selector.matchers.iter().map(Matcher::try_from).collect::<Result<_, _>>()?;
+            selectors.push(matchers);
+            Ok(())
+        }
+        Node::Subquery(subquery) => find_selectors(&subquery.inner, selectors),
+        Node::Paren(inner) | Node::Unary { operand: inner, .. } => find_selectors(inner, selectors),
+        Node::Binary(binary) => {
+            find_selectors(&binary.left, selectors)?;
+            find_selectors(&binary.right, selectors)
+        }
+        Node::Aggregate(aggregate) => {
+            aggregate.parameter.iter().try_for_each(|parameter| find_selectors(parameter, selectors))?;
+            find_selectors(&aggregate.inner, selectors)
+        }
+        Node::Call(_, arguments) => {
+            arguments.iter().try_for_each(|argument| find_selectors(argument, selectors))
+        }
+    }
+}
+
+/// `status/tsdb`, with the names that Prometheus gives.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    head_stats: HeadStats,
+    series_count_by_metric_name: Vec<Line>,
+    label_value_count_by_label_name: Vec<Line>,
+    memory_in_bytes_by_label_name: Vec<Line>,
+    series_count_by_label_value_pair: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HeadStats {
+    num_series: u64,
+    num_label_pairs: u64,
+    /// Samples, as chunks are counted by the hundred and twenty.
+    chunk_count: u64,
+    min_time: i64,
+    max_time: i64,
+    /// Bytes of samples, labels and sets: ours, beyond what Prometheus says.
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    name: String,
+    value: u64,
+}
+
+fn lines(entries: Vec<TopEntry>) -> Vec<Line> {
+    entries.into_iter().map(|entry| Line { name: entry.name, value: entry.value }).collect()
+}
+
+/// Who costs what in memory.
+pub(super) async fn status(State(api): State<Api>, parameters: Parameters) -> Result<Response, Refusal> {
+    let limit = parameters.limit()?.unwrap_or(TOP_LINES);
+    if !(1..=TOP_LINES_MAX).contains(&limit) {
+        return Err(Refusal::parameter("limit", "use 1 to 10000"));
+    }
+    let top = api.reader.top(limit).await?;
+    let (min_time, max_time) = top.range.unwrap_or((i64::MAX, i64::MIN));
+    let status = Status {
+        head_stats: HeadStats {
+            num_series: top.series,
+            num_label_pairs: top.label_pairs,
+            chunk_count: top.samples.div_ceil(120).max(top.series),
+            min_time,
+            max_time,
+            bytes: top.bytes,
+        },
+        series_count_by_metric_name: lines(top.metrics),
+        label_value_count_by_label_name: lines(top.labels),
+        memory_in_bytes_by_label_name: lines(top.label_bytes),
+        series_count_by_label_value_pair: lines(top.pairs),
+    };
+    envelope::success(&status, Remarks::default())
+}

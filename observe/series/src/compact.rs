@@ -1,0 +1,181 @@
+//! Compaction: blocks become one, series by series, each chunk packed as suits it best; and the thread that does it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use belfry_promql::Labels;
+use belfry_signal::Exemplar;
+
+use crate::block::{Block, BlockSeries, BlockWriter, Meta, SERIES_PER_PAGE};
+use crate::error::Error;
+use crate::maintenance::Maintenance;
+use crate::merge::Gathered;
+use crate::sealed::Sealed;
+
+/// Reads the series of a block in order, a page at a time.
+struct Source<'a> {
+    block: &'a Block,
+    page: Vec<BlockSeries>,
+    at: usize,
+    next_page: usize,
+    number: u32,
+    exemplars: std::iter::Peekable<std::vec::IntoIter<(u32, Vec<Exemplar>)>>,
+    /// Pieces that could not be read.
+    damaged: u64,
+}
+
+/// What a merge gave.
+pub(crate) struct Merged {
+    pub(crate) meta: Option<Meta>,
+    /// Pages and chunks that could not be read and are not in the result.
+    pub(crate) damaged: u64,
+}
+
+/// Changes the points of a series on their way; a series without points is left out.
+pub(crate) type Edit<'a> = &'a dyn Fn(&Labels, &mut Gathered);
+
+impl<'a> Source<'a> {
+    fn new(block: &'a Block) -> Result<Self, Error> {
+        let exemplars = match block.exemplars() {
+            Ok(exemplars) => exemplars,
+            Err(Error::Damaged { .. }) => Vec::new(),
+            Err(other) => return Err(other),
+        };
+        let exemplars = exemplars.into_iter().peekable();
+        let mut source =
+            Self { block, page: Vec::new(), at: 0, next_page: 0, number: 0, exemplars, damaged: 0 };
+        source.fill()?;
+        Ok(source)
+    }
+
+    /// Reads pages until there is a series or no page.
+    fn fill(&mut self) -> Result<(), Error> {
+        while self.at >= self.page.len() && self.next_page < self.block.pages()? {
+            self.number = u32::try_from(self.next_page).unwrap_or(u32::MAX).saturating_mul(SERIES_PER_PAGE);
+            match self.block.page(self.next_page) {
+                Ok(page) => self.page = page,
+                Err(Error::Damaged { .. }) => {
+                    self.damaged += 1;
+                    self.page = Vec::new();
+                }
+                Err(other) => return Err(other),
+            }
+            self.at = 0;
+            self.next_page += 1;
+        }
+        Ok(())
+    }
+
+    fn labels(&self) -> Option<&Labels> {
+        self.page.get(self.at).map(|series| &series.labels)
+    }
+
+    /// Takes the present series' points and exemplars, and goes on to the next.
+    fn take(&mut self, gathered: &mut Gathered, exemplars: &mut Vec<Exemplar>) -> Result<(), Error> {
+        let Some(series) = self.page.get(self.at) else { return Ok(()) };
+        for chunk in &series.chunks {
+            match self.block.chunk(chunk) {
+                Ok(points) => gathered.add(points, i64::MIN, i64::MAX),
+                Err(Error::Damaged { .. }) => self.damaged += 1,
+                Err(other) => return Err(other),
+            }
+        }
+        while let Some((number, held)) = self.exemplars.next_if(|(number, _)| *number <= self.number) {
+            if number == self.number {
+                exemplars.extend(held);
+            }
+        }
+        self.at += 1;
+        self.number += 1;
+        self.fill()
+    }
+}
+
+/// Writes the series of several blocks into one, which the writer begins.
+pub(crate) fn merge(
+    blocks: &[Arc<Block>],
+    mut writer: BlockWriter,
+    exemplars_max: usize,
+    edit: Edit<'_>,
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<Merged, Error> {
+    let mut sources: Vec<Source<'_>> =
+        blocks.iter().map(|block| Source::new(block)).collect::<Result<_, _>>()?;
+    for block in blocks {
+        writer.cover(block.meta().checkpoint);
+        writer.descend_from(block.meta().first_id);
+    }
+    while let Some(labels) = sources.iter().filter_map(Source::labels).min().cloned() {
+        if writer.series().is_multiple_of(1024) && is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let mut gathered = Gathered::default();
+        let mut exemplars = Vec::new();
+        for source in &mut sources {
+            if source.labels() == Some(&labels) {
+                source.take(&mut gathered, &mut exemplars)?;
+            }
+        }
+        gathered.put_in_order();
+        edit(&labels, &mut gathered);
+        if gathered.is_empty() {
+            continue;
+        }
+        exemplars.sort_by_key(|exemplar| exemplar.unix_millis);
+        exemplars.dedup();
+        exemplars.drain(..exemplars.len().saturating_sub(exemplars_max));
+        let mut chunks: Vec<Sealed> = Sealed::of_floats(&gathered.floats).collect();
+        chunks.extend(Sealed::of_histograms(&gathered.histograms));
+        writer.push(&labels, &chunks, exemplars)?;
+    }
+    let damaged = sources.iter().map(|source| source.damaged).sum();
+    Ok(Merged { meta: writer.finish()?, damaged })
+}
+
+/// The thread that compacts and deletes. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Compactor {
+    ticks: Option<SyncSender<i64>>,
+    maintenance: Maintenance,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Compactor {
+    pub(crate) fn start(maintenance: Maintenance) -> Result<Self, Error> {
+        let (ticks, receiver) = sync_channel(1);
+        let worker = maintenance.clone();
+        let thread = std::thread::Builder::new()
+            .name("belfry-compact".to_owned())
+            .spawn(move || run(&worker, &receiver))
+            .map_err(Error::Thread)?;
+        Ok(Self { ticks: Some(ticks), maintenance, thread: Some(thread) })
+    }
+
+    /// Says what time it is; while the thread is busy, it need not know.
+    pub(crate) fn wake(&self, unix_millis: i64) {
+        if let Some(ticks) = &self.ticks {
+            let _busy = ticks.try_send(unix_millis);
+        }
+    }
+}
+
+impl Drop for Compactor {
+    fn drop(&mut self) {
+        self.ticks = None;
+        self.maintenance.cancel();
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say; what it did not finish is done after the next start.
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn run(maintenance: &Maintenance, ticks: &Receiver<i64>) {
+    while let Ok(unix_millis) = ticks.recv() {
+        maintenance.delete_old(unix_millis);
+        // Told by itself; tried again at the next tick.
+        let _finished = maintenance.finish_deletions();
+        let _compacted = maintenance.compact();
+    }
+}

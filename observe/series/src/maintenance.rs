@@ -1,0 +1,261 @@
+//! What is done to blocks besides reading them: compaction, retention, deletion by matcher, snapshots.
+//!
+//! All of it replaces whole blocks by whole blocks in one transaction, one piece of work at a time, beside the writer and
+//! the readers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use belfry_promql::Labels;
+
+use crate::block::{Block, BlockWriter, Meta};
+use crate::catalogue::{Catalogue, StoredDeletion};
+use crate::compact::{Edit, merge};
+use crate::error::Error;
+use crate::matcher::{MatchOperator, Matcher};
+use crate::merge::Gathered;
+use crate::plan;
+use crate::shared::Shared;
+
+/// How long deletion, snapshot and export wait for the writer to seal the head.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Works on the blocks of an open store. Cheap to clone. Its calls read and write the disk for long.
+#[derive(Clone, Debug)]
+pub struct Maintenance {
+    shared: Arc<Shared>,
+    is_cancelled: Arc<AtomicBool>,
+}
+
+/// What a deletion did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Blocks that were written anew, or went.
+    pub blocks: u64,
+    /// Points that are gone.
+    pub points: u64,
+}
+
+/// How far some work is: done and all, in the unit that it says.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+impl Maintenance {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, is_cancelled: Arc::default() }
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Has the writer seal what is in memory, so that blocks hold everything. With a writer that is not ticked, flush it
+    /// instead.
+    ///
+    /// # Errors
+    /// When the writer did not within a minute.
+    pub fn flush(&self) -> Result<(), Error> {
+        if self.shared.head().range().is_none() || self.shared.request_flush(FLUSH_PATIENCE) {
+            Ok(())
+        } else {
+            Err(Error::Busy)
+        }
+    }
+
+    /// Compacts what is due. Returns how many blocks were made.
+    ///
+    /// # Errors
+    /// When blocks could not be read or written; they stay as they are.
+    pub fn compact(&self) -> Result<usize, Error> {
+        self.compact_until(|newest_ms| newest_ms)
+    }
+
+    /// Compacts everything as if all windows were over: for tools, and before an export.
+    ///
+    /// # Errors
+    /// As with [`compact`](Self::compact).
+    pub fn compact_all(&self) -> Result<usize, Error> {
+        self.compact_until(|_| i64::MAX)
+    }
+
+    fn compact_until(&self, newest: impl Fn(i64) -> i64) -> Result<usize, Error> {
+        let window_ms = crate::millis(self.shared.config.block_duration);
+        let windows = plan::windows(window_ms, crate::millis(self.shared.config.compacted_duration_max));
+        let mut made = 0;
+        loop {
+            let _alone = self.shared.maintenance();
+            let Some(newest_ms) = self.shared.newest_ms() else { return Ok(made) };
+            let blocks = self.shared.blocks.load_full();
+            let metas: Vec<Meta> = blocks.iter().map(|block| block.meta().clone()).collect();
+            let Some(plan) = plan::next(&metas, &windows, newest(newest_ms)) else { return Ok(made) };
+            let chosen: Vec<Arc<Block>> =
+                blocks.iter().filter(|block| plan.ids.contains(&block.meta().id)).cloned().collect();
+            let began = Instant::now();
+            match self.replace(&chosen, plan.level, &|_, _| {}) {
+                Ok(meta) => {
+                    let (before, after) = (chosen.len(), meta.map_or(0, |meta| meta.bytes));
+                    let before_bytes = chosen.iter().map(|block| block.meta().bytes).sum();
+                    let seconds = began.elapsed().as_secs_f64();
+                    self.shared.signals.compacted(before, before_bytes, after, seconds);
+                    made += 1;
+                }
+                Err(Error::Cancelled) => return Ok(made),
+                Err(error) => {
+                    self.shared.signals.compaction_failed(error.reason());
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Writes blocks as one in their place. The caller holds the maintenance lock.
+    fn replace(&self, blocks: &[Arc<Block>], level: u8, edit: Edit<'_>) -> Result<Option<Meta>, Error> {
+        let id = self.shared.catalogue().take_id();
+        let writer = BlockWriter::create(self.shared.directory(), id, level, 0)?;
+        let exemplars_max = self.shared.config.series_exemplars_max;
+        let merged =
+            merge(blocks, writer, exemplars_max, edit, &|| self.is_cancelled.load(Ordering::Relaxed))?;
+        (0..merged.damaged).for_each(|_| self.shared.signals.chunk_damaged());
+        if merged.damaged > 0 {
+            // What could not be read is kept for a person to look at.
+            for block in blocks {
+                let _kept = std::fs::hard_link(block.path(), block.path().with_extension("damaged"));
+            }
+        }
+        let ids: Vec<u64> = blocks.iter().map(|block| block.meta().id).collect();
+        self.shared.replace(merged.meta.as_slice(), &ids)?;
+        Ok(merged.meta)
+    }
+
+    /// Deletes blocks that are too old, and the oldest while all together are too large.
+    pub fn delete_old(&self, unix_millis: i64) {
+        let config = &self.shared.config;
+        let oldest_ms = unix_millis.saturating_sub(crate::millis(config.retention));
+        let is_needed = {
+            let blocks = self.shared.blocks.load();
+            blocks.iter().any(|block| block.meta().max_ms < oldest_ms)
+                || config.disk_bytes_max.is_some_and(|max| total_bytes(&blocks) > max)
+        };
+        if !is_needed {
+            return;
+        }
+        let _alone = self.shared.maintenance();
+        let blocks = self.shared.blocks.load_full();
+        let mut by_age: Vec<&Arc<Block>> = blocks.iter().collect();
+        by_age.sort_by_key(|block| block.meta().max_ms);
+        let mut left = total_bytes(&blocks);
+        let mut ids = Vec::new();
+        for block in by_age {
+            let is_too_much = config.disk_bytes_max.is_some_and(|max| left > max);
+            if block.meta().max_ms >= oldest_ms && !is_too_much {
+                break;
+            }
+            left -= block.meta().bytes;
+            ids.push(block.meta().id);
+        }
+        // The catalogue forgets first: a crash in between leaves files that the next start deletes.
+        if !ids.is_empty() && self.shared.replace(&[], &ids).is_ok() {
+            self.shared.signals.blocks_deleted(ids.len() as u64);
+        }
+    }
+
+    /// Deletes the points of the series that satisfy every matcher, from `from_ms` to `to_ms` inclusive, from the disk:
+    /// the blocks that hold any are written anew without them. What is in memory must be sealed first
+    /// ([`flush`](Self::flush)). A deletion that was begun is finished after a crash. `progress` counts blocks.
+    /// The write-ahead log gives up what it still holds of them when its files are next trimmed.
+    ///
+    /// # Errors
+    /// When a block could not be read or written; the deletion stays noted and is tried again.
+    pub fn delete(
+        &self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+        progress: Progress<'_>,
+    ) -> Result<Deleted, Error> {
+        let stored = matchers.iter().map(|matcher| {
+            let (name, operator, value) = matcher.parts();
+            (name.to_owned(), operator.as_str().to_owned(), value.to_owned())
+        });
+        let deletion = StoredDeletion { id: 0, matchers: stored.collect(), from_ms, to_ms };
+        let deletion = self.shared.catalogue().put_deletion(deletion)?;
+        self.finish_deletion(&deletion, progress)
+    }
+
+    /// Finishes what a crash interrupted.
+    pub(crate) fn finish_deletions(&self) -> Result<(), Error> {
+        let pending = self.shared.catalogue().deletions()?;
+        for deletion in pending {
+            self.finish_deletion(&deletion, &mut |_, _| {})?;
+        }
+        Ok(())
+    }
+
+    fn finish_deletion(&self, deletion: &StoredDeletion, progress: Progress<'_>) -> Result<Deleted, Error> {
+        let matchers: Vec<Matcher> = deletion
+            .matchers
+            .iter()
+            .filter_map(|(name, operator, value)| Some((name, MatchOperator::written(operator)?, value)))
+            .map(|(name, operator, value)| Matcher::new(name, operator, value))
+            .collect::<Result<_, _>>()?;
+        let _alone = self.shared.maintenance();
+        let blocks = self.shared.blocks.load_full();
+        let mut deleted = Deleted::default();
+        for (at, block) in (0_u64..).zip(blocks.iter()) {
+            progress(at, blocks.len() as u64);
+            let touches = block.meta().max_ms >= deletion.from_ms && block.meta().min_ms <= deletion.to_ms;
+            if touches && !block.select(&self.shared.cache, &matchers)?.is_empty() {
+                let points = std::cell::Cell::new(0);
+                let edit = |labels: &Labels, gathered: &mut Gathered| {
+                    if matchers.iter().all(|matcher| matcher.is_match(labels.get(matcher.name()))) {
+                        let before = gathered.len();
+                        gathered.remove(deletion.from_ms, deletion.to_ms);
+                        points.set(points.get() + (before - gathered.len()) as u64);
+                    }
+                };
+                self.replace(std::slice::from_ref(block), block.meta().level, &edit)?;
+                deleted.blocks += 1;
+                deleted.points += points.get();
+            }
+        }
+        progress(blocks.len() as u64, blocks.len() as u64);
+        self.shared.catalogue().remove_deletion(deletion.id)?;
+        self.shared.signals.series_deleted(deleted.blocks, deleted.points);
+        Ok(deleted)
+    }
+
+    /// Makes a copy of the store in another directory, which must not hold one: blocks are linked where the file system
+    /// can, else copied. What is in memory must be sealed first ([`flush`](Self::flush)). `progress` counts blocks.
+    ///
+    /// # Errors
+    /// When the directory is not empty, or a file cannot be written. Called again, it goes on where it ended.
+    pub fn snapshot(&self, target: &Path, progress: Progress<'_>) -> Result<u64, Error> {
+        let fault = |source| Error::File { path: target.to_owned(), source };
+        std::fs::create_dir_all(target).map_err(fault)?;
+        let _alone = self.shared.maintenance();
+        let blocks = self.shared.blocks.load_full();
+        for (at, block) in (0_u64..).zip(blocks.iter()) {
+            progress(at, blocks.len() as u64);
+            let copy = crate::block::path(target, block.meta().id);
+            if !copy.exists() && std::fs::hard_link(block.path(), &copy).is_err() {
+                let unfinished = copy.with_extension("new");
+                std::fs::copy(block.path(), &unfinished).map_err(fault)?;
+                std::fs::File::open(&unfinished).and_then(|file| file.sync_all()).map_err(fault)?;
+                std::fs::rename(&unfinished, &copy).map_err(fault)?;
+            }
+        }
+        // The catalogue of the copy is made from its blocks, as after a loss.
+        Catalogue::open(target, &self.shared.signals)?;
+        progress(blocks.len() as u64, blocks.len() as u64);
+        Ok(blocks.len() as u64)
+    }
+}
+
+fn total_bytes(blocks: &[Arc<Block>]) -> u64 {
+    blocks.iter().map(|block| block.meta().bytes).sum()
+}

@@ -1,0 +1,306 @@
+//! Reading head and blocks together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+
+use belfry_promql::Labels;
+use belfry_signal::{Exemplar, MetricMetadata};
+use roaring::RoaringBitmap;
+
+use crate::block::{Block, BlockSeries};
+use crate::chunk::Point;
+use crate::error::Error;
+use crate::matcher::Matcher;
+use crate::merge::Gathered;
+use crate::shared::Shared;
+use crate::top::{Top, largest};
+
+/// Blocks whose labels are offered beside the head's: the newest ones.
+const BLOCKS_FOR_LABELS: usize = 12;
+
+/// Reads head and blocks together. Cheap to clone. Its calls read the disk: on a runtime, use `spawn_blocking`.
+#[derive(Clone, Debug)]
+pub struct SeriesReader {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// One series and its float points in a time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesData {
+    /// Names and values, sorted by name, `__name__` among them.
+    pub labels: Vec<(String, String)>,
+    /// Times in milliseconds since the Unix epoch, rising, and values.
+    pub points: Vec<(i64, f64)>,
+}
+
+/// The exemplars of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesExemplars {
+    /// The series.
+    pub labels: Labels,
+    /// By time.
+    pub exemplars: Vec<Exemplar>,
+}
+
+impl SeriesReader {
+    /// The series that satisfy every matcher, sorted by labels, with their float points from `from_ms` to `to_ms`
+    /// inclusive. Histograms are left out; [`crate::PromqlSource`] has them.
+    ///
+    /// # Errors
+    /// When more points would be read than one query may. A block that cannot be read is skipped and counted.
+    pub fn select(&self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> Result<Vec<SeriesData>, Error> {
+        let selected = self.read(matchers, from_ms, to_ms, &|| false)?;
+        let with_floats = selected.into_iter().filter(|(_, gathered)| !gathered.floats.is_empty());
+        Ok(with_floats.map(|(labels, gathered)| SeriesData::new(&labels, gathered.floats)).collect())
+    }
+
+    /// What every kind of select is made of. Between blocks and between series of the head it asks `is_cancelled`.
+    pub(crate) fn read(
+        &self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<BTreeMap<Labels, Gathered>, Error> {
+        let (in_head, blocks) = {
+            let head = self.shared.head();
+            (head.select(matchers, from_ms, to_ms)?, self.shared.blocks.load_full())
+        };
+        let points_max = self.shared.config.select_points_max;
+        let too_many = || Error::TooManyPoints { points_max };
+        let mut left = points_max;
+        let mut selected: BTreeMap<Labels, Gathered> = BTreeMap::new();
+        for block in touching(&blocks, from_ms, to_ms) {
+            if is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let read = self.read_block(block, matchers, (from_ms, to_ms), &mut left);
+            for (labels, gathered) in self.unless_damaged(block, read)?.unwrap_or_default() {
+                selected.entry(labels).or_default().append(gathered);
+            }
+        }
+        for (labels, chunks) in in_head {
+            if is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let mut gathered = Gathered::default();
+            for chunk in chunks {
+                if let Some(points) = chunk.points() {
+                    gathered.add(points, from_ms, to_ms);
+                }
+            }
+            left = left.checked_sub(gathered.len()).ok_or_else(too_many)?;
+            if !gathered.is_empty() {
+                selected.entry(labels).or_default().append(gathered);
+            }
+        }
+        selected.values_mut().for_each(Gathered::put_in_order);
+        Ok(selected)
+    }
+
+    fn read_block(
+        &self,
+        block: &Block,
+        matchers: &[Matcher],
+        (from_ms, to_ms): (i64, i64),
+        left: &mut usize,
+    ) -> Result<Vec<(Labels, Gathered)>, Error> {
+        let points_max = self.shared.config.select_points_max;
+        let numbers = block.select(&self.shared.cache, matchers)?;
+        let mut found = Vec::new();
+        let mut damaged = 0;
+        damaged += block.series(&self.shared.cache, &numbers, |_, series| {
+            let mut gathered = Gathered::default();
+            for chunk in series.chunks.iter().filter(|chunk| chunk.touches(from_ms, to_ms)) {
+                if chunk.count as usize > *left {
+                    return Err(Error::TooManyPoints { points_max });
+                }
+                match block.chunk(chunk) {
+                    Ok(points) => gathered.add(points, from_ms, to_ms),
+                    Err(Error::Damaged { .. }) => self.shared.signals.chunk_damaged(),
+                    Err(other) => return Err(other),
+                }
+            }
+            *left = left.checked_sub(gathered.len()).ok_or(Error::TooManyPoints { points_max })?;
+            if !gathered.is_empty() {
+                found.push((series.labels.clone(), gathered));
+            }
+            Ok(())
+        })?;
+        (0..damaged).for_each(|_| self.shared.signals.chunk_damaged());
+        Ok(found)
+    }
+
+    /// What a block gave; one that cannot be read is counted and gives nothing, so that the others still answer.
+    fn unless_damaged<T>(&self, block: &Block, read: Result<T, Error>) -> Result<Option<T>, Error> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(Error::Damaged { .. } | Error::File { .. }) => {
+                self.shared.signals.block_damaged(block.meta().id);
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The labels of the series that satisfy every matcher and may have a point from `from_ms` to `to_ms`, sorted, at
+    /// most `series_max` of them. Reads indexes and no points, so a chunk that only spans the time counts.
+    #[must_use]
+    pub fn label_sets(
+        &self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+        series_max: usize,
+    ) -> Vec<Vec<(String, String)>> {
+        let (in_head, blocks) = {
+            let head = self.shared.head();
+            (head.label_sets(matchers, from_ms, to_ms), self.shared.blocks.load_full())
+        };
+        let mut sets: BTreeSet<Labels> = in_head.unwrap_or_default().into_iter().collect();
+        // Newest first: when there are more than may be named, those of today are.
+        for block in touching(&blocks, from_ms, to_ms).rev() {
+            if sets.len() >= series_max {
+                break;
+            }
+            let read = block.select(&self.shared.cache, matchers).and_then(|numbers| {
+                block.series(&self.shared.cache, &numbers, |_, series: &BlockSeries| {
+                    if series.chunks.iter().any(|chunk| chunk.touches(from_ms, to_ms)) {
+                        sets.insert(series.labels.clone());
+                    }
+                    Ok(())
+                })
+            });
+            // Damage is counted; nothing else can be wrong here.
+            let _told = self.unless_damaged(block, read);
+        }
+        sets.iter().take(series_max).map(owned).collect()
+    }
+
+    /// The names of all labels in the head and the newest blocks, sorted.
+    #[must_use]
+    pub fn label_names(&self) -> Vec<String> {
+        let mut names: BTreeSet<String> = self.shared.head().index().names().map(str::to_owned).collect();
+        for block in self.shared.blocks.load().iter().rev().take(BLOCKS_FOR_LABELS) {
+            let read = block.label_names().map(|held| names.extend(held.map(str::to_owned)));
+            let _told = self.unless_damaged(block, read);
+        }
+        names.into_iter().collect()
+    }
+
+    /// The values of a label in the head and the newest blocks, sorted.
+    #[must_use]
+    pub fn label_values(&self, name: &str) -> Vec<String> {
+        let mut values: BTreeSet<String> =
+            self.shared.head().index().values(name).map(str::to_owned).collect();
+        for block in self.shared.blocks.load().iter().rev().take(BLOCKS_FOR_LABELS) {
+            let read = block.label_values(&self.shared.cache, name, |value| {
+                values.insert(value.to_owned());
+            });
+            let _told = self.unless_damaged(block, read);
+        }
+        values.into_iter().collect()
+    }
+
+    /// The exemplars of the series that satisfy every matcher, from `from_ms` to `to_ms` inclusive, by series.
+    ///
+    /// # Errors
+    /// When a matcher cannot be evaluated. A block that cannot be read is skipped and counted.
+    pub fn exemplars(
+        &self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<SeriesExemplars>, Error> {
+        let mut all: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+        let is_wanted = |exemplar: &&Exemplar| (from_ms..=to_ms).contains(&exemplar.unix_millis);
+        let blocks = {
+            let head = self.shared.head();
+            for number in crate::postings::select(head.index(), matchers)? {
+                let found: Vec<_> = head.exemplars().of(number).filter(is_wanted).cloned().collect();
+                if !found.is_empty() {
+                    all.insert(head.index().labels(number), found);
+                }
+            }
+            self.shared.blocks.load_full()
+        };
+        // An exemplar may be a little older than the samples it came with.
+        for block in blocks.iter() {
+            let read = self.block_exemplars(block, matchers, &mut |labels, exemplars| {
+                all.entry(labels.clone()).or_default().extend(exemplars.iter().filter(is_wanted).cloned());
+            });
+            self.unless_damaged(block, read)?;
+        }
+        let in_order =
+            all.into_iter().filter(|(_, exemplars)| !exemplars.is_empty()).map(|(labels, mut exemplars)| {
+                exemplars.sort_by_key(|exemplar| exemplar.unix_millis);
+                exemplars.dedup();
+                SeriesExemplars { labels, exemplars }
+            });
+        Ok(in_order.collect())
+    }
+
+    fn block_exemplars(
+        &self,
+        block: &Block,
+        matchers: &[Matcher],
+        visit: &mut dyn FnMut(&Labels, &[Exemplar]),
+    ) -> Result<(), Error> {
+        let stored: BTreeMap<u32, Vec<Exemplar>> = block.exemplars()?.into_iter().collect();
+        if stored.is_empty() {
+            return Ok(());
+        }
+        let with_exemplars: RoaringBitmap = stored.keys().copied().collect();
+        let numbers = block.select(&self.shared.cache, matchers)? & with_exemplars;
+        block.series(&self.shared.cache, &numbers, |number, series| {
+            visit(&series.labels, stored.get(&number).map_or(&[], Vec::as_slice));
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// What metrics are, as far as whoever brought them said; by name.
+    #[must_use]
+    pub fn metadata(&self) -> Vec<MetricMetadata> {
+        let metadata = self.shared.metadata.read().unwrap_or_else(PoisonError::into_inner);
+        metadata.values().cloned().collect()
+    }
+
+    /// Series in the head: what is alive now.
+    #[must_use]
+    pub fn series_count(&self) -> usize {
+        self.shared.head().series_count()
+    }
+
+    /// What the series in memory cost: the `limit` largest of each kind.
+    #[must_use]
+    pub fn top(&self, limit: usize) -> Top {
+        let head = self.shared.head();
+        let counts = head.index().counts();
+        Top {
+            series: head.series_count() as u64,
+            label_pairs: counts.pairs.len() as u64,
+            samples: head.samples(),
+            bytes: (head.bytes() + head.index().bytes()) as u64,
+            range: head.range(),
+            metrics: largest(counts.metrics, limit),
+            labels: largest(counts.labels, limit),
+            pairs: largest(counts.pairs, limit),
+            label_bytes: largest(counts.label_bytes, limit),
+        }
+    }
+}
+
+impl SeriesData {
+    fn new(labels: &Labels, points: Vec<Point>) -> Self {
+        Self { labels: owned(labels), points }
+    }
+}
+
+fn touching(blocks: &[Arc<Block>], from_ms: i64, to_ms: i64) -> impl DoubleEndedIterator<Item = &Arc<Block>> {
+    blocks.iter().filter(move |block| block.meta().max_ms >= from_ms && block.meta().min_ms <= to_ms)
+}
+
+fn owned(labels: &Labels) -> Vec<(String, String)> {
+    labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}

@@ -1,0 +1,97 @@
+//! Samples of series that others measured: what remote write, OTLP and scraping bring in, in one form.
+//!
+//! The registry's own samples ([`crate::Sample`]) are floats of one moment. These here carry their own times, native
+//! histograms, exemplars, created times and metadata. Plain data: the doors make it, the log keeps it, the store takes it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Names and values of a series, sorted by name, `__name__` among them, without empty values.
+pub type SeriesLabels = Arc<[(Arc<str>, Arc<str>)]>;
+
+/// Points of many series, taken or logged together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SeriesBatch {
+    /// The series with their points.
+    pub series: Vec<SeriesPoints>,
+    /// What is known about metrics.
+    pub metadata: Vec<MetricMetadata>,
+}
+
+/// New points of one series.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeriesPoints {
+    /// Which series.
+    pub labels: SeriesLabels,
+    /// When what it counts began, in milliseconds since the Unix epoch.
+    pub created_ms: Option<i64>,
+    /// Times in milliseconds since the Unix epoch, and values.
+    pub points: Vec<(i64, PointValue)>,
+    /// Examples of what was measured.
+    pub exemplars: Vec<Exemplar>,
+}
+
+/// A float or a native histogram.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PointValue {
+    /// A float; the staleness marker is one.
+    Float(f64),
+    /// A native histogram.
+    Histogram(Box<NativeHistogram>),
+}
+
+/// A native histogram as it came. Integer counts are whole numbers here, exact to 2^53.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NativeHistogram {
+    /// Whether it is a gauge; else it is a counter, whose resets the store finds.
+    pub is_gauge: bool,
+    /// Resolution, from -4 to 8; -53 for custom bounds.
+    pub schema: i32,
+    /// Width of the zero bucket to either side.
+    pub zero_threshold: f64,
+    /// Observations in the zero bucket.
+    pub zero_count: f64,
+    /// All observations.
+    pub count: f64,
+    /// Their sum; the staleness marker when the series ended.
+    pub sum: f64,
+    /// Buckets above zero by rising index; all buckets, from 0, with custom bounds.
+    pub positive: Vec<(i32, f64)>,
+    /// Buckets below zero by rising index.
+    pub negative: Vec<(i32, f64)>,
+    /// Upper bounds, rising, without the infinite one; only with schema -53.
+    pub custom_bounds: Vec<f64>,
+}
+
+/// One measured case, with a way to find out more about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exemplar {
+    /// As `trace_id`.
+    pub labels: Vec<(String, String)>,
+    /// When, in milliseconds since the Unix epoch.
+    pub unix_millis: i64,
+    /// What was measured.
+    pub value: f64,
+}
+
+/// What a metric is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricMetadata {
+    /// The family's name.
+    pub name: String,
+    /// `counter`, `gauge`, `histogram`, `gaugehistogram`, `summary`, `info`, `stateset` or `unknown`.
+    pub kind: String,
+    /// One sentence.
+    pub help: String,
+    /// As `seconds`; empty when there is none.
+    pub unit: String,
+}
+
+impl SeriesBatch {
+    /// Points in all series.
+    #[must_use]
+    pub fn points(&self) -> usize {
+        self.series.iter().map(|series| series.points.len()).sum()
+    }
+}
