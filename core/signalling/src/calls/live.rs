@@ -235,13 +235,11 @@ impl Core {
     fn live_page(&self, filter: &LiveFilter, after: u64, limit: usize) -> LivePage {
         let limit = limit.clamp(1, PAGE_MAX);
         let mut page = LivePage::default();
-        let mut seen = 0;
-        for (epoch, call) in self.calls.after(after) {
+        for (seen, (epoch, call)) in self.calls.after(after).enumerate() {
             if seen >= SCAN_MAX || page.calls.len() >= limit {
                 page.next = Some(epoch - 1);
                 break;
             }
-            seen += 1;
             if filter.fits(call) {
                 page.calls.push(live(call));
             }
