@@ -123,16 +123,21 @@ impl Text {
 }
 
 impl Admin {
-    /// Opens the door and serves it until the process ends. Call it inside a tokio runtime.
+    /// Opens the door, with the routes of the live calls, and serves it until the process ends. Call it inside a tokio runtime.
     ///
     /// # Errors
     /// When the address cannot be bound, or the token file cannot be used.
-    pub fn start(self, config: &Config, doors: &Doors) -> Result<DoorHandle, belfry_door::Error> {
+    pub fn start(
+        self,
+        config: &Config,
+        doors: &Doors,
+        live: Router,
+    ) -> Result<DoorHandle, belfry_door::Error> {
         let access = access("admin", config.token_file.as_deref(), &config.host_names, OPEN_PATHS)?;
         let answer = |State(admin): State<Self>, method: Method, uri: Uri| async move {
             admin.answer(&method, &uri).await
         };
-        let router = Router::new().fallback(answer).with_state(self);
+        let router = Router::new().fallback(answer).with_state(self).merge(live);
         doors.open(Door::Admin, config.listen, config.limits(), Access::Guarded(access), router)
     }
 
@@ -192,7 +197,8 @@ impl Admin {
 
 /// What there is, for whoever asks for something else.
 const PATHS: &str = "GET /livez /readyz /metrics /catalog /config\n\
-    POST /drain /log-level?filter=info,belfry=debug /faults/NAME/on|off (demo only)\n";
+    POST /drain /log-level?filter=info,belfry=debug /faults/NAME/on|off (demo only)\n\
+    GET /api/v1/calls/live   DELETE /api/v1/calls/live/CALL-ID\n";
 
 fn text(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());

@@ -28,6 +28,7 @@ use crate::admin::{self, Admin, Order, SetLogLevel, Text};
 use crate::config::{Config, needs_restart};
 use crate::drain::{Drained, Step, drain};
 use crate::limits;
+use crate::live::LiveCalls;
 use crate::signals::Signals;
 
 /// Paths of the read APIs for probes, which have no token.
@@ -72,6 +73,7 @@ pub struct App {
     trace_key: TraceKey,
     /// Links between the rooms.
     pub mesh: Mesh,
+    live: LiveCalls,
     doors: Doors,
     /// The admin door.
     pub admin: DoorHandle,
@@ -126,7 +128,9 @@ impl App {
             orders: order_sender,
             has_faults: surroundings.has_faults,
         };
-        let admin = start_admin(door, &config.admin, &doors, &surroundings).await?;
+        let live = LiveCalls::default();
+        let routes = live.router(signals.clone());
+        let admin = start_admin(door, &config.admin, &doors, routes, &surroundings).await?;
         let mut app = Self {
             observe: config
                 .observe
@@ -144,6 +148,7 @@ impl App {
             faults: Faults::default(),
             trace_key,
             mesh,
+            live,
             doors,
             admin,
             api: None,
@@ -207,7 +212,9 @@ impl App {
         };
         let config = core.signalling.clone();
         let starting = self.surroundings.data.spawn(async move { Core::start(config, deps) });
-        self.core = Some(starting.await?.context("start the core")?);
+        let core = starting.await?.context("start the core")?;
+        self.live.set(Some(core.clone()));
+        self.core = Some(core);
         self.signals.room_started("core");
         Ok(())
     }
@@ -215,6 +222,7 @@ impl App {
     /// Stops the core at once, as a crash would, and leaves the rest running.
     pub async fn stop_core(&mut self) {
         if let Some(core) = self.core.take() {
+            self.live.set(None);
             core.kill().await;
             self.signals.room_drained("core", &[]);
         }
@@ -387,6 +395,9 @@ impl App {
         if let Some(engine) = &self.engine {
             router = router.merge(engine.router());
         }
+        if self.config.core.is_some() {
+            router = router.merge(self.live.router(self.signals.clone()));
+        }
         let guard = access("observe", config.token_file.as_deref(), &config.host_names, API_OPEN_PATHS)
             .context("start the read APIs")?;
         let (doors, listen, limits) = (self.doors.clone(), config.listen, config.limits());
@@ -463,10 +474,11 @@ async fn start_admin(
     door: Admin,
     config: &admin::Config,
     doors: &Doors,
+    live: axum::Router,
     surroundings: &Surroundings,
 ) -> anyhow::Result<DoorHandle> {
     let (config, doors) = (config.clone(), doors.clone());
-    let starting = surroundings.tower.spawn(async move { door.start(&config, &doors) });
+    let starting = surroundings.tower.spawn(async move { door.start(&config, &doors, live) });
     starting.await?.context("open the admin door")
 }
 

@@ -1,9 +1,13 @@
 //! The command line: what each command does, told by `--help`.
 
+mod live;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use live::{CallsArguments, CallsCommand};
 
 /// Everything after `belfry`.
 #[derive(Debug, Parser)]
@@ -21,6 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
         LOOKING AT A RUNNING BELFRY (from the same machine)\n  \
         belfry slo                               objectives, budgets, burn\n  \
         belfry call CALL-ID                      ladder, quality and logs of one call\n  \
+        belfry calls --older-than 2h             the calls that live now; `belfry calls end CALL-ID` ends one\n  \
         belfry promql query 'rate(x_total[5m])'  ask its metrics, in PromQL\n  \
         belfry route explain --from A --to B     where a call would go, and why\n  \
         belfry fault core-errors on              break something (demo only)\n\n\
@@ -60,6 +65,12 @@ pub enum Command {
         #[command(flatten)]
         site: Site,
     },
+    /// List the calls that live now, or end one.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry calls --state confirmed --older-than 2h\n  \
+        belfry calls --trunk carrier-a --held true --json\n  \
+        belfry calls end 843817637684230@998sdasdh09")]
+    Calls(CallsArguments),
     /// Show the objectives of a running Belfry: budget, burn, time to exhaustion.
     Slo {
         /// Which Belfry to ask.

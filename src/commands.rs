@@ -12,9 +12,9 @@ use clap::CommandFactory;
 use hyper::Method;
 
 use crate::ask::{Token, ask, percent_encoded};
-use crate::cli::{Cli, Fault, Site, Switch};
+use crate::cli::{CallsArguments, Cli, Fault, Site, Switch};
 use crate::run::{load, refuse};
-use crate::{catalog, slo_table};
+use crate::{catalog, live_table, slo_table};
 
 /// Prints a line for whoever reads the output. A closed pipe is the reader's wish.
 pub fn say(line: &str) {
@@ -92,6 +92,44 @@ pub fn call(call_id: &str, site: &Site) -> anyhow::Result<ExitCode> {
     let path = format!("/api/v1/calls/{}?format=text", percent_encoded(call_id));
     let token = Token::of(site.token_file.as_deref())?;
     say(block_on(ask(Method::GET, site.api, &path, &token))?.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `belfry calls`.
+///
+/// # Errors
+/// When the Belfry cannot be asked.
+pub fn calls(arguments: &CallsArguments) -> anyhow::Result<ExitCode> {
+    let token = Token::of(arguments.site.token_file.as_deref())?;
+    let calls = block_on(async {
+        let mut calls: Vec<serde_json::Value> = Vec::new();
+        let mut after = Some(0);
+        while let Some(next) = after.filter(|_| calls.len() < arguments.limit) {
+            let path = live_table::path(arguments, next, arguments.limit - calls.len());
+            let answer = ask(Method::GET, arguments.site.api, &path, &token).await?;
+            let (page, next) = live_table::read(&answer)?;
+            calls.extend(page);
+            after = next;
+        }
+        Ok(calls)
+    })?;
+    if arguments.json {
+        calls.iter().for_each(|call| say(&call.to_string()));
+    } else {
+        say(live_table::render(&calls).trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `belfry calls end`.
+///
+/// # Errors
+/// When the Belfry cannot be asked, or no call with this Call-ID lives.
+pub fn end_call(call_id: &str, site: &Site) -> anyhow::Result<ExitCode> {
+    let path = format!("/api/v1/calls/live/{}", percent_encoded(call_id));
+    let token = Token::of(site.token_file.as_deref())?;
+    block_on(ask(Method::DELETE, site.api, &path, &token))?;
+    say(&format!("{call_id} ended"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,6 +11,8 @@ pub mod config;
 pub mod demo;
 pub mod drain;
 pub mod limits;
+pub mod live;
+pub mod live_table;
 pub mod promql;
 pub mod records;
 pub mod route;

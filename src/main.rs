@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use belfry::cli::{BillingCommand, Cli, Command, PromqlCommand, RecordsCommand, RouteCommand, SipCommand};
+use belfry::cli::{
+    BillingCommand, CallsArguments, CallsCommand, Cli, Command, PromqlCommand, RecordsCommand, RouteCommand,
+    SipCommand,
+};
 use belfry::{billing, commands, demo, promql, records, route, run};
 use clap::Parser;
 
@@ -19,6 +22,10 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Catalog => commands::catalog(),
         Command::Call { call_id, site } => commands::call(&call_id, &site),
+        Command::Calls(CallsArguments { command: Some(CallsCommand::End { call_id, site }), .. }) => {
+            commands::end_call(&call_id, &site)
+        }
+        Command::Calls(arguments) => commands::calls(&arguments),
         Command::Slo { site } => commands::slo(&site),
         Command::Fault { name, switch, admin } => commands::fault(name, switch, admin),
         Command::Sip { command: SipCommand::Parse { files } } => commands::sip_parse(&files),

@@ -1,9 +1,10 @@
 //! Everything the front door tells the world: start, readiness, reload, drain.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use belfry_signal::record::Attributes;
-use belfry_signal::{Counter, Emitter, Gauge, Registry, Severity};
+use belfry_signal::{Counter, Emitter, Gauge, Pii, Registry, Severity};
 
 /// The component's name in records and metrics.
 const COMPONENT: &str = "belfry";
@@ -108,6 +109,21 @@ impl Signals {
             Severity::Warn,
             "fault switched",
             vec![("fault".into(), fault.into()), ("on".into(), is_on.into())],
+        );
+    }
+
+    /// Somebody ordered the end of a call: who did is kept with the order, for the audit.
+    pub fn call_end_ordered(&self, call_id: &str, peer: Option<IpAddr>, is_done: bool) {
+        let peer = Pii::new(peer.map_or_else(String::new, |peer| peer.to_string()));
+        let attributes = vec![("peer".into(), peer.into()), ("done".into(), is_done.into())];
+        let call_id = Some(Pii::new(call_id.to_owned()));
+        self.emitter.log(
+            COMPONENT,
+            Severity::Warn,
+            "end of a call ordered by an operator",
+            attributes,
+            None,
+            call_id,
         );
     }
 

@@ -51,7 +51,7 @@ pub fn render(json: &str) -> anyhow::Result<String> {
 }
 
 /// A time in the two largest units that a person would say.
-fn in_words(seconds: f64) -> String {
+pub(crate) fn in_words(seconds: f64) -> String {
     let minutes = seconds / 60.0;
     match minutes {
         _ if minutes < 1.0 => format!("{seconds:.0} s"),

@@ -22,6 +22,11 @@ fn what_was_acknowledged_survives_a_kill_during_traffic() {
     let before =
         eventually("forty calls are found", || Some(calls(&belfry)).filter(|calls| calls.len() >= 40));
     assert!(belfry.metric("core_live_calls", "") >= 1.0, "there are calls under way");
+    let (status, body) = belfry.api("/api/v1/calls/live?transport=udp&limit=1000");
+    let live: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert!(status == 200 && !live["calls"].as_array().expect("calls").is_empty(), "{status} {body}");
+    let (status, body) = belfry.api("/api/v1/calls/live?state=lively");
+    assert!(status == 400 && body.contains("older_than"), "{status} {body}");
     let config = belfry.config.clone();
     belfry.kill();
     for phone in &mut traffic {

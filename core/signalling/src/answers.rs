@@ -35,10 +35,11 @@ impl Core {
 
     /// The response of ours to a request, with a To tag that is the same for the same request.
     pub(crate) fn response(&self, request: &Received, status: u16, extra: &[(HeaderName, &str)]) -> Vec<u8> {
-        let branch = request.message.top_via().and_then(|via| via.branch().map(str::to_owned));
+        let message = request.original.as_deref().unwrap_or(&request.message);
+        let branch = message.top_via().and_then(|via| via.branch().map(str::to_owned));
         let tag = format!("{:016x}", self.hash((request.call_id(), branch)));
         let tag = (status != 100).then_some(tag.as_str());
-        build::response_to(&request.message, status, None, tag, extra)
+        build::response_to(message, status, None, tag, extra)
     }
 
     /// Answers a request of an exchange ourselves.
@@ -146,9 +147,9 @@ impl Core {
         fault: Option<(Room, Cause)>,
         cause: Option<CallCause>,
     ) {
-        let is_challenge = matches!(status, 401 | 407);
+        let is_challenge = matches!(status, 401 | 407 | 422);
         if is_challenge {
-            // The attempt goes on with credentials; it is one attempt (RFC 6076 section 4).
+            // The attempt goes on with credentials, or a longer session; it is one attempt (RFC 6076 section 4).
             let forgotten = key.and_then(|key| self.calls.forget(&key));
             if let Some(timer) = forgotten.and_then(|call| call.lifetime) {
                 self.timers.stop(timer);
@@ -176,6 +177,7 @@ fn reason_header(failure: &Failure) -> Option<String> {
         CallCause::MediaRefused => "media relay has no room",
         CallCause::Overload => "overload",
         CallCause::FlowGone => "flow to the called phone is gone",
+        CallCause::Operator => "ended by the operator",
         CallCause::Unreachable => "called phone did not answer",
         CallCause::NoRoute => "no trunk serves this number",
         CallCause::Blocked => "number is blocked",

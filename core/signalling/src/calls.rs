@@ -6,9 +6,13 @@ mod chain;
 mod ending;
 mod hangup;
 mod hold;
+pub(crate) mod live;
 mod stranger;
+mod timer;
+pub(crate) mod twin;
+mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +24,7 @@ use belfry_sip_proto::{HeaderName, OwnedMessage};
 use belfry_state::{Book, Books};
 
 use crate::calls::chain::Chains;
+use crate::calls::twin::{Twin, Twins};
 use crate::edges::Hop;
 use crate::exchange::CallKey;
 use crate::handle::{Target, Transport};
@@ -29,6 +34,7 @@ use crate::signals::CallCause;
 pub(crate) use chain::Chain;
 pub(crate) use hold::{Hold, Meter, OnTrunk};
 pub(crate) use stranger::Strangers;
+pub(crate) use watch::Watch;
 
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +79,10 @@ pub(crate) struct Call {
     pub(crate) lifetime: Option<TimerKey>,
     /// What it holds of limits and budgets.
     pub(crate) hold: Hold,
+    /// When it was last heard of, who is on hold, how its session timer stands.
+    pub(crate) watch: Watch,
+    /// Its dialog on the other side of us, when the sides are told nothing of each other.
+    pub(crate) twin: Option<Box<Twin>>,
     /// Final answers to BYE that wait for the record.
     pub(crate) held: Vec<(TransactionId, u16, Vec<u8>)>,
 }
@@ -154,6 +164,7 @@ impl Call {
     /// A request of the dialog came from this side: it is there, and counts on.
     pub(crate) fn heard(&mut self, leg: Leg, request: &Received) {
         let cseq = request.message.cseq().map_or(0, |cseq| cseq.number);
+        self.watch.heard_unix_nanos = request.unix_nanos;
         let party = self.party(leg);
         party.hop = Some(hop_of(request));
         party.cseq_last = party.cseq_last.max(cseq);
@@ -176,7 +187,10 @@ pub(crate) fn hop_of(received: &Received) -> Hop {
 pub(crate) struct Calls {
     books: Books,
     live: HashMap<CallKey, Call>,
+    /// The live calls by their age, for whoever reads them page by page.
+    by_epoch: BTreeMap<u64, CallKey>,
     closing: HashMap<u64, Call>,
+    twins: Twins,
     chains: Chains,
     last_epoch: u64,
     /// Calls whose note in the books is not what it should be.
@@ -189,7 +203,9 @@ impl Calls {
         Self {
             books,
             live: HashMap::new(),
+            by_epoch: BTreeMap::new(),
             closing: HashMap::new(),
+            twins: Twins::default(),
             chains: Chains::default(),
             last_epoch: 0,
             changed: Vec::new(),
@@ -263,8 +279,11 @@ impl Calls {
             ending: Ending { status: 500, cause: CallCause::ServerError },
             lifetime: None,
             hold: Hold::default(),
+            watch: Watch::new(invite.unix_nanos),
+            twin: None,
             held: Vec::new(),
         };
+        self.by_epoch.insert(call.epoch, Arc::clone(&key));
         self.live.insert(Arc::clone(&key), call);
         self.changed.push(Arc::clone(&key));
         Some(key)
@@ -304,6 +323,7 @@ impl Calls {
     /// The call is over; gives the epoch by which it is found until its books are closed. `None` when it was over.
     pub(crate) fn ended(&mut self, call_id: &str, ending: Ending, unix_nanos: u64) -> Option<u64> {
         let mut call = self.live.remove(call_id)?;
+        self.by_epoch.remove(&call.epoch);
         self.chains.end(call_id);
         call.ending = ending;
         // Clocks of two edges may differ by more than a short call lasts.
@@ -311,6 +331,12 @@ impl Calls {
         let epoch = call.epoch;
         self.closing.insert(epoch, call);
         Some(epoch)
+    }
+
+    /// The live calls that began after the one of this epoch, the oldest first.
+    fn after(&self, epoch: u64) -> impl Iterator<Item = (u64, &Call)> {
+        let from = epoch.saturating_add(1);
+        self.by_epoch.range(from..).filter_map(|(epoch, key)| Some((*epoch, self.live.get(key)?)))
     }
 
     /// The live calls.
@@ -341,6 +367,8 @@ impl Calls {
     /// on the relay that has its session. Should none come, the relay gives the session up by itself.
     pub(crate) fn forget(&mut self, call_id: &str) -> Option<Call> {
         let call = self.live.remove(call_id)?;
+        self.by_epoch.remove(&call.epoch);
+        self.twins.remove(&call);
         self.books.forget_call(call.book);
         if let Some(relay) = &call.relay {
             self.chains.keep_relay(call_id, Arc::clone(relay));
@@ -350,7 +378,22 @@ impl Calls {
 
     /// Closes the books.
     pub(crate) fn close(&mut self, epoch: u64) -> Option<Call> {
-        self.closing.remove(&epoch)
+        let call = self.closing.remove(&epoch)?;
+        self.twins.remove(&call);
+        Some(call)
+    }
+
+    /// Calls by the Call-ID of their twins.
+    pub(crate) fn twins(&self) -> &Twins {
+        &self.twins
+    }
+
+    /// A call gets its other dialog.
+    pub(crate) fn set_twin(&mut self, call_id: &str, twin: Twin) {
+        if let Some(call) = self.live.get_mut(call_id) {
+            self.twins.insert(&twin, Arc::clone(&call.key));
+            call.twin = Some(Box::new(twin));
+        }
     }
 }
 

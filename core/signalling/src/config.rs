@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use belfry_sip_proto::Limits;
+use belfry_sip_proto::session_timer::INTERVAL_SECONDS_MIN;
 use serde::Deserialize;
 
 use crate::admission::Rules;
@@ -72,6 +73,18 @@ pub struct Config {
     /// After this an answered call is given up, whatever its phones say.
     #[serde(with = "humantime_serde")]
     pub call_lifetime: Duration,
+    /// The longest session interval (RFC 4028): longer ones are lowered, and it is asked for where nobody asks. 0 asks
+    /// for nothing.
+    #[serde(with = "humantime_serde")]
+    pub session_interval: Duration,
+    /// The shortest session interval; shorter ones are answered 422, or raised for those who know no timers.
+    #[serde(with = "humantime_serde")]
+    pub session_interval_min: Duration,
+    /// A session that was not refreshed is ended so long after its interval.
+    #[serde(with = "humantime_serde")]
+    pub session_grace: Duration,
+    /// What the sides of a call are not told of each other.
+    pub hiding: Hiding,
     /// What refused customers are told to wait.
     #[serde(with = "humantime_serde")]
     pub retry_after: Duration,
@@ -122,6 +135,20 @@ pub struct Config {
     pub emergencies_per_second_max: u32,
     /// Store requests at a time.
     pub store_requests_max: usize,
+}
+
+/// The `[signalling.hiding]` section: calls in which we are the other phone for each side (RFC 7092).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hiding {
+    /// Trunks whose calls are hidden, both ways; `*` stands for all.
+    pub trunks: Vec<String>,
+    /// Whether calls between customers are hidden.
+    pub customers: bool,
+    /// Headers that do not pass, by name in any case. What a message needs to arrive always passes.
+    pub remove_headers: Vec<String>,
+    /// When not empty: of the headers that this core does not know, only these pass.
+    pub keep_headers: Vec<String>,
 }
 
 /// What happens to whoever guesses passwords. Failures are counted by the address that they come from (IPv6: the /64).
@@ -216,7 +243,7 @@ impl Config {
     /// What is wrong: key path in the section, and what is allowed.
     #[must_use]
     pub fn check(&self) -> Vec<(String, String)> {
-        let mut faults = Vec::new();
+        let mut faults = self.check_sessions();
         let mut require = |is_met: bool, key: &str, allowed: &str| {
             if !is_met {
                 faults.push((key.to_owned(), allowed.to_owned()));
@@ -304,6 +331,20 @@ impl Config {
         }
     }
 
+    /// What is wrong with the session timers.
+    fn check_sessions(&self) -> Vec<(String, String)> {
+        let fault = |key: &str, allowed: &str| (key.to_owned(), allowed.to_owned());
+        let mut faults = Vec::new();
+        if self.session_interval_min < Duration::from_secs(u64::from(INTERVAL_SECONDS_MIN)) {
+            faults.push(fault("session_interval_min", "must be at least 90s (RFC 4028 section 4)"));
+        }
+        if !self.session_interval.is_zero() && self.session_interval < self.session_interval_min {
+            let allowed = "must be at least session_interval_min, or 0s to ask for nothing";
+            faults.push(fault("session_interval", allowed));
+        }
+        faults
+    }
+
     /// A configuration for tests.
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
@@ -334,6 +375,10 @@ impl Config {
             fork_ring_timeout: Duration::from_secs(20),
             fork_branches_max: 16,
             call_lifetime: Duration::from_secs(12 * 3600),
+            session_interval: Duration::from_secs(1800),
+            session_interval_min: Duration::from_secs(90),
+            session_grace: Duration::from_secs(32),
+            hiding: Hiding::default(),
             retry_after: Duration::from_secs(5),
             routes_poll_interval: Duration::from_secs(60),
             trace_one_in: 1,

@@ -25,6 +25,7 @@ use tokio::time::Sleep;
 
 use crate::admission::Gate;
 use crate::authority::{Authority, Ban};
+use crate::calls::live::Inquiry;
 use crate::calls::{Calls, Strangers};
 use crate::config::Config;
 use crate::dead::DeadPlaces;
@@ -41,6 +42,9 @@ use crate::signals::Signals;
 use crate::{edges, relays};
 
 pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
+
+/// Inquiries from outside that may wait.
+const INQUIRIES_MAX: usize = 16;
 
 /// How often the core looks after what no event reminds it of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -109,6 +113,7 @@ impl Faults {
 #[derive(Clone, Debug)]
 pub struct CoreHandle {
     control: mpsc::Sender<Control>,
+    pub(crate) inquiries: mpsc::Sender<Inquiry>,
     reroutes: mpsc::Sender<Reroute>,
     load: watch::Receiver<Load>,
 }
@@ -224,6 +229,7 @@ pub struct Core {
     /// Messages that wait behind the one that is looked at.
     pub(crate) waiting: usize,
     load: watch::Sender<Load>,
+    inquiries: mpsc::Receiver<Inquiry>,
     /// Takes links from edges and relays; they end with the core.
     _doors: JoinSet<()>,
     hasher: RandomState,
@@ -246,6 +252,7 @@ impl Core {
         let gate = Arc::new(Gate::new(config.admission_rules(), config.known_flows_max));
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
+        let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
         let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
         let limits = config.message.limits();
         let reader = edges::Reader {
@@ -301,12 +308,13 @@ impl Core {
             stop_at: None,
             waiting: 0,
             load: load_sender,
+            inquiries: inquiry_receiver,
             _doors: doors,
             hasher: RandomState::new(),
             config,
         };
         tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
-        Ok(CoreHandle { control, reroutes, load })
+        Ok(CoreHandle { control, reroutes, inquiries, load })
     }
 
     async fn run(
@@ -335,6 +343,7 @@ impl Core {
                 },
                 () = alarm.as_mut() => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
+                Some(inquiry) = self.inquiries.recv() => self.on_inquiry(inquiry),
                 count = events.recv_many(&mut batch, EVENTS_PER_TURN) => if count == 0 { return },
                 // Last of all: what is left over is theirs.
                 Some(received) = strangers.recv() => {

@@ -35,6 +35,8 @@ pub(crate) struct Exchange {
     pub(crate) call: Option<CallKey>,
     /// The epoch of the call that it ended: its answer waits for the record.
     pub(crate) ended_call: Option<u64>,
+    /// Whether the sides of its call are told nothing of each other.
+    pub(crate) is_masked: bool,
     /// Whether its dialog is of a call that this core does not know.
     pub(crate) is_stranger: bool,
     /// The relay that had no session of the stranger before this request.

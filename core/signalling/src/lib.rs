@@ -31,9 +31,14 @@ mod signals;
 #[cfg(test)]
 mod tests;
 
+pub use crate::calls::live::{
+    InquiryError, LiveCall, LiveFilter, LivePage, LiveParty, LiveSession, LiveState,
+};
 pub use crate::core::{Core, CoreHandle, Deps, Faults};
 pub use authority::Ban;
-pub use config::{BannedAnswer, Config, DigestAlgorithm, GuardConfig, KeepAliveConfig, MessageConfig};
+pub use config::{
+    BannedAnswer, Config, DigestAlgorithm, GuardConfig, Hiding, KeepAliveConfig, MessageConfig,
+};
 pub use error::Error;
 pub use routes::{Routes, RoutesError, compose, rows_of_known};
 

@@ -10,6 +10,7 @@ mod cancel;
 mod dialog;
 mod forward;
 mod locate;
+mod mask;
 mod prepare;
 mod response;
 mod route;
@@ -48,6 +49,7 @@ impl Core {
         if !self.is_emergency(&request) && self.is_turned_away(&request) {
             return;
         }
+        request = self.unmasked(request);
         let key = server_key(&request);
         // A repeat of what was let in costs nothing, and a refusal of it would end what goes on.
         if self.is_overloaded_for(&request) && !self.transactions.is_known(&key) {
@@ -142,6 +144,7 @@ impl Core {
             call: None,
             ended_call: None,
             is_stranger: false,
+            is_masked: false,
             opened_on: None,
             is_setup,
             is_cancelled: false,

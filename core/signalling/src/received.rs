@@ -31,6 +31,10 @@ pub(crate) struct Received {
     pub(crate) trace_id: TraceId,
     /// The message; a request's top Via already has `received` and `rport` (RFC 3261 section 18.2.1, RFC 3581).
     pub(crate) message: OwnedMessage,
+    /// The message as it came, when the core thinks of it in another form (`proxy/mask.rs`).
+    pub(crate) original: Option<Box<OwnedMessage>>,
+    /// The Call-ID that it is told with, when that is not its own.
+    pub(crate) told_as: Option<Box<str>>,
     pub(crate) method: MethodName,
     /// What is wrong with it, when something is.
     pub(crate) fault: Option<Fault>,
@@ -74,6 +78,8 @@ impl Received {
             peer_names: inbound.peer_names,
             unix_nanos: inbound.received_unix_nanos,
             message,
+            original: None,
+            told_as: None,
             method,
             fault,
             wire,

@@ -56,6 +56,8 @@ pub(crate) struct Signals {
     relay_requests: Counter<(RelayRequest, RelayOutcome)>,
     relay_seconds: Histogram<(RelayRequest,)>,
     records: Counter<(RecordOutcome,)>,
+    session_refreshes: CounterHandle,
+    session_refusals: CounterHandle,
     strangers: CounterHandle,
     store_failures: CounterHandle,
     edges: Gauge<()>,
@@ -159,6 +161,12 @@ impl Signals {
             relay_requests: c.counter("relay_requests_total", "Requests to the media relay, by outcome."),
             relay_seconds: c.histogram("relay_request_seconds", "Time that the relay took.", SECONDS_FAST),
             records: c.counter("call_records_total", "Call records, by what became of them."),
+            session_refreshes: plain(
+                &c,
+                "session_refreshes_total",
+                "Sessions of calls that were refreshed or changed.",
+            ),
+            session_refusals: plain(&c, "session_intervals_refused_total", "Requests answered 422."),
             strangers: plain(
                 &c,
                 "unknown_byes_total",
@@ -483,6 +491,23 @@ impl Signals {
             whose,
         );
         self.emitter.call(COMPONENT, call);
+    }
+
+    /// A session was refreshed or changed by re-INVITE or UPDATE.
+    pub(crate) fn session_refreshed(&self) {
+        self.session_refreshes.inc();
+    }
+
+    /// A request wanted its session refreshed too often.
+    pub(crate) fn session_interval_refused(&self) {
+        self.session_refusals.inc();
+    }
+
+    /// An operator ended a call.
+    pub(crate) fn call_ended_by_operator(&self, call_id: &str, context: SpanContext) {
+        let call_id = Some(Pii::new(call_id.to_owned()));
+        let message = "call ended by an operator";
+        self.emitter.log(COMPONENT, Severity::Info, message, vec![], Some(context), call_id);
     }
 
     /// The BYE of a call that is not known here was carried on.

@@ -20,6 +20,7 @@ pub mod multipart;
 mod name_addr;
 mod params;
 mod scan;
+pub mod session_timer;
 mod text;
 pub mod timer;
 pub mod transaction;

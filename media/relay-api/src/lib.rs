@@ -206,6 +206,8 @@ pub struct SessionReport {
     pub session: SessionKey,
     /// Seconds since the session was made.
     pub seconds: f64,
+    /// Seconds since the last packet from either leg; `None` when none ever came.
+    pub quiet_seconds: Option<f64>,
     /// What came from the caller.
     pub caller: LegReport,
     /// What came from the callee.

@@ -152,9 +152,11 @@ impl Session {
 
     /// The session as it stands.
     pub(crate) fn report(&self, now: Instant) -> SessionReport {
+        let seconds_since = |then: Instant| now.saturating_duration_since(then).as_secs_f64();
         SessionReport {
             session: self.subject.key.clone(),
-            seconds: now.saturating_duration_since(self.created).as_secs_f64(),
+            seconds: seconds_since(self.created),
+            quiet_seconds: LEGS.iter().filter_map(|leg| self.last_heard(*leg)).max().map(seconds_since),
             caller: self.leg_report(Leg::Caller),
             callee: self.leg_report(Leg::Callee),
         }

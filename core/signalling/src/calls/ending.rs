@@ -16,7 +16,7 @@ impl Core {
     pub(crate) fn end_call(&mut self, key: &CallKey, status: u16, cause: CallCause) -> Option<u64> {
         let epoch = self.calls.ended(key, Ending { status, cause }, self.moment())?;
         let call = self.calls.closing(epoch)?;
-        if let Some(timer) = call.lifetime.take() {
+        for timer in [call.lifetime.take(), call.watch.alarm.take()].into_iter().flatten() {
             self.timers.stop(timer);
         }
         let (hold, was_answered) = (std::mem::take(&mut call.hold), call.answer_unix_nanos.is_some());
@@ -44,6 +44,7 @@ impl Core {
     fn write_record(&mut self, epoch: u64) {
         let node = self.signals.node().to_owned();
         let Some(call) = self.calls.closing(epoch) else { return };
+        call.settle_end();
         let record = call_record(call, node);
         // The books take it now and keep it, whatever becomes of whoever waits for their word.
         let closing = self.state.books().close_call(call.book, record);

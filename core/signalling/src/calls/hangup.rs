@@ -94,24 +94,31 @@ impl Core {
         let sender = call.party(to.other());
         sender.cseq_last = sender.cseq_last.saturating_add(1);
         let (cseq, from) = (sender.cseq_last, sender.address.clone());
+        let tag = call.callee.tag.as_deref();
+        let twin = call.twin.as_ref().filter(|_| to == Leg::Callee);
+        let own = twin.map(|twin| (twin.call_id.to_string(), twin.local.clone(), twin.remote_with(tag)));
         let receiver = call.party(to);
+        let (call_id, from, address) =
+            own.unwrap_or_else(|| (key.to_string(), from, receiver.address.clone()));
         let (Some(contact), Some(hop)) = (receiver.contact.clone(), receiver.hop.clone()) else { return };
         let mut writer = Writer::request("BYE", &contact);
         for route in &receiver.routes {
             writer = writer.header(HeaderName::Route, route);
         }
-        let text = match cause {
-            CallCause::LifetimeOver => "call lifetime over",
-            CallCause::ShutDown => "server is stopping",
-            _ => "media timeout",
+        let (code, text) = match cause {
+            CallCause::LifetimeOver => (408, "call lifetime over"),
+            CallCause::ShutDown => (503, "server is stopping"),
+            CallCause::SessionExpired => (408, "session was not refreshed"),
+            CallCause::Operator => (480, "ended by the operator"),
+            _ => (408, "media timeout"),
         };
         let bytes = writer
             .header(HeaderName::MaxForwards, "70")
             .header(HeaderName::From, &from)
-            .header(HeaderName::To, &receiver.address)
-            .header(HeaderName::CallId, key)
+            .header(HeaderName::To, &address)
+            .header(HeaderName::CallId, &call_id)
             .header(HeaderName::CSeq, &format!("{cseq} BYE"))
-            .header(HeaderName::Reason, &format!("SIP;cause=408;text=\"{text}\""))
+            .header(HeaderName::Reason, &format!("SIP;cause={code};text=\"{text}\""))
             .finish();
         self.send_own(MethodName::Bye, &hop, &bytes);
     }

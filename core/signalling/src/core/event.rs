@@ -88,6 +88,8 @@ pub(crate) enum Alarm {
     Denial(TransactionId),
     /// A call outlived every sensible call.
     Lifetime(CallKey),
+    /// A session may not have been refreshed in time.
+    SessionOver(CallKey),
     /// A silent session that is no call of ours was not ended by anybody.
     Orphan { relay: Arc<str>, session: SessionKey },
     /// Callers of a core that is gone have given up.
@@ -213,6 +215,7 @@ impl Core {
                 Alarm::RegisterDelay(id) => self.register(id),
                 Alarm::Denial(id) => self.on_denial_due(id),
                 Alarm::Lifetime(call) => self.on_lifetime_over(&call),
+                Alarm::SessionOver(call) => self.on_session_over(&call),
                 Alarm::Orphan { relay, session } => self.on_orphan(&relay, session),
                 Alarm::LostCallers => self.close_lost_calls(Lost::All),
                 Alarm::Sweep => self.sweep(),

@@ -101,7 +101,7 @@ pub(super) fn passing(received: &Received, is_repeat: bool, bytes: Vec<u8>) -> P
         way: Direction::Received,
         method: received.method,
         status: received.message.status(),
-        call_id: received.call_id(),
+        call_id: received.told_as.as_deref().unwrap_or(received.call_id()),
         trace_id: received.trace_id,
         cseq: received.cseq_text(),
         transport: received.transport,

@@ -67,10 +67,10 @@ impl Core {
     fn on_other_answer(&mut self, exchange: TransactionId, id: TransactionId, response: &Received) {
         let call = self.calls.get(response.call_id());
         let why = if call.is_some() { "answered elsewhere" } else { "caller is gone" };
-        let is_free = call.is_some_and(|call| call.relay.is_none());
+        let is_free = call.is_some_and(|call| call.relay.is_none() && call.twin.is_none());
         let is_let_go = self.branches.get(&id).is_some_and(|branch| !branch.let_go.is_empty());
         if is_free && !is_let_go && self.branches.get(&id).is_some_and(|branch| branch.is_setup) {
-            let (status, bytes) = (response.message.status().unwrap_or(200), upstream(response, None));
+            let (status, bytes) = (response.message.status().unwrap_or(200), upstream(response, None, None));
             if self.transactions.respond(exchange, status, bytes, now()).is_ok() {
                 return;
             }
@@ -126,12 +126,13 @@ impl Core {
 
     /// The ACK that a caller will not send, and with a reason the BYE too.
     fn thank_callee(&mut self, branch: TransactionId, response: &Received, bye: Option<&str>) {
-        let contact = response.message.contacts().next();
+        // In its own words, when its dialog is not the caller's.
+        let message = response.original.as_deref().unwrap_or(&response.message);
+        let contact = message.contacts().next();
         let Some(contact) = contact.as_ref().and_then(|contact| contact.address()) else { return };
-        let Some(cseq) = response.message.cseq() else { return };
+        let Some(cseq) = message.cseq() else { return };
         // Above our own two Record-Routes stand those of proxies between us and the callee.
-        let routes: Vec<String> = response
-            .message
+        let routes: Vec<String> = message
             .routes(HeaderName::RecordRoute)
             .take_while(|route| !self.edges.is_ours(&route.uri))
             .map(|route| format!("<{}>", route.uri))
@@ -144,9 +145,9 @@ impl Core {
             }
             writer = writer
                 .header(HeaderName::MaxForwards, "70")
-                .copy(&response.message, HeaderName::From)
-                .copy(&response.message, HeaderName::To)
-                .copy(&response.message, HeaderName::CallId)
+                .copy(message, HeaderName::From)
+                .copy(message, HeaderName::To)
+                .copy(message, HeaderName::CallId)
                 .header(HeaderName::CSeq, &format!("{number} {}", method.wire()));
             if let Some(why) = bye.filter(|_| method == MethodName::Bye) {
                 writer = writer.header(HeaderName::Reason, &format!("SIP;cause=503;text=\"{why}\""));

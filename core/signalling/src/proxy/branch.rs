@@ -28,9 +28,11 @@ impl Core {
         let via = via_value(hop.transport.via_token(), &address.host, address.port, &branch);
         let bytes = Edit::new(&message).prepend(HeaderName::Via, &via).finish();
         let call_id = message.call_id().unwrap_or_default();
+        // What leaves for the other side of a call with two dialogs is told with that call.
+        let call_id = self.calls.twins().call_of(call_id).map_or(call_id, |key| &**key);
         let trace_id = self.trace_key.trace_of_call(call_id);
         let (span, _) = self.span_of(call_id, trace_id);
-        let way = way_to(hop, method, &message, trace_id);
+        let way = way_to(hop, method, &message, call_id, trace_id);
         if method == MethodName::Ack {
             return self.send_plain(&way, bytes);
         }

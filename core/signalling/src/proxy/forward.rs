@@ -87,6 +87,10 @@ impl Core {
         is_recorded: bool,
         from: Leg,
     ) {
+        if self.refuse_short_session(id) {
+            return;
+        }
+        self.mask(id, &targets);
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };
         let message = &exchange.request.message;
         let ring = (exchange.request.method == MethodName::Invite).then_some(self.config.ring_timeout);

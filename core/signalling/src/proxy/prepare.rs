@@ -57,12 +57,18 @@ impl Core {
         let branch = self.new_branch(self.loop_mark(request, destination));
         let via = via_value(hop.transport.via_token(), &address.host, address.port, &branch);
         let hops = message.max_forwards().map_or(70, |hops| hops.saturating_sub(1));
-        let mut edit = Edit::new(message).set_max_forwards(hops).prepend(HeaderName::Via, &via);
+        let mut edit = Edit::new(message).set_max_forwards(hops);
         if let Some(breadth) = leaving.breadth {
             edit = edit.set(HeaderName::MaxBreadth, &breadth.to_string());
         }
         edit = routed(edit, message, destination, routes_used);
-        if is_recorded {
+        let is_masked = self.calls.get(request.call_id()).is_some_and(|call| call.twin.is_some());
+        if is_masked {
+            edit = self.masked_request(edit, request, hop, &via)?;
+        } else {
+            edit = edit.prepend(HeaderName::Via, &via);
+        }
+        if is_recorded && !is_masked {
             // The caller's side first, so that the callee's stands on top (RFC 5658 section 4).
             for (hop, leg) in [(&hop_of(request), Leg::Caller), (hop, Leg::Callee)] {
                 if let Some(route) = self.route_of(hop, leg, request.call_id()) {
@@ -79,10 +85,11 @@ impl Core {
         if let Some(policy) = &destination.policy {
             edit = obeying(edit, policy);
         }
+        edit = self.with_session_timer(edit, request);
         if let Some(body) = leaving.body {
             edit = edit.set_body(None, body);
         }
-        let way = way_to(hop, request.method, message, request.trace_id);
+        let way = way_to(hop, request.method, message, request.call_id(), request.trace_id);
         Some(Prepared { way, branch, bytes: edit.finish() })
     }
 
@@ -187,7 +194,7 @@ fn obeying<'m>(edit: Edit<'m>, policy: &Policy) -> Edit<'m> {
 }
 
 /// Headers without which a request does not arrive, or its answers do not.
-fn is_ours_to_write(name: HeaderName) -> bool {
+pub(super) fn is_ours_to_write(name: HeaderName) -> bool {
     matches!(
         name,
         HeaderName::Via
@@ -215,8 +222,13 @@ struct LoopParts<'a> {
 }
 
 /// The way of a request to a hop.
-pub(super) fn way_to(hop: &Hop, method: MethodName, message: &OwnedMessage, trace_id: TraceId) -> Arc<Way> {
-    let call_id = message.call_id().unwrap_or_default();
+pub(super) fn way_to(
+    hop: &Hop,
+    method: MethodName,
+    message: &OwnedMessage,
+    call_id: &str,
+    trace_id: TraceId,
+) -> Arc<Way> {
     let cseq = message.cseq().map_or_else(String::new, |cseq| format!("{} {}", cseq.number, cseq.method));
     Arc::new(Way {
         edge: Arc::clone(&hop.edge),

@@ -23,6 +23,7 @@ impl Core {
         let branch = response.message.top_via().and_then(|via| via.branch().map(str::to_owned));
         let key = ClientKey::new(branch.unwrap_or_default().as_bytes(), response.message.method().as_bytes());
         let outcome = self.transactions.on_response(&key, status, now());
+        self.tell_with_call(outcome, &mut response);
         self.message_received(&mut response, matches!(outcome, OnResponse::Absorbed(_)));
         match outcome {
             OnResponse::ToUser(id) => self.on_branch_response(id, status, response),
@@ -50,6 +51,7 @@ impl Core {
             }
             self.branch_ended(id, status);
         }
+        let response = self.unmask_response(id, response);
         let Some(exchange) = exchange else { return };
         let is_answer = (200..300).contains(&status);
         if !is_answer && !self.is_current(exchange, index, id) {
@@ -60,6 +62,16 @@ impl Core {
             200..300 if method == MethodName::Invite => self.on_answer(exchange, id, response),
             200..300 => self.on_success(exchange, index, id, response),
             _ => self.on_failure(exchange, index, status, &response),
+        }
+    }
+
+    /// The ladder has what came on the other side of a call with two dialogs with that call.
+    fn tell_with_call(&self, outcome: OnResponse, response: &mut Received) {
+        let (OnResponse::ToUser(id) | OnResponse::Absorbed(id)) = outcome else { return };
+        let Some(branch) = self.branches.get(&id) else { return };
+        if response.call_id() != &*branch.way.call_id {
+            response.trace_id = branch.way.trace_id;
+            response.told_as = Some(branch.way.call_id.clone());
         }
     }
 
@@ -127,7 +139,8 @@ impl Core {
         sdp: Option<&[u8]>,
     ) {
         let status = response.message.status().unwrap_or_default();
-        let bytes = upstream(response, sdp);
+        let session = self.session_answer(exchange, response);
+        let bytes = self.masked_answer(exchange, upstream(response, sdp, session.as_deref()));
         let is_answer = (200..300).contains(&status) && response.method == MethodName::Invite;
         if !self.exchanges.contains_key(&exchange) {
             if is_answer {
@@ -138,6 +151,9 @@ impl Core {
         if is_answer {
             self.note_forwarded(branch, status, &bytes);
             self.note_answer(exchange, response);
+        }
+        if (200..300).contains(&status) {
+            self.note_session(exchange, response);
         }
         self.reply(exchange, Failure { status, bytes: Some(bytes), fault: None, cause: None });
     }
@@ -152,7 +168,7 @@ impl Core {
             // (RFC 3261 section 16.7 step 6).
             503 => Failure::plain(500, CallCause::Rejected),
             _ => {
-                let bytes = upstream(response, None);
+                let bytes = self.masked_answer(exchange, upstream(response, None, None));
                 Failure { status, bytes: Some(bytes), fault: None, cause: None }
             }
         };
@@ -160,9 +176,13 @@ impl Core {
     }
 }
 
-/// A response without our Via, and with another session description when one is given.
-pub(super) fn upstream(response: &Received, sdp: Option<&[u8]>) -> Vec<u8> {
-    let edit = Edit::new(&response.message).remove_top(HeaderName::Via);
+/// A response without our Via, and with another session description and a session timer when they are given.
+pub(super) fn upstream(response: &Received, sdp: Option<&[u8]>, session: Option<&str>) -> Vec<u8> {
+    let mut edit = Edit::new(&response.message).remove_top(HeaderName::Via);
+    if let Some(session) = session {
+        edit = edit.append(HeaderName::SessionExpires.as_str(), session);
+        edit = edit.append(HeaderName::Require.as_str(), "timer");
+    }
     match sdp {
         Some(sdp) => edit.set_body(None, &response.body_with(sdp)).finish(),
         None => edit.finish(),

@@ -174,6 +174,7 @@ impl Core {
         let meter = self.guarded(request, sender, decision)?;
         if let Some(call) = key.and_then(|key| self.calls.get_mut(&key)) {
             call.hold.admitted = Some(admitted);
+            call.watch.tenant = Some(Arc::clone(&decision.tenant));
             call.hold.meter = meter;
         }
         Ok(())

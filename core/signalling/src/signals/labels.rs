@@ -268,6 +268,10 @@ label_enum! {
         ShutDown = "shut_down",
         /// The core died; the call's end is its last sign of life.
         NodeLost = "node_lost",
+        /// Nobody refreshed the session (RFC 4028); its end is the last sign of life.
+        SessionExpired = "session_expired",
+        /// An operator ended it.
+        Operator = "operator",
         /// The called side was busy.
         Busy = "busy",
         /// The called side did not answer in time.

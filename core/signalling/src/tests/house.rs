@@ -67,6 +67,8 @@ struct RelayScript {
     /// Every description that it was given, as it came.
     described: Vec<String>,
     sender: Option<LinkSender<FromRelay>>,
+    /// How long it has heard nothing.
+    quiet_seconds: Option<f64>,
 }
 
 /// A phone as the core sees it: a flow and a user.
@@ -564,6 +566,11 @@ impl FakeRelay {
         self.script().refusal = Some((what, refusal));
     }
 
+    /// It has heard nothing for so long.
+    pub(super) fn heard_nothing_for(&self, seconds: f64) {
+        self.script().quiet_seconds = Some(seconds);
+    }
+
     pub(super) fn stay_silent(&self) {
         self.script().is_silent = true;
     }
@@ -664,14 +671,14 @@ impl FakeRelay {
                 Reply::Description { sdp: sdp.into_bytes() }
             }
             Request::Delete { session } | Request::Query { session } => {
-                Reply::Deleted(Box::new(report(session)))
+                Reply::Deleted(Box::new(report(session, script.quiet_seconds)))
             }
         })
     }
 }
 
-fn report(session: SessionKey) -> SessionReport {
+fn report(session: SessionKey, quiet_seconds: Option<f64>) -> SessionReport {
     let leg =
         |mos| LegReport { packets: 500, mos: Some(mos), mos_min: Some(mos - 0.2), ..LegReport::default() };
-    SessionReport { session, seconds: 10.0, caller: leg(4.4), callee: leg(4.2) }
+    SessionReport { session, seconds: 10.0, quiet_seconds, caller: leg(4.4), callee: leg(4.2) }
 }
