@@ -38,7 +38,6 @@ impl LiveCalls {
     }
 
     /// `GET /api/v1/calls/live` and `DELETE /api/v1/calls/live/{call_id}`.
-    #[must_use]
     pub fn router(&self, signals: Signals) -> Router {
         Router::new()
             .route("/api/v1/calls/live", get(list))
