@@ -33,6 +33,8 @@ use crate::signals::Signals;
 
 /// Paths of the read APIs for probes, which have no token.
 const API_OPEN_PATHS: &[&str] = &["/-/healthy", "/-/ready"];
+/// How long a start waits until edge and core of one process are linked.
+const CORE_LINK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// Orders from the admin door that may wait.
 const ORDERS_MAX: usize = 16;
 
@@ -464,7 +466,12 @@ impl App {
             trace_key: self.trace_key.clone(),
         };
         let starting = self.surroundings.data.spawn_blocking(move || Gateway::start(config, deps));
-        self.gateway = Some(starting.await?.context("start the edge")?);
+        let gateway = starting.await?.context("start the edge")?;
+        if self.core.is_some() {
+            // It is in this process and comes at once; an edge without one serves HTTPS all the same.
+            let _ = tokio::time::timeout(CORE_LINK_TIMEOUT, gateway.first_core()).await;
+        }
+        self.gateway = Some(gateway);
         self.signals.room_started("edge");
         Ok(())
     }

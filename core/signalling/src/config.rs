@@ -244,6 +244,7 @@ impl Config {
     #[must_use]
     pub fn check(&self) -> Vec<(String, String)> {
         let mut faults = self.check_sessions();
+        faults.extend(self.check_counts());
         let mut require = |is_met: bool, key: &str, allowed: &str| {
             if !is_met {
                 faults.push((key.to_owned(), allowed.to_owned()));
@@ -268,28 +269,6 @@ impl Config {
         require(!self.dns_timeout.is_zero(), "dns_timeout", "must be more than 0s");
         require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
         require(self.routes_poll_interval.as_millis() >= 100, "routes_poll_interval", "use 100ms or more");
-        for (key, bound) in [
-            ("trace_one_in", self.trace_one_in as usize),
-            ("nonces_max", self.nonces_max),
-            ("contacts_per_aor_max", self.contacts_per_aor_max),
-            ("fork_branches_max", usize::from(self.fork_branches_max)),
-            ("dns_lookups_max", self.dns_lookups_max),
-            ("dead_next_hops_max", self.dead_next_hops_max),
-            ("contact_bytes_max", self.contact_bytes_max),
-            ("keepalive.per_second_max", self.keepalive.per_second_max),
-            ("keepalive.unanswered_max", usize::from(self.keepalive.unanswered_max)),
-            ("guard.entries_max", self.guard.entries_max),
-            ("guard.user_failures_max", self.guard.user_failures_max as usize),
-            ("guard.source_failures_max", self.guard.source_failures_max as usize),
-            ("calls_max", self.calls_max),
-            ("transactions_max", self.transactions_max),
-            ("queue_messages_max", self.queue_messages_max),
-            ("queue_strangers_max", self.queue_strangers_max),
-            ("known_flows_max", self.known_flows_max),
-            ("store_requests_max", self.store_requests_max),
-        ] {
-            require(bound > 0, key, "must be more than 0");
-        }
         require(
             (1..=self.queue_messages_max).contains(&self.queue_messages_overload),
             "queue_messages_overload",
@@ -329,6 +308,32 @@ impl Config {
             known_for: self.known_flow_timeout,
             emergencies_per_second_max: self.emergencies_per_second_max,
         }
+    }
+
+    /// Bounds of zero, which would let nothing through.
+    fn check_counts(&self) -> Vec<(String, String)> {
+        let bounds = [
+            ("trace_one_in", self.trace_one_in as usize),
+            ("nonces_max", self.nonces_max),
+            ("contacts_per_aor_max", self.contacts_per_aor_max),
+            ("fork_branches_max", usize::from(self.fork_branches_max)),
+            ("dns_lookups_max", self.dns_lookups_max),
+            ("dead_next_hops_max", self.dead_next_hops_max),
+            ("contact_bytes_max", self.contact_bytes_max),
+            ("keepalive.per_second_max", self.keepalive.per_second_max),
+            ("keepalive.unanswered_max", usize::from(self.keepalive.unanswered_max)),
+            ("guard.entries_max", self.guard.entries_max),
+            ("guard.user_failures_max", self.guard.user_failures_max as usize),
+            ("guard.source_failures_max", self.guard.source_failures_max as usize),
+            ("calls_max", self.calls_max),
+            ("transactions_max", self.transactions_max),
+            ("queue_messages_max", self.queue_messages_max),
+            ("queue_strangers_max", self.queue_strangers_max),
+            ("known_flows_max", self.known_flows_max),
+            ("store_requests_max", self.store_requests_max),
+        ];
+        let zero = bounds.into_iter().filter(|(_, bound)| *bound == 0);
+        zero.map(|(key, _)| (key.to_owned(), "must be more than 0".to_owned())).collect()
     }
 
     /// What is wrong with the session timers.

@@ -253,20 +253,19 @@ impl Core {
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
-        let (reader_events, trace_key) = (events.clone(), deps.trace_key.clone());
-        let limits = config.message.limits();
         let reader = edges::Reader {
-            events: reader_events,
+            events: events.clone(),
             strangers,
             gate: Arc::clone(&gate),
             emergency_numbers: config.emergency_numbers.clone().into(),
             retry_after: config.retry_after.as_secs().to_string().into(),
             signals: signals.clone(),
-            trace_key,
-            limits,
+            trace_key: deps.trace_key.clone(),
+            limits: config.message.limits(),
         };
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
         let routes = deps.routes.active();
+        let places = config.transactions_max + EMERGENCY_TRANSACTIONS_MAX;
         let keeper = Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade());
         let mut doors = JoinSet::new();
         doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
@@ -279,11 +278,7 @@ impl Core {
             gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
             faults: deps.faults,
-            transactions: TransactionLayer::new(
-                Timers::RFC3261,
-                config.transactions_max + EMERGENCY_TRANSACTIONS_MAX,
-                now,
-            ),
+            transactions: TransactionLayer::new(Timers::RFC3261, places, now),
             timers: Wheel::new(now),
             edges: Edges::default(),
             relays: Relays::new(),

@@ -3,6 +3,7 @@
 //! Each method moves its metrics and hands over its log line, span or record together, so that they cannot drift.
 //! Nothing else in this crate names a metric, a span, or a log at info or above.
 
+mod attributes;
 mod customer_signals;
 mod labels;
 
@@ -18,6 +19,7 @@ use belfry_signal::{
 use crate::handle::Transport;
 use crate::routes::RoutingSignals;
 
+use attributes::{IntoValue, count, next_hop, to_i64};
 use customer_signals::CustomerSignals;
 pub(crate) use labels::{
     AttemptResult, BindingLoss, CallCause, Decision, KeepAliveStep, MethodName, RecordOutcome,
@@ -573,44 +575,12 @@ impl Signals {
     }
 }
 
-fn next_hop(transport: Transport, address: SocketAddr) -> Attributes {
-    vec![
-        ("transport".into(), transport.uri_token().into()),
-        ("net.peer".into(), Pii::new(address.to_string()).into()),
-    ]
-}
-
 /// A family without labels, resolved at once.
 fn plain(component: &Component, name: &'static str, help: &'static str) -> CounterHandle {
     component.counter::<()>(name, help).handle(())
 }
 
-fn to_i64(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn count(count: usize) -> belfry_signal::Value {
-    to_i64(count).into()
-}
-
 #[expect(clippy::cast_precision_loss, reason = "durations of calls are far below 2^53 nanoseconds")]
 fn seconds_since(unix_nanos: u64) -> f64 {
     now_unix_nanos().saturating_sub(unix_nanos) as f64 / 1e9
-}
-
-/// Text of the configuration or a closed vocabulary, as an attribute.
-trait IntoValue {
-    fn into_value(self) -> belfry_signal::Value;
-}
-
-impl IntoValue for String {
-    fn into_value(self) -> belfry_signal::Value {
-        belfry_signal::Value::Text(self.into())
-    }
-}
-
-impl IntoValue for belfry_signal::record::Name {
-    fn into_value(self) -> belfry_signal::Value {
-        belfry_signal::Value::Text(self)
-    }
 }

@@ -10,6 +10,8 @@ use arc_swap::ArcSwap;
 use belfry_mesh::{LinkError, LinkSender};
 use belfry_signalling::handle::FromEdge;
 
+use tokio::sync::watch;
+
 use crate::signals::{CoreRefusal, Signals};
 use crate::sip_text::hash;
 
@@ -26,6 +28,8 @@ pub(crate) struct Core {
 pub(crate) struct Cores {
     links: ArcSwap<Vec<Core>>,
     next_id: AtomicU64,
+    /// Whether a core ever came.
+    has_come: watch::Sender<bool>,
     signals: Signals,
 }
 
@@ -41,7 +45,8 @@ impl Core {
 
 impl Cores {
     pub(crate) fn new(signals: Signals) -> Self {
-        Self { links: ArcSwap::default(), next_id: AtomicU64::new(0), signals }
+        let has_come = watch::Sender::new(false);
+        Self { links: ArcSwap::default(), next_id: AtomicU64::new(0), has_come, signals }
     }
 
     /// A link came up.
@@ -54,7 +59,14 @@ impl Cores {
             links
         });
         self.signals.core_came(&core.name, self.links.load().len());
+        self.has_come.send_replace(true);
         core
+    }
+
+    /// Returns when the first core has come.
+    pub(crate) async fn first(&self) {
+        // The sender is our own: it cannot be gone.
+        let _ = self.has_come.subscribe().wait_for(|has_come| *has_come).await;
     }
 
     /// A link is gone.

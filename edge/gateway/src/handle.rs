@@ -156,6 +156,11 @@ impl GatewayHandle {
         self.inner.edge.geography.load().explain(ip)
     }
 
+    /// Returns when the first core is linked, so that nobody is told 503 only because we have just started.
+    pub async fn first_core(&self) {
+        self.inner.edge.cores.first().await;
+    }
+
     /// Connections to SIP clients that are open now.
     #[must_use]
     pub fn sip_flows(&self) -> usize {

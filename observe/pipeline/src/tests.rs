@@ -120,9 +120,10 @@ async fn everything_emitted_is_stored_and_reaches_the_store() {
     emit(&registry, 1..=3000, 10);
     pipeline.flush().await;
     assert_eq!(store.numbers(), (1..=3000).collect::<Vec<_>>());
-    // The first round of samples may stand behind the first flush.
-    pipeline.flush().await;
-    assert_eq!(store.sample_rounds(), 1);
+    // The first round of samples comes by itself, and may stand behind many a flush.
+    while store.sample_rounds() == 0 {
+        pipeline.flush().await;
+    }
     assert_adds_up(pipeline.counts());
     assert_eq!(pipeline.counts().dropped, 0);
     assert!(registry.encode_text().contains("pipeline_records_stored_total{kind=\"log\"}"));
