@@ -244,7 +244,6 @@ impl Core {
         if let Some((key, allowed)) = config.check().into_iter().next() {
             return Err(Error::Config { key, allowed });
         }
-        let now = now();
         let signals = deps.faults.signals(&deps.registry);
         signals.started(config.domains.len());
         let (events, event_receiver) = mpsc::channel(config.queue_messages_max);
@@ -264,8 +263,8 @@ impl Core {
             limits: config.message.limits(),
         };
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
-        let routes = deps.routes.active();
         let places = config.transactions_max + EMERGENCY_TRANSACTIONS_MAX;
+        let routes = deps.routes.active();
         let keeper = Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade());
         let mut doors = JoinSet::new();
         doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
@@ -278,8 +277,8 @@ impl Core {
             gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
             faults: deps.faults,
-            transactions: TransactionLayer::new(Timers::RFC3261, places, now),
-            timers: Wheel::new(now),
+            transactions: TransactionLayer::new(Timers::RFC3261, places, now()),
+            timers: Wheel::new(now()),
             edges: Edges::default(),
             relays: Relays::new(),
             exchanges: HashMap::new(),
