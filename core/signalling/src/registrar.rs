@@ -118,7 +118,9 @@ impl Core {
         let Some(aor) = self.aor_of_registration(request) else { return };
         let now = now_unix_nanos();
         let present = self.bindings_of(&aor, now);
-        let origin = self.origin_of(request);
+        let Some(origin) = self.origin_of(request) else {
+            return self.end_registration(id, Verdict::new(403, RegisterOutcome::Rejected));
+        };
         let ask = Ask {
             request,
             aor: &aor,
@@ -185,7 +187,10 @@ impl Core {
 
     /// The flow that a REGISTER came on. An edge of ours that stands between the phone and this one has put itself
     /// into Path with its flow's token: then that flow is the phone's, and the rest of Path lies behind it.
-    fn origin_of(&self, request: &Received) -> Origin {
+    ///
+    /// `None` when somebody else names a flow of ours: every Record-Route shows such tokens, and a customer who could
+    /// bind a trunk's would call over it as if he called himself.
+    fn origin_of(&self, request: &Received) -> Option<Origin> {
         let values = request.message.headers(HeaderName::Path);
         let mut path: Vec<String> = values.map(|value| String::from_utf8_lossy(value).into_owned()).collect();
         let named = path.first().and_then(|top| {
@@ -197,10 +202,11 @@ impl Core {
         });
         let Some((flow, transport)) = named else {
             let flow = flow_key(&request.edge, &request.flow);
-            return Origin { flow, transport: request.transport, path };
+            return Some(Origin { flow, transport: request.transport, path });
         };
         path.remove(0);
-        Origin { flow, transport, path }
+        let is_from_edge = self.edges.is_edge(request.source.ip(), &request.peer_names);
+        is_from_edge.then_some(Origin { flow, transport, path })
     }
 
     /// 200 with every present binding (step 8).
