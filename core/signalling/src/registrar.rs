@@ -80,7 +80,7 @@ impl Core {
                 let user = credentials.username.into_owned();
                 self.look_up(id, Purpose::Register, user, realm);
             }
-            Ok(None) => self.challenge_registration(id, &realm, false),
+            Ok(None) => self.challenge_registration(id, &request, &realm, false),
             Err(_) => self.end_registration(id, Verdict::new(400, RegisterOutcome::Rejected)),
         }
     }
@@ -100,11 +100,12 @@ impl Core {
             // The edge whose address the phone meant left meanwhile.
             return self.end_registration(id, Verdict::new(404, RegisterOutcome::Rejected));
         };
+        let at = (&*realm, request.source.ip());
         let judgement =
-            self.authority.judge(&credentials, "REGISTER", &realm, subscriber.as_deref(), unix_seconds());
+            self.authority.judge(&credentials, "REGISTER", at, subscriber.as_deref(), unix_seconds());
         let is_own = self.aor_of_registration(&request).is_some_and(|aor| aor.user == credentials.username);
         match judgement {
-            Judgement::Stale => self.challenge_registration(id, &realm, true),
+            Judgement::Stale => self.challenge_registration(id, &request, &realm, true),
             Judgement::Granted => {
                 self.credentials_were_right(&request, &credentials.username, &realm);
                 if is_own { self.bind(id, &request) } else { self.deny_registration(id) }
@@ -260,9 +261,10 @@ impl Core {
         self.end_registration(id, verdict.with(HeaderName::RetryAfter, retry_after));
     }
 
-    fn challenge_registration(&mut self, id: TransactionId, realm: &str, is_stale: bool) {
+    fn challenge_registration(&mut self, id: TransactionId, request: &Received, realm: &str, is_stale: bool) {
         let mut verdict = Verdict::new(Side::Registrar.status(), RegisterOutcome::Challenged);
-        for challenge in self.authority.challenges(realm, is_stale, unix_seconds()) {
+        let source = request.source.ip();
+        for challenge in self.authority.challenges(realm, source, is_stale, unix_seconds()) {
             verdict = verdict.with(HeaderName::WwwAuthenticate, challenge);
         }
         self.signals.challenged();

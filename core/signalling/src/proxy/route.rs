@@ -62,7 +62,7 @@ impl Core {
     }
 
     /// The trunk that sends a request, by its address or the name in its certificate.
-    pub(super) fn trunk_of(&self, request: &Received) -> Option<TrunkId> {
+    pub(crate) fn trunk_of(&self, request: &Received) -> Option<TrunkId> {
         let table = &self.routes.table;
         let named = request.peer_names.iter().find_map(|name| table.trunk_of_tls_name(name));
         named.or_else(|| table.trunk_of_address(request.source.ip()))
