@@ -1,12 +1,14 @@
 //! Who may: digest challenges, and the judgement over credentials (RFC 3261 section 22, RFC 7616, RFC 8760).
 //!
-//! Nonces carry their own proof and need no table. The tables here remember their uses, so that credentials that
+//! Nonces carry their own proof and need no table. One is good only where it was sent: who writes another's address
+//! into a datagram never hears a nonce that is good there, so that the failures that ban a source are its own. The tables here remember their uses, so that credentials that
 //! were overheard cannot be used again (`uses`), and failures, so that nobody guesses passwords (`guard`, `door`).
 
 mod door;
 mod guard;
 mod uses;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use belfry_sip_proto::digest::{Algorithm, Challenge, Credentials, CredentialsError, Nonce, NonceKey};
@@ -15,6 +17,7 @@ use belfry_state::Subscriber;
 
 use crate::config::{Config, DigestAlgorithm};
 pub use guard::Ban;
+use guard::network_of;
 pub(crate) use guard::{BanKind, Guard};
 use uses::Uses;
 
@@ -80,12 +83,19 @@ impl Authority {
         }
     }
 
-    /// One challenge per algorithm, most wanted first.
-    pub(crate) fn challenges(&self, realm: &str, is_stale: bool, unix_seconds: u64) -> Vec<String> {
+    /// One challenge per algorithm, most wanted first, for whoever is at this address.
+    pub(crate) fn challenges(
+        &self,
+        realm: &str,
+        source: IpAddr,
+        is_stale: bool,
+        unix_seconds: u64,
+    ) -> Vec<String> {
+        let scope = scope(realm, source);
         self.algorithms
             .iter()
             .map(|algorithm| {
-                let nonce = self.key.issue(realm, unix_seconds, rand::random());
+                let nonce = self.key.issue(&scope, unix_seconds, rand::random());
                 Challenge::new(realm, nonce, *algorithm, is_stale).to_string()
             })
             .collect()
@@ -109,18 +119,20 @@ impl Authority {
         last_error.map_or(Ok(None), Err)
     }
 
-    /// Judges credentials against what is known of their subscriber.
+    /// Judges credentials that came from an address against what is known of their subscriber.
     pub(crate) fn judge(
         &mut self,
         credentials: &Credentials<'_>,
         method: &str,
-        realm: &str,
+        (realm, source): (&str, IpAddr),
         subscriber: Option<&Subscriber>,
         unix_seconds: u64,
     ) -> Judgement {
-        let nonce = self.key.check(realm, &credentials.nonce, unix_seconds, self.lifetime.as_secs());
+        let scope = scope(realm, source);
+        let nonce = self.key.check(&scope, &credentials.nonce, unix_seconds, self.lifetime.as_secs());
         if nonce == Nonce::Foreign {
-            // From before a restart, or from another house: the phone gets another chance without asking its user.
+            // From before a restart, from another house, or for another address (a carrier's NAT may change the
+            // phone's): the phone gets another chance without asking its user.
             return Judgement::Stale;
         }
         let Some(subscriber) = subscriber.filter(|subscriber| subscriber.enabled) else {
@@ -138,14 +150,31 @@ impl Authority {
     }
 }
 
+/// What the nonces of a realm are good for: the source's network, as failures are counted by it.
+fn scope(realm: &str, source: IpAddr) -> String {
+    format!("{realm} {}", network_of(source))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use belfry_sip_proto::digest::Answering;
 
     const NOW: u64 = 1_800_000_000;
+    const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
     fn judge(
+        authority: &mut Authority,
+        challenge: &str,
+        password: &str,
+        nonce_count: u32,
+        at: u64,
+    ) -> Judgement {
+        judge_from(SOURCE, authority, challenge, password, nonce_count, at)
+    }
+
+    fn judge_from(
+        from: IpAddr,
         authority: &mut Authority,
         challenge: &str,
         password: &str,
@@ -164,13 +193,13 @@ mod tests {
         };
         let answer = challenge.answer(&answering);
         let credentials = Credentials::parse(answer.as_bytes()).expect("our own answer");
-        authority.judge(&credentials, "REGISTER", "belfry.test", Some(&subscriber), at)
+        authority.judge(&credentials, "REGISTER", ("belfry.test", from), Some(&subscriber), at)
     }
 
     #[test]
     fn both_algorithms_are_offered_and_judged() {
         let mut authority = Authority::new(&Config::for_test());
-        let challenges = authority.challenges("belfry.test", false, NOW);
+        let challenges = authority.challenges("belfry.test", SOURCE, false, NOW);
         assert_eq!(challenges.len(), 2);
         assert!(challenges[0].contains("SHA-256"), "{challenges:?}");
         for (number, challenge) in (1..).zip(&challenges) {
@@ -182,7 +211,7 @@ mod tests {
     #[test]
     fn overheard_old_and_foreign_nonces_are_stale() {
         let mut authority = Authority::new(&Config::for_test());
-        let challenge = authority.challenges("belfry.test", false, NOW).remove(0);
+        let challenge = authority.challenges("belfry.test", SOURCE, false, NOW).remove(0);
         assert_eq!(judge(&mut authority, &challenge, "secret", 1, NOW), Judgement::Granted);
         assert_eq!(judge(&mut authority, &challenge, "secret", 1, NOW), Judgement::Stale);
         assert_eq!(judge(&mut authority, &challenge, "secret", 2, NOW), Judgement::Granted);
@@ -192,10 +221,32 @@ mod tests {
     }
 
     #[test]
+    fn a_nonce_is_good_only_in_the_network_that_it_was_sent_to() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let cases = [
+            ("192.0.2.7", "192.0.2.7", true),
+            ("192.0.2.7", "::ffff:192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.8", false),
+            ("2001:db8::1", "2001:db8::2", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+        ];
+        for (to, from, is_good) in cases {
+            let mut authority = Authority::new(&Config::for_test());
+            let challenge = authority.challenges("belfry.test", ip(to), false, NOW).remove(0);
+            let mut judge = |password: &str, count| {
+                judge_from(ip(from), &mut authority, &challenge, password, count, NOW)
+            };
+            let expected = |judgement| if is_good { judgement } else { Judgement::Stale };
+            assert_eq!(judge("wrong", 1), expected(Judgement::Denied), "{to} {from}");
+            assert_eq!(judge("secret", 2), expected(Judgement::Granted), "{to} {from}");
+        }
+    }
+
+    #[test]
     fn remembered_uses_are_bounded() {
         let mut authority = Authority::new(&Config { nonces_max: 2, ..Config::for_test() });
         for second in 0..10 {
-            let challenge = authority.challenges("belfry.test", false, NOW + second).remove(0);
+            let challenge = authority.challenges("belfry.test", SOURCE, false, NOW + second).remove(0);
             assert_eq!(judge(&mut authority, &challenge, "secret", 1, NOW + second), Judgement::Granted);
         }
         assert_eq!(authority.uses.len(), (2, 2));
@@ -204,7 +255,8 @@ mod tests {
     #[test]
     fn a_forgotten_use_is_no_second_chance() {
         let mut authority = Authority::new(&Config { nonces_max: 2, ..Config::for_test() });
-        let challenge = |authority: &Authority, at| authority.challenges("belfry.test", false, at).remove(0);
+        let challenge =
+            |authority: &Authority, at| authority.challenges("belfry.test", SOURCE, false, at).remove(0);
         let overheard = challenge(&authority, NOW);
         let unused = challenge(&authority, NOW);
         assert_eq!(judge(&mut authority, &overheard, "secret", 1, NOW), Judgement::Granted);
@@ -224,7 +276,7 @@ mod tests {
     #[test]
     fn a_client_without_qop_uses_each_nonce_once() {
         let mut authority = Authority::new(&Config::for_test());
-        for challenge in authority.challenges("belfry.test", false, NOW) {
+        for challenge in authority.challenges("belfry.test", SOURCE, false, NOW) {
             let old = challenge.replace(", qop=\"auth\"", "");
             assert!(!old.contains("qop"), "{old}");
             assert_eq!(judge(&mut authority, &old, "secret", 1, NOW), Judgement::Granted);

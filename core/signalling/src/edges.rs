@@ -1,7 +1,7 @@
 //! The links to the edges: who is connected, what they listen on, and how a message leaves.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use belfry_mesh::{Link, LinkError, LinkReceiver, LinkSender, Links};
@@ -149,6 +149,16 @@ impl Edges {
         self.edges.values().any(|edge| edge.addresses.iter().any(is_host))
     }
 
+    /// Whether a message comes from an edge of ours: from its address, or from whoever proves its name. Anybody can
+    /// write an edge's name into a header.
+    pub(crate) fn is_edge(&self, source: IpAddr, peer_names: &[String]) -> bool {
+        let is_it = |address: &PublicAddress| {
+            bare(&address.host).parse().is_ok_and(|host: IpAddr| host.to_canonical() == source.to_canonical())
+                || peer_names.iter().any(|name| same_host(name, &address.host))
+        };
+        self.edges.values().any(|edge| edge.addresses.iter().any(is_it))
+    }
+
     /// The edge that a Route of ours names; `preferred` when it is one of several behind one address.
     pub(crate) fn edge_of(&self, uri: &Uri<'_>, preferred: &Arc<str>) -> Option<Arc<str>> {
         if self.edges.get(preferred).is_some_and(|edge| names(edge, uri)) {
@@ -170,10 +180,11 @@ fn names(edge: &Edge, uri: &Uri<'_>) -> bool {
 
 /// Host names compare without case; IPv6 literals with or without their brackets.
 fn same_host(one: &str, other: &str) -> bool {
-    fn bare(host: &str) -> &str {
-        host.trim_start_matches('[').trim_end_matches(']')
-    }
     bare(one).eq_ignore_ascii_case(bare(other))
+}
+
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// What the tasks of links need.

@@ -23,6 +23,23 @@ const MARK: &str = "z9hG4bKalive";
 pub(crate) struct KeepAlive {
     /// The sequence number of the last one.
     sent: u32,
+    /// Seconds that all phones together have waited for their turn, less one interval for each that had it.
+    waited: u64,
+}
+
+impl KeepAlive {
+    /// A second went by for so many phones: how many of them have their turn, that each has it once per interval.
+    fn turns(&mut self, phones: usize, interval_seconds: u64) -> usize {
+        if phones == 0 || interval_seconds == 0 {
+            self.waited = 0;
+            return 0;
+        }
+        self.waited = self.waited.saturating_add(phones as u64);
+        let turns = self.waited / interval_seconds;
+        self.waited %= interval_seconds;
+        // There are no more turns than phones, as the rest was less than an interval.
+        usize::try_from(turns).unwrap_or(usize::MAX)
+    }
 }
 
 impl Core {
@@ -30,11 +47,7 @@ impl Core {
     pub(crate) fn keep_alive(&mut self) {
         let config = &self.config.keepalive;
         let bindings = self.state.bindings();
-        let interval = config.interval.as_secs();
-        let wanted = match usize::try_from(interval) {
-            Ok(seconds) if seconds > 0 => bindings.kept_alive().div_ceil(seconds),
-            _ => return,
-        };
+        let wanted = self.keepalive.turns(bindings.kept_alive(), config.interval.as_secs());
         let turns = wanted.min(config.per_second_max);
         if turns == 0 {
             return;
@@ -44,9 +57,14 @@ impl Core {
         self.bindings_lost(BindingLoss::Unanswered, &round.lost);
         let mut sent = 0;
         for turn in &round.due {
-            if let Some((hop, bytes)) = self.options_to(turn) {
-                // What does not leave goes unanswered, and that is counted in the binding.
-                sent += usize::from(self.edges.send(&hop.edge, hop.target.clone(), 0, bytes).is_ok());
+            let asked = self.options_to(turn);
+            let is_sent =
+                asked.is_some_and(|(hop, bytes)| self.edges.send(&hop.edge, hop.target, 0, bytes).is_ok());
+            if is_sent {
+                sent += 1;
+            } else {
+                // An edge that is away is not the phone's silence.
+                self.state.bindings().not_asked(turn.slot);
             }
         }
         self.signals.customers.keepalives_went(KeepAliveStep::Sent, sent);
@@ -96,5 +114,25 @@ impl Core {
     /// What only this process can write beside a slot's number.
     fn seal_of(&self, slot: u32) -> String {
         format!("{:016x}", self.hash(("keep-alive", slot)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_its_turn_once_per_interval_however_many_they_are() {
+        for (phones, interval, seconds) in [(1, 25, 100), (3, 25, 100), (25, 25, 100), (1_000, 30, 90)] {
+            let mut alive = KeepAlive::default();
+            let turns: Vec<usize> = (0..seconds).map(|_| alive.turns(phones, interval)).collect();
+            let expected = phones as u64 * seconds / interval;
+            assert_eq!(turns.iter().sum::<usize>() as u64, expected, "{phones} phones, {turns:?}");
+            let (least, most) = (turns.iter().min(), turns.iter().max());
+            assert!(most <= least.map(|least| least + 1).as_ref(), "they are spread: {turns:?}");
+        }
+        let mut alive = KeepAlive::default();
+        assert_eq!([alive.turns(9, 10), alive.turns(0, 10), alive.turns(9, 10)], [0, 0, 0]);
+        assert_eq!(alive.turns(9, 0), 0, "switched off");
     }
 }

@@ -244,13 +244,14 @@ impl Core {
                 self.look_up(id, Purpose::Caller, user, realm);
             }
             Ok(None) if self.may_stay_unknown(id) => self.route_unknown(id, request),
-            Ok(None) => self.challenge(id, &realm, false),
+            Ok(None) => self.challenge(id, request, &realm, false),
             Err(_) => self.fail(id, Failure::plain(400, CallCause::Denied)),
         }
     }
 
-    fn challenge(&mut self, id: TransactionId, realm: &str, is_stale: bool) {
-        let challenges = self.authority.challenges(realm, is_stale, unix_seconds());
+    fn challenge(&mut self, id: TransactionId, request: &Received, realm: &str, is_stale: bool) {
+        let source = request.source.ip();
+        let challenges = self.authority.challenges(realm, source, is_stale, unix_seconds());
         let extra: Vec<(HeaderName, &str)> =
             challenges.iter().map(|value| (HeaderName::ProxyAuthenticate, value.as_str())).collect();
         self.signals.challenged();
@@ -299,11 +300,11 @@ impl Core {
         let realm = self.realm_of_caller(&request);
         let Ok(Some(credentials)) = Authority::credentials(&request.message, Side::Proxy, &realm) else {
             // The realm is another one by now, because an edge came or left meanwhile.
-            return self.challenge(id, &realm, false);
+            return self.challenge(id, &request, &realm, false);
         };
         let method = request.message.method();
-        let judgement =
-            self.authority.judge(&credentials, method, &realm, subscriber.as_deref(), unix_seconds());
+        let at = (&*realm, request.source.ip());
+        let judgement = self.authority.judge(&credentials, method, at, subscriber.as_deref(), unix_seconds());
         let claimed = request.message.from().map(|from| from.uri);
         // Who hides from the called side (RFC 3323 section 4.1.1.3) does not hide from us.
         let is_hidden = claimed.is_some_and(|uri| uri.host().eq_ignore_ascii_case("anonymous.invalid"));
@@ -312,7 +313,7 @@ impl Core {
         // A trunk that shows credentials calls for whomever it likes.
         let trunk = self.routes.table.trunk_of_user(&caller.key());
         match judgement {
-            Judgement::Stale => self.challenge(id, &realm, true),
+            Judgement::Stale => self.challenge(id, &request, &realm, true),
             Judgement::Granted => {
                 self.credentials_were_right(&request, &caller.user, &realm);
                 if trunk.is_none() && !is_own {

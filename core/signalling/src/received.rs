@@ -128,9 +128,10 @@ impl Received {
         (Target::Flow(self.flow.clone()), peer)
     }
 
-    /// Whether it belongs to a dialog (RFC 3261 section 12.2).
+    /// Whether it belongs to a dialog (RFC 3261 section 12.2). A REGISTER never does, whatever tag its To has: what
+    /// belongs to a dialog is let through where new requests are not.
     pub(crate) fn is_in_dialog(&self) -> bool {
-        self.message.to_tag().is_some()
+        self.method != MethodName::Register && self.message.to_tag().is_some()
     }
 
     /// The session description: the body, or a part of it.

@@ -80,7 +80,7 @@ impl Core {
                 let user = credentials.username.into_owned();
                 self.look_up(id, Purpose::Register, user, realm);
             }
-            Ok(None) => self.challenge_registration(id, &realm, false),
+            Ok(None) => self.challenge_registration(id, &request, &realm, false),
             Err(_) => self.end_registration(id, Verdict::new(400, RegisterOutcome::Rejected)),
         }
     }
@@ -100,11 +100,12 @@ impl Core {
             // The edge whose address the phone meant left meanwhile.
             return self.end_registration(id, Verdict::new(404, RegisterOutcome::Rejected));
         };
+        let at = (&*realm, request.source.ip());
         let judgement =
-            self.authority.judge(&credentials, "REGISTER", &realm, subscriber.as_deref(), unix_seconds());
+            self.authority.judge(&credentials, "REGISTER", at, subscriber.as_deref(), unix_seconds());
         let is_own = self.aor_of_registration(&request).is_some_and(|aor| aor.user == credentials.username);
         match judgement {
-            Judgement::Stale => self.challenge_registration(id, &realm, true),
+            Judgement::Stale => self.challenge_registration(id, &request, &realm, true),
             Judgement::Granted => {
                 self.credentials_were_right(&request, &credentials.username, &realm);
                 if is_own { self.bind(id, &request) } else { self.deny_registration(id) }
@@ -118,7 +119,9 @@ impl Core {
         let Some(aor) = self.aor_of_registration(request) else { return };
         let now = now_unix_nanos();
         let present = self.bindings_of(&aor, now);
-        let origin = self.origin_of(request);
+        let Some(origin) = self.origin_of(request) else {
+            return self.end_registration(id, Verdict::new(403, RegisterOutcome::Rejected));
+        };
         let ask = Ask {
             request,
             aor: &aor,
@@ -185,7 +188,10 @@ impl Core {
 
     /// The flow that a REGISTER came on. An edge of ours that stands between the phone and this one has put itself
     /// into Path with its flow's token: then that flow is the phone's, and the rest of Path lies behind it.
-    fn origin_of(&self, request: &Received) -> Origin {
+    ///
+    /// `None` when somebody else names a flow of ours: every Record-Route shows such tokens, and a customer who could
+    /// bind a trunk's would call over it as if he called himself.
+    fn origin_of(&self, request: &Received) -> Option<Origin> {
         let values = request.message.headers(HeaderName::Path);
         let mut path: Vec<String> = values.map(|value| String::from_utf8_lossy(value).into_owned()).collect();
         let named = path.first().and_then(|top| {
@@ -197,10 +203,11 @@ impl Core {
         });
         let Some((flow, transport)) = named else {
             let flow = flow_key(&request.edge, &request.flow);
-            return Origin { flow, transport: request.transport, path };
+            return Some(Origin { flow, transport: request.transport, path });
         };
         path.remove(0);
-        Origin { flow, transport, path }
+        let is_from_edge = self.edges.is_edge(request.source.ip(), &request.peer_names);
+        is_from_edge.then_some(Origin { flow, transport, path })
     }
 
     /// 200 with every present binding (step 8).
@@ -254,9 +261,10 @@ impl Core {
         self.end_registration(id, verdict.with(HeaderName::RetryAfter, retry_after));
     }
 
-    fn challenge_registration(&mut self, id: TransactionId, realm: &str, is_stale: bool) {
+    fn challenge_registration(&mut self, id: TransactionId, request: &Received, realm: &str, is_stale: bool) {
         let mut verdict = Verdict::new(Side::Registrar.status(), RegisterOutcome::Challenged);
-        for challenge in self.authority.challenges(realm, is_stale, unix_seconds()) {
+        let source = request.source.ip();
+        for challenge in self.authority.challenges(realm, source, is_stale, unix_seconds()) {
             verdict = verdict.with(HeaderName::WwwAuthenticate, challenge);
         }
         self.signals.challenged();

@@ -249,6 +249,13 @@ impl<T, R> ResponseContext<T, R> {
         self.branches.get(branch.0).is_some_and(|branch| branch.state != State::Over)
     }
 
+    /// Whether it is worth sending the request once more for this branch, to another address: not when somebody
+    /// answered or refused for everybody, or the caller gave up.
+    #[must_use]
+    pub fn is_wanted(&self, branch: BranchIndex) -> bool {
+        self.branches.get(branch.0).is_some_and(|branch| branch.state != State::Over && !branch.is_unwanted)
+    }
+
     /// The request left on this branch; again, when another address of its target is tried.
     pub fn on_sent(&mut self, branch: BranchIndex, now: Instant) {
         let (ring, silence) = (self.ring, self.silence);

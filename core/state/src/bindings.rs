@@ -267,6 +267,11 @@ impl Bindings {
         self.held().table.answered(slot);
     }
 
+    /// A keep-alive did not leave, for reasons that are not the phone's: its turn does not count as unanswered.
+    pub fn not_asked(&self, slot: u32) {
+        self.held().table.not_asked(slot);
+    }
+
     /// How many bindings want to be kept alive.
     #[must_use]
     pub fn kept_alive(&self) -> usize {

@@ -176,7 +176,8 @@ impl Books {
     /// asks for all when callers who heard nothing have given up: one who asks again before goes on with the same call.
     pub fn close_lost_calls(&self, which: Lost) -> impl Future<Output = Vec<CallRecord>> + Send + use<> {
         let (waiting, answer) = oneshot::channel();
-        let sent = self.send(Command::CloseLost { which, waiting });
+        let below = Book(self.next_book.load(Ordering::Relaxed));
+        let sent = self.send(Command::CloseLost { which, below, waiting });
         async move {
             drop(sent);
             answer.await.unwrap_or_default()

@@ -18,12 +18,14 @@ const BANS_SHOWN_MAX: usize = 1_000;
 
 impl Core {
     /// Whether a new request comes from a banned address; it has been dealt with then. Requests of dialogs pass, and
-    /// so does everything from where a customer whom the request names is registered: a ban is for strangers.
+    /// so does everything from a trunk, and from where a customer whom the request names is registered: a ban is for
+    /// strangers.
     pub(crate) fn is_turned_away(&mut self, request: &Received) -> bool {
         let is_answerable = !matches!(request.method, MethodName::Ack | MethodName::Cancel);
         if !is_answerable
             || request.is_in_dialog()
             || !self.authority.guard.is_source_banned(request.source.ip(), now())
+            || self.trunk_of(request).is_some()
             || self.is_at_home(request)
         {
             return false;

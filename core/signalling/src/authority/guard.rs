@@ -235,7 +235,7 @@ impl Guard {
 }
 
 /// Customers get whole IPv6 /64s: an address of it is no more than a number that its owner chose.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

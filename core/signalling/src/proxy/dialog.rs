@@ -49,7 +49,8 @@ impl Core {
             let leg = route.uri.param("leg").flatten().and_then(leg_named);
             let check = route.uri.param("call").flatten();
             let call_id = message.call_id().unwrap_or_default();
-            used.leg = leg.filter(|leg| check == Some(self.route_check(*leg, call_id).as_str()));
+            let token = route.uri.user().unwrap_or_default();
+            used.leg = leg.filter(|leg| check == Some(self.route_check(*leg, token, call_id).as_str()));
         }
         used
     }
@@ -97,7 +98,9 @@ impl Core {
         request: &Arc<Received>,
         used: &RoutesUsed,
     ) {
-        let token_hop = used.last.as_deref().and_then(|route| self.hop_by_token(route, &request.edge));
+        // Whoever takes part in a call sees the tokens of its Routes, and must not reach what they name in another.
+        let route = used.last.as_deref().filter(|_| used.leg.is_some());
+        let token_hop = route.and_then(|route| self.hop_by_token(route, &request.edge));
         let place = self.place_in_call(request);
         let is_stranger = place.is_none() && self.is_stranger(request);
         // Who is in no call of ours must show by its Route that it was; and a call that is over cannot be changed.
@@ -260,14 +263,15 @@ impl Core {
             }
         };
         let transport = hop.transport.uri_token();
-        let check = self.route_check(leg, call_id);
+        let check = self.route_check(leg, &token, call_id);
         let (host, port, leg) = (&address.host, address.port, leg.as_str());
         Some(format!("<sip:{token}@{host}:{port};transport={transport};lr;leg={leg};call={check}>"))
     }
 
-    /// What only this site can write into a Route of a call: it outlives the core, as the site's key does.
-    fn route_check(&self, leg: Leg, call_id: &str) -> String {
-        self.route_check_of(&format!("{} {call_id}", leg.as_str()))
+    /// What only this site can write into a Route of a call: it outlives the core, as the site's key does. It covers
+    /// the token, so that nobody leads a request of his old call over another flow, as a trunk's.
+    fn route_check(&self, leg: Leg, token: &str, call_id: &str) -> String {
+        self.route_check_of(&format!("{} {token} {call_id}", leg.as_str()))
     }
 
     fn route_check_of(&self, text: &str) -> String {

@@ -270,11 +270,12 @@ impl Core {
         trouble: Trouble,
         failure: Failure,
     ) {
-        let is_wanted = !self.is_cancelled(id);
+        let is_cancelled = self.is_cancelled(id);
         let Some(forward) = self.forward_of(id) else { return };
         if !forward.context.is_open(branch) {
             return;
         }
+        let is_wanted = !is_cancelled && forward.context.is_wanted(branch);
         let Some(known) = forward.tries.get_mut(branch.0) else { return };
         let place = known.place.clone();
         if let Some(place) = place.filter(|_| trouble.is_of_address()) {

@@ -85,6 +85,11 @@ impl Core {
             // The caller gave up, or somebody else was faster.
             return;
         }
+        if !self.is_wanted(id, branch) {
+            // Another flow was to be tried, and meanwhile nobody wants that any more.
+            let failure = Failure::plain(487, CallCause::Cancelled);
+            return self.fail_try(id, branch, Trouble::Ours, failure);
+        }
         if places.is_empty() {
             let failure = Failure::ours(503, Room::Core, Cause::Unreachable, CallCause::Unreachable);
             return self.fail_try(id, branch, Trouble::NotSent(SendFault::Unreachable), failure);
@@ -93,6 +98,11 @@ impl Core {
             known.places = places.into();
         }
         self.send_to_next_place(id, branch);
+    }
+
+    /// Whether a branch is worth another request.
+    fn is_wanted(&mut self, id: TransactionId, branch: BranchIndex) -> bool {
+        !self.is_cancelled(id) && self.forward_of(id).is_some_and(|forward| forward.context.is_wanted(branch))
     }
 
     /// A next hop has something to do with why a request failed.
@@ -122,7 +132,7 @@ impl Core {
             407 => (HeaderName::ProxyAuthenticate, HeaderName::ProxyAuthorization),
             _ => return false,
         };
-        let is_wanted = !self.is_cancelled(id);
+        let is_wanted = self.is_wanted(id, branch);
         let Some(request) = self.request_of(id) else { return false };
         let Some(known) = self.try_of(id, branch).filter(|_| is_wanted) else { return false };
         let policy = known.destination.policy.clone();

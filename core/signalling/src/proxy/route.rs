@@ -62,7 +62,7 @@ impl Core {
     }
 
     /// The trunk that sends a request, by its address or the name in its certificate.
-    pub(super) fn trunk_of(&self, request: &Received) -> Option<TrunkId> {
+    pub(crate) fn trunk_of(&self, request: &Received) -> Option<TrunkId> {
         let table = &self.routes.table;
         let named = request.peer_names.iter().find_map(|name| table.trunk_of_tls_name(name));
         named.or_else(|| table.trunk_of_address(request.source.ip()))
@@ -147,6 +147,11 @@ impl Core {
         {
             // A GRUU means one device of one subscriber, whatever its user part looks like (RFC 5627).
             decision.outcome = Outcome::Local(Local { user: aor.user.clone(), domain: aor.domain.clone() });
+        }
+        if matches!(sender, Sender::Unknown(_)) && (!decision.is_emergency || gruu.is_some()) {
+            // What calls for help by its looks and goes elsewhere by the rules is a call of nobody.
+            self.decided(id, Decided::Refuse, "unknown caller, and no emergency");
+            return self.fail(id, Failure::plain(403, CallCause::Denied));
         }
         if is_invite && let Err(reason) = self.let_in(id, request, caller, sender, &decision) {
             decision.outcome = Outcome::Refused(Refusal { reason });

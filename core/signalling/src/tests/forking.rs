@@ -313,6 +313,24 @@ async fn flows_of_one_phone_are_tried_one_after_another() {
 }
 
 #[tokio::test]
+async fn a_flow_that_fails_after_a_refusal_for_everybody_has_no_successor() {
+    let mut house = House::new().await;
+    let instance = |reg_id: u8| format!(";+sip.instance=\"<urn:uuid:1>\";reg-id={reg_id}");
+    let (one, two) = (instance(1), instance(2));
+    let Family { alice, desk, web, mobile } = family(&mut house, [&one, &two, ""]).await;
+    house.call(&alice, "bob", "unwanted", SDP).await;
+    let (one, two) = (house.hear().await, house.hear().await);
+    let (invite, other) = if one.flow == mobile.flow { (one, two) } else { (two, one) };
+    assert!(other.flow == desk.flow || other.flow == web.flow, "{}", other.flow);
+    house.say(&mobile, &invite.answer("603 Decline", "t1", ""));
+    house.hear_request(&mobile, "ACK").await;
+    house.fail_send(&other, SendFailure::FlowGone);
+    let refused = house.hear_status(&alice, 603).await;
+    house.acknowledge(&alice, &refused);
+    assert!(house.is_quiet().await, "the other flow never rings");
+}
+
+#[tokio::test]
 async fn breadth_runs_out() {
     // RFC 5393 section 5.3.3.
     let mut house = House::new().await;

@@ -166,6 +166,64 @@ async fn an_address_that_answers_after_all_gets_the_call() {
     house.until(|text| text.contains("core_stray_responses_total 1")).await;
 }
 
+/// A number of a trunk whose addresses are tried after two seconds of silence: the first INVITE, and the second.
+async fn silent_trunk(call_id: &str) -> (House, Phone, Heard, Heard) {
+    let plan = r#"
+        [[tenants]]
+        name = "acme"
+        domains = ["belfry.test"]
+        dial = { country_code = "44" }
+
+        [[trunks]]
+        name = "far"
+        gateways = [{ uri = "sip:trunk.test" }]
+        response_timeout_seconds = 2
+    "#;
+    let mut house = House::with_plan(with_dns().await, plan).await;
+    let alice = Phone::new("alice", Transport::Udp);
+    house.register(&alice).await;
+    house.call(&alice, "+4930123", call_id, SDP).await;
+    let first = hear_at(&mut house, "udp 192.0.2.101:5060 trunk.test", "INVITE").await;
+    house.let_pass(Duration::from_millis(2_100)).await;
+    let heard = house.hear_all().await;
+    let place = "udp 192.0.2.102:5070 trunk.test";
+    let second = heard.iter().find(|heard| heard.flow == place).expect("the next address").clone();
+    (house, alice, first, second)
+}
+
+#[tokio::test]
+async fn the_end_of_a_silent_address_ends_nothing_else() {
+    for is_refused in [true, false] {
+        let (mut house, alice, first, second) = silent_trunk("late-end").await;
+        house.say(&peer("192.0.2.102:5070"), &second.answer("180 Ringing", "t2", ""));
+        house.hear_status(&alice, 180).await;
+        if is_refused {
+            house.say(&peer("192.0.2.101:5060"), &first.answer("404 Not Found", "t1", ""));
+            hear_at(&mut house, "udp 192.0.2.101:5060 trunk.test", "ACK").await;
+            assert!(house.is_quiet().await);
+        } else {
+            // Timer B of the first.
+            house.let_pass(Duration::from_secs(33)).await;
+            assert!(house.hear_all().await.iter().all(|heard| heard.flow == first.flow));
+        }
+        let contact = "Contact: <sip:gateway@192.0.2.102:5070>\n";
+        house.say_with(&peer("192.0.2.102:5070"), &second.answer("200 OK", "t2", contact), SDP);
+        house.hear_status(&alice, 200).await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_answer_of_a_silent_address_gets_the_call_and_the_next_is_let_go() {
+    let (mut house, alice, first, second) = silent_trunk("late-yes").await;
+    house.say(&peer("192.0.2.102:5070"), &second.answer("180 Ringing", "t2", ""));
+    house.hear_status(&alice, 180).await;
+    let contact = "Contact: <sip:gateway@192.0.2.101:5060>\n";
+    house.say_with(&peer("192.0.2.101:5060"), &first.answer("200 OK", "t1", contact), SDP);
+    let heard = [house.hear().await, house.hear().await];
+    assert!(heard.iter().any(|heard| heard.flow == second.flow && heard.message.method() == "CANCEL"));
+    assert!(heard.iter().any(|heard| heard.flow == alice.flow && heard.status() == 200));
+}
+
 #[tokio::test]
 async fn a_name_that_leads_nowhere_is_an_answer() {
     let (mut house, alice) = house(&[("sip:bob@nowhere.test", 1000)], with_dns().await).await;

@@ -173,6 +173,31 @@ async fn a_forged_route_opens_nothing() {
 }
 
 #[tokio::test]
+async fn a_party_of_a_call_reaches_no_flow_but_the_others() {
+    let mut house = House::new().await;
+    let (alice, bob, _, answered) = survivors(&mut house, "past").await;
+    let stolen = |request: String| request.replace("<sip:token-bob-wss@", "<sip:token-of-a-trunk@");
+    house.say_with(
+        &alice,
+        &stolen(house.in_dialog(&alice, "INVITE", 3, &answered, &bob.contact(), None)),
+        SDP,
+    );
+    house.hear_status(&alice, 100).await;
+    let refused = house.hear_status(&alice, 481).await;
+    house.acknowledge(&alice, &refused);
+    // Before the answer it is the Route that says which phone is meant, in a call that is known, too.
+    house.call(&alice, "bob", "early", SDP).await;
+    let invite = house.hear_request(&bob, "INVITE").await;
+    house.say(&bob, &invite.answer("180 Ringing", "tb", &format!("Contact: {}\n", bob.contact())));
+    let ringing = house.hear_status(&alice, 180).await;
+    let info = house.in_dialog(&alice, "INFO", 3, &ringing, &bob.contact(), None);
+    house.say(&alice, &stolen(info));
+    house.hear_status(&alice, 481).await;
+    house.say(&alice, &house.in_dialog(&alice, "INFO", 4, &ringing, &bob.contact(), None));
+    house.hear_request(&bob, "INFO").await;
+}
+
+#[tokio::test]
 async fn a_failed_change_frees_only_the_session_that_it_opened() {
     for is_known in [true, false] {
         let mut house = House::new().await;

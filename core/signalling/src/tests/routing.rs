@@ -310,7 +310,13 @@ async fn help_needs_no_credentials_when_the_house_says_so() {
     assert_eq!(invite.message.request_uri(), "sip:112@192.0.2.201:5060;transport=udp;user=phone");
     house.say_with(&stranger, &stranger.invite(NUMBER, "no-sos", 1, ""), SDP);
     house.hear_status(&stranger, 100).await;
-    house.hear_status(&stranger, 407).await;
+    let asked = house.hear_status(&stranger, 407).await;
+    house.acknowledge(&stranger, &asked);
+    // What looks like an emergency and is none by the rules is a call of nobody.
+    let invite = stranger.invite("112;x", "half-sos", 1, "");
+    house.say_with(&stranger, &invite, SDP);
+    house.hear_status(&stranger, 100).await;
+    house.hear_status(&stranger, 403).await;
 }
 
 #[tokio::test]

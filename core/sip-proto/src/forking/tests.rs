@@ -312,3 +312,26 @@ proptest! {
         prop_assert!(!context.is_trying() || firsts(&done) == 1);
     }
 }
+
+#[test]
+fn nothing_is_sent_once_more_for_a_branch_that_nobody_wants() {
+    let now = Instant::now();
+    let two = || {
+        let mut context = Context::new([Group::new(vec!["a", "b"])], Some(RING), 60);
+        context.start(now);
+        drain(&mut context, now, &mut Vec::new());
+        assert!(context.is_wanted(BranchIndex(0)) && context.is_wanted(BranchIndex(1)));
+        context
+    };
+    let ends: [fn(&mut Context, Instant); 3] = [
+        |context, now| context.on_final(BranchIndex(0), 603, "603", now),
+        |context, _| assert!(context.on_success(BranchIndex(0))),
+        |context, now| context.cancel(now),
+    ];
+    for end in ends {
+        let mut context = two();
+        end(&mut context, now);
+        assert!(context.is_open(BranchIndex(1)) && !context.is_wanted(BranchIndex(1)));
+        assert!(!context.is_wanted(BranchIndex(0)) && !context.is_wanted(BranchIndex(9)));
+    }
+}

@@ -232,6 +232,13 @@ impl Table {
         }
     }
 
+    /// A slot's turn came, and nobody was asked: that is no silence.
+    pub(super) fn not_asked(&mut self, slot: u32) {
+        if let Some(slot) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
+            slot.unanswered = slot.unanswered.saturating_sub(1);
+        }
+    }
+
     fn slot(&self, at: u32) -> Option<&Slot> {
         self.slots.get(at as usize)?.as_ref()
     }

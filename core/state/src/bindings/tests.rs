@@ -246,6 +246,13 @@ fn keepalives_take_turns_and_the_silent_are_removed() {
     let lost: Vec<String> =
         (0..4).flat_map(|_| bindings.keep_alive(99, 2).lost).map(|gone| gone.binding.key).collect();
     assert_eq!((lost, bindings.len()), (vec!["1".to_owned()], 5));
+    // Whom nobody asked was not silent.
+    bindings.answered(first.due[1].slot);
+    for _ in 0..9 {
+        let round = bindings.keep_alive(99, 2);
+        assert_eq!(round.lost.len(), 0);
+        round.due.iter().for_each(|turn| bindings.not_asked(turn.slot));
+    }
     put(&bindings, "sip:0", Binding { wants_keepalive: false, ..binding("0", 100) }).expect("moved");
     assert_eq!(bindings.kept_alive(), 3);
     bindings.expire(100 * SECOND);

@@ -28,8 +28,8 @@ pub(crate) enum Command {
     Note(Change),
     /// Write a call's record.
     Close { book: Book, record: Box<CallRecord>, waiting: Waiting },
-    /// Close what nobody else will.
-    CloseLost { which: Lost, waiting: oneshot::Sender<Vec<CallRecord>> },
+    /// Close what nobody else will, of the books below this one: those of whoever asks are not meant.
+    CloseLost { which: Lost, below: Book, waiting: oneshot::Sender<Vec<CallRecord>> },
     /// Bring everything so far to the platter.
     Sync { waiting: oneshot::Sender<()> },
 }
@@ -83,7 +83,17 @@ pub(crate) struct Syncing {
 struct Work {
     changes: Vec<Change>,
     closing: Vec<Written>,
-    lost: Vec<(Lost, oneshot::Sender<Vec<CallRecord>>)>,
+    losing: Vec<Losing>,
+}
+
+/// Calls without a core are to be closed.
+#[derive(Debug)]
+struct Losing {
+    which: Lost,
+    below: Book,
+    /// How many of the work's changes were handed in before.
+    changes_before: usize,
+    waiting: oneshot::Sender<Vec<CallRecord>>,
 }
 
 /// What came of it.
@@ -147,7 +157,10 @@ impl Keeper {
                     let one = Refused { book, record, waiting };
                     work.closing.push(Written { one, is_second_try: false });
                 }
-                Command::CloseLost { which, waiting } => work.lost.push((which, waiting)),
+                Command::CloseLost { which, below, waiting } => {
+                    let changes_before = work.changes.len();
+                    work.losing.push(Losing { which, below, changes_before, waiting });
+                }
                 Command::Sync { waiting } => {
                     self.is_sync_wanted = true;
                     self.syncs.push(waiting);
@@ -304,7 +317,16 @@ fn write(log: &mut Log, work: Work) -> Outcome {
     let mut outcome = Outcome::default();
     let mut closing = work.closing;
     let over: HashSet<Book> = closing.iter().map(|written| written.one.book).collect();
-    for change in work.changes {
+    let changes_count = work.changes.len();
+    // Those who ask again right afterwards, in the same write, go on with the same call.
+    let lose = |log: &mut Log, changes_before: usize| {
+        let is_its_turn = |losing: &&Losing| losing.changes_before == changes_before;
+        for losing in work.losing.iter().filter(is_its_turn).filter(|losing| losing.which == Lost::Answered) {
+            log.lose_all_below(losing.below);
+        }
+    };
+    for (number, change) in work.changes.into_iter().enumerate() {
+        lose(log, number);
         if matches!(&change, Change::Open { book, .. } if over.contains(book)) {
             continue;
         }
@@ -314,10 +336,8 @@ fn write(log: &mut Log, work: Work) -> Outcome {
             outcome.error = Some(error);
         }
     }
-    for (which, waiting) in work.lost {
-        if which == Lost::Answered {
-            log.lose_all();
-        }
+    lose(log, changes_count);
+    for Losing { which, waiting, .. } in work.losing {
         let lost = log.lost(which);
         outcome.lost.push((waiting, lost.iter().map(|(_, record)| record.clone()).collect()));
         closing.extend(lost.into_iter().map(|(book, record)| Written {
@@ -337,4 +357,44 @@ fn write(log: &mut Log, work: Work) -> Outcome {
         }
     }
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::log::Limits;
+    use super::*;
+
+    #[test]
+    fn calls_that_begin_in_the_write_that_closes_the_lost_ones_are_not_lost() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let limits = Limits { directory: folder.path().to_owned(), spool_bytes_max: 1 << 20 };
+        let (mut log, _) = Log::open(limits).expect("opens");
+        let open = |book: u64, name: &str, is_answered: bool| {
+            let record = CallRecord::for_test(name);
+            let answer_unix_nanos = record.answer_unix_nanos.filter(|_| is_answered);
+            Change::Open { book: Book(book), record: Box::new(CallRecord { answer_unix_nanos, ..record }) }
+        };
+        let (waiting, _answer) = oneshot::channel();
+        let (waiting_for_all, _answer) = oneshot::channel();
+        let work = Work {
+            changes: vec![
+                open(1, "talking", true),
+                open(2, "ringing", false),
+                open(3, "asks again", false),
+                open(4, "asks again", false),
+                open(5, "new", true),
+            ],
+            losing: vec![
+                Losing { which: Lost::Answered, below: Book(4), changes_before: 3, waiting },
+                Losing { which: Lost::All, below: Book(6), changes_before: 5, waiting: waiting_for_all },
+            ],
+            ..Work::default()
+        };
+        let lost = write(&mut log, work).lost;
+        let names = |records: &[CallRecord]| -> Vec<String> {
+            records.iter().map(|record| record.call_id.reveal().clone()).collect()
+        };
+        assert_eq!(names(&lost[0].1), ["talking"]);
+        assert_eq!(names(&lost[1].1), ["talking", "ringing"], "none that lives, none twice");
+    }
 }

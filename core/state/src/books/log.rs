@@ -46,6 +46,8 @@ pub(crate) struct Log {
     /// When this process last said that it lives.
     alive_unix_nanos: u64,
     losses: u64,
+    /// The number of the file that was given up last.
+    abandoned: u64,
     buffer: Vec<u8>,
 }
 
@@ -139,6 +141,7 @@ impl Log {
             delivered: 0,
             alive_unix_nanos: 0,
             losses: 0,
+            abandoned: 0,
             buffer: Vec::new(),
             limits,
         };
@@ -270,10 +273,10 @@ impl Log {
         }
     }
 
-    /// All that are open have lost their core.
-    pub(crate) fn lose_all(&mut self) {
+    /// All that are open have lost their core: those in books below this one.
+    pub(crate) fn lose_all_below(&mut self, below: Book) {
         let alive = self.alive_unix_nanos;
-        for (book, open) in &mut self.open {
+        for (book, open) in self.open.range_mut(..below) {
             if !open.is_lost {
                 open.record.end_unix_nanos = open.record.end_unix_nanos.max(alive);
                 open.is_lost = true;
@@ -334,14 +337,18 @@ impl Log {
     /// # Errors
     /// Its own: then what was written since the last one must be written again.
     pub(crate) fn end_sync(&mut self, sync: &Sync, result: io::Result<()>) -> Result<(), Error> {
-        // A file that was closed meanwhile was synced when it was closed.
-        let Some(current) = self.current.as_mut().filter(|c| c.writer.segment.number == sync.number) else {
-            return Ok(());
-        };
+        let is_current = |current: &&mut Current| current.writer.segment.number == sync.number;
+        let current = self.current.as_mut().filter(is_current);
         if let Err(error) = result {
-            self.abandon();
+            match current {
+                Some(_) => self.abandon(),
+                // The kernel tells a file's error once: the sync with which it was closed meanwhile knew nothing of it.
+                None => self.losses += u64::from(sync.number != self.abandoned),
+            }
             return Err(Error::file("sync", &self.limits.directory)(error));
         }
+        // A file that was closed meanwhile was synced when it was closed.
+        let Some(current) = current else { return Ok(()) };
         current.writer.synced(sync.bytes);
         self.forget_closed(sync.bytes);
         Ok(())
@@ -458,6 +465,7 @@ impl Log {
         self.closing.clear();
         self.losses += 1;
         if let Some(current) = self.current.take() {
+            self.abandoned = current.writer.segment.number;
             self.sealed.push_back(current.writer.abandon());
         }
     }

@@ -19,7 +19,7 @@ fn patient() -> GuardConfig {
 fn at(user: &'static str, address: &str) -> Phone {
     let phone = Phone::new(user, Transport::Tcp);
     let ip: IpAddr = address.parse().expect("an address");
-    Phone { flow: format!("{user} {address}"), source: (ip, phone.source.port()).into(), ..phone }
+    Phone { flow: format!("{user}-{address}"), source: (ip, phone.source.port()).into(), ..phone }
 }
 
 /// Registers with a password; the final status.
@@ -133,4 +133,49 @@ async fn credentials_are_for_what_they_say() {
         assert_eq!(answer.status(), if is_meant { 480 } else { 400 }, "{uri}");
         house.acknowledge(&alice, &answer);
     }
+}
+
+#[tokio::test]
+async fn nobody_is_banned_by_who_writes_his_address_into_datagrams() {
+    let guard = GuardConfig { source_failures_max: 3, ..patient() };
+    let plan = r#"
+        [[trunks]]
+        name = "carrier"
+        gateways = [{ uri = "sip:192.0.2.201" }]
+        accept_networks = ["198.51.100.0/24"]
+    "#;
+    let mut house = House::with_plan(Config { guard, ..Config::for_test() }, plan).await;
+    let thief = at("alice", "192.0.2.66");
+    house.say(&thief, &thief.register("heard", 1, ""));
+    let challenged = house.hear_status(&thief, 401).await;
+    let authorization = authorize(&challenged, "alice", "guess", "REGISTER", "sip:belfry.test");
+    let victim = at("alice", "192.0.2.7");
+    for number in 0..9 {
+        house.say(&victim, &victim.register(&format!("forged-{number}"), 1, &authorization));
+        house.hear_status(&victim, 401).await;
+    }
+    assert_eq!(house.metric("core_wrong_credentials_total"), Some(0.0));
+    assert_eq!(register(&mut house, &victim, "home", PASSWORD).await, 200);
+    // A trunk whose phones guess, or so it seems, calls all the same.
+    let carrier = at("carol", "198.51.100.7");
+    for number in 0..3 {
+        assert_eq!(register(&mut house, &carrier, &format!("c{number}"), "guess").await, 403);
+    }
+    assert_eq!(house.metric("core_bans_total{scope=\"source\"}"), Some(1.0));
+    house.say(&carrier, &carrier.invite("alice", "in", 1, ""));
+    house.hear_status(&carrier, 100).await;
+    house.hear_request(&victim, "INVITE").await;
+}
+
+#[tokio::test]
+async fn a_tag_in_to_takes_no_register_past_a_ban() {
+    let guard = GuardConfig { source_failures_max: 1, ..patient() };
+    let mut house = House::with(Config { guard, ..Config::for_test() }).await;
+    let thief = at("alice", "192.0.2.66");
+    assert_eq!(register(&mut house, &thief, "guess", "guess").await, 403);
+    let to = "To: <sip:alice@belfry.test>";
+    let tagged = thief.register("tagged", 1, "").replace(to, &format!("{to};tag=x"));
+    house.say(&thief, &tagged);
+    house.hear_status(&thief, 403).await;
+    assert_eq!(house.metric("core_banned_requests_total"), Some(1.0));
 }

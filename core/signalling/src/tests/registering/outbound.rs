@@ -89,12 +89,18 @@ async fn a_proxy_on_the_way_must_know_flows() {
 }
 
 #[tokio::test]
-async fn an_edge_of_ours_in_the_path_is_the_flow() {
+async fn an_edge_of_ours_in_the_path_is_the_flow_when_it_is_the_edge_that_says_so() {
     let mut house = House::new().await;
     let phone = Phone::new("alice", Transport::Tcp);
     let path = "<sip:far-token@edge.test:5061;transport=tls;lr;ob>, <sip:behind.example;lr>";
     let extra = format!("Supported: path\nPath: {path}\nContact: {}", phone.contact());
+    assert_eq!(through_proxy(&mut house, &phone, "thief", &extra).await.0, 403, "the token may be a trunk's");
+    house.peer_names = vec!["elsewhere.test".to_owned()];
+    assert_eq!(through_proxy(&mut house, &phone, "other", &extra).await.0, 403);
+    assert!(house.state.bindings().is_empty());
+    house.peer_names = vec!["edge.test".to_owned()];
     assert_eq!(through_proxy(&mut house, &phone, "a", &extra).await.0, 200);
+    house.peer_names.clear();
     let binding = house.state.bindings().get("alice@belfry.test", now_unix_nanos()).remove(0);
     assert_eq!(binding.flow.as_deref(), Some("edge-1/far-token"));
     assert_eq!((binding.transport.as_str(), &binding.path), ("tls", &vec!["<sip:behind.example;lr>".into()]));

@@ -45,6 +45,23 @@ async fn phones_behind_nats_are_asked_and_the_silent_removed() {
 }
 
 #[tokio::test]
+async fn an_edge_that_is_away_is_not_the_phones_silence() {
+    let mut house = House::with(eager()).await;
+    let mut ends = house.change_edge().await;
+    let hidden = Phone::new("alice", Transport::Udp);
+    let private = "Contact: <sip:alice@10.0.0.5:5060>";
+    assert_eq!(attempt(&mut house, &hidden, "a", 1, private).await.0, 200);
+    let asked = house.hear_request(&hidden, "OPTIONS").await;
+    house.say(&hidden, &asked.answer("200 OK", "", ""));
+    house.until(|text| text.contains("core_keepalives_total{step=\"answered\"} 1")).await;
+    house.use_edge(&mut ends);
+    house.lose_edge(ends).await;
+    house.let_pass(Duration::from_secs(6)).await;
+    assert_eq!(house.state.bindings().len(), 1);
+    assert_eq!(house.metric("core_bindings_lost_total{reason=\"unanswered\"}").unwrap_or_default(), 0.0);
+}
+
+#[tokio::test]
 async fn keepalives_have_a_budget() {
     let keepalive = KeepAliveConfig { per_second_max: 1, ..eager().keepalive };
     let mut house = House::with(Config { keepalive, ..eager() }).await;

@@ -22,7 +22,7 @@ fn alive(log: &mut Log, unix_nanos: u64) {
 
 /// Names and ends of the calls that are open.
 fn open_calls(log: &mut Log) -> Vec<(String, u64)> {
-    log.lose_all();
+    log.lose_all_below(Book(u64::MAX));
     let lost = log.lost(Lost::All);
     lost.into_iter().map(|(_, record)| (record.call_id.reveal().clone(), record.end_unix_nanos)).collect()
 }
@@ -105,7 +105,7 @@ fn a_caller_that_asks_again_after_a_crash_has_one_call() {
     note(&mut log, 4, "answered");
     drop(log);
     let (mut log, _) = open(folder.path());
-    log.lose_all();
+    log.lose_all_below(Book(u64::MAX));
     let names = |lost: Vec<(Book, CallRecord)>| -> Vec<String> {
         lost.into_iter().map(|(_, record)| record.call_id.reveal().clone()).collect()
     };
@@ -210,4 +210,27 @@ fn a_disk_that_refuses_is_told_and_what_is_open_goes_into_the_next_file() {
     let (mut log, found) = open(&books);
     assert_eq!(found, Found { undelivered: 1, open: 1, damaged_bytes: 0 });
     assert_eq!(open_calls(&mut log).len(), 1);
+}
+
+#[test]
+fn the_error_of_a_sync_counts_when_its_file_was_closed_meanwhile() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut log, _) = open(folder.path());
+    let refused = || Err(io::Error::other("the platter is gone"));
+    let begin = |log: &mut Log, n| {
+        note(log, n, "call");
+        log.close(Book(n), &record("call")).expect("closed");
+        log.begin_sync().expect("a handle").expect("something to sync")
+    };
+    let sync = begin(&mut log, 1);
+    log.close_after_error();
+    note(&mut log, 2, "next");
+    assert_eq!(log.end_sync(&sync, refused()).expect_err("lost").reason(), "file");
+    assert_eq!(log.losses(), 1, "whoever waits writes again");
+    // A file that was given up was counted then.
+    let sync = begin(&mut log, 3);
+    log.abandon();
+    note(&mut log, 4, "next");
+    assert!(log.end_sync(&sync, refused()).is_err());
+    assert_eq!(log.losses(), 2);
 }
