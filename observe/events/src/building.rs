@@ -152,11 +152,14 @@ impl Desk {
 
 fn run(store: &Store, desk: &Desk) {
     let mut pause = RETRY_FIRST;
+    // What was built of the first buffer and is not committed yet.
+    let mut built = None;
     while let Some(sealed) = desk.first() {
-        let built = catch_unwind(AssertUnwindSafe(|| publish(store, &sealed)))
+        let published = catch_unwind(AssertUnwindSafe(|| publish(store, &sealed, &mut built)))
             .unwrap_or_else(|_| Err(Error::Build("the index library panicked".to_owned())));
-        match built {
+        match published {
             Ok(()) => {
+                built = None;
                 pause = RETRY_FIRST;
                 desk.published();
             }
@@ -171,7 +174,23 @@ fn run(store: &Store, desk: &Desk) {
 }
 
 /// Builds a split of each stream, commits them with their checkpoint, then shows them in the buffer's place.
-fn publish(store: &Store, sealed: &Arc<Sealed>) -> Result<(), Error> {
+///
+/// When the commit fails, nobody knows whether the disk has it: what was built stays in `built`, and the next try commits
+/// the same splits again, which changes nothing if they were committed. When there is none, the next start tells.
+fn publish(store: &Store, sealed: &Arc<Sealed>, built: &mut Option<Vec<Arc<Split>>>) -> Result<(), Error> {
+    let splits = match built {
+        Some(splits) => splits,
+        None => built.insert(build(store, sealed)?),
+    };
+    let rows: Vec<&SplitRow> = splits.iter().map(|split| &split.row).collect();
+    store.catalogue.publish(&rows, sealed.position, sealed.sequence_next)?;
+    store.live.publish(sealed, splits.clone());
+    store.count_splits();
+    Ok(())
+}
+
+/// Builds a split of each stream; nothing is left of them when one fails.
+fn build(store: &Store, sealed: &Arc<Sealed>) -> Result<Vec<Arc<Split>>, Error> {
     let missing_bytes = store.missing_bytes();
     if missing_bytes > 0 {
         let wanted_bytes = store.config.disk_free_bytes_min;
@@ -207,10 +226,5 @@ fn publish(store: &Store, sealed: &Arc<Sealed>) -> Result<(), Error> {
     if !splits.is_empty() {
         store.signals.split_built(started.elapsed(), &kinds);
     }
-    let rows: Vec<&SplitRow> = splits.iter().map(|split| &split.row).collect();
-    // When this fails, nobody knows whether the disk has it: the files stay, and the next start tells.
-    store.catalogue.publish(&rows, sealed.position, sealed.sequence_next)?;
-    store.live.publish(sealed, splits);
-    store.count_splits();
-    Ok(())
+    Ok(splits)
 }

@@ -195,6 +195,7 @@ fn thin_out(store: &Store, now_nanos: u64) {
 
 /// Writes a split of calls anew, without what good calls leave.
 fn thin(store: &Store, split: &Arc<Split>) -> Result<(), Error> {
+    store.settle()?;
     let started = Instant::now();
     let keep = &store.config.keep;
     let mut outcomes = Outcomes::default();
@@ -241,7 +242,7 @@ fn thin(store: &Store, split: &Arc<Split>) -> Result<(), Error> {
         store.catalogue.forget(&[split.row.id])?;
         store.live.replace(&[split.row.id], None);
     } else {
-        store.catalogue.replace(&thinned.row, &[split.row.id])?;
+        store.put_in_place(&thinned, std::slice::from_ref(split))?;
         store.live.replace(&[split.row.id], Some(thinned));
     }
     store.open.forget(&[split.row.id]);
@@ -295,12 +296,14 @@ fn mergeable(store: &Store, stream: Stream) -> Option<Vec<Arc<Split>>> {
 }
 
 fn merge(store: &Store, parts: &[Arc<Split>]) -> Result<(), Error> {
+    store.settle()?;
     let started = Instant::now();
     let id = store.next_id();
     let merged = store.make_split(id, |path| Split::merge(id, path, parts, &store.config, &store.fields))?;
+    let merged = Arc::new(merged);
     let ids: Vec<u64> = parts.iter().map(|part| part.row.id).collect();
-    store.catalogue.replace(&merged.row, &ids)?;
-    store.live.replace(&ids, Some(Arc::new(merged)));
+    store.put_in_place(&merged, parts)?;
+    store.live.replace(&ids, Some(merged));
     store.open.forget(&ids);
     store.delete(parts);
     store.signals.splits_merged(started.elapsed());
