@@ -60,12 +60,12 @@ impl Store {
             }
         };
         let directory = config.directory.join("splits");
-        remove_orphans(&directory, &contents.rows.iter().map(|row| name(row.id)).collect(), &signals)?;
+        remove_orphans(&directory, &contents.rows.iter().map(|row| file_name(row.id)).collect(), &signals)?;
         let mut splits = Vec::with_capacity(contents.rows.len());
         let mut records = 0;
         for row in contents.rows {
             records += row.records;
-            let path = directory.join(name(row.id));
+            let path = directory.join(file_name(row.id));
             splits.push(Arc::new(Split::new(row, path)));
         }
         let resume = Resume { checkpoint: contents.checkpoint, sequence_next: contents.sequence_next };
@@ -100,7 +100,7 @@ impl Store {
         id: u64,
         make: impl FnOnce(PathBuf) -> Result<Split, Error>,
     ) -> Result<Split, Error> {
-        let path = self.config.directory.join("splits").join(name(id));
+        let path = self.config.directory.join("splits").join(file_name(id));
         make(path.clone()).inspect_err(|_| {
             // What cannot be deleted now is an orphan, and goes at the next start.
             let _ = fs::remove_file(path.with_extension("partial"));
@@ -188,7 +188,8 @@ fn set_aside(path: &Path) -> Result<PathBuf, Error> {
     Ok(aside)
 }
 
-fn name(id: u64) -> String {
+/// The name of a split's file.
+pub(crate) fn file_name(id: u64) -> String {
     format!("{id:016x}.{SPLIT_EXTENSION}")
 }
 
