@@ -29,7 +29,8 @@ struct Queue {
     waiting: VecDeque<Arc<Sealed>>,
     /// Checkpoint of the last published buffer.
     published: Option<u64>,
-    failures: u64,
+    /// The last try failed: until one succeeds, nobody waits for it.
+    is_failing: bool,
     failure: String,
     is_shut: bool,
 }
@@ -84,22 +85,22 @@ impl Builder {
         self.desk.changed.notify_all();
     }
 
-    /// Waits until there is room; `false` when there was none in time.
+    /// Waits until there is room; `false` when there was none in time, or when building fails, which may last for hours.
     pub(crate) fn wait_for_room(&self, wait: Duration) -> bool {
         let queue = self.desk.lock();
-        let is_full = |queue: &mut Queue| queue.waiting.len() >= self.buffers_max;
-        let waited = self.desk.changed.wait_timeout_while(queue, wait, is_full);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        let is_hopeful = |queue: &mut Queue| queue.waiting.len() >= self.buffers_max && !queue.is_failing;
+        let waited = self.desk.changed.wait_timeout_while(queue, wait, is_hopeful);
+        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.waiting.len() < self.buffers_max
     }
 
     /// Waits until every buffer that was handed over is published.
     ///
     /// # Errors
-    /// As soon as a try to build fails; it is tried again nevertheless.
+    /// As soon as a try to build fails, or at once when the last one did; it is tried again nevertheless.
     pub(crate) fn wait_until_published(&self) -> Result<(), Error> {
         let queue = self.desk.lock();
-        let failures = queue.failures;
-        let is_busy = |queue: &mut Queue| !queue.waiting.is_empty() && queue.failures == failures;
+        let is_busy = |queue: &mut Queue| !queue.waiting.is_empty() && !queue.is_failing;
         let queue = self.desk.changed.wait_while(queue, is_busy).unwrap_or_else(PoisonError::into_inner);
         if queue.waiting.is_empty() { Ok(()) } else { Err(Error::Build(queue.failure.clone())) }
     }
@@ -131,13 +132,14 @@ impl Desk {
     fn published(&self) {
         let mut queue = self.lock();
         queue.published = queue.waiting.pop_front().map(|sealed| sealed.position);
+        queue.is_failing = false;
         drop(queue);
         self.changed.notify_all();
     }
 
     fn failed(&self, error: &Error) {
         let mut queue = self.lock();
-        queue.failures += 1;
+        queue.is_failing = true;
         queue.failure = error.to_string();
         drop(queue);
         self.changed.notify_all();

@@ -259,7 +259,8 @@ fn a_full_store_refuses_instead_of_growing_and_recovers() {
         seal_records_max: 2,
         live_records_max: 4,
         sealed_buffers_max: 1,
-        hand_over_wait: Duration::from_millis(20),
+        // Longer than a test may run: a builder that fails is not waited for.
+        hand_over_wait: Duration::from_hours(1),
         ..Config::for_test(directory.path().to_owned())
     };
     let (mut writer, reader) = open_with(config);
@@ -279,6 +280,7 @@ fn a_full_store_refuses_instead_of_growing_and_recovers() {
     assert!(matches!(error, Error::Busy), "{error}");
     assert_eq!(seconds(&reader, "").len(), taken);
     assert!(writer.flush().is_err());
+    assert!(matches!(apply(&mut writer, position, &[log(position, "tick")]), Err(Error::Busy)), "at once");
     fs::remove_file(&splits).expect("removed");
     fs::create_dir(&splits).expect("created");
     // The builder tries again by itself; a flush may still meet the last failure.
