@@ -141,7 +141,13 @@ impl EventsWriter {
     /// Does now, in this thread, what the housekeeper does on a tick: retention, bounds, merging.
     #[cfg(test)]
     pub(crate) fn keep(&self, unix_millis: i64) {
-        crate::housekeeping::keep(&self.store, unix_millis);
+        crate::housekeeping::keep(&self.store, unix_millis, &|| false);
+    }
+
+    /// What the threads share.
+    #[cfg(test)]
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     fn is_full(&self) -> bool {
