@@ -29,7 +29,8 @@ struct Queue {
     waiting: VecDeque<Arc<Sealed>>,
     /// Checkpoint of the last published buffer.
     published: Option<u64>,
-    failures: u64,
+    /// The last try failed: until one succeeds, nobody waits for it.
+    is_failing: bool,
     failure: String,
     is_shut: bool,
 }
@@ -84,22 +85,22 @@ impl Builder {
         self.desk.changed.notify_all();
     }
 
-    /// Waits until there is room; `false` when there was none in time.
+    /// Waits until there is room; `false` when there was none in time, or when building fails, which may last for hours.
     pub(crate) fn wait_for_room(&self, wait: Duration) -> bool {
         let queue = self.desk.lock();
-        let is_full = |queue: &mut Queue| queue.waiting.len() >= self.buffers_max;
-        let waited = self.desk.changed.wait_timeout_while(queue, wait, is_full);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        let is_hopeful = |queue: &mut Queue| queue.waiting.len() >= self.buffers_max && !queue.is_failing;
+        let waited = self.desk.changed.wait_timeout_while(queue, wait, is_hopeful);
+        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.waiting.len() < self.buffers_max
     }
 
     /// Waits until every buffer that was handed over is published.
     ///
     /// # Errors
-    /// As soon as a try to build fails; it is tried again nevertheless.
+    /// As soon as a try to build fails, or at once when the last one did; it is tried again nevertheless.
     pub(crate) fn wait_until_published(&self) -> Result<(), Error> {
         let queue = self.desk.lock();
-        let failures = queue.failures;
-        let is_busy = |queue: &mut Queue| !queue.waiting.is_empty() && queue.failures == failures;
+        let is_busy = |queue: &mut Queue| !queue.waiting.is_empty() && !queue.is_failing;
         let queue = self.desk.changed.wait_while(queue, is_busy).unwrap_or_else(PoisonError::into_inner);
         if queue.waiting.is_empty() { Ok(()) } else { Err(Error::Build(queue.failure.clone())) }
     }
@@ -131,13 +132,14 @@ impl Desk {
     fn published(&self) {
         let mut queue = self.lock();
         queue.published = queue.waiting.pop_front().map(|sealed| sealed.position);
+        queue.is_failing = false;
         drop(queue);
         self.changed.notify_all();
     }
 
     fn failed(&self, error: &Error) {
         let mut queue = self.lock();
-        queue.failures += 1;
+        queue.is_failing = true;
         queue.failure = error.to_string();
         drop(queue);
         self.changed.notify_all();
@@ -152,11 +154,14 @@ impl Desk {
 
 fn run(store: &Store, desk: &Desk) {
     let mut pause = RETRY_FIRST;
+    // What was built of the first buffer and is not committed yet.
+    let mut built = None;
     while let Some(sealed) = desk.first() {
-        let built = catch_unwind(AssertUnwindSafe(|| publish(store, &sealed)))
+        let published = catch_unwind(AssertUnwindSafe(|| publish(store, &sealed, &mut built)))
             .unwrap_or_else(|_| Err(Error::Build("the index library panicked".to_owned())));
-        match built {
+        match published {
             Ok(()) => {
+                built = None;
                 pause = RETRY_FIRST;
                 desk.published();
             }
@@ -171,7 +176,23 @@ fn run(store: &Store, desk: &Desk) {
 }
 
 /// Builds a split of each stream, commits them with their checkpoint, then shows them in the buffer's place.
-fn publish(store: &Store, sealed: &Arc<Sealed>) -> Result<(), Error> {
+///
+/// When the commit fails, nobody knows whether the disk has it: what was built stays in `built`, and the next try commits
+/// the same splits again, which changes nothing if they were committed. When there is none, the next start tells.
+fn publish(store: &Store, sealed: &Arc<Sealed>, built: &mut Option<Vec<Arc<Split>>>) -> Result<(), Error> {
+    let splits = match built {
+        Some(splits) => splits,
+        None => built.insert(build(store, sealed)?),
+    };
+    let rows: Vec<&SplitRow> = splits.iter().map(|split| &split.row).collect();
+    store.catalogue.publish(&rows, sealed.position, sealed.sequence_next)?;
+    store.live.publish(sealed, splits.clone());
+    store.count_splits();
+    Ok(())
+}
+
+/// Builds a split of each stream; nothing is left of them when one fails.
+fn build(store: &Store, sealed: &Arc<Sealed>) -> Result<Vec<Arc<Split>>, Error> {
     let missing_bytes = store.missing_bytes();
     if missing_bytes > 0 {
         let wanted_bytes = store.config.disk_free_bytes_min;
@@ -207,10 +228,5 @@ fn publish(store: &Store, sealed: &Arc<Sealed>) -> Result<(), Error> {
     if !splits.is_empty() {
         store.signals.split_built(started.elapsed(), &kinds);
     }
-    let rows: Vec<&SplitRow> = splits.iter().map(|split| &split.row).collect();
-    // When this fails, nobody knows whether the disk has it: the files stay, and the next start tells.
-    store.catalogue.publish(&rows, sealed.position, sealed.sequence_next)?;
-    store.live.publish(sealed, splits);
-    store.count_splits();
-    Ok(())
+    Ok(splits)
 }

@@ -2,11 +2,16 @@
 //!
 //! A split counts from the moment its row is committed, together with the WAL position that it reaches: a crash
 //! leaves either both or neither, so a replay from the checkpoint neither loses a record nor doubles one.
+//!
+//! After a failed write or sync the library refuses every later one, and nobody knows what the disk has. So the file is
+//! then closed, and opened again by the next change. What is being published is tried again as it is; a split that
+//! should have taken the place of others is taken out again, by whatever is changed next.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -129,10 +134,25 @@ pub(crate) struct Contents {
     pub(crate) split_next: u64,
 }
 
-/// The open file.
+/// The file, and what is known of it.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
-    database: Database,
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// None after a failure, until the next change.
+    database: Option<Database>,
+    undos: Vec<Undo>,
+}
+
+/// A replacement that failed: the disk may have it, the store goes on without it.
+#[derive(Debug)]
+struct Undo {
+    added: u64,
+    removed: Vec<SplitRow>,
 }
 
 impl Catalogue {
@@ -148,11 +168,7 @@ impl Catalogue {
     }
 
     fn open_trusting(path: &Path) -> Result<(Self, Contents), Error> {
-        let database = Database::create(path).map_err(|error| match redb::Error::from(error) {
-            redb::Error::DatabaseAlreadyOpen => Error::InUse { path: path.to_owned() },
-            redb::Error::Io(source) => Error::disk("open", path, source),
-            error => Error::catalogue(error),
-        })?;
+        let database = open_file(path, true)?;
         let write = database.begin_write().map_err(Error::catalogue)?;
         {
             // Opened for writing once, so that they exist for readers.
@@ -171,31 +187,13 @@ impl Catalogue {
             }
         }
         write.commit().map_err(Error::catalogue)?;
-        let catalogue = Self { database };
-        let contents = catalogue.read()?;
-        Ok((catalogue, contents))
+        let contents = read(&database)?;
+        let state = State { database: Some(database), undos: Vec::new() };
+        Ok((Self { path: path.to_owned(), state: Mutex::new(state) }, contents))
     }
 
-    fn read(&self) -> Result<Contents, Error> {
-        let read = self.database.begin_read().map_err(Error::catalogue)?;
-        let splits = read.open_table(SPLITS).map_err(Error::catalogue)?;
-        let mut rows = Vec::new();
-        for row in splits.iter().map_err(Error::catalogue)? {
-            let (id, bytes) = row.map_err(Error::catalogue)?;
-            let row: SplitRow = postcard::from_bytes(bytes.value())
-                .map_err(|source| Error::Row { row: id.value(), source })?;
-            rows.push(row);
-        }
-        let numbers = read.open_table(NUMBERS).map_err(Error::catalogue)?;
-        let number = |name: &str| -> Result<u64, Error> {
-            Ok(numbers.get(name).map_err(Error::catalogue)?.map_or(0, |number| number.value()))
-        };
-        Ok(Contents {
-            rows,
-            checkpoint: number("checkpoint")?,
-            sequence_next: number("sequence_next")?,
-            split_next: number("split_next")?,
-        })
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes the splits of a live buffer with the WAL position that they reach.
@@ -208,37 +206,104 @@ impl Catalogue {
         self.change(splits, &[], &[("checkpoint", checkpoint), ("sequence_next", sequence_next)])
     }
 
-    /// Puts one split in the place of several.
-    pub(crate) fn replace(&self, merged: &SplitRow, replaced: &[u64]) -> Result<(), Error> {
-        self.change(&[merged], replaced, &[])
+    /// Puts one split in the place of several. When this fails, [`settle`](Self::settle) says when it has surely not
+    /// happened.
+    pub(crate) fn replace(&self, merged: &SplitRow, replaced: &[&SplitRow]) -> Result<(), Error> {
+        let ids: Vec<u64> = replaced.iter().map(|row| row.id).collect();
+        self.change(&[merged], &ids, &[]).inspect_err(|_| {
+            let removed = replaced.iter().map(|row| SplitRow::clone(row)).collect();
+            self.lock().undos.push(Undo { added: merged.id, removed });
+        })
     }
 
-    /// Forgets splits.
+    /// Forgets splits. What failed may be tried again.
     pub(crate) fn forget(&self, splits: &[u64]) -> Result<(), Error> {
         self.change(&[], splits, &[])
     }
 
-    fn change(&self, added: &[&SplitRow], removed: &[u64], set: &[(&str, u64)]) -> Result<(), Error> {
-        let write = self.database.begin_write().map_err(Error::catalogue)?;
-        {
-            let mut splits = write.open_table(SPLITS).map_err(Error::catalogue)?;
-            let mut numbers = write.open_table(NUMBERS).map_err(Error::catalogue)?;
-            for id in removed {
-                splits.remove(id).map_err(Error::catalogue)?;
-            }
-            for row in added {
-                let bytes = postcard::to_allocvec(row).map_err(|error| Error::Format(error.to_string()))?;
-                splits.insert(row.id, bytes.as_slice()).map_err(Error::catalogue)?;
-                let next = numbers.get("split_next").map_err(Error::catalogue)?;
-                let next = next.map_or(0, |next| next.value());
-                numbers.insert("split_next", next.max(row.id + 1)).map_err(Error::catalogue)?;
-            }
-            for (name, number) in set {
-                numbers.insert(*name, number).map_err(Error::catalogue)?;
-            }
-        }
-        write.commit().map_err(Error::catalogue)
+    /// Makes sure that replacements that failed have not happened.
+    pub(crate) fn settle(&self) -> Result<(), Error> {
+        if self.lock().undos.is_empty() { Ok(()) } else { self.change(&[], &[], &[]) }
     }
+
+    fn change(&self, added: &[&SplitRow], removed: &[u64], set: &[(&str, u64)]) -> Result<(), Error> {
+        let mut state = self.lock();
+        let State { database, undos } = &mut *state;
+        let opened = match database.take() {
+            Some(opened) => opened,
+            None => open_file(&self.path, false)?,
+        };
+        // Put back only when all went well.
+        write(&opened, undos, added, removed, set)?;
+        undos.clear();
+        *database = Some(opened);
+        Ok(())
+    }
+}
+
+fn open_file(path: &Path, is_created: bool) -> Result<Database, Error> {
+    #[cfg(test)]
+    let opened = crate::faults::open(path, is_created);
+    #[cfg(not(test))]
+    let opened = if is_created { Database::create(path) } else { Database::open(path) };
+    opened.map_err(|error| match redb::Error::from(error) {
+        redb::Error::DatabaseAlreadyOpen => Error::InUse { path: path.to_owned() },
+        redb::Error::Io(source) => Error::disk("open", path, source),
+        error => Error::catalogue(error),
+    })
+}
+
+fn read(database: &Database) -> Result<Contents, Error> {
+    let read = database.begin_read().map_err(Error::catalogue)?;
+    let splits = read.open_table(SPLITS).map_err(Error::catalogue)?;
+    let mut rows = Vec::new();
+    for row in splits.iter().map_err(Error::catalogue)? {
+        let (id, bytes) = row.map_err(Error::catalogue)?;
+        let row: SplitRow =
+            postcard::from_bytes(bytes.value()).map_err(|source| Error::Row { row: id.value(), source })?;
+        rows.push(row);
+    }
+    let numbers = read.open_table(NUMBERS).map_err(Error::catalogue)?;
+    let number = |name: &str| -> Result<u64, Error> {
+        Ok(numbers.get(name).map_err(Error::catalogue)?.map_or(0, |number| number.value()))
+    };
+    Ok(Contents {
+        rows,
+        checkpoint: number("checkpoint")?,
+        sequence_next: number("sequence_next")?,
+        split_next: number("split_next")?,
+    })
+}
+
+fn write(
+    database: &Database,
+    undos: &[Undo],
+    added: &[&SplitRow],
+    removed: &[u64],
+    set: &[(&str, u64)],
+) -> Result<(), Error> {
+    let write = database.begin_write().map_err(Error::catalogue)?;
+    {
+        let mut splits = write.open_table(SPLITS).map_err(Error::catalogue)?;
+        let mut numbers = write.open_table(NUMBERS).map_err(Error::catalogue)?;
+        let undone = undos.iter().map(|undo| &undo.added);
+        for id in undone.chain(removed) {
+            splits.remove(id).map_err(Error::catalogue)?;
+        }
+        // What a failed replacement took away comes back, unless it goes now.
+        let restored = undos.iter().flat_map(|undo| &undo.removed).filter(|row| !removed.contains(&row.id));
+        for row in restored.chain(added.iter().copied()) {
+            let bytes = postcard::to_allocvec(row).map_err(|error| Error::Format(error.to_string()))?;
+            splits.insert(row.id, bytes.as_slice()).map_err(Error::catalogue)?;
+            let next = numbers.get("split_next").map_err(Error::catalogue)?;
+            let next = next.map_or(0, |next| next.value());
+            numbers.insert("split_next", next.max(row.id + 1)).map_err(Error::catalogue)?;
+        }
+        for (name, number) in set {
+            numbers.insert(*name, number).map_err(Error::catalogue)?;
+        }
+    }
+    write.commit().map_err(Error::catalogue)
 }
 
 /// Whether the file itself is to blame, so that no later try can read it: a lock, a permission or a failing disk
@@ -267,6 +332,11 @@ pub(crate) fn unusable(error: &Error) -> Option<Unusable> {
 mod tests {
     use super::*;
 
+    fn contents_of(catalogue: &Catalogue) -> Contents {
+        let state = catalogue.lock();
+        read(state.database.as_ref().expect("open")).expect("read")
+    }
+
     #[test]
     fn rows_and_checkpoint_survive() {
         let directory = tempfile::tempdir().expect("temporary directory");
@@ -281,10 +351,10 @@ mod tests {
         let (catalogue, contents) = Catalogue::open(&path).expect("opened");
         assert_eq!((contents.checkpoint, contents.sequence_next, contents.split_next), (50, 4, 8));
         assert_eq!(contents.rows, vec![row.clone()]);
-        catalogue.replace(&SplitRow { id: 9, ..row }, &[7]).expect("replaced");
-        let ids: Vec<u64> = catalogue.read().expect("read").rows.iter().map(|row| row.id).collect();
+        catalogue.replace(&SplitRow { id: 9, ..row.clone() }, &[&row]).expect("replaced");
+        let ids: Vec<u64> = contents_of(&catalogue).rows.iter().map(|row| row.id).collect();
         assert_eq!(ids, [9]);
         catalogue.forget(&[9]).expect("forgotten");
-        assert!(catalogue.read().expect("read").rows.is_empty());
+        assert!(contents_of(&catalogue).rows.is_empty());
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::facts::Stream;
 use crate::keeping::Keep;
 
 /// The section `[observe.events]`.
@@ -41,7 +42,7 @@ pub struct Config {
     pub merge_splits: usize,
     /// A merged split holds at most this many records.
     pub merged_records_max: u64,
-    /// A merged split spans at most this long, so that retention can let it go.
+    /// A merged split spans at most this long, and an eighth of what its stream is kept, so that retention can let it go.
     #[serde(with = "humantime_serde")]
     pub merged_span_max: Duration,
     /// Splits kept open for searching.
@@ -127,6 +128,11 @@ impl Config {
         require((1..=1_000_000).contains(&self.call_records_max), "call_records_max", "1 to 1000000");
         require(self.search_text_bytes_max >= 64, "search_text_bytes_max", "at least 64");
         faults
+    }
+
+    /// How long a merged split of the stream may span: its oldest record stays so much longer than it should.
+    pub(crate) fn merged_span_max(&self, stream: Stream) -> Duration {
+        self.merged_span_max.min(self.keep.retention(stream, self.retention) / 8)
     }
 
     /// A configuration for tests: small buffers, a directory of the caller's.

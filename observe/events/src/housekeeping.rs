@@ -52,8 +52,9 @@ impl Housekeeper {
         let thread = std::thread::Builder::new()
             .name("events-keep".to_owned())
             .spawn(move || {
+                let is_stopped = || own_desk.lock().is_shut;
                 while let Some(unix_millis) = own_desk.next() {
-                    let kept = catch_unwind(AssertUnwindSafe(|| keep(&store, unix_millis)));
+                    let kept = catch_unwind(AssertUnwindSafe(|| keep(&store, unix_millis, &is_stopped)));
                     if kept.is_err() {
                         let error = Error::Build("the index library panicked".to_owned());
                         store.signals.work_failed(Work::Merge, &error);
@@ -94,20 +95,27 @@ impl Desk {
 }
 
 /// One round: what is too old or too much goes, good calls are thinned out when their time has come, then small
-/// neighbours are merged until none are left.
-pub(crate) fn keep(store: &Store, unix_millis: i64) {
+/// neighbours are merged until none are left. Between two pieces of work it ends when `is_stopped` says so.
+pub(crate) fn keep(store: &Store, unix_millis: i64, is_stopped: &dyn Fn() -> bool) {
     let now_nanos = u64::try_from(unix_millis).unwrap_or(0).saturating_mul(1_000_000);
     drop_old(store, now_nanos);
     drop_excess(store);
     drop_for_room(store);
-    thin_out(store, now_nanos);
+    thin_out(store, now_nanos, is_stopped);
     for stream in Stream::ALL {
-        merge_all(store, *stream);
+        merge_all(store, *stream, is_stopped);
     }
 }
 
-fn merge_all(store: &Store, stream: Stream) {
-    while let Some(group) = mergeable(store, stream) {
+/// Whether splits may be written anew now: each is there twice for a while, for which a full disk has no room.
+fn may_rewrite(store: &Store, is_stopped: &dyn Fn() -> bool) -> bool {
+    !is_stopped() && store.missing_bytes() == 0
+}
+
+fn merge_all(store: &Store, stream: Stream, is_stopped: &dyn Fn() -> bool) {
+    while may_rewrite(store, is_stopped)
+        && let Some(group) = mergeable(store, stream)
+    {
         if let Err(error) = merge(store, &group) {
             store.signals.work_failed(Work::Merge, &error);
             // A damaged part is out of the next choice; anything else is tried again in the next round.
@@ -181,20 +189,28 @@ fn drop_for_room(store: &Store) {
     drop_splits(store, DropReason::DiskFull, dropped);
 }
 
-fn thin_out(store: &Store, now_nanos: u64) {
+/// Thins out one split, the oldest in the list that can be: a round must not keep retention waiting for long.
+fn thin_out(store: &Store, now_nanos: u64, is_stopped: &dyn Fn() -> bool) {
     for split in store.live.splits() {
         if split.is_damaged() || !store.config.keep.is_to_be_thinned(&split.row, now_nanos) {
             continue;
         }
-        if let Err(error) = thin(store, &split) {
-            store.signals.work_failed(Work::Thin, &error);
-            found_damaged(store, std::slice::from_ref(&split), &error);
+        if !may_rewrite(store, is_stopped) {
+            return;
+        }
+        match thin(store, &split) {
+            Ok(()) => return,
+            Err(error) => {
+                store.signals.work_failed(Work::Thin, &error);
+                found_damaged(store, std::slice::from_ref(&split), &error);
+            }
         }
     }
 }
 
 /// Writes a split of calls anew, without what good calls leave.
 fn thin(store: &Store, split: &Arc<Split>) -> Result<(), Error> {
+    store.settle()?;
     let started = Instant::now();
     let keep = &store.config.keep;
     let mut outcomes = Outcomes::default();
@@ -241,11 +257,11 @@ fn thin(store: &Store, split: &Arc<Split>) -> Result<(), Error> {
         store.catalogue.forget(&[split.row.id])?;
         store.live.replace(&[split.row.id], None);
     } else {
-        store.catalogue.replace(&thinned.row, &[split.row.id])?;
+        store.put_in_place(&thinned, std::slice::from_ref(split))?;
         store.live.replace(&[split.row.id], Some(thinned));
     }
-    store.open.forget(&[split.row.id]);
     store.delete(std::slice::from_ref(split));
+    store.open.forget(&[split.row.id]);
     store.signals.split_thinned(started.elapsed(), dropped);
     store.count_splits();
     Ok(())
@@ -261,8 +277,8 @@ fn drop_splits(store: &Store, why: DropReason, splits: Vec<Arc<Split>>) {
         return;
     }
     store.live.replace(&ids, None);
-    store.open.forget(&ids);
     store.delete(&splits);
+    store.open.forget(&ids);
     store.signals.splits_dropped(why, splits.len(), splits.iter().map(|split| split.row.records).sum());
     store.count_splits();
 }
@@ -272,7 +288,7 @@ fn mergeable(store: &Store, stream: Stream) -> Option<Vec<Arc<Split>>> {
     let mut splits = store.live.splits();
     splits.retain(|split| split.row.stream == stream && !split.is_damaged());
     splits.sort_by_key(|split| (split.row.aged_from_nanos(), split.row.id));
-    let span_max = u64::try_from(store.config.merged_span_max.as_nanos()).unwrap_or(u64::MAX);
+    let span_max = u64::try_from(store.config.merged_span_max(stream).as_nanos()).unwrap_or(u64::MAX);
     let mut group: Vec<Arc<Split>> = Vec::new();
     for split in splits {
         let records: u64 = group.iter().map(|part| part.row.records).sum();
@@ -295,14 +311,16 @@ fn mergeable(store: &Store, stream: Stream) -> Option<Vec<Arc<Split>>> {
 }
 
 fn merge(store: &Store, parts: &[Arc<Split>]) -> Result<(), Error> {
+    store.settle()?;
     let started = Instant::now();
     let id = store.next_id();
     let merged = store.make_split(id, |path| Split::merge(id, path, parts, &store.config, &store.fields))?;
+    let merged = Arc::new(merged);
     let ids: Vec<u64> = parts.iter().map(|part| part.row.id).collect();
-    store.catalogue.replace(&merged.row, &ids)?;
-    store.live.replace(&ids, Some(Arc::new(merged)));
-    store.open.forget(&ids);
+    store.put_in_place(&merged, parts)?;
+    store.live.replace(&ids, Some(merged));
     store.delete(parts);
+    store.open.forget(&ids);
     store.signals.splits_merged(started.elapsed());
     store.count_splits();
     Ok(())

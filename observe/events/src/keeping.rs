@@ -129,6 +129,22 @@ fn nanos(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Methods of exchanges that are no calls (RFC 3261 sections 10 and 11, RFC 6665, RFC 3903, RFC 3428).
+const METHODS_OF_NO_CALL: [&str; 6] = ["REGISTER", "OPTIONS", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE"];
+
+/// Whether a record is a part of a call, as far as it says itself: its INVITE may be in another split.
+fn is_of_call(body: &Body) -> bool {
+    match body {
+        Body::Quality(_) | Body::Call(_) => true,
+        Body::Sip(message) => {
+            // `CSeq: 1 INVITE`; one that cannot be read is a call's rather than lost.
+            let method = message.cseq.split_ascii_whitespace().nth(1);
+            method.is_none_or(|method| !METHODS_OF_NO_CALL.contains(&method))
+        }
+        Body::Log(_) | Body::Span(_) => false,
+    }
+}
+
 /// How the calls and other exchanges of one split went.
 #[derive(Debug, Default)]
 pub(crate) struct Outcomes {
@@ -137,7 +153,7 @@ pub(crate) struct Outcomes {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Exchange {
-    /// It is a call, and so has a summary somewhere.
+    /// It is a call, and so has a summary somewhere, or will have.
     is_call: bool,
     is_bad: bool,
     is_good: bool,
@@ -151,7 +167,7 @@ impl Outcomes {
             self.exchanges.insert(call_id.to_owned(), Exchange::default());
         }
         let Some(exchange) = self.exchanges.get_mut(call_id) else { return };
-        exchange.is_call |= matches!(&record.body, Body::Sip(message) if message.summary == "INVITE");
+        exchange.is_call |= is_of_call(&record.body);
         exchange.is_bad |= severity(&record.body) >= Severity::Warn;
     }
 

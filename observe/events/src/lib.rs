@@ -16,6 +16,8 @@ mod catalogue;
 mod config;
 mod error;
 mod facts;
+#[cfg(test)]
+mod faults;
 mod filter;
 mod handle;
 mod housekeeping;

@@ -99,7 +99,7 @@ impl Split {
 
     /// Has the file deleted when nobody reads it any more.
     pub(crate) fn condemn(&self) {
-        self.is_condemned.store(true, Ordering::Relaxed);
+        self.is_condemned.store(true, Ordering::Release);
     }
 
     /// Builds a split from records, with their numbers, and makes it durable; it counts once the catalogue names it.
@@ -398,6 +398,10 @@ impl OpenSplits {
         drop(open);
         let opened = Arc::new(split.open()?);
         open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Condemned before it is forgotten: whoever comes later would hold its space until the next start.
+        if split.is_condemned.load(Ordering::Acquire) {
+            return Ok(opened);
+        }
         if open.len() >= self.max
             && let Some(oldest) = open.iter().min_by_key(|(_, (_, last_used))| *last_used).map(|(id, _)| *id)
         {
@@ -407,12 +411,18 @@ impl OpenSplits {
         Ok(opened)
     }
 
-    /// Lets go of splits that were dropped.
+    /// Lets go of splits that were condemned before.
     pub(crate) fn forget(&self, splits: &[u64]) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         for split in splits {
             open.remove(split);
         }
+    }
+
+    /// How many are open.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::catalogue::{Catalogue, Contents, unusable};
+use crate::catalogue::{Catalogue, Contents, SplitRow, unusable};
 use crate::config::Config;
 use crate::error::Error;
 use crate::live::Live;
@@ -28,6 +28,8 @@ pub(crate) struct Store {
     pub(crate) open: OpenSplits,
     pub(crate) signals: Signals,
     split_next: AtomicU64,
+    /// Splits that should have replaced others, while the catalogue may still name them.
+    leftovers: Mutex<Vec<Arc<Split>>>,
 }
 
 /// Where the store left off.
@@ -58,12 +60,12 @@ impl Store {
             }
         };
         let directory = config.directory.join("splits");
-        remove_orphans(&directory, &contents.rows.iter().map(|row| name(row.id)).collect(), &signals)?;
+        remove_orphans(&directory, &contents.rows.iter().map(|row| file_name(row.id)).collect(), &signals)?;
         let mut splits = Vec::with_capacity(contents.rows.len());
         let mut records = 0;
         for row in contents.rows {
             records += row.records;
-            let path = directory.join(name(row.id));
+            let path = directory.join(file_name(row.id));
             splits.push(Arc::new(Split::new(row, path)));
         }
         let resume = Resume { checkpoint: contents.checkpoint, sequence_next: contents.sequence_next };
@@ -75,6 +77,7 @@ impl Store {
             open: OpenSplits::new(config.open_splits_max),
             signals,
             split_next: AtomicU64::new(contents.split_next),
+            leftovers: Mutex::default(),
             config,
         };
         for split in &splits {
@@ -97,12 +100,31 @@ impl Store {
         id: u64,
         make: impl FnOnce(PathBuf) -> Result<Split, Error>,
     ) -> Result<Split, Error> {
-        let path = self.config.directory.join("splits").join(name(id));
+        let path = self.config.directory.join("splits").join(file_name(id));
         make(path.clone()).inspect_err(|_| {
             // What cannot be deleted now is an orphan, and goes at the next start.
             let _ = fs::remove_file(path.with_extension("partial"));
             let _ = fs::remove_file(&path);
         })
+    }
+
+    /// Puts a new split in the place of others, in the catalogue. When that fails, it has not happened once
+    /// [`settle`](Self::settle) succeeds.
+    pub(crate) fn put_in_place(&self, new: &Arc<Split>, replaced: &[Arc<Split>]) -> Result<(), Error> {
+        let rows: Vec<&SplitRow> = replaced.iter().map(|split| &split.row).collect();
+        self.catalogue.replace(&new.row, &rows).inspect_err(|_| {
+            self.leftovers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(new));
+            // What cannot be settled now is tried again before the next split is made.
+            let _ = self.settle();
+        })
+    }
+
+    /// Makes sure that the catalogue names no split whose putting in place failed, and deletes those.
+    pub(crate) fn settle(&self) -> Result<(), Error> {
+        self.catalogue.settle()?;
+        let leftovers = std::mem::take(&mut *self.leftovers.lock().unwrap_or_else(PoisonError::into_inner));
+        self.delete(&leftovers);
+        Ok(())
     }
 
     /// Bytes that are missing until so much of the disk is free as must be.
@@ -166,7 +188,8 @@ fn set_aside(path: &Path) -> Result<PathBuf, Error> {
     Ok(aside)
 }
 
-fn name(id: u64) -> String {
+/// The name of a split's file.
+pub(crate) fn file_name(id: u64) -> String {
     format!("{id:016x}.{SPLIT_EXTENSION}")
 }
 

@@ -59,7 +59,7 @@ fn sip(second: u64, call: u8, summary: &'static str) -> Record {
         peer: Pii::new(([127, 0, 0, 1], 5060).into()),
         node: "core-1".into(),
         summary: summary.into(),
-        cseq: "1 INVITE".into(),
+        cseq: if summary == "REGISTER" { "1 REGISTER" } else { "1 INVITE" }.into(),
         retransmission: false,
         bytes: Pii::new(text.into_bytes()),
     });

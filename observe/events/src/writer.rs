@@ -21,8 +21,9 @@ const HOUSEKEEPING_MILLIS: i64 = 5_000;
 #[derive(Debug)]
 pub struct Events;
 
-/// The one writer of the store. It blocks only on its own locks and, when the builder is behind, for a bounded
-/// time; give it a thread that may.
+/// The one writer of the store. `apply` and `tick` block only on the store's own locks and, when the builder is behind
+/// but does not fail, for a bounded time. `flush` and dropping it wait for the build or merge in hand, which reads and
+/// writes whole splits; give it a thread that may.
 pub struct EventsWriter {
     store: Arc<Store>,
     builder: Builder,
@@ -74,8 +75,8 @@ impl EventsWriter {
     /// that was taken is ignored, so a replay may begin too early. A batch without records moves the position.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the live buffer is full and the builder did not catch up in `hand_over_wait`: nothing
-    /// was taken, which is counted. The same batch may be offered again; once a later one is taken, the checkpoint
+    /// [`Error::Busy`] when the live buffer is full and the builder did not catch up in `hand_over_wait`, or at once when
+    /// the builder's last try failed: nothing was taken, which is counted. The same batch may be offered again; once a later one is taken, the checkpoint
     /// passes over it.
     pub fn apply(&mut self, position: u64, records: Vec<Arc<Record>>) -> Result<(), Error> {
         if position <= self.applied {
@@ -140,7 +141,13 @@ impl EventsWriter {
     /// Does now, in this thread, what the housekeeper does on a tick: retention, bounds, merging.
     #[cfg(test)]
     pub(crate) fn keep(&self, unix_millis: i64) {
-        crate::housekeeping::keep(&self.store, unix_millis);
+        crate::housekeeping::keep(&self.store, unix_millis, &|| false);
+    }
+
+    /// What the threads share.
+    #[cfg(test)]
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     fn is_full(&self) -> bool {

@@ -75,7 +75,7 @@ impl WriteError {
     }
 }
 
-/// Why a store did not take entries: its own bounded reason, and its own words.
+/// What went wrong when a store was given entries: its own bounded reason, and its own words.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}: {text}")]
 pub struct StoreError {
@@ -83,12 +83,20 @@ pub struct StoreError {
     pub reason: &'static str,
     /// What happened, without private values.
     pub text: String,
+    /// The entries were taken all the same: they need not be offered again.
+    pub is_taken: bool,
 }
 
 impl StoreError {
     /// An error of a store.
     pub fn new(reason: &'static str, text: impl Into<String>) -> Self {
-        Self { reason, text: text.into() }
+        Self { reason, text: text.into(), is_taken: false }
+    }
+
+    /// The same error, of a store that took the entries nevertheless.
+    #[must_use]
+    pub fn but_taken(self) -> Self {
+        Self { is_taken: true, ..self }
     }
 
     /// The bounded name.

@@ -31,8 +31,9 @@ pub trait Store: Send {
     /// consecutive (see [`numbered`]); between two calls there may be gaps.
     ///
     /// # Errors
-    /// When they could not be taken. They are not offered again before the next start, and then only if
-    /// [`Store::checkpoint`] does not cover them.
+    /// When they could not be taken, or were and something else failed. Entries that were just emitted are not offered
+    /// again before the next start, and then only if [`Store::checkpoint`] does not cover them. Entries from the log
+    /// that were not taken are offered again a little later, before any that follow them.
     fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError>;
 
     /// Everything up to this position survives a crash in the store's own files; zero when nothing does.

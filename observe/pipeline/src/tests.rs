@@ -238,6 +238,71 @@ impl Store for Gate {
     fn tick(&mut self, _: i64) {}
 }
 
+/// A store that refuses for a while, from its second call on.
+#[derive(Clone)]
+struct Full {
+    notebook: Notebook,
+    calls: std::sync::Arc<std::sync::atomic::AtomicU32>,
+    is_full: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Store for Full {
+    fn name(&self) -> &'static str {
+        "full"
+    }
+
+    fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError> {
+        let calls = self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if calls > 0 && self.is_full.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(StoreError::new("busy", "no room"));
+        }
+        self.notebook.apply(position, entries)
+    }
+
+    fn checkpoint(&self) -> u64 {
+        0
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn tick(&mut self, _: i64) {}
+}
+
+#[tokio::test]
+async fn what_a_store_refuses_in_a_replay_comes_again_before_what_follows_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (pipeline, registry) = start(config(directory.path()), &Notebook::default(), 5000);
+    emit(&registry, 1..=3000, 0);
+    pipeline.drain(SOON).await;
+    drop(pipeline);
+
+    let full = Full {
+        notebook: Notebook::default(),
+        calls: std::sync::Arc::default(),
+        is_full: std::sync::Arc::default(),
+    };
+    full.is_full.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (registry, records) = Registry::new(Resource::for_test(), 5000);
+    let stores: Vec<Box<dyn Store>> = vec![Box::new(full.clone())];
+    let pipeline =
+        Pipeline::start(config(directory.path()), registry.clone(), records, stores).expect("it starts");
+    emit(&registry, 3001..=3010, 0);
+    pipeline.flush().await;
+    let taken = full.notebook.numbers();
+    assert!(!taken.is_empty() && taken.len() < 3000, "{}", taken.len());
+    assert!(full.calls.load(std::sync::atomic::Ordering::Relaxed) <= 4, "it is not asked for each batch");
+    full.is_full.store(false, std::sync::atomic::Ordering::Relaxed);
+    while full.notebook.numbers().len() < 3010 {
+        pipeline.flush().await;
+    }
+    emit(&registry, 3011..=3020, 0);
+    pipeline.flush().await;
+    assert_eq!(full.notebook.numbers(), (1..=3020).collect::<Vec<_>>(), "each once and in order");
+    pipeline.drain(SOON).await;
+}
+
 #[tokio::test]
 async fn what_is_emitted_during_a_long_replay_is_kept_and_stays_in_order() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -17,7 +17,7 @@ use crate::error::{Error, WriteError};
 use crate::export::Intake;
 use crate::signals::{DropReason, EntryKind, Signals, StoreName};
 use crate::store::{Entry, Store};
-use crate::wal::{Appended, Replay, Segment, Wal};
+use crate::wal::{Appended, Replay, Replayed, Segment, Wal};
 
 /// Entries handed to the stores at a time during replay: memory stays bounded however long the log is.
 const REPLAY_ENTRIES: usize = 1024;
@@ -29,6 +29,9 @@ const SAMPLES_PER_ENTRY: usize = 512;
 const LOOK: Duration = Duration::from_millis(10);
 /// Between two attempts to write a batch on a failing disk.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Between two readings of the log to a store that refuses it, at first and at most.
+const CATCH_UP_PAUSE: Duration = Duration::from_secs(1);
+const CATCH_UP_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often stores may close and publish, and the log is trimmed.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -53,13 +56,45 @@ struct Attached {
     store: Box<dyn Store>,
     name: StoreName,
     applied: u64,
+    standing: Standing,
 }
 
-/// Why entries are given to the stores.
-#[derive(Clone, Copy)]
-enum Occasion {
-    Live,
-    Replay,
+/// Where a store stands to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is given what is appended.
+    Abreast,
+    /// The log is being read to it, or is about to be; what is appended reaches it by that reading.
+    Behind,
+    /// It refused a part of the log: a later reading begins there.
+    Refused,
+}
+
+/// When the log is read again to stores that refused.
+struct CatchingUp {
+    pause: Duration,
+    due: Option<Instant>,
+}
+
+impl Default for CatchingUp {
+    fn default() -> Self {
+        Self { pause: CATCH_UP_PAUSE, due: None }
+    }
+}
+
+impl Attached {
+    /// The entries past what it has.
+    fn fresh<'a>(&self, position: u64, entries: &'a [Entry]) -> &'a [Entry] {
+        let count = usize::try_from(position.saturating_sub(self.applied)).unwrap_or(usize::MAX);
+        &entries[entries.len() - count.min(entries.len())..]
+    }
+
+    /// The log was read to its end.
+    fn caught_up(&mut self) {
+        if self.standing == Standing::Behind {
+            self.standing = Standing::Abreast;
+        }
+    }
 }
 
 /// What the worker is made of, besides its configuration and stores.
@@ -88,8 +123,7 @@ pub(crate) struct Worker {
     /// When the first of them was taken.
     pending_since: Option<Instant>,
     is_disk_failing: bool,
-    /// While the log is read again, what is appended reaches the stores by that reading.
-    is_replaying: bool,
+    catching_up: CatchingUp,
 }
 
 impl Worker {
@@ -97,7 +131,7 @@ impl Worker {
         let attach = |store: Box<dyn Store>| {
             let name = StoreName::configured(store.name())
                 .map_err(|error| Error::Config { key: "stores".to_owned(), fault: error.to_string() })?;
-            Ok(Attached { applied: store.checkpoint(), name, store })
+            Ok(Attached { applied: store.checkpoint(), name, store, standing: Standing::Behind })
         };
         let stores = stores.into_iter().map(attach).collect::<Result<_, Error>>()?;
         let runtime =
@@ -117,7 +151,7 @@ impl Worker {
             waiters: Vec::new(),
             pending_since: None,
             is_disk_failing: false,
-            is_replaying: true,
+            catching_up: CatchingUp::default(),
         })
     }
 
@@ -131,28 +165,66 @@ impl Worker {
         }
     }
 
-    /// Gives the stores what the log holds past their checkpoints. A long log takes a while: when the queue fills
-    /// meanwhile, its records go into the log, and the reading meets them in their turn.
+    /// Gives the stores what the log holds past their checkpoints.
     fn replay(&mut self) {
         let began = Instant::now();
-        let from = self.stores.iter().map(|attached| attached.applied).min().unwrap_or(self.wal.head());
+        let met = self.read_log();
+        let seconds = began.elapsed().as_secs_f64();
+        self.signals.replay_finished(met.entries, met.damaged_bytes, met.missing, seconds);
+        self.tick();
+    }
+
+    /// Reads the log to those stores that are behind it, until it ends or none of them takes more. A long log takes a
+    /// while: when the queue fills meanwhile, its records go into the log, and the reading meets them in their turn.
+    /// What a store refuses is left, with all that follows, for a later reading.
+    fn read_log(&mut self) -> Replayed {
+        let behind = self.stores.iter_mut().filter(|attached| attached.standing == Standing::Refused);
+        behind.for_each(|attached| attached.standing = Standing::Behind);
+        let from = self.behind().map(|attached| attached.applied).min().unwrap_or(self.wal.head());
         let mut reading = Replay::new(from);
         for round in 0.. {
-            let (segments, end) = self.wal.segments_past(reading.position());
+            let (mut segments, mut end) = self.wal.segments_past(reading.position());
+            if segments.is_empty() && end < self.wal.head() {
+                self.wal.seal_current();
+                (segments, end) = self.wal.segments_past(reading.position());
+            }
             if segments.is_empty() {
+                self.stores.iter_mut().for_each(Attached::caught_up);
                 break;
             }
             for segment in segments {
-                self.replay_segment(&mut reading, &segment, round < INTAKE_ROUNDS);
+                if self.behind().next().is_some() {
+                    self.replay_segment(&mut reading, &segment, round < INTAKE_ROUNDS);
+                }
+            }
+            if !self.stores.is_empty() && self.behind().next().is_none() {
+                break;
             }
             reading.finish_at(end);
             self.wal.seal_current();
         }
-        self.is_replaying = false;
-        let met = reading.met();
-        let seconds = began.elapsed().as_secs_f64();
-        self.signals.replay_finished(met.entries, met.damaged_bytes, met.missing, seconds);
-        self.tick();
+        reading.met()
+    }
+
+    /// The stores that read the log now.
+    fn behind(&self) -> impl Iterator<Item = &Attached> {
+        self.stores.iter().filter(|attached| attached.standing == Standing::Behind)
+    }
+
+    /// Reads the log again to stores that refused a part of it, less and less often while they go on refusing.
+    fn catch_up(&mut self) {
+        let has_refused = |stores: &[Attached]| stores.iter().any(|each| each.standing == Standing::Refused);
+        if !has_refused(&self.stores) || self.catching_up.due.is_some_and(|due| due > Instant::now()) {
+            return;
+        }
+        self.read_log();
+        let CatchingUp { pause, due } = &mut self.catching_up;
+        if has_refused(&self.stores) {
+            *due = Some(Instant::now() + *pause);
+            *pause = (*pause * 2).min(CATCH_UP_PAUSE_MAX);
+        } else {
+            self.catching_up = CatchingUp::default();
+        }
     }
 
     fn replay_segment(&mut self, reading: &mut Replay, segment: &Segment, with_intake: bool) {
@@ -161,7 +233,7 @@ impl Worker {
         reading.read(segment, |position, entry| {
             // A store is given consecutive entries, so that it can tell the position of each.
             if batch.len() == REPLAY_ENTRIES || position != last + 1 {
-                apply(&mut self.stores, &self.signals, last, &batch, Occasion::Replay);
+                replay_to(&mut self.stores, &self.signals, last, &batch);
                 batch.clear();
                 if with_intake && self.records.len() >= self.records.max_capacity() / 4 {
                     self.commit_all();
@@ -170,7 +242,7 @@ impl Worker {
             batch.push(entry);
             last = position;
         });
-        apply(&mut self.stores, &self.signals, last, &batch, Occasion::Replay);
+        replay_to(&mut self.stores, &self.signals, last, &batch);
     }
 
     /// Returns whom to tell that it is over.
@@ -314,9 +386,7 @@ impl Worker {
         for entry in &entries {
             self.signals.stored(kind_of(entry));
         }
-        if !self.is_replaying {
-            apply(&mut self.stores, &self.signals, appended.position, &entries, Occasion::Live);
-        }
+        apply(&mut self.stores, &self.signals, appended.position, &entries);
         // Answered when readers can see them too.
         let is_left_out = |place: &usize| appended.oversize.contains(place);
         answer(waiters, |mut entries| {
@@ -362,6 +432,7 @@ impl Worker {
         for attached in &mut self.stores {
             attached.store.tick(now);
         }
+        self.catch_up();
         self.trim();
     }
 
@@ -388,19 +459,36 @@ impl Worker {
 }
 
 /// Gives each store what lies past what it already has. `position` is that of the last entry; they are consecutive.
-fn apply(stores: &mut [Attached], signals: &Signals, position: u64, entries: &[Entry], occasion: Occasion) {
-    for attached in stores {
-        let fresh = usize::try_from(position.saturating_sub(attached.applied)).unwrap_or(usize::MAX);
-        let fresh = fresh.min(entries.len());
-        if fresh == 0 {
+fn apply(stores: &mut [Attached], signals: &Signals, position: u64, entries: &[Entry]) {
+    for attached in stores.iter_mut().filter(|attached| attached.standing == Standing::Abreast) {
+        let fresh = attached.fresh(position, entries);
+        if fresh.is_empty() {
             continue;
         }
         attached.applied = position;
-        if matches!(occasion, Occasion::Replay) {
-            signals.replayed(&attached.name, fresh as u64);
-        }
-        if let Err(error) = attached.store.apply(position, &entries[entries.len() - fresh..]) {
+        if let Err(error) = attached.store.apply(position, fresh) {
             signals.store_failed(&attached.name, error.reason());
+        }
+    }
+}
+
+/// Gives each store that is behind what the log has past what it already has, until it refuses.
+fn replay_to(stores: &mut [Attached], signals: &Signals, position: u64, entries: &[Entry]) {
+    for attached in stores.iter_mut().filter(|attached| attached.standing == Standing::Behind) {
+        let fresh = attached.fresh(position, entries);
+        if fresh.is_empty() {
+            continue;
+        }
+        let count = fresh.len() as u64;
+        let taken = attached.store.apply(position, fresh);
+        if let Err(error) = &taken {
+            signals.store_failed(&attached.name, error.reason());
+        }
+        if taken.is_err_and(|error| !error.is_taken) {
+            attached.standing = Standing::Refused;
+        } else {
+            attached.applied = position;
+            signals.replayed(&attached.name, count);
         }
     }
 }

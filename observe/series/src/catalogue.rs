@@ -1,14 +1,16 @@
 //! Which blocks there are and how far they cover the log: one redb file, changed in whole transactions.
 //!
-//! A block exists when the catalogue says so. A file that it does not know is left over from a crash before the
-//! transaction, and the log, or the blocks that it was made of, still have its samples; so it is deleted. Only when the
-//! catalogue itself is gone or cannot be read do the blocks speak for themselves, each knowing its own checkpoint.
+//! A block exists when the catalogue says so. A file that it does not know is mostly left over from a crash before the
+//! transaction, and the log, or the blocks that it was made of, still have its samples; so it is set aside, for a person
+//! to look at. Only when the catalogue itself is gone or cannot be read do the blocks speak for themselves, each knowing
+//! its own checkpoint. A directory of another format is set aside whole. Nothing that is not known is deleted.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use belfry_signal::MetricMetadata;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use serde::{Deserialize, Serialize};
 
 use crate::block::{self, Block, Meta};
@@ -22,6 +24,8 @@ const DELETIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deletio
 const IMPORTED: TableDefinition<'_, &str, u64> = TableDefinition::new("imported");
 const CHECKPOINT: &str = "checkpoint";
 const FILE: &str = "catalogue.redb";
+/// Where blocks go that the catalogue does not know.
+const UNKNOWN: &str = "unknown";
 
 #[derive(Debug)]
 pub(crate) struct Catalogue {
@@ -49,27 +53,74 @@ pub(crate) struct StoredDeletion {
     pub(crate) to_ms: i64,
 }
 
+/// Opens or creates the file; says whether what was there could be read.
+fn open_file(directory: &Path) -> Result<(Database, bool), Error> {
+    let file_fault = |source| Error::File { path: directory.to_owned(), source };
+    std::fs::create_dir_all(directory).map_err(file_fault)?;
+    let path = directory.join(FILE);
+    match Database::create(&path) {
+        Ok(database) => Ok((database, true)),
+        Err(DatabaseError::DatabaseAlreadyOpen) => Err(Error::InUse { path }),
+        Err(_) => {
+            // A start never refuses because of damage: the file is set aside for a person to look at.
+            set_aside(&path).map_err(file_fault)?;
+            Ok((Database::create(&path).map_err(fault)?, false))
+        }
+    }
+}
+
+/// The names of all tables: none in a new file, others in one of another format.
+fn tables(database: &Database) -> Result<Vec<String>, Error> {
+    let read = database.begin_read().map_err(fault)?;
+    Ok(read.list_tables().map_err(fault)?.map(|table| table.name().to_owned()).collect())
+}
+
+/// Gives a file or directory a name of its own beside it. Nothing is deleted.
+fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let aside = free_name(path, |number| format!(".damaged-{}", seconds + number));
+    std::fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// Moves a block that nobody knows into a directory of its own.
+fn set_aside_block(directory: &Path, id: u64) -> std::io::Result<()> {
+    let unknown = directory.join(UNKNOWN);
+    std::fs::create_dir_all(&unknown)?;
+    let path = block::path(directory, id);
+    let target = unknown.join(path.file_name().unwrap_or_default());
+    // The number of a block that was set aside may be given again.
+    std::fs::rename(&path, free_name(&target, |number| format!(".{number}")))
+}
+
+/// The path with the first ending that no other has.
+fn free_name(path: &Path, ending: impl Fn(u64) -> String) -> PathBuf {
+    let named = |number: u64| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(ending(number));
+        path.with_file_name(name)
+    };
+    (0..).map(named).find(|free| !free.exists()).unwrap_or_else(|| named(0))
+}
+
 impl Catalogue {
-    /// Opens the catalogue, checks each block's file, and deletes what no transaction published.
+    /// Opens the catalogue, checks each block's file, and sets aside what no transaction published and what is of
+    /// another format.
     pub(crate) fn open(directory: &Path, signals: &Signals) -> Result<(Self, Contents), Error> {
         let file_fault = |source| Error::File { path: directory.to_owned(), source };
-        std::fs::create_dir_all(directory).map_err(file_fault)?;
-        let path = directory.join(FILE);
+        let (mut database, is_readable) = open_file(directory)?;
+        let mut tables = tables(&database)?;
+        if !tables.is_empty() && !tables.iter().any(|table| table == BLOCKS.name()) {
+            drop(database);
+            let aside = set_aside(directory).map_err(file_fault)?;
+            signals.store_set_aside(&aside);
+            (database, _) = open_file(directory)?;
+            tables.clear();
+        }
         let ids = block::list(directory).map_err(file_fault)?;
-        let was_there = path.exists();
-        let (database, is_readable) = match Database::create(&path) {
-            Ok(database) => (database, true),
-            Err(DatabaseError::DatabaseAlreadyOpen) => return Err(Error::InUse { path }),
-            Err(_) => {
-                // A start never refuses because of damage: the file is set aside for a person to look at.
-                let aside = path.with_extension("damaged");
-                std::fs::rename(&path, aside).map_err(file_fault)?;
-                (Database::create(&path).map_err(fault)?, false)
-            }
-        };
         block::remove_unfinished(directory).map_err(file_fault)?;
         let mut catalogue = Self { database, directory: directory.to_owned(), next_id: 0, checkpoint: 0 };
-        if !is_readable || (!was_there && !ids.is_empty()) {
+        if !is_readable || (tables.is_empty() && !ids.is_empty()) {
             let rebuilt = catalogue.rebuild(&ids)?;
             signals.catalogue_rebuilt(rebuilt);
         }
@@ -96,8 +147,9 @@ impl Catalogue {
             for id in ids {
                 self.next_id = self.next_id.max(id + 1);
                 if blocks.get(id).map_err(fault)?.is_none() {
-                    // What cannot be deleted now is tried again at the next start.
-                    let _deleted = std::fs::remove_file(block::path(&self.directory, *id));
+                    // What cannot be moved now is tried again at the next start.
+                    let moved = set_aside_block(&self.directory, *id);
+                    signals.block_set_aside(*id, moved.is_ok());
                 }
             }
             let metadata = write.open_table(METADATA).map_err(fault)?;

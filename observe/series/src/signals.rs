@@ -43,6 +43,8 @@ pub(crate) struct Signals {
     blocks_damaged: Counter<()>,
     chunks_damaged: Counter<()>,
     catalogue_rebuilds: Counter<()>,
+    stores_set_aside: Counter<()>,
+    blocks_set_aside: Counter<()>,
     seal_seconds: Histogram<()>,
     seal_failures: Counter<()>,
 }
@@ -88,6 +90,12 @@ impl Signals {
                 .counter("blocks_damaged_total", "Blocks skipped because they cannot be read."),
             chunks_damaged: component
                 .counter("chunks_damaged_total", "Chunks skipped by queries because they cannot be read."),
+            stores_set_aside: component.counter(
+                "stores_set_aside_total",
+                "Times that the directory was of another format and was renamed.",
+            ),
+            blocks_set_aside: component
+                .counter("blocks_set_aside_total", "Blocks that the catalogue did not know, moved aside."),
             catalogue_rebuilds: component.counter(
                 "catalogue_rebuilds_total",
                 "Times that the catalogue was lost or damaged and made again from the blocks.",
@@ -224,6 +232,23 @@ impl Signals {
 
     pub(crate) fn chunk_damaged(&self) {
         self.chunks_damaged.inc(());
+    }
+
+    /// The directory is of another format: it has another name now, and the store begins anew.
+    pub(crate) fn store_set_aside(&self, aside: &std::path::Path) {
+        self.stores_set_aside.inc(());
+        let attributes = vec![("file.path".into(), Value::Text(aside.display().to_string().into()))];
+        self.log(Severity::Error, "store of series is of another format and was set aside", attributes);
+    }
+
+    /// A block that the catalogue does not know, mostly of a crash, is out of the way, or could not be moved.
+    pub(crate) fn block_set_aside(&self, id: u64, is_moved: bool) {
+        if is_moved {
+            self.blocks_set_aside.inc(());
+        }
+        let attributes =
+            vec![("series.block".into(), id.into()), ("series.is_moved".into(), Value::Bool(is_moved))];
+        self.log(Severity::Warn, "block that the catalogue does not know was set aside", attributes);
     }
 
     pub(crate) fn catalogue_rebuilt(&self, blocks: u64) {

@@ -229,7 +229,7 @@ fn a_torn_block_is_skipped_and_told() {
 }
 
 #[test]
-fn what_no_transaction_published_is_deleted_and_comes_again_from_the_log() {
+fn what_no_transaction_published_is_set_aside_and_comes_again_from_the_log() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut writer, reader, _) = open(config(directory.path()));
     append(&mut writer, 0..15);
@@ -237,10 +237,45 @@ fn what_no_transaction_published_is_deleted_and_comes_again_from_the_log() {
     // A crash between writing a block and the catalogue's transaction.
     let path = blocks(directory.path()).remove(0);
     std::fs::copy(&path, directory.path().join("0000000000000007.block")).expect("copied");
-    let (mut writer, reader, _) = open(config(directory.path()));
+    let (mut writer, reader, registry) = open(config(directory.path()));
     assert_eq!(blocks(directory.path()), [path]);
+    assert!(directory.path().join("unknown/0000000000000007.block.0").exists());
+    assert!(registry.encode_text().contains("series_blocks_set_aside_total 1"));
     append(&mut writer, 10..15);
     assert_eq!(eu(&reader), expected_eu(0..15));
+}
+
+#[test]
+fn a_store_of_another_format_is_set_aside_and_the_store_begins_anew() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let directory = parent.path().join("series");
+    std::fs::create_dir(&directory).expect("created");
+    let old_block = directory.join("0000000000000003.block");
+    std::fs::write(&old_block, b"a block of before").expect("written");
+    {
+        let database = redb::Database::create(directory.join("catalogue.redb")).expect("created");
+        let write = database.begin_write().expect("begun");
+        let table = redb::TableDefinition::<u64, &[u8]>::new("blocks");
+        write.open_table(table).expect("opened").insert(3, b"of before".as_slice()).expect("inserted");
+        write.commit().expect("committed");
+    }
+    let (mut writer, reader, registry) = open(config(&directory));
+    assert_eq!(writer.checkpoint(), 0);
+    let aside: Vec<_> = std::fs::read_dir(parent.path())
+        .expect("listed")
+        .map(|entry| entry.expect("listed").path())
+        .filter(|path| *path != directory)
+        .collect();
+    let [aside] = aside.as_slice() else { panic!("{aside:?}") };
+    let kept = std::fs::read(aside.join("0000000000000003.block")).expect("it is still there");
+    assert_eq!(kept, b"a block of before");
+    assert!(aside.join("catalogue.redb").exists());
+    assert!(registry.encode_text().contains("series_stores_set_aside_total 1"));
+    append(&mut writer, 0..25);
+    drop((writer, reader));
+    let (_writer, reader, registry) = open(config(&directory));
+    assert_eq!(eu(&reader), expected_eu(0..20));
+    assert!(registry.encode_text().contains("series_stores_set_aside_total 0"), "once");
 }
 
 #[test]

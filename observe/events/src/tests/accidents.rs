@@ -259,7 +259,8 @@ fn a_full_store_refuses_instead_of_growing_and_recovers() {
         seal_records_max: 2,
         live_records_max: 4,
         sealed_buffers_max: 1,
-        hand_over_wait: Duration::from_millis(20),
+        // Longer than a test may run: a builder that fails is not waited for.
+        hand_over_wait: Duration::from_hours(1),
         ..Config::for_test(directory.path().to_owned())
     };
     let (mut writer, reader) = open_with(config);
@@ -279,6 +280,7 @@ fn a_full_store_refuses_instead_of_growing_and_recovers() {
     assert!(matches!(error, Error::Busy), "{error}");
     assert_eq!(seconds(&reader, "").len(), taken);
     assert!(writer.flush().is_err());
+    assert!(matches!(apply(&mut writer, position, &[log(position, "tick")]), Err(Error::Busy)), "at once");
     fs::remove_file(&splits).expect("removed");
     fs::create_dir(&splits).expect("created");
     // The builder tries again by itself; a flush may still meet the last failure.
@@ -389,4 +391,38 @@ proptest! {
             prop_assert_eq!(times, [3, 2]);
         }
     }
+}
+
+#[test]
+fn a_catalogue_whose_disk_failed_is_opened_again_and_nothing_is_left_behind() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let config = Config { merge_splits: 2, ..Config::for_test(directory.path().to_owned()) };
+    let (mut writer, reader) = open_with(config);
+    let switch = crate::faults::switch(&directory.path().join("catalogue.redb"));
+    let splits = || names(&directory.path().join("splits")).len();
+    apply(&mut writer, 1, &[log(1, "tick")]).expect("applied");
+    writer.flush().expect("flushed");
+    fs::write(&switch, b"").expect("the disk fails");
+    apply(&mut writer, 2, &[log(2, "tock")]).expect("applied");
+    for _ in 0..3 {
+        assert!(writer.flush().is_err());
+        writer.keep(i64::try_from(START / 1_000_000).expect("fits"));
+    }
+    assert_eq!(splits(), 2, "each try commits the same split");
+    assert_eq!(seconds(&reader, ""), [2, 1]);
+    fs::remove_file(&switch).expect("the disk works");
+    while writer.flush().is_err() {}
+    assert_eq!((writer.checkpoint(), splits()), (2, 2));
+    // Merging: one split may be left over while the disk fails, and goes when it works again.
+    fs::write(&switch, b"").expect("the disk fails");
+    for _ in 0..3 {
+        writer.keep(i64::try_from(START / 1_000_000).expect("fits"));
+        assert_eq!(splits(), 3, "each round would leave one more");
+    }
+    assert_eq!(seconds(&reader, ""), [2, 1]);
+    fs::remove_file(&switch).expect("the disk works");
+    writer.keep(i64::try_from(START / 1_000_000).expect("fits"));
+    assert_eq!((splits(), seconds(&reader, "")), (1, vec![2, 1]));
+    drop((writer, reader));
+    assert_eq!(seconds(&open(directory.path()).1, ""), [2, 1]);
 }

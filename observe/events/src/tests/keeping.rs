@@ -79,6 +79,9 @@ fn calls() -> Vec<Record> {
     }
     records.push(sip(4, 4, "REGISTER"));
     records.push(sip(5, 5, "INVITE"));
+    // The later part of calls whose beginning is in another split.
+    records.push(sip(6, 6, "200"));
+    records.push(quality(7, 7, 4.4));
     records
 }
 
@@ -116,7 +119,9 @@ fn good_calls_keep_their_summary_and_bad_ones_everything() {
         writer.keep(later(200));
         assert_eq!(of_call(&reader, 1), expected, "share {good_share}");
         assert_eq!((of_call(&reader, 2), of_call(&reader, 3)), ((2, true), (2, true)), "poor and failed");
-        assert_eq!(of_call(&reader, 5), (1, false), "nobody knows how it went");
+        for call in [5, 6, 7] {
+            assert_eq!(of_call(&reader, call), (1, false), "nobody knows how {call} went");
+        }
         let dropped = if good_share < 0.5 { 3 } else { 0 };
         assert_eq!(of_call(&reader, 4), (usize::from(dropped == 0), false), "a registration is of the share");
         counted(&registry, &format!("events_records_dropped_total{{reason=\"thinned\"}} {dropped}"));
@@ -155,6 +160,69 @@ fn a_full_disk_refuses_or_drops_the_oldest_as_configured() {
     writer.keep(later(10));
     assert_eq!(seconds(&reader, ""), Vec::<u64>::new());
     counted(&registry, "events_records_dropped_total{reason=\"disk_full\"} 1");
+}
+
+#[test]
+fn a_full_disk_is_not_filled_by_merging_and_thinning() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let keep = Keep { thin_after: Some(Duration::from_secs(100)), good_share: 0.0, ..Keep::default() };
+    let roomy = Config { merge_splits: 2, ..config(directory.path(), keep) };
+    {
+        let (mut writer, _reader) = open_with(roomy.clone());
+        apply(&mut writer, 1, &calls()).expect("applied");
+        writer.flush().expect("flushed");
+        apply(&mut writer, 2, &ends()).expect("applied");
+        writer.flush().expect("flushed");
+    }
+    let names = || {
+        let files = std::fs::read_dir(directory.path().join("splits")).expect("listed");
+        let mut names: Vec<_> = files.map(|file| file.expect("listed").file_name()).collect();
+        names.sort();
+        names
+    };
+    let found = names();
+    {
+        let (writer, _reader) = open_with(Config { disk_free_bytes_min: u64::MAX, ..roomy.clone() });
+        writer.keep(later(200));
+        assert_eq!(names(), found, "nothing is written anew");
+    }
+    let (writer, reader) = open_with(roomy);
+    crate::housekeeping::keep(writer.store(), later(200), &|| true);
+    assert_eq!(names(), found, "nor by a round that is stopped");
+    writer.keep(later(200));
+    assert_ne!(names(), found);
+    assert_eq!(of_call(&reader, 2), (2, true));
+}
+
+#[test]
+fn a_condemned_split_is_not_kept_open() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (mut writer, reader) = open_with(config(directory.path(), Keep::default()));
+    apply(&mut writer, 1, &[log(1, "tick")]).expect("applied");
+    writer.flush().expect("flushed");
+    let store = writer.store();
+    // A search that took the list of splits before a split was dropped opens it afterwards.
+    let splits = store.live.splits();
+    store.delete(&splits);
+    store.open.forget(&[splits[0].row.id]);
+    assert_eq!(seconds(&reader, "tick"), [1]);
+    assert_eq!(store.open.count(), 0);
+}
+
+#[test]
+fn merging_does_not_outgrow_the_retention_of_the_stream() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let keep = Keep { access: Some(Duration::from_secs(80)), ..Keep::default() };
+    let config = Config { merge_splits: 2, ..config(directory.path(), keep) };
+    let (mut writer, reader) = open_with(config);
+    for second in [1, 30] {
+        apply(&mut writer, second, &[request(second), log(second, "tick")]).expect("applied");
+        writer.flush().expect("flushed");
+    }
+    writer.keep(later(31));
+    assert_eq!(seconds(&reader, ""), [30, 30, 1, 1]);
+    writer.keep(later(90));
+    assert_eq!(seconds(&reader, "request"), [30], "not kept by its younger neighbour");
 }
 
 #[test]
