@@ -230,8 +230,18 @@ impl App {
         }
     }
 
-    /// Takes a new configuration into force, or says why not, and what of it waits for a restart.
+    /// Takes a new configuration into force, or says why not, and what of it waits for a restart. Changed token files are
+    /// read in any case: a fault elsewhere must not keep a token that was withdrawn.
     pub async fn reload(
+        &mut self,
+        loaded: Result<(Config, String), Vec<crate::config::Fault>>,
+    ) -> Vec<String> {
+        let mut told = Box::pin(self.take_config(loaded)).await;
+        told.extend(self.reread_tokens());
+        told
+    }
+
+    async fn take_config(
         &mut self,
         loaded: Result<(Config, String), Vec<crate::config::Fault>>,
     ) -> Vec<String> {
@@ -242,17 +252,20 @@ impl App {
                 return faults.iter().map(ToString::to_string).collect();
             }
         };
+        let mut is_rerouted = false;
+        if let (Some(running), Some(core)) = (&self.core, &config.core) {
+            if let Err(error) = running.reroute(core.routing.clone()).await {
+                self.signals.config_refused(1);
+                return vec![format!("core: {error}; the old routes stay in force, and the edge as it was")];
+            }
+            is_rerouted = true;
+        }
         if let (Some(gateway), Some(edge)) = (&self.gateway, config.edge.clone())
             && let Err(error) = gateway.reload(&edge)
         {
             self.signals.config_refused(1);
-            return vec![format!("edge: {error}")];
-        }
-        if let (Some(running), Some(core)) = (&self.core, &config.core)
-            && let Err(error) = running.reroute(core.routing.clone()).await
-        {
-            self.signals.config_refused(1);
-            return vec![format!("core: {error}; the old routes stay in force")];
+            let rest = if is_rerouted { "; the core's new routes are in force already" } else { "" };
+            return vec![format!("edge: {error}; the edge stays as it was{rest}")];
         }
         let needs_restart = needs_restart(&self.config_text.get(), &text);
         self.config_text.set(&text);
@@ -260,7 +273,7 @@ impl App {
         self.signals.config_reloaded(&needs_restart);
         self.note_change("config", "configuration reloaded");
         let restart = needs_restart.into_iter().map(|key| format!("{key} changed: in force after a restart"));
-        restart.chain(self.reread_tokens()).collect()
+        restart.collect()
     }
 
     /// Takes changed token files into force; a file that cannot be used changes nothing and is named.

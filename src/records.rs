@@ -36,13 +36,17 @@ trait Sink {
 /// # Errors
 /// When a time cannot be read, or the store.
 pub fn list(arguments: &RecordsListArguments) -> anyhow::Result<ExitCode> {
-    let Some(page) = page(&arguments.range.from, &arguments.range.to, arguments.limit)? else {
+    // One more than is shown says whether there are more.
+    let limit = arguments.limit.saturating_add(1);
+    let Some(page) = page(&arguments.range.from, &arguments.range.to, limit)? else {
         bail!("--from is not before --to");
     };
     with_ledger(&arguments.range.config, async |ledger| {
-        let (records, next) = ledger.records(&page).await.context("read the call records")?;
+        let (mut records, _) = ledger.records(&page).await.context("read the call records")?;
+        let has_more = records.len() > arguments.limit as usize;
+        records.truncate(arguments.limit as usize);
         say(&columns::table(&records));
-        if next.is_some() {
+        if has_more {
             complain(&format!(
                 "only the first {} are shown; narrow the time or raise --limit",
                 arguments.limit
@@ -64,17 +68,34 @@ pub fn export(arguments: &RecordsExportArguments) -> anyhow::Result<ExitCode> {
         let count = match arguments.output.as_deref().filter(|path| *path != Path::new("-")) {
             None => write_all(&ledger, page, sink(arguments.format, io::stdout())?).await?,
             Some(path) => {
-                let beside = path.with_added_extension("part");
-                let file = File::create(&beside).with_context(|| format!("create {}", beside.display()))?;
-                let synced = file.try_clone().context("hold the file")?;
-                let count = write_all(&ledger, page, sink(arguments.format, BufWriter::new(file))?).await?;
-                synced.sync_all().with_context(|| format!("write {}", beside.display()))?;
-                std::fs::rename(&beside, path).with_context(|| format!("name {}", path.display()))?;
-                count
+                write_file(path, async |file| {
+                    write_all(&ledger, page, sink(arguments.format, BufWriter::new(file))?).await
+                })
+                .await?
             }
         };
         complain(&format!("{count} call records exported"));
         Ok(())
+    })
+}
+
+/// Writes a file that has its name only when it is whole; when it cannot be written, nothing is left.
+async fn write_file(
+    path: &Path,
+    write: impl AsyncFnOnce(File) -> anyhow::Result<u64>,
+) -> anyhow::Result<u64> {
+    let beside = path.with_added_extension("part");
+    let file = File::create(&beside).with_context(|| format!("create {}", beside.display()))?;
+    let written = async {
+        let synced = file.try_clone().context("hold the file")?;
+        let count = write(file).await?;
+        synced.sync_all().with_context(|| format!("write {}", beside.display()))?;
+        std::fs::rename(&beside, path).with_context(|| format!("name {}", path.display()))?;
+        Ok(count)
+    };
+    written.await.inspect_err(|_| {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(&beside);
     })
 }
 

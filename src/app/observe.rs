@@ -92,8 +92,7 @@ impl Store for SeriesStore {
                 Entry::Series(batch) => self.0.write(position, batch).map(drop),
             };
             if let Err(error) = taken {
-                first_error
-                    .get_or_insert(StoreError::new(error.reason(), error.to_string()).but_taken());
+                first_error.get_or_insert(StoreError::new(error.reason(), error.to_string()).but_taken());
             }
         }
         first_error.map_or(Ok(()), Err)

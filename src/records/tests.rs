@@ -47,6 +47,25 @@ fn exported(format: RecordFormat, records: &[CallRecord]) -> Vec<u8> {
     std::mem::take(&mut *output.0.lock().expect("no panic"))
 }
 
+#[tokio::test]
+async fn a_failed_export_leaves_no_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("calls.csv");
+    let files = || std::fs::read_dir(directory.path()).expect("listed").count();
+    let failed = write_file(&path, async |mut file| {
+        file.write_all(b"half")?;
+        anyhow::bail!("the store went away")
+    });
+    assert_eq!(failed.await.expect_err("told").to_string(), "the store went away");
+    assert_eq!(files(), 0);
+    let written = write_file(&path, async |mut file| {
+        file.write_all(b"whole")?;
+        Ok(1)
+    });
+    assert_eq!((written.await.expect("written"), files()), (1, 1));
+    assert_eq!(std::fs::read(&path).expect("read"), b"whole");
+}
+
 #[test]
 fn csv_is_as_rfc_4180_has_it() {
     let text = String::from_utf8(exported(RecordFormat::Csv, &records())).expect("text");

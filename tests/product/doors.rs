@@ -119,6 +119,12 @@ fn a_token_is_replaced_without_a_restart() {
     signal(site.id(), "HUP");
     eventually("the old token is not good any more", || (!opens(TOKEN)).then_some(()));
     assert!(opens(NEXT_TOKEN));
+    // A fault elsewhere keeps no token that was withdrawn.
+    std::fs::write(&site.config, "[egde]\n").unwrap();
+    write_token(&token_file, TOKEN, 0o600);
+    signal(site.id(), "HUP");
+    eventually("the token of before is not good any more", || (!opens(NEXT_TOKEN)).then_some(()));
+    assert!(opens(TOKEN));
 }
 
 #[test]

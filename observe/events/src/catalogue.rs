@@ -211,7 +211,7 @@ impl Catalogue {
     pub(crate) fn replace(&self, merged: &SplitRow, replaced: &[&SplitRow]) -> Result<(), Error> {
         let ids: Vec<u64> = replaced.iter().map(|row| row.id).collect();
         self.change(&[merged], &ids, &[]).inspect_err(|_| {
-            let removed = replaced.iter().map(|row| SplitRow::clone(row)).collect();
+            let removed = replaced.iter().copied().cloned().collect();
             self.lock().undos.push(Undo { added: merged.id, removed });
         })
     }

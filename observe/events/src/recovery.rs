@@ -22,7 +22,10 @@ const ASIDE: &str = "damaged";
 pub(crate) fn rebuild(directory: &Path, catalogue: &Path, signals: &Signals) -> Result<(), Error> {
     let splits = directory.join("splits");
     let (rows, damaged) = read_rows(&splits)?;
-    let damaged_ids = damaged.iter().filter_map(|path| id_of(path)).collect();
+    let mut damaged_ids: HashSet<u64> = damaged.iter().filter_map(|path| id_of(path)).collect();
+    // None yet is none.
+    let earlier = fs::read_dir(directory.join(ASIDE)).into_iter().flatten().flatten();
+    damaged_ids.extend(earlier.filter_map(|entry| id_of(&entry.path())));
     let found: Vec<SplitRow> = rows.clone();
     let rows = what_counts(rows, &damaged_ids);
     let partial = catalogue.with_extension("partial");

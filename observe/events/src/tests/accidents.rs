@@ -204,6 +204,33 @@ fn a_split_whose_footer_is_damaged_is_set_aside_when_the_catalogue_is_lost() {
 }
 
 #[test]
+fn a_sibling_that_cannot_be_read_costs_no_sound_split_when_the_catalogue_is_lost() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    {
+        let (mut writer, _reader) = open(directory.path());
+        // Two splits of one publication, of calls and of the system.
+        apply(&mut writer, 1, &[super::sip(1, 1, "INVITE"), log(2, "tick")]).expect("applied");
+        writer.flush().expect("flushed");
+    }
+    let found = names(&directory.path().join("splits"));
+    damage(directory.path(), |bytes| *bytes.last_mut().expect("long") ^= 1);
+    fs::remove_file(directory.path().join("catalogue.redb")).expect("removed");
+    drop(open(directory.path()));
+    // And once more: the damaged one is set aside by now.
+    fs::remove_file(directory.path().join("catalogue.redb")).expect("removed");
+    {
+        let (_writer, reader) = open(directory.path());
+        assert_eq!(seconds(&reader, ""), [2]);
+    }
+    // Without it, the other is of a publication that is not whole.
+    fs::remove_file(directory.path().join("catalogue.redb")).expect("removed");
+    fs::remove_dir_all(directory.path().join("damaged")).expect("removed");
+    let (writer, reader) = open(directory.path());
+    assert_eq!((seconds(&reader, ""), writer.checkpoint()), (vec![], 0), "the log has it");
+    assert_eq!(names(&directory.path().join("damaged")), found[1..], "and its file is kept");
+}
+
+#[test]
 fn two_stores_can_be_set_aside_within_a_second() {
     let parent = tempfile::tempdir().expect("temporary directory");
     for _ in 0..3 {
