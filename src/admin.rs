@@ -52,12 +52,7 @@ impl Config {
     /// What is wrong although it has the right type: key, what is allowed.
     #[must_use]
     pub fn check(&self) -> Vec<(String, String)> {
-        let exposed = belfry_door::exposed(self.listen, self.token_file.is_some());
-        self.limits()
-            .check()
-            .into_iter()
-            .chain(exposed.map(|message| ("listen".to_owned(), message)))
-            .collect()
+        self.limits().check_guarded(self.listen, self.token_file.is_some())
     }
 
     fn limits(&self) -> Limits {

@@ -150,12 +150,7 @@ pub struct Alerts {
 impl Observe {
     /// What is wrong with the door although it has the right type: key, what is allowed.
     fn check(&self) -> Vec<(String, String)> {
-        let exposed = belfry_door::exposed(self.listen, self.token_file.is_some());
-        self.limits()
-            .check()
-            .into_iter()
-            .chain(exposed.map(|message| ("listen".to_owned(), message)))
-            .collect()
+        self.limits().check_guarded(self.listen, self.token_file.is_some())
     }
 
     /// The bounds of the read APIs' door.

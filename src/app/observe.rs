@@ -43,7 +43,7 @@ pub fn start(
 }
 
 /// Events as a store of the pipeline.
-struct EventsStore(EventsWriter);
+pub struct EventsStore(pub EventsWriter);
 
 impl Store for EventsStore {
     fn name(&self) -> &'static str {

@@ -39,11 +39,18 @@ impl Limits {
         }
         faults
     }
+
+    /// The same for a guarded door, which must not listen everywhere without a token.
+    #[must_use]
+    pub fn check_guarded(&self, listen: SocketAddr, has_token: bool) -> Vec<(String, String)> {
+        let mut faults = self.check();
+        faults.extend(exposed(listen, has_token).map(|message| ("listen".to_owned(), message)));
+        faults
+    }
 }
 
 /// What is wrong with a guarded door that listens here without a token, if something is.
-#[must_use]
-pub fn exposed(listen: SocketAddr, has_token: bool) -> Option<String> {
+fn exposed(listen: SocketAddr, has_token: bool) -> Option<String> {
     if has_token || listen.ip().to_canonical().is_loopback() {
         return None;
     }

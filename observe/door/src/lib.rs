@@ -19,7 +19,7 @@ mod stall;
 mod tests;
 mod tokens;
 
-pub use config::{Limits, exposed};
+pub use config::Limits;
 pub use error::Error;
 pub use guard::Guard;
 pub use handle::{Access, DoorHandle, Doors};

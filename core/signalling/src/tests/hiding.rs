@@ -3,7 +3,7 @@
 use belfry_signal::record::Body;
 use belfry_sip_proto::HeaderName;
 
-use super::house::{Heard, House, PASSWORD, Phone, SDP, authorize};
+use super::house::{Heard, House, Phone, SDP};
 use crate::handle::Transport;
 use crate::{Config, Hiding, LiveFilter};
 
@@ -18,18 +18,6 @@ async fn house_with_phones() -> (House, Phone, Phone) {
     house.register(&alice).await;
     house.register(&bob).await;
     (house, alice, bob)
-}
-
-async fn invite(house: &mut House, alice: &Phone, bob: &Phone, call_id: &str, headers: &str) -> Heard {
-    house.say_with(alice, &alice.invite(bob.user, call_id, 1, headers), SDP);
-    house.hear_status(alice, 100).await;
-    let challenged = house.hear_status(alice, 407).await;
-    house.acknowledge(alice, &challenged);
-    let uri = format!("sip:{}@belfry.test", bob.user);
-    let authorization = authorize(&challenged, alice.user, PASSWORD, "INVITE", &uri);
-    house.say_with(alice, &alice.invite(bob.user, call_id, 2, &format!("{authorization}{headers}")), SDP);
-    house.hear_status(alice, 100).await;
-    house.hear_request(bob, "INVITE").await
 }
 
 /// Rings, and is answered and acknowledged; gives the 200 as the caller got it.
@@ -80,7 +68,7 @@ async fn a_call_has_a_dialog_of_its_own_on_each_side_and_one_record() {
     let bobs = bob.contact();
     let bobs = bobs.trim_matches(['<', '>']);
     let setup =
-        invite(&mut house, &alice, &bob, "secret-1", "User-Agent: alicephone/1\nX-Inside: 10.0.0.1\n").await;
+        house.invite(&alice, &bob, "secret-1", "User-Agent: alicephone/1\nX-Inside: 10.0.0.1\n").await;
     let of_alice = ["secret-1", "falice", alices, "alicephone", "10.0.0.1", "token-alice"];
     assert_hides(&setup, &of_alice);
     assert_eq!(setup.values(HeaderName::Via).len(), 1);
@@ -147,7 +135,7 @@ async fn a_call_has_a_dialog_of_its_own_on_each_side_and_one_record() {
 async fn hidden_calls_are_cancelled_refused_and_ended_by_us() {
     let (mut house, alice, bob) = house_with_phones().await;
     // Busy.
-    let setup = invite(&mut house, &alice, &bob, "busy", "").await;
+    let setup = house.invite(&alice, &bob, "busy", "").await;
     house.say(&bob, &setup.answer("486 Busy Here", "tb", ""));
     let ack = house.hear_request(&bob, "ACK").await;
     assert_is_of(&ack, &setup, "tb");
@@ -156,7 +144,7 @@ async fn hidden_calls_are_cancelled_refused_and_ended_by_us() {
     assert_eq!((busy.header(HeaderName::CallId).as_str(), busy.values(HeaderName::Via).len()), ("busy", 1));
     house.acknowledge(&alice, &busy);
     // The caller gives up.
-    let setup = invite(&mut house, &alice, &bob, "given-up", "").await;
+    let setup = house.invite(&alice, &bob, "given-up", "").await;
     house.say(&bob, &setup.answer("180 Ringing", "tb", ""));
     house.hear_status(&alice, 180).await;
     let cancel =
@@ -172,7 +160,7 @@ async fn hidden_calls_are_cancelled_refused_and_ended_by_us() {
     assert_hides(&terminated, &["tag=tb"]);
     house.acknowledge(&alice, &terminated);
     // A phone that picks up too late is thanked and hung up on in its own dialog.
-    let setup = invite(&mut house, &alice, &bob, "late", "").await;
+    let setup = house.invite(&alice, &bob, "late", "").await;
     house.relay.refuse("answer", belfry_relay_api::Refusal::PortsExhausted);
     house.say_with(&bob, &setup.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())), SDP);
     assert_is_of(&house.hear_request(&bob, "ACK").await, &setup, "tb");
@@ -183,7 +171,7 @@ async fn hidden_calls_are_cancelled_refused_and_ended_by_us() {
 #[tokio::test]
 async fn an_operator_ends_both_dialogs_and_after_that_nobody_knows_them() {
     let (mut house, alice, bob) = house_with_phones().await;
-    let setup = invite(&mut house, &alice, &bob, "ended", "Privacy: user\n").await;
+    let setup = house.invite(&alice, &bob, "ended", "Privacy: user\n").await;
     assert!(
         setup.header(HeaderName::From).starts_with("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag=")
     );

@@ -430,7 +430,7 @@ impl House {
 
     /// Sends an INVITE until it is let in; the core's 100 after it is heard.
     pub(super) async fn call(&mut self, caller: &Phone, callee: &str, call_id: &str, sdp: &str) {
-        self.call_from(caller, callee, call_id, 1, sdp).await;
+        self.call_with(caller, (callee, call_id), 1, "", sdp).await;
     }
 
     /// The same with this CSeq for the first INVITE.
@@ -442,13 +442,37 @@ impl House {
         cseq: u32,
         sdp: &str,
     ) {
-        self.say_with(caller, &caller.invite(callee, call_id, cseq, ""), sdp);
+        self.call_with(caller, (callee, call_id), cseq, "", sdp).await;
+    }
+
+    /// An INVITE with these headers, let in; gives it as the called phone got it.
+    pub(super) async fn invite(
+        &mut self,
+        caller: &Phone,
+        called: &Phone,
+        call_id: &str,
+        headers: &str,
+    ) -> Heard {
+        self.call_with(caller, (called.user, call_id), 1, headers, SDP).await;
+        self.hear_request(called, "INVITE").await
+    }
+
+    async fn call_with(
+        &mut self,
+        caller: &Phone,
+        (callee, call_id): (&str, &str),
+        cseq: u32,
+        headers: &str,
+        sdp: &str,
+    ) {
+        self.say_with(caller, &caller.invite(callee, call_id, cseq, headers), sdp);
         self.hear_status(caller, 100).await;
         let challenged = self.hear_status(caller, 407).await;
         self.acknowledge(caller, &challenged);
         let uri = format!("sip:{callee}@belfry.test");
         let authorization = authorize(&challenged, caller.user, PASSWORD, "INVITE", &uri);
-        self.say_with(caller, &caller.invite(callee, call_id, cseq + 1, &authorization), sdp);
+        let headers = format!("{authorization}{headers}");
+        self.say_with(caller, &caller.invite(callee, call_id, cseq + 1, &headers), sdp);
         self.hear_status(caller, 100).await;
     }
 

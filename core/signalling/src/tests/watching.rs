@@ -31,19 +31,6 @@ fn quick_sessions() -> Config {
     }
 }
 
-/// An INVITE with these headers, let in; gives it as the callee got it.
-async fn invite(house: &mut House, alice: &Phone, bob: &Phone, call_id: &str, headers: &str) -> Heard {
-    house.say_with(alice, &alice.invite(bob.user, call_id, 1, headers), SDP);
-    house.hear_status(alice, 100).await;
-    let challenged = house.hear_status(alice, 407).await;
-    house.acknowledge(alice, &challenged);
-    let uri = format!("sip:{}@belfry.test", bob.user);
-    let authorization = authorize(&challenged, alice.user, PASSWORD, "INVITE", &uri);
-    house.say_with(alice, &alice.invite(bob.user, call_id, 2, &format!("{authorization}{headers}")), SDP);
-    house.hear_status(alice, 100).await;
-    house.hear_request(bob, "INVITE").await
-}
-
 /// The callee picks up with these headers; gives the 200 as the caller got it, after its ACK.
 async fn pick_up(house: &mut House, alice: &Phone, bob: &Phone, invite: &Heard, headers: &str) -> Heard {
     let ok = invite.answer("200 OK", "tb", &format!("Contact: {}\n{headers}", bob.contact()));
@@ -67,7 +54,7 @@ async fn record_of(house: &House) -> belfry_state::CallRecord {
 async fn a_live_call_is_shown_from_its_invite_to_its_end() {
     let (mut house, alice, bob) = house_with_phones(Config::for_test()).await;
     assert_eq!(live(&house).await.len(), 0);
-    let invite = invite(&mut house, &alice, &bob, "shown", "").await;
+    let invite = house.invite(&alice, &bob, "shown", "").await;
     assert_eq!(live(&house).await[0].state, LiveState::Trying);
     house.say(&bob, &invite.answer("180 Ringing", "tb", &format!("Contact: {}\n", bob.contact())));
     house.hear_status(&alice, 180).await;
@@ -105,7 +92,7 @@ async fn a_live_call_is_shown_from_its_invite_to_its_end() {
 async fn the_list_is_filtered_and_paged() {
     let (mut house, alice, bob) = house_with_phones(Config::for_test()).await;
     for call_id in ["one", "two", "three"] {
-        invite(&mut house, &alice, &bob, call_id, "").await;
+        house.invite(&alice, &bob, call_id, "").await;
     }
     let page = async |filter: LiveFilter, after, limit| {
         let page = house.core.live_calls_page(filter, after, limit).await.expect("the core runs");
@@ -138,7 +125,7 @@ async fn the_list_is_filtered_and_paged() {
 async fn an_operator_ends_calls() {
     let (mut house, alice, bob) = house_with_phones(Config::for_test()).await;
     assert_eq!(house.core.end_call("nobody").await, Ok(None));
-    let ringing = invite(&mut house, &alice, &bob, "rings", "").await;
+    let ringing = house.invite(&alice, &bob, "rings", "").await;
     house.say(&bob, &ringing.answer("180 Ringing", "tb", ""));
     house.hear_status(&alice, 180).await;
     assert_eq!(house.core.end_call("rings").await, Ok(Some(LiveState::Early)));
@@ -152,7 +139,7 @@ async fn an_operator_ends_calls() {
     let record = record_of(&house).await;
     assert_eq!((&*record.cause, record.status_code), ("operator", 480));
 
-    let talking = invite(&mut house, &alice, &bob, "talks", "").await;
+    let talking = house.invite(&alice, &bob, "talks", "").await;
     pick_up(&mut house, &alice, &bob, &talking, "").await;
     assert_eq!(house.core.end_call("talks").await, Ok(Some(LiveState::Confirmed)));
     for (phone, bye) in [&alice, &bob].into_iter().zip(house.hear_requests(&[&alice, &bob], "BYE").await) {
@@ -169,7 +156,7 @@ async fn an_operator_ends_calls() {
 async fn who_knows_session_timers_is_told_for_whom_to_refresh() {
     let (mut house, alice, bob) = house_with_phones(quick_sessions()).await;
     let timer = "Supported: timer\nSession-Expires: 3600\n";
-    let setup = invite(&mut house, &alice, &bob, "timed", timer).await;
+    let setup = house.invite(&alice, &bob, "timed", timer).await;
     assert_eq!(setup.header(HeaderName::SessionExpires), "90", "lowered, and nobody is named");
     // The callee knows no timers: the caller learns it from us, and refreshes.
     let answered = pick_up(&mut house, &alice, &bob, &setup, "").await;
@@ -201,14 +188,14 @@ async fn who_knows_session_timers_is_told_for_whom_to_refresh() {
 #[tokio::test]
 async fn the_callee_may_keep_the_timer_and_who_knows_none_has_none() {
     let (mut house, alice, bob) = house_with_phones(quick_sessions()).await;
-    let setup = invite(&mut house, &alice, &bob, "theirs", "").await;
+    let setup = house.invite(&alice, &bob, "theirs", "").await;
     assert_eq!(setup.header(HeaderName::SessionExpires), "90", "asked for");
     pick_up(&mut house, &alice, &bob, &setup, "Session-Expires: 90;refresher=uas\n").await;
     assert_eq!(live(&house).await[0].session.map(|session| session.refresher), Some("callee"));
     assert!(house.core.end_call("theirs").await.is_ok());
     house.hear_requests(&[&alice, &bob], "BYE").await;
 
-    let setup = invite(&mut house, &alice, &bob, "nobodys", "").await;
+    let setup = house.invite(&alice, &bob, "nobodys", "").await;
     let answered = pick_up(&mut house, &alice, &bob, &setup, "").await;
     assert_eq!(answered.header(HeaderName::SessionExpires), "", "the caller would not understand it");
     assert_eq!(live(&house).await[0].session, None);
@@ -233,7 +220,7 @@ async fn an_interval_too_small_is_refused_and_tried_again_as_one_attempt() {
     assert_eq!(house.metric("core_session_intervals_refused_total"), Some(1.0));
     assert_eq!(house.metric("core_call_records_total{outcome=\"written\"}"), None, "it is not over yet");
     // Who knows no timers is not refused: the called side is told.
-    let setup = invite(&mut house, &alice, &bob, "old", "Session-Expires: 60\n").await;
+    let setup = house.invite(&alice, &bob, "old", "Session-Expires: 60\n").await;
     let headers = (setup.header(HeaderName::SessionExpires), setup.header(HeaderName::MinSe));
     assert_eq!(headers, ("90".to_owned(), "90".to_owned()));
 }
@@ -241,7 +228,7 @@ async fn an_interval_too_small_is_refused_and_tried_again_as_one_attempt() {
 #[tokio::test]
 async fn a_silent_call_ended_when_it_was_last_heard() {
     let (mut house, alice, bob) = house_with_phones(Config::for_test()).await;
-    let setup = invite(&mut house, &alice, &bob, "silent", "").await;
+    let setup = house.invite(&alice, &bob, "silent", "").await;
     pick_up(&mut house, &alice, &bob, &setup, "").await;
     let before = live(&house).await.remove(0);
     house.relay.heard_nothing_for(3600.0);

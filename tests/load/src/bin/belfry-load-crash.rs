@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use belfry::app::observe::EventsStore;
 use belfry_events::{Config, Events, LogQuery, RecordKind};
-use belfry_load::adaptor::EventsStore;
 use belfry_pipeline::Pipeline;
 use belfry_signal::record::{Body, Log};
 use belfry_signal::{Pii, Registry, Resource, Severity, Value};

@@ -8,8 +8,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use belfry::app::observe::EventsStore;
 use belfry_events::{Config, Events, EventsReader, LogQuery, RecordKind};
-use belfry_load::adaptor::EventsStore;
 use belfry_load::stream::{Stream, raw_bytes};
 use belfry_pipeline::{Pipeline, PipelineHandle};
 use belfry_signal::record::{Body, Call, Record};
