@@ -408,6 +408,8 @@ impl World {
     /// Looks at what is left, and at the records.
     async fn end(self) -> Result<Outcome, String> {
         let holdings = self.house.core.holdings().await;
+        // The gauges follow once a second.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
         let virtual_ms = self.now();
         tokio::time::resume();
         let records = self.house.state.call_records(1_000_000).await.map_err(|error| error.to_string())?;
