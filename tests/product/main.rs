@@ -5,7 +5,10 @@
 mod binary;
 mod crash;
 mod demo;
+mod indicators;
 mod doors;
+mod operators;
+mod prepaid;
 mod promql;
 mod real_clients;
 mod records;
