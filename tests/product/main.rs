@@ -5,8 +5,9 @@
 mod binary;
 mod crash;
 mod demo;
-mod indicators;
 mod doors;
+mod flows;
+mod indicators;
 mod operators;
 mod prepaid;
 mod promql;
@@ -15,4 +16,5 @@ mod records;
 mod rooms_apart;
 mod routes;
 mod running;
+mod sipp;
 mod store_crash;
