@@ -6,6 +6,7 @@ mod chain;
 mod ending;
 mod hangup;
 mod hold;
+mod lately;
 pub(crate) mod live;
 mod stranger;
 mod timer;
@@ -24,6 +25,7 @@ use belfry_sip_proto::{HeaderName, OwnedMessage};
 use belfry_state::{Book, Books};
 
 use crate::calls::chain::Chains;
+use crate::calls::lately::Lately;
 use crate::calls::twin::{Twin, Twins};
 use crate::edges::Hop;
 use crate::exchange::CallKey;
@@ -190,6 +192,7 @@ pub(crate) struct Calls {
     /// The live calls by their age, for whoever reads them page by page.
     by_epoch: BTreeMap<u64, CallKey>,
     closing: HashMap<u64, Call>,
+    lately: Lately,
     twins: Twins,
     chains: Chains,
     last_epoch: u64,
@@ -205,6 +208,7 @@ impl Calls {
             live: HashMap::new(),
             by_epoch: BTreeMap::new(),
             closing: HashMap::new(),
+            lately: Lately::default(),
             twins: Twins::default(),
             chains: Chains::default(),
             last_epoch: 0,
@@ -321,7 +325,13 @@ impl Calls {
     }
 
     /// The call is over; gives the epoch by which it is found until its books are closed. `None` when it was over.
-    pub(crate) fn ended(&mut self, call_id: &str, ending: Ending, unix_nanos: u64) -> Option<u64> {
+    pub(crate) fn ended(
+        &mut self,
+        call_id: &str,
+        ending: Ending,
+        unix_nanos: u64,
+        now: Instant,
+    ) -> Option<u64> {
         let mut call = self.live.remove(call_id)?;
         self.by_epoch.remove(&call.epoch);
         self.chains.end(call_id);
@@ -329,6 +339,7 @@ impl Calls {
         // Clocks of two edges may differ by more than a short call lasts.
         call.end_unix_nanos = unix_nanos.max(call.answer_unix_nanos.unwrap_or(call.start_unix_nanos));
         let epoch = call.epoch;
+        self.lately.note(call_id, now);
         self.closing.insert(epoch, call);
         Some(epoch)
     }
@@ -353,9 +364,9 @@ impl Calls {
             .collect()
     }
 
-    /// Whether a call is over and its books are still open.
-    pub(crate) fn is_closing(&self, call_id: &str) -> bool {
-        self.closing.values().any(|call| &*call.key == call_id)
+    /// Whether a call is over, and its books are still open or were closed lately.
+    pub(crate) fn is_over(&self, call_id: &str) -> bool {
+        self.lately.has(call_id)
     }
 
     /// A call that is over and whose books are open.

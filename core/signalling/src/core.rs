@@ -2,6 +2,7 @@
 //! anything but the next of them.
 
 mod event;
+mod holdings;
 mod outputs;
 mod routine;
 
@@ -40,6 +41,8 @@ use crate::resolver::Resolver;
 use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
 use crate::signals::Signals;
 use crate::{edges, relays};
+
+pub use holdings::Holdings;
 
 pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
 
@@ -168,6 +171,13 @@ impl CoreHandle {
         let (answer, bans) = oneshot::channel();
         let _ = self.control.send(Control::Bans(answer)).await;
         bans.await.unwrap_or_default()
+    }
+
+    /// What it holds in memory now; nothing, when it is gone.
+    pub async fn holdings(&self) -> Holdings {
+        let (answer, holdings) = oneshot::channel();
+        let _ = self.control.send(Control::Holdings(answer)).await;
+        holdings.await.unwrap_or_default()
     }
 
     /// Forgives an address (IPv6: its /64) all its failures; whether it was banned.
@@ -333,6 +343,7 @@ impl Core {
                     Control::Routes(routes) => self.routes = routes,
                     // Whoever asked may be gone.
                     Control::Bans(answer) => drop(answer.send(self.bans())),
+                    Control::Holdings(answer) => drop(answer.send(self.holdings())),
                     Control::Pardon(source, answer) => drop(answer.send(self.pardon(source))),
                 },
                 () = alarm.as_mut() => {}

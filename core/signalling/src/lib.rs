@@ -34,7 +34,7 @@ mod tests;
 pub use crate::calls::live::{
     InquiryError, LiveCall, LiveFilter, LivePage, LiveParty, LiveSession, LiveState,
 };
-pub use crate::core::{Core, CoreHandle, Deps, Faults};
+pub use crate::core::{Core, CoreHandle, Deps, Faults, Holdings};
 pub use authority::Ban;
 pub use config::{
     BannedAnswer, Config, DigestAlgorithm, GuardConfig, Hiding, KeepAliveConfig, MessageConfig,

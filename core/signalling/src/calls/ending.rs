@@ -14,7 +14,7 @@ impl Core {
     /// A call is over, answered or not: frees its media and closes its books. Gives the epoch under which its
     /// books are found until they are closed; `None` when it was over before.
     pub(crate) fn end_call(&mut self, key: &CallKey, status: u16, cause: CallCause) -> Option<u64> {
-        let epoch = self.calls.ended(key, Ending { status, cause }, self.moment())?;
+        let epoch = self.calls.ended(key, Ending { status, cause }, self.moment(), now())?;
         let call = self.calls.closing(epoch)?;
         for timer in [call.lifetime.take(), call.watch.alarm.take()].into_iter().flatten() {
             self.timers.stop(timer);

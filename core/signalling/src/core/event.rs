@@ -11,7 +11,7 @@ use belfry_state::{CallRecord, Error, Kept, Lost, Subscriber};
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 
-use super::{Core, now};
+use super::{Core, Holdings, now};
 use crate::authority::Ban;
 use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
@@ -34,6 +34,8 @@ pub(crate) enum Event {
 pub(crate) enum Control {
     /// Who is banned?
     Bans(oneshot::Sender<Vec<Ban>>),
+    /// What is held in memory?
+    Holdings(oneshot::Sender<Holdings>),
     /// Forgive an address; tells whether it was banned.
     Pardon(IpAddr, oneshot::Sender<bool>),
     /// No new calls.
