@@ -20,6 +20,7 @@ mod exchange;
 pub mod handle;
 mod keepalive;
 mod location;
+mod prepaid;
 mod proxy;
 mod received;
 mod registrar;
@@ -38,9 +39,10 @@ pub use crate::core::{Core, CoreHandle, Deps, Faults, Holdings};
 pub use admission::KnownFlows;
 pub use authority::Ban;
 pub use config::{
-    BannedAnswer, Config, DigestAlgorithm, GuardConfig, Hiding, KeepAliveConfig, MessageConfig,
+    BannedAnswer, Config, DigestAlgorithm, GuardConfig, Hiding, KeepAliveConfig, MessageConfig, PrepaidConfig,
 };
 pub use error::Error;
+pub use prepaid::{Prepaid, PrepaidError};
 pub use routes::{Routes, RoutesError, compose, rows_of_known};
 
 /// Registers the core's signals without starting it, for the catalogue.

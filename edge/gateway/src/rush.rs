@@ -55,6 +55,7 @@ pub(crate) enum Change {
 pub(crate) struct Rush {
     /// When the last turn was that had too much; none, when it is calm.
     last: Option<Instant>,
+    is_core_behind: bool,
     turn_began: Instant,
     /// Strangers that a turn takes.
     quota: usize,
@@ -71,6 +72,7 @@ impl Rush {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             last: None,
+            is_core_behind: false,
             turn_began: now,
             quota: STRANGERS_MAX,
             strangers_left: 0,
@@ -87,10 +89,12 @@ impl Rush {
         self.last.is_some()
     }
 
-    /// A turn begins, in which the socket is emptied.
-    pub(crate) fn begin_turn(&mut self, now: Instant) {
+    /// A turn begins, in which the socket is emptied. A core that is behind is a rush, too: what more it got would push
+    /// out customers' messages.
+    pub(crate) fn begin_turn(&mut self, is_core_behind: bool, now: Instant) {
+        self.is_core_behind = is_core_behind;
         if self.is_on() {
-            let is_slow = now.saturating_duration_since(self.turn_began) > TURN_MAX;
+            let is_slow = is_core_behind || now.saturating_duration_since(self.turn_began) > TURN_MAX;
             let next = if is_slow { self.quota / 2 } else { self.quota + 1 };
             self.quota = next.clamp(STRANGERS_MIN, STRANGERS_MAX);
         }
@@ -104,7 +108,7 @@ impl Rush {
     /// What becomes of a datagram; whether its sender is known is asked only when it matters.
     pub(crate) fn fate(&mut self, datagram: &[u8], is_known: impl FnOnce() -> bool) -> Fate {
         self.taken += 1;
-        let is_calm = !self.is_on() && self.taken <= RUSH_FROM;
+        let is_calm = !self.is_on() && !self.is_core_behind && self.taken <= RUSH_FROM;
         if is_calm || is_known() {
             return Fate::Taken;
         }
@@ -135,7 +139,8 @@ impl Rush {
     /// A turn ends.
     pub(crate) fn end_turn(&mut self, now: Instant) -> Change {
         self.shed_in_all = (self.shed_in_all.0 + self.shed.0, self.shed_in_all.1 + self.shed.1);
-        if self.taken > RUSH_FROM || (self.is_on() && self.taken > CALM_MAX) {
+        let is_crowded = self.taken > RUSH_FROM || self.is_core_behind;
+        if is_crowded || (self.is_on() && self.taken > CALM_MAX) {
             let is_new = self.last.replace(now).is_none();
             return if is_new { Change::Began } else { Change::None };
         }
@@ -180,7 +185,7 @@ mod tests {
         let mut counts = [0; 3];
         for turn in 0..turns {
             let now = start + Duration::from_millis(turn as u64 * turn_ms);
-            rush.begin_turn(now);
+            rush.begin_turn(false, now);
             for _ in 0..strangers {
                 match rush.fate(REGISTER, || false) {
                     Fate::Taken => counts[0] += 1,
@@ -228,7 +233,7 @@ mod tests {
         let start = Instant::now();
         let mut rush = Rush::new(start);
         let mut turn = |millis, count: usize| {
-            rush.begin_turn(start + Duration::from_millis(millis));
+            rush.begin_turn(false, start + Duration::from_millis(millis));
             for _ in 0..count {
                 rush.fate(REGISTER, || false);
             }
@@ -243,6 +248,20 @@ mod tests {
         let ended = turn(203, 1);
         assert!(matches!(ended, Change::Ended { answered: 16, dropped } if dropped > 800), "{ended:?}");
         assert_eq!(turn(204, CALM_MAX), Change::None);
+    }
+
+    #[test]
+    fn a_core_that_is_behind_is_a_rush() {
+        let now = Instant::now();
+        let mut rush = Rush::new(now);
+        for _ in 0..10 {
+            rush.begin_turn(true, now);
+            let fates: Vec<Fate> = (0..50).map(|_| rush.fate(REGISTER, || false)).collect();
+            assert_eq!(rush.fate(REGISTER, || true), Fate::Taken);
+            assert!(fates.contains(&Fate::Dropped));
+            rush.end_turn(now);
+        }
+        assert_eq!((rush.is_on(), rush.quota), (true, STRANGERS_MIN));
     }
 
     #[test]
@@ -262,7 +281,7 @@ mod tests {
         }
         let mut rush = Rush::new(Instant::now());
         rush.last = Some(Instant::now());
-        rush.begin_turn(Instant::now());
+        rush.begin_turn(false, Instant::now());
         let fates: Vec<Fate> = (0..100).map(|_| rush.fate(b"INVITE sip:112@a SIP/2.0", || false)).collect();
         let taken = fates.iter().filter(|fate| **fate == Fate::Taken).count();
         assert!((EMERGENCIES_MAX..=EMERGENCIES_MAX + STRANGERS_MAX + 1).contains(&taken), "{taken}");

@@ -34,7 +34,7 @@ pub(crate) async fn receive(edge: Arc<Edge>, listener: ListenerName, tag: u32, s
             // An error would be that of the runtime's own poll, and comes again below.
             _ = socket.readable() => {}
         }
-        rush.begin_turn(Instant::now());
+        rush.begin_turn(edge.cores.is_any_behind(), Instant::now());
         // The socket is emptied, so that the kernel drops nothing unseen.
         for _ in 0..BATCHES_PER_TURN_MAX {
             if !take_batch(&edge, &listener, tag, &socket, &mut rush) {
