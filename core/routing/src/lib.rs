@@ -30,7 +30,7 @@ pub use import::{Imported, RowFault, read_rows};
 pub use number::{DialPlan, Dialled, Number, NumberFormat, bare_digits};
 pub use plan::{
     Alias, Block, Emergency, Fraud, FraudLimits, Gateway, Identity, Location, Order, Outside, Plan,
-    PrefixPlan, PrefixRow, Side, SubscriberPlan, Tenant, Trunk,
+    PrefixPlan, PrefixRow, ProbePlan, Side, SubscriberPlan, Tenant, Trunk,
 };
 pub use table::{DEFAULT_TENANT, GatewayEntry, Table, TableError, TableSize, TenantLimits, TrunkEntry};
 pub use usage::{Admitted, Full, Slot, TrunkPass, Usage};

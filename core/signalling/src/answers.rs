@@ -96,14 +96,21 @@ impl Core {
         if status >= 200 {
             // Nobody needs the request any more; the transaction layer repeats the answer by itself.
             let Some(mut exchange) = self.exchanges.remove(&id) else { return };
-            if let Some((_, timer)) = exchange.forward.as_mut().and_then(|forward| forward.alarm.take()) {
-                self.timers.stop(timer);
+            if let Some(forward) = &mut exchange.forward {
+                let alarm = forward.alarm.take().map(|(_, timer)| timer);
+                for timer in [alarm, forward.trying.take()].into_iter().flatten() {
+                    self.timers.stop(timer);
+                }
             }
             let request = Arc::clone(&exchange.request);
             // A REGISTER was judged by the registrar.
             let is_good = request.method == MethodName::Register || (status == 200 && fault.is_none());
             let is_told = self.is_told(id, &request, is_good);
             self.exchange_ended(&exchange, status, fault, cause, is_told);
+            if status == 408 && request.method != MethodName::Invite {
+                // Whoever asked has given up by now, and would take it for a stray answer (RFC 4320 section 4.2).
+                return self.transactions.abandon(id, now());
+            }
             if let Some(ended) = exchange.ended_call {
                 match self.hold_for_record(ended.epoch, id, status, bytes) {
                     Some(given_back) => bytes = given_back,

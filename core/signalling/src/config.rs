@@ -18,6 +18,8 @@ pub struct Config {
     pub domains: Vec<String>,
     /// The digest algorithms offered in challenges, most wanted first (RFC 8760).
     pub digest_algorithms: Vec<DigestAlgorithm>,
+    /// Whether challenges offer `auth-int` beside `auth`: credentials that protect the body too (RFC 7616 section 3.4).
+    pub digest_auth_int: bool,
     /// How long a nonce may be used.
     #[serde(with = "humantime_serde")]
     pub nonce_lifetime: Duration,
@@ -394,6 +396,7 @@ impl Config {
         Self {
             domains: vec!["belfry.test".to_owned()],
             digest_algorithms: vec![DigestAlgorithm::Sha256, DigestAlgorithm::Md5],
+            digest_auth_int: false,
             nonce_lifetime: Duration::from_secs(300),
             nonces_max: 1024,
             guard: GuardConfig::for_test(),

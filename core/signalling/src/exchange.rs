@@ -92,6 +92,10 @@ pub(crate) struct Forward {
     pub(crate) early: EarlyDialogs,
     /// When the context wants to be looked at, and the timer that sees to it.
     pub(crate) alarm: Option<(Instant, TimerKey)>,
+    /// Answers 100 to a request other than INVITE that is not answered soon.
+    pub(crate) trying: Option<TimerKey>,
+    /// Places of redirections that were tried.
+    pub(crate) redirects: u8,
 }
 
 /// One branch of a context, over all addresses of its destination.
@@ -110,6 +114,10 @@ pub(crate) struct Try {
     pub(crate) alternates_used: usize,
     /// The header that answers the next hop's challenge, once it has asked.
     pub(crate) authorization: Option<(HeaderName, String)>,
+    /// How often it was asked where the destination is: only the last answer counts.
+    pub(crate) lookups: u32,
+    /// Early dialogs of this branch that the caller knows, by their To tags, oldest first.
+    pub(crate) early_tags: Vec<Box<str>>,
 }
 
 /// Session descriptions that early dialogs have sent, by To tag: the relay holds one description of the called side,
@@ -122,8 +130,8 @@ pub(crate) struct EarlyDialogs {
     described: Option<Box<str>>,
 }
 
-/// Early dialogs of one request whose description is remembered.
-const EARLY_DIALOGS_MAX: usize = 8;
+/// Early dialogs of one request whose description is remembered, and of one branch whose end the caller is told.
+pub(crate) const EARLY_DIALOGS_MAX: usize = 8;
 
 impl EarlyDialogs {
     /// The relay is told what this dialog's phone wants.

@@ -57,7 +57,7 @@ pub(crate) enum Done {
     /// What is known of the subscriber whom an exchange asked about.
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// It is known where a next hop is.
-    Located { id: TransactionId, branch: BranchIndex, places: Vec<Place> },
+    Located { id: TransactionId, branch: BranchIndex, lookup: u32, places: Vec<Place> },
     /// The bindings of a REGISTER are in the journal, or could not be written.
     Bound { id: TransactionId, bound: Bound, written: Result<(), Error> },
     /// A call record is safe, or nobody waits for it any longer.
@@ -85,6 +85,8 @@ pub(crate) enum Purpose {
 pub(crate) enum Alarm {
     /// Timer C of an exchange.
     Ring(TransactionId),
+    /// A request other than INVITE has no answer yet.
+    Trying(TransactionId),
     /// The relay took too long over a request.
     Relay(u64),
     /// A REGISTER that a fault delays may go on.
@@ -180,9 +182,9 @@ impl Core {
     pub(super) fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
             Ok(Done::Subscriber { id, purpose, found }) => self.on_subscriber(id, purpose, found),
-            Ok(Done::Located { id, branch, places }) => {
+            Ok(Done::Located { id, branch, lookup, places }) => {
                 self.lookups = self.lookups.saturating_sub(1);
-                self.on_located(id, branch, places);
+                self.on_located(id, branch, lookup, places);
             }
             Ok(Done::Bound { id, bound, written }) => self.on_bound(id, &bound, written),
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
@@ -214,6 +216,7 @@ impl Core {
         while let Some(alarm) = self.timers.next_due(now) {
             match alarm {
                 Alarm::Ring(id) => self.on_ring_timeout(id),
+                Alarm::Trying(id) => self.on_no_answer_yet(id),
                 Alarm::Relay(id) => {
                     if let Some(waiting) = self.relays.take(id) {
                         self.on_relay_silent(waiting);

@@ -76,7 +76,7 @@ impl Core {
     }
 
     /// The To tag that a caller sees in place of the called side's.
-    fn shown_tag(&self, call_id: &str, tag: &str) -> String {
+    pub(super) fn shown_tag(&self, call_id: &str, tag: &str) -> String {
         format!("{:016x}", self.hash(("shown tag", call_id, tag)))
     }
 
