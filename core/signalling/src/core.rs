@@ -275,16 +275,8 @@ impl Core {
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
         let routes = deps.routes.active();
         let published = watch::Sender::new(Arc::clone(&routes));
-        let reader = edges::Reader {
-            events: events.clone(),
-            strangers,
-            gate: Arc::clone(&gate),
-            routes: published.subscribe(),
-            retry_after: config.retry_after.as_secs().to_string().into(),
-            signals: signals.clone(),
-            trace_key: deps.trace_key.clone(),
-            limits: config.message.limits(),
-        };
+        let queues = (events.clone(), strangers, Arc::clone(&gate));
+        let reader = reader_of(&config, &deps, signals.clone(), queues, published.subscribe());
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
         let places = config.transactions_max + EMERGENCY_TRANSACTIONS_MAX;
         let keeper =
@@ -481,6 +473,26 @@ impl Core {
     /// The key of the call with this Call-ID, when it lives.
     pub(crate) fn call_key(&self, call_id: &str) -> Option<CallKey> {
         self.calls.key(call_id)
+    }
+}
+
+/// What the tasks of links need.
+fn reader_of(
+    config: &Config,
+    deps: &Deps,
+    signals: Signals,
+    (events, strangers, gate): (mpsc::Sender<Event>, mpsc::Sender<Box<Received>>, Arc<Gate>),
+    routes: watch::Receiver<Arc<Active>>,
+) -> edges::Reader {
+    edges::Reader {
+        events,
+        strangers,
+        gate,
+        routes,
+        retry_after: config.retry_after.as_secs().to_string().into(),
+        signals,
+        trace_key: deps.trace_key.clone(),
+        limits: config.message.limits(),
     }
 }
 
