@@ -5,7 +5,7 @@ mod event;
 mod outputs;
 mod routine;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -35,6 +35,7 @@ use crate::exchange::{Branch, CallKey, Exchange};
 use crate::keepalive::KeepAlive;
 use crate::location::Gruus;
 use crate::received::Received;
+use crate::registrar::Verdict;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
 use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
@@ -207,6 +208,8 @@ pub struct Core {
     /// Refusals of wrong credentials that wait.
     pub(crate) denials_waiting: usize,
     pub(crate) gruus: Gruus,
+    /// Registrations that wait for the journal, by the write that takes them, oldest first.
+    pub(crate) unwritten: VecDeque<(u64, Vec<(TransactionId, Verdict)>)>,
     pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
     /// Who may call whom, by which way; swapped as a whole.
@@ -287,6 +290,7 @@ impl Core {
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             denials_waiting: 0,
+            unwritten: VecDeque::new(),
             keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
             routes,

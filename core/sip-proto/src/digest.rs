@@ -10,7 +10,7 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use crate::header::split_list;
@@ -29,12 +29,45 @@ pub enum Algorithm {
     Sha256Sess,
 }
 
+/// A hash in lower-case hexadecimal.
+struct Hash {
+    text: [u8; 64],
+    length: usize,
+}
+
+impl Hash {
+    fn of<D: sha2::Digest>(parts: &[&str]) -> Self {
+        let mut digest = D::new();
+        for (number, part) in parts.iter().enumerate() {
+            if number > 0 {
+                digest.update(b":");
+            }
+            digest.update(part.as_bytes());
+        }
+        let mut hash = Self { text: [0; 64], length: 0 };
+        let (bytes, length) = (digest.finalize(), 2 * <D as sha2::Digest>::output_size());
+        // Neither hash is longer than 32 bytes.
+        if let Some(text) = hash.text.get_mut(..length)
+            && hex::encode_to_slice(&bytes, text).is_ok()
+        {
+            hash.length = length;
+        }
+        hash
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[..self.length]).unwrap_or_default()
+    }
+}
+
 /// Signs and checks nonces.
 #[derive(Clone)]
-pub struct NonceKey([u8; 32]);
+pub struct NonceKey(Option<Hmac<Sha256>>);
 
 /// The time and the salt at the beginning of a nonce.
 const ISSUE_BYTES: usize = 12;
+/// Of the keyed hash, so much follows.
+const SEAL_BYTES: usize = 16;
 
 /// What a nonce is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,24 +199,25 @@ impl Algorithm {
         matches!(self, Self::Md5Sess | Self::Sha256Sess)
     }
 
-    fn hash(self, parts: &[&str]) -> String {
-        let text = parts.join(":");
-        if self.is_sha256() { hex::encode(Sha256::digest(text)) } else { hex::encode(Md5::digest(text)) }
+    /// The hash of the parts with colons between them.
+    fn hash(self, parts: &[&str]) -> Hash {
+        if self.is_sha256() { Hash::of::<Sha256>(parts) } else { Hash::of::<Md5>(parts) }
     }
 
     /// H(user:realm:password) in lower-case hexadecimal: what a server keeps instead of the password.
     /// The session variant keeps the same one.
     #[must_use]
     pub fn ha1(self, username: &str, realm: &str, password: &str) -> String {
-        self.hash(&[username, realm, password])
+        self.hash(&[username, realm, password]).as_str().to_owned()
     }
 }
 
 impl NonceKey {
     /// A key, from a random source or the configuration.
     #[must_use]
-    pub const fn new(key: [u8; 32]) -> Self {
-        Self(key)
+    pub fn new(key: [u8; 32]) -> Self {
+        // HMAC takes keys of any length, so this cannot fail; an unkeyed seal would only ever match itself.
+        Self(Hmac::new_from_slice(&key).ok())
     }
 
     /// A nonce for this realm, issued at this time. `salt` is a random number: two clients that are challenged in the
@@ -193,13 +227,19 @@ impl NonceKey {
         let mut issue = [0; ISSUE_BYTES];
         issue[..8].copy_from_slice(&unix_seconds.to_be_bytes());
         issue[8..].copy_from_slice(&salt.to_be_bytes());
-        format!("{}{}", hex::encode(issue), hex::encode(self.seal(realm, &issue)))
+        let mut nonce = [0; ISSUE_BYTES + SEAL_BYTES];
+        nonce[..ISSUE_BYTES].copy_from_slice(&issue);
+        nonce[ISSUE_BYTES..].copy_from_slice(&self.seal(realm, &issue));
+        hex::encode(nonce)
     }
 
     /// What a nonce is worth now. A nonce from more than a minute in the future counts as stale: a clock moved.
     #[must_use]
     pub fn check(&self, realm: &str, nonce: &str, unix_seconds: u64, lifetime_seconds: u64) -> Nonce {
-        let Ok(bytes) = hex::decode(nonce) else { return Nonce::Foreign };
+        let mut bytes = [0; ISSUE_BYTES + SEAL_BYTES];
+        if hex::decode_to_slice(nonce, &mut bytes).is_err() {
+            return Nonce::Foreign;
+        }
         let Some((issue, seal)) = bytes.split_first_chunk::<ISSUE_BYTES>() else { return Nonce::Foreign };
         if !bool::from(self.seal(realm, issue).ct_eq(seal)) {
             return Nonce::Foreign;
@@ -219,13 +259,12 @@ impl NonceKey {
         Some(u64::from_be_bytes(time))
     }
 
-    fn seal(&self, realm: &str, issue: &[u8; ISSUE_BYTES]) -> [u8; 16] {
-        let mut seal = [0; 16];
-        // HMAC takes keys of any length, so this cannot fail; an unkeyed seal would only ever match itself.
-        if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) {
+    fn seal(&self, realm: &str, issue: &[u8; ISSUE_BYTES]) -> [u8; SEAL_BYTES] {
+        let mut seal = [0; SEAL_BYTES];
+        if let Some(mut mac) = self.0.clone() {
             mac.update(issue);
             mac.update(realm.as_bytes());
-            seal.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+            seal.copy_from_slice(&mac.finalize().into_bytes()[..SEAL_BYTES]);
         }
         seal
     }
@@ -273,6 +312,7 @@ impl Challenge {
         let protection = self.offers_auth.then_some((count.as_str(), with.cnonce, "auth"));
         let request = (with.method, with.uri);
         let response = compute(self.algorithm, &ha1, &self.nonce, Some(with.cnonce), protection, request);
+        let response = response.as_str();
         let mut value = format!(
             "Digest username={}, realm={}, nonce={}, uri={}, response=\"{response}\", algorithm={}",
             quoted(with.username),
@@ -353,8 +393,13 @@ impl<'a> Credentials<'a> {
             _ => None,
         };
         let expected = compute(self.algorithm, ha1, &self.nonce, cnonce, protection, (method, &self.uri));
-        let given = self.response.to_ascii_lowercase();
-        expected.as_bytes().ct_eq(given.as_bytes()).into()
+        let mut given = [0; 64];
+        let Some(given) = given.get_mut(..self.response.len()) else { return false };
+        given.copy_from_slice(self.response.as_bytes());
+        given.make_ascii_lowercase();
+        let expected = expected.as_str().as_bytes();
+        // What is empty is no hash.
+        bool::from(expected.ct_eq(given)) && !expected.is_empty()
     }
 }
 
@@ -366,16 +411,16 @@ fn compute(
     cnonce: Option<&str>,
     protection: Option<(&str, &str, &str)>,
     request: (&str, &str),
-) -> String {
+) -> Hash {
     let session = match cnonce {
         Some(cnonce) if algorithm.is_session() => Some(algorithm.hash(&[ha1, nonce, cnonce])),
         _ => None,
     };
-    let ha1 = session.as_deref().unwrap_or(ha1);
+    let ha1 = session.as_ref().map_or(ha1, Hash::as_str);
     let ha2 = algorithm.hash(&[request.0, request.1]);
     match protection {
-        Some((count, cnonce, qop)) => algorithm.hash(&[ha1, nonce, count, cnonce, qop, &ha2]),
-        None => algorithm.hash(&[ha1, nonce, &ha2]),
+        Some((count, cnonce, qop)) => algorithm.hash(&[ha1, nonce, count, cnonce, qop, ha2.as_str()]),
+        None => algorithm.hash(&[ha1, nonce, ha2.as_str()]),
     }
 }
 
@@ -394,8 +439,11 @@ impl<'a> AuthParams<'a> {
             let name = std::str::from_utf8(trim(&text[..equals])).ok()?;
             Some((name, trim(&text[equals + 1..])))
         };
-        let pairs = split_list(&value[end..]).filter(|text| !text.is_empty()).map(pair);
-        pairs.collect::<Option<_>>().map(Self).ok_or(CredentialsError::Malformed)
+        let mut pairs = Vec::with_capacity(16);
+        for text in split_list(&value[end..]).filter(|text| !text.is_empty()) {
+            pairs.push(pair(text).ok_or(CredentialsError::Malformed)?);
+        }
+        Ok(Self(pairs))
     }
 
     fn text(&self, name: &str) -> Option<Cow<'a, str>> {

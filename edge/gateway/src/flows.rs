@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use belfry_signal::GaugeGuard;
 use belfry_signalling::handle::{FlowToken, FromEdge, SendFailure, Transport};
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +31,7 @@ pub(crate) struct Outgoing {
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) id: u64,
-    pub(crate) core: Core,
+    pub(crate) core: Arc<Core>,
 }
 
 impl Report {
