@@ -119,7 +119,8 @@ impl Core {
         subscriber: Option<&Subscriber>,
     ) {
         let at = (realm, request.source.ip());
-        let judgement = self.authority.judge(credentials, "REGISTER", at, subscriber, unix_seconds());
+        let asked = ("REGISTER", request.message.body());
+        let judgement = self.authority.judge(credentials, asked, at, subscriber, unix_seconds());
         match judgement {
             Judgement::Stale => self.challenge_registration(id, request, realm, true),
             Judgement::Granted => {

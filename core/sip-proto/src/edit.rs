@@ -111,7 +111,8 @@ impl<'m> Edit<'m> {
         // An empty `rport` that nobody fills stays, because a later hop may still want it.
         let replaced = if rport.is_some() { &["received", "rport"][..] } else { &["received"] };
         for name in replaced {
-            if let Some(range) = param_range(via, name) {
+            // Whoever writes it twice must not have the first one read before ours.
+            for range in param_ranges(via, name) {
                 edit = edit.patch(base + range.start..base + range.end, Vec::new());
             }
         }
@@ -218,12 +219,15 @@ impl<B: AsRef<[u8]>> Parsed<B> {
         let via = &bytes[value.clone()];
         let via = &via[..comma(via).unwrap_or(via.len())];
         let end = value.start + trim_end(via).len();
-        let mut removed = [param_range(via, "received"), rport.and_then(|_| param_range(via, "rport"))];
-        removed.sort_by_key(|range| range.as_ref().map_or(usize::MAX, |range| range.start));
+        let mut removed = param_ranges(via, "received");
+        if rport.is_some() {
+            removed.extend(param_ranges(via, "rport"));
+        }
+        removed.sort_by_key(|range| range.start);
         let body_end = self.table.body.range().end;
         let mut message = Vec::with_capacity(body_end + 64);
         let mut at = leading_blank_lines(bytes);
-        for range in removed.into_iter().flatten() {
+        for range in removed {
             message.extend_from_slice(&bytes[at..value.start + range.start]);
             at = value.start + range.end;
         }
@@ -255,24 +259,25 @@ fn skip_values(value: &[u8], count: usize) -> (usize, Option<usize>) {
     (count, Some(at + spaces))
 }
 
-/// Where `;name[=value]` stands in a Via, from its semicolon to before the next.
-fn param_range(via: &[u8], name: &str) -> Option<Range<usize>> {
-    let mut at = via.iter().position(|&byte| byte == b';')?;
-    loop {
+/// Where `;name[=value]` stands in a Via, each time from its semicolon to before the next.
+fn param_ranges(via: &[u8], name: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let Some(mut at) = via.iter().position(|&byte| byte == b';') else { return found };
+    while at < via.len() {
         let mut end = at + 1;
         while end < via.len() && via[end] != b';' {
-            end += if via[end] == b'"' { quoted_end(&via[end..])? } else { 1 };
+            let quoted = if via[end] == b'"' { quoted_end(&via[end..]) } else { Some(1) };
+            let Some(length) = quoted else { return found };
+            end += length;
         }
         let param = &via[at + 1..end];
         let key_end = param.iter().position(|&byte| byte == b'=').unwrap_or(param.len());
         if trim(&param[..key_end]).eq_ignore_ascii_case(name.as_bytes()) {
-            return Some(at..at + 1 + trim_end(param).len());
-        }
-        if end >= via.len() {
-            return None;
+            found.push(at..at + 1 + trim_end(param).len());
         }
         at = end;
     }
+    found
 }
 
 #[cfg(test)]
