@@ -511,8 +511,26 @@ impl<'a> AuthParams<'a> {
     }
 }
 
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+fn quoted(text: &str) -> Quoted<'_> {
+    Quoted(text)
+}
+
+/// A quoted string: what may not stand in it as it is has a backslash before it.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        let mut rest = self.0;
+        while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'\\' | b'"')) {
+            f.write_str(&rest[..at])?;
+            f.write_str("\\")?;
+            f.write_str(&rest[at..=at])?;
+            rest = &rest[at + 1..];
+        }
+        f.write_str(rest)?;
+        f.write_str("\"")
+    }
 }
 
 #[cfg(test)]
