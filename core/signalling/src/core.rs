@@ -6,7 +6,7 @@ mod holdings;
 mod outputs;
 mod routine;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -39,6 +39,7 @@ use crate::keepalive::KeepAlive;
 use crate::location::Gruus;
 use crate::prepaid::{Follower, Prepaid};
 use crate::received::Received;
+use crate::registrar::Verdict;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
 use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
@@ -225,6 +226,8 @@ pub struct Core {
     /// Refusals of wrong credentials that wait.
     pub(crate) denials_waiting: usize,
     pub(crate) gruus: Gruus,
+    /// Registrations that wait for the journal, by the write that takes them, oldest first.
+    pub(crate) unwritten: VecDeque<(u64, Vec<(TransactionId, Verdict)>)>,
     pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
     /// Who may call whom, by which way; swapped as a whole.
@@ -305,6 +308,7 @@ impl Core {
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             denials_waiting: 0,
+            unwritten: VecDeque::new(),
             keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
             routes,
