@@ -6,6 +6,7 @@ mod binary;
 mod crash;
 mod demo;
 mod doors;
+mod metric_doors;
 mod promql;
 mod real_clients;
 mod records;

@@ -55,6 +55,14 @@ impl PromqlQuery {
     }
 }
 
+/// A selection of series in a time, both ends inclusive, in milliseconds since the Unix epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadQuestion {
+    pub(crate) matchers: Vec<belfry_promql::Matcher>,
+    pub(crate) from_ms: i64,
+    pub(crate) to_ms: i64,
+}
+
 /// Tells a query that nobody waits for it any more.
 struct RaiseOnDrop(Arc<AtomicBool>);
 
@@ -151,6 +159,31 @@ impl Reader {
             Ok(answered) => Ok(answered??),
             Err(_) => Err(Error::Timeout { timeout }),
         }
+    }
+
+    /// All points of the series that some questions select, histograms among them, put to use where blocking is allowed.
+    /// It is worked on only as long as the future lives.
+    pub(crate) async fn read_then<T: Send + 'static>(
+        &self,
+        questions: Vec<ReadQuestion>,
+        then: impl FnOnce(Vec<Vec<belfry_promql::SeriesData>>) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let _given_up = RaiseOnDrop(Arc::clone(&cancel));
+        let answered = self.ask(move |stores| {
+            let source = PromqlSource::new(&stores.series, &cancel);
+            let one = |question: &ReadQuestion| {
+                belfry_promql::Series::select(&source, &question.matchers, question.from_ms, question.to_ms)
+            };
+            questions.iter().map(one).collect::<Result<Vec<_>, _>>().map(then)
+        });
+        Ok(answered.await??)
+    }
+
+    /// How long series are kept.
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        self.series.retention()
     }
 
     /// The labels of the series that satisfy every matcher of one list at least and may have points from `from_ms` to
