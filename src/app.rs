@@ -24,6 +24,7 @@ use belfry_signalling::{Core, CoreHandle, Deps, Routes};
 use belfry_state::{State, Subscriber};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tower_http::compression::CompressionLayer;
 
 use crate::admin::{self, Admin, Order, SetLogLevel, Text};
 use crate::config::{Config, needs_restart};
@@ -429,7 +430,7 @@ impl App {
             observe::start_doors(config, observe, &self.registry, &self.config.mesh.peers, &self.mesh)
         };
         let (scraper, pushed) = doors.context("start the doors for metrics")?;
-        router = router.merge(pushed);
+        router = router.merge(pushed).layer(CompressionLayer::new());
         let guard = access("observe", config.token_file.as_deref(), &config.host_names, API_OPEN_PATHS)
             .context("start the read APIs")?;
         let (doors, listen, limits) = (self.doors.clone(), config.listen, config.limits());

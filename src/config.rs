@@ -129,6 +129,8 @@ pub struct Observe {
     pub token_file: Option<PathBuf>,
     /// Names that the read APIs go by without a token, beside addresses and `localhost`.
     pub host_names: Vec<String>,
+    /// Whether queries may use the experimental parts of PromQL.
+    pub promql_experimental: bool,
     /// WAL and delivery.
     pub pipeline: belfry_pipeline::Config,
     /// Metrics that others push.

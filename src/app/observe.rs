@@ -53,7 +53,9 @@ pub fn start(
         stores.extend(senders.into_iter().map(|sender| Box::new(sender) as Box<dyn Store>));
     }
     let pipeline = Pipeline::start(config.pipeline.clone(), registry.clone(), records, stores)?;
-    Ok(Observe { pipeline, reader: Reader::new(events_reader, series_reader) })
+    let reader =
+        Reader::new(events_reader, series_reader).with_experimental_promql(config.promql_experimental);
+    Ok(Observe { pipeline, reader })
 }
 
 /// Starts scraping what the file says, and what others push comes in by the router that this gives too.

@@ -65,6 +65,7 @@ pub(crate) fn routes(reader: Reader, registry: Registry) -> Router {
         .route("/api/v1/status/buildinfo", get(build))
         .route("/api/v1/status/tsdb", get(stored::status).post(stored::status))
         .route("/api/v1/status/runtimeinfo", get(stored::runtime))
+        .route("/api/v1/status/flags", get(stored::flags))
         .route("/api/v1/status/walreplay", get(stored::replay))
         .route("/-/healthy", get(async || "Belfry is healthy.\n"))
         .route("/-/ready", get(async || "Belfry is ready.\n"))
@@ -277,5 +278,7 @@ fn now_ms() -> i64 {
     i64::try_from(now_unix_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
+#[cfg(test)]
+mod conformance;
 #[cfg(test)]
 mod tests;

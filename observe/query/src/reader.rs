@@ -17,7 +17,7 @@ const QUESTIONS_MAX: usize = 4;
 /// How long a question waits for its turn.
 const TURN_WAIT: Duration = Duration::from_secs(5);
 /// Samples that one query may read and values that it may compute, 16 bytes each.
-const QUERY_SAMPLES_MAX: usize = 10_000_000;
+pub(crate) const QUERY_SAMPLES_MAX: usize = 10_000_000;
 /// The step of a subquery that names none: the usual distance of samples here and in Prometheus.
 const SUBQUERY_STEP_MS: i64 = 60_000;
 
@@ -27,6 +27,7 @@ pub struct Reader {
     events: EventsReader,
     series: SeriesReader,
     turns: Arc<Semaphore>,
+    has_experimental: bool,
 }
 
 /// A query in PromQL.
@@ -76,7 +77,13 @@ impl Reader {
     /// A reader of these stores.
     #[must_use]
     pub fn new(events: EventsReader, series: SeriesReader) -> Self {
-        Self { events, series, turns: Arc::new(Semaphore::new(QUESTIONS_MAX)) }
+        Self { events, series, turns: Arc::new(Semaphore::new(QUESTIONS_MAX)), has_experimental: false }
+    }
+
+    /// The same reader, with the experimental parts of PromQL or without them.
+    #[must_use]
+    pub fn with_experimental_promql(self, has_experimental: bool) -> Self {
+        Self { has_experimental, ..self }
     }
 
     /// Records that meet a search, newest first.
@@ -149,7 +156,7 @@ impl Reader {
             lookback_ms: i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX),
             samples_max: QUERY_SAMPLES_MAX,
             subquery_step_ms: SUBQUERY_STEP_MS,
-            experimental: false,
+            experimental: self.has_experimental,
         };
         let asking = self.ask(move |stores| {
             let source = PromqlSource::new(&stores.series, &cancel);

@@ -12,6 +12,7 @@ use super::envelope::{self, Refusal, Remarks};
 use super::parameters::Parameters;
 use super::{Api, parse};
 use crate::error::Error;
+use crate::reader::PromqlQuery;
 
 /// Lines of each list of `status/tsdb`, as in Prometheus.
 const TOP_LINES: usize = 10;
@@ -150,6 +151,19 @@ pub(super) async fn runtime(State(api): State<Api>) -> Result<Response, Refusal>
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
     };
     envelope::success(&runtime, Remarks::default())
+}
+
+/// `status/flags`: of Prometheus' flags, those that have a meaning here.
+pub(super) async fn flags(State(api): State<Api>) -> Result<Response, Refusal> {
+    let seconds = |duration: std::time::Duration| format!("{}s", duration.as_secs());
+    let flags = BTreeMap::from([
+        ("query.lookback-delta", seconds(PromqlQuery::LOOKBACK)),
+        ("query.timeout", seconds(PromqlQuery::TIMEOUT_MAX)),
+        ("query.max-samples", crate::reader::QUERY_SAMPLES_MAX.to_string()),
+        ("storage.tsdb.retention.time", seconds(api.reader.retention())),
+        ("web.enable-remote-write-receiver", "true".to_owned()),
+    ]);
+    envelope::success(&flags, Remarks::default())
 }
 
 /// `status/walreplay`: this door opens only when the log was read.
