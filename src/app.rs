@@ -281,7 +281,8 @@ impl App {
         self.signals.config_reloaded(&needs_restart);
         self.note_change("config", "configuration reloaded");
         let restart = needs_restart.into_iter().map(|key| format!("{key} changed: in force after a restart"));
-        let scraping = scraping.err().map(|fault| format!("observe.scrape: {fault}; what was scraped still is"));
+        let scraping =
+            scraping.err().map(|fault| format!("observe.scrape: {fault}; what was scraped still is"));
         restart.chain(scraping).collect()
     }
 

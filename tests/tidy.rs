@@ -29,10 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("belfry-series", &["belfry-signal", "belfry-promql"]),
     ("belfry-events", &["belfry-signal"]),
     ("belfry-door", &["belfry-signal"]),
-    (
-        "belfry-query",
-        &["belfry-signal", "belfry-promql", "belfry-series", "belfry-events", "belfry-wire"],
-    ),
+    ("belfry-query", &["belfry-signal", "belfry-promql", "belfry-series", "belfry-events", "belfry-wire"]),
     ("belfry-mesh", &["belfry-signal"]),
     ("belfry-state", &["belfry-signal"]),
     ("belfry-relay", &["belfry-signal", "belfry-rtp-proto", "belfry-relay-api"]),

@@ -150,7 +150,9 @@ impl Store for SeriesStore {
         for (position, entry) in numbered(position, entries) {
             let taken = match entry {
                 Entry::Record(_) => Ok(()),
-                Entry::Samples { unix_millis, samples } => self.writer.append(position, *unix_millis, samples),
+                Entry::Samples { unix_millis, samples } => {
+                    self.writer.append(position, *unix_millis, samples)
+                }
                 Entry::Series(batch) => {
                     let (written, sealed) = self.writer.write(position, batch);
                     self.written.push((position, written));

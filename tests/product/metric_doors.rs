@@ -53,12 +53,12 @@ fn ask(port: u16, path: &str, form: &[(&str, &str)]) -> Json {
 /// Series by their labels, each with its points as text and number.
 fn series(answer: &Json) -> BTreeMap<String, Vec<(String, f64)>> {
     let result = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("no result: {answer}"));
-    let point = |point: &Json| (point[0].to_string(), point[1].as_str().expect("text").parse().expect("a number"));
+    let point =
+        |point: &Json| (point[0].to_string(), point[1].as_str().expect("text").parse().expect("a number"));
     let one = |series: &Json| {
-        let points = series["values"].as_array().map_or_else(
-            || vec![point(&series["value"])],
-            |values| values.iter().map(point).collect(),
-        );
+        let points = series["values"]
+            .as_array()
+            .map_or_else(|| vec![point(&series["value"])], |values| values.iter().map(point).collect());
         (series["metric"].to_string(), points)
     };
     result.iter().map(one).collect()
@@ -136,7 +136,15 @@ fn world() -> World {
     let exporter = exporter(path, exporter_port);
     let belfry = Running::start(path, ports, &config);
     let prometheus = prometheus(path, theirs);
-    World { directory, api: belfry.ports.api, belfry: Some(belfry), prometheus, exporter: Some(exporter), theirs, exporter_port }
+    World {
+        directory,
+        api: belfry.ports.api,
+        belfry: Some(belfry),
+        prometheus,
+        exporter: Some(exporter),
+        theirs,
+        exporter_port,
+    }
 }
 
 impl World {

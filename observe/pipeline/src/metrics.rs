@@ -7,9 +7,12 @@ pub mod collect;
 pub mod exposition;
 pub mod families;
 pub mod labels;
-pub mod signals;
 pub mod receive;
 pub mod relabel;
 pub mod remote_write;
 pub mod scrape;
 pub mod send;
+pub mod signals;
+
+#[cfg(test)]
+mod tests;

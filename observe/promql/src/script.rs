@@ -188,12 +188,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn answer(
-        &self,
-        text: &str,
-        expr: &Expr,
-        times: Times,
-    ) -> Result<Answer, Error> {
+    fn answer(&self, text: &str, expr: &Expr, times: Times) -> Result<Answer, Error> {
         let options = Options {
             lookback_ms: 300_000,
             samples_max: 5_000_000,

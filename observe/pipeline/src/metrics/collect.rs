@@ -222,7 +222,9 @@ fn coarser(
     let count = |held: &belfry_signal::NativeHistogram| held.positive.len() + held.negative.len();
     while buckets_max > 0 && count(&held) > buckets_max {
         if held.schema <= -4 || held.schema > 8 {
-            return Err(format!("a native histogram has more than the {buckets_max} buckets that are allowed"));
+            return Err(format!(
+                "a native histogram has more than the {buckets_max} buckets that are allowed"
+            ));
         }
         held.schema -= 1;
         held.positive = halved(&held.positive);
@@ -325,13 +327,21 @@ mod tests {
                     (time, PointValue::Float(value)) if value.to_bits() == STALE => {
                         format!("{} gone@{time}", labels.join(","))
                     }
-                    (time, PointValue::Float(value)) => format!("{} {value}@{time}{created}", labels.join(",")),
+                    (time, PointValue::Float(value)) => {
+                        format!("{} {value}@{time}{created}", labels.join(","))
+                    }
                     (_, PointValue::Histogram(_)) => String::new(),
                 }
             })
             .collect();
         lines.sort();
-        Ok(format!("{} of {}, {} new: {}", collected.taken, collected.items, collected.added, lines.join("; ")))
+        Ok(format!(
+            "{} of {}, {} new: {}",
+            collected.taken,
+            collected.items,
+            collected.added,
+            lines.join("; ")
+        ))
     }
 
     #[test]
@@ -343,7 +353,10 @@ mod tests {
         assert_eq!(next(20, "a 1\n").as_deref(), Ok("1 of 1, 0 new: a 1@20; b,y gone@20"));
         assert_eq!(next(30, "a 1\nc 5 0.007\n").as_deref(), Ok("2 of 2, 1 new: a 1@30; c 5@7"));
         // A page that breaks off counts for nothing; c brought its own time and is not marked.
-        assert_eq!(next(40, "a 1\n?\n"), Err("line 2: a value is missing behind the series; 1 gone".to_owned()));
+        assert_eq!(
+            next(40, "a 1\n?\n"),
+            Err("line 2: a value is missing behind the series; 1 gone".to_owned())
+        );
         assert_eq!(next(50, "").as_deref(), Ok("0 of 0, 0 new: "));
         let many = "a 1\nb 1\nc 1\nd 1\n";
         let limit = "line 4: more than the 3 values that sample_limit allows; 0 gone";
@@ -352,7 +365,8 @@ mod tests {
 
     #[test]
     fn a_created_companion_says_when_its_family_began() {
-        let text = "# TYPE a counter\na_total{x=\"1\"} 5\na_created{x=\"1\"} 0.5\na_total{x=\"2\"} 6\n# EOF\n";
+        let text =
+            "# TYPE a counter\na_total{x=\"1\"} 5\na_created{x=\"1\"} 0.5\na_total{x=\"2\"} 6\n# EOF\n";
         let told = page(&mut Memory::default(), 10, 0, text);
         let expected = "3 of 3, 3 new: a_created,1 0.5@10; a_total,1 5@10 since 500; a_total,2 6@10";
         assert_eq!(told.as_deref(), Ok(expected));

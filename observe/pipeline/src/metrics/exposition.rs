@@ -134,7 +134,11 @@ fn family_name(text: &str) -> Result<(Cow<'_, str>, &str), String> {
         return Ok((unescaped(&quoted[..end]), &quoted[end + 1..]));
     }
     let end = text.find([' ', '\t']).unwrap_or(text.len());
-    if end == 0 { Err("a metric's name is missing".to_owned()) } else { Ok((Cow::Borrowed(&text[..end]), &text[end..])) }
+    if end == 0 {
+        Err("a metric's name is missing".to_owned())
+    } else {
+        Ok((Cow::Borrowed(&text[..end]), &text[end..]))
+    }
 }
 
 /// Where the quote ends that began before this text.
@@ -202,7 +206,9 @@ fn item(line: &str, flavour: Flavour) -> Result<Item<'_>, String> {
     let end = end_of_series(line)?;
     let (series, rest) = line.split_at(end);
     let (rest, example) = match flavour {
-        Flavour::OpenMetrics => rest.split_once('#').map_or((rest, None), |(rest, example)| (rest, Some(example))),
+        Flavour::OpenMetrics => {
+            rest.split_once('#').map_or((rest, None), |(rest, example)| (rest, Some(example)))
+        }
         Flavour::Prometheus => (rest, None),
     };
     let mut words = rest.split_ascii_whitespace();
@@ -243,7 +249,8 @@ fn exemplar(text: &str) -> Result<Exemplar, String> {
         return Err("an exemplar begins with its labels in braces".to_owned());
     }
     let end = end_of_braces(text, 0)?;
-    let labels = pairs(&text[..end])?.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned()));
+    let labels =
+        pairs(&text[..end])?.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned()));
     let mut words = text[end..].split_ascii_whitespace();
     let value = number(words.next().ok_or("an exemplar without a value")?)?;
     let unix_millis = words.next().map(|word| millis(word, Flavour::OpenMetrics)).transpose()?;
@@ -289,7 +296,8 @@ pub fn pairs(series: &str) -> Result<Vec<Pair<'_>>, String> {
             return Err(format!("= is missing behind the label {label:?}"));
         };
         let value = value.trim_start_matches([' ', '\t']);
-        let quoted = value.strip_prefix('"').ok_or_else(|| format!("the value of {label:?} is not in quotes"))?;
+        let quoted =
+            value.strip_prefix('"').ok_or_else(|| format!("the value of {label:?} is not in quotes"))?;
         let end = end_of_quote(quoted).ok_or_else(|| format!("the value of {label:?} does not end"))?;
         found.push((label, unescaped(&quoted[..end])));
         rest = &quoted[end + 1..];
@@ -301,7 +309,11 @@ fn label_name(text: &str) -> Result<(Cow<'_, str>, &str), String> {
         return family_name(text);
     }
     let end = text.find(['=', ' ', '\t', ',', '}', '"']).unwrap_or(text.len());
-    if end == 0 { Err("a label's name is missing".to_owned()) } else { Ok((Cow::Borrowed(&text[..end]), &text[end..])) }
+    if end == 0 {
+        Err("a label's name is missing".to_owned())
+    } else {
+        Ok((Cow::Borrowed(&text[..end]), &text[end..]))
+    }
 }
 
 /// Writes name and labels as [`pairs`] reads them.

@@ -203,9 +203,10 @@ fn number(value: f64) -> String {
 }
 
 fn exemplar(held: &client::Exemplar) -> Result<Exemplar, String> {
-    let labels = held.label.iter().map(|label| {
-        Ok((text(label.name.as_ref())?.to_owned(), text(label.value.as_ref())?.to_owned()))
-    });
+    let labels = held
+        .label
+        .iter()
+        .map(|label| Ok((text(label.name.as_ref())?.to_owned(), text(label.value.as_ref())?.to_owned())));
     Ok(Exemplar {
         labels: labels.collect::<Result<_, String>>()?,
         unix_millis: held.timestamp.map_or(NO_TIME, client::Timestamp::millis),

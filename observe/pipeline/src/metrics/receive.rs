@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::labels::LabelLimits;
-use super::signals::{Outcome, Pushed as Told, ReceiveSignals};
 use super::remote_write::{self, Decoded, Fault, Protocol};
+use super::signals::{Outcome, Pushed as Told, ReceiveSignals};
 use crate::error::WriteError;
 use crate::handle::PipelineHandle;
 
@@ -314,12 +314,7 @@ impl Receiver {
         Ok((refused, first_fault))
     }
 
-    fn account(
-        &self,
-        sender: &str,
-        protocol: Told,
-        answered: Result<&(Written, Option<String>), &Refusal>,
-    ) {
+    fn account(&self, sender: &str, protocol: Told, answered: Result<&(Written, Option<String>), &Refusal>) {
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = senders.contains_key(sender) || senders.len() < self.config.senders_max;
         let account = senders.entry(if is_known { sender } else { "others" }.to_owned()).or_default();

@@ -173,8 +173,11 @@ impl Rule {
     }
 
     fn value(&self, labels: &LabelMap) -> String {
-        let values: Vec<&str> =
-            self.sources.iter().map(|name| labels.get(name).map(String::as_str).unwrap_or_default()).collect();
+        let values: Vec<&str> = self
+            .sources
+            .iter()
+            .map(|name| labels.get(name).map(String::as_str).unwrap_or_default())
+            .collect();
         values.join(&self.separator)
     }
 
@@ -233,7 +236,11 @@ mod tests {
         check("[{source_labels: [a], regex: no-match, action: keep}]", &abc, None);
         check("[{source_labels: [a], regex: 'f.*', action: keep}]", &abc, Some(&abc));
         check("[{source_labels: [x], regex: 'x', target_label: b, replacement: y}]", &abc, Some(&abc));
-        check("[{regex: '', source_labels: [x], target_label: b, replacement: ''}]", &abc, Some(&[abc[0], abc[2]]));
+        check(
+            "[{regex: '', source_labels: [x], target_label: b, replacement: ''}]",
+            &abc,
+            Some(&[abc[0], abc[2]]),
+        );
         check(
             "[{source_labels: [c], target_label: d, action: hashmod, modulus: 1000}]",
             &abc,

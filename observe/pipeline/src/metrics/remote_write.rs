@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use belfry_signal::{
-    Exemplar, MetricMetadata, PointValue, SeriesBatch, SeriesLabels, SeriesPoints, Written,
-};
+use belfry_signal::{Exemplar, MetricMetadata, PointValue, SeriesBatch, SeriesLabels, SeriesPoints, Written};
 use belfry_wire::messages::{Histogram, v1, v2};
 use belfry_wire::native;
 use prost::Message;
@@ -83,7 +81,9 @@ pub enum Fault {
     #[error("the body is not in snappy's block format: {0}")]
     Snappy(String),
     /// Too long.
-    #[error("the body is {bytes} bytes when decompressed, more than the {allowed} allowed: send smaller batches")]
+    #[error(
+        "the body is {bytes} bytes when decompressed, more than the {allowed} allowed: send smaller batches"
+    )]
     Bytes {
         /// How many there are.
         bytes: usize,
@@ -138,7 +138,8 @@ pub fn decode(protocol: Protocol, compressed: &[u8], limits: &Limits) -> Result<
         Protocol::V2 => {
             let request = v2::Request::decode(bytes).map_err(wrong)?;
             few(request.timeseries.len())?;
-            if request.symbols.first().is_none_or(|first| !first.is_empty()) && !request.timeseries.is_empty() {
+            if request.symbols.first().is_none_or(|first| !first.is_empty()) && !request.timeseries.is_empty()
+            {
                 return Err(Fault::Symbols);
             }
             reading.take_v2(request);

@@ -59,7 +59,11 @@ impl Config {
         };
         expect((1..=1_000_000).contains(&self.targets_max), "targets_max", "use 1 to 1000000 targets");
         expect((1..=10_000).contains(&self.scrapes_max), "scrapes_max", "use 1 to 10000 scrapes");
-        expect((1024..=1 << 30).contains(&self.page_bytes_max), "page_bytes_max", "use 1024 to 1073741824 bytes");
+        expect(
+            (1024..=1 << 30).contains(&self.page_bytes_max),
+            "page_bytes_max",
+            "use 1024 to 1073741824 bytes",
+        );
         faults
     }
 
@@ -120,6 +124,3 @@ pub(crate) fn now_ms() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
 }
-
-#[cfg(test)]
-mod tests;

@@ -22,11 +22,11 @@ use tokio::sync::watch;
 use self::queue::{Queue, Taken};
 use self::requests::Requests;
 use super::labels::{LabelLimits, METRIC, series_labels};
-use super::signals::{SendSignals, Sent};
 use super::relabel::{self, LabelMap, Rule};
 use super::remote_write::Protocol;
 use super::scrape::HttpConfig;
 use super::scrape::config::{FileConfig, RemoteWriteConfig};
+use super::signals::{SendSignals, Sent};
 use crate::error::StoreError;
 use crate::store::{Entry, Store, numbered};
 
@@ -175,7 +175,8 @@ impl Sender {
     }
 
     fn foreign(&self, series: &SeriesPoints) -> Option<SeriesPoints> {
-        let is_float = |value: &belfry_signal::PointValue| matches!(value, belfry_signal::PointValue::Float(_));
+        let is_float =
+            |value: &belfry_signal::PointValue| matches!(value, belfry_signal::PointValue::Float(_));
         let mut points = series.points.clone();
         if !self.sends_histograms {
             points.retain(|(_, value)| is_float(value));

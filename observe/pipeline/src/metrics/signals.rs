@@ -1,8 +1,6 @@
 //! Everything that the doors for metrics tell about themselves.
 
-use belfry_signal::{
-    Counter, Emitter, Gauge, Histogram, Registry, SECONDS_FAST, Severity, Value, Written,
-};
+use belfry_signal::{Counter, Emitter, Gauge, Histogram, Registry, SECONDS_FAST, Severity, Value, Written};
 
 belfry_signal::label_enum! {
     /// How something was pushed.
@@ -128,7 +126,11 @@ impl ScrapeSignals {
                 "scrapes_skipped_total",
                 "Scrapes that were due while the one before was still under way or waited for its turn.",
             ),
-            seconds: component.histogram("scrape_seconds", "Time of one scrape, storing included.", SECONDS_FAST),
+            seconds: component.histogram(
+                "scrape_seconds",
+                "Time of one scrape, storing included.",
+                SECONDS_FAST,
+            ),
         }
     }
 
@@ -193,7 +195,11 @@ impl SendSignals {
                 "send_waiting_bytes",
                 "Bytes of points in memory that wait to be sent; what does not fit waits in the log.",
             ),
-            seconds: component.histogram("send_seconds", "Time of one request to another store.", SECONDS_FAST),
+            seconds: component.histogram(
+                "send_seconds",
+                "Time of one request to another store.",
+                SECONDS_FAST,
+            ),
         }
     }
 

@@ -50,7 +50,8 @@ impl Store {
             ..Config::in_directory(directory.path().join("series"))
         };
         let (writer, reader) = Series::open(config, &registry).expect("it opens");
-        let router = crate::router(Reader::new(events, reader.clone()).with_experimental_promql(true), &registry);
+        let router =
+            crate::router(Reader::new(events, reader.clone()).with_experimental_promql(true), &registry);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let added = SeriesBatch::default();
@@ -142,7 +143,9 @@ impl ScriptStore for Store {
                 }
                 Ok(())
             }
-            Ok(answer) if status != StatusCode::OK => Err(format!("over HTTP: {status} {told}, expected {answer:?}")),
+            Ok(answer) if status != StatusCode::OK => {
+                Err(format!("over HTTP: {status} {told}, expected {answer:?}"))
+            }
             Ok(answer) => compare(answer, &told).map_err(|fault| format!("over HTTP: {fault}: {told}")),
         }
     }
@@ -167,7 +170,8 @@ fn compare(answer: &Answer, told: &Json) -> Result<(), String> {
             found.len() == samples.len()
                 && samples.iter().zip(found).all(|(sample, found)| {
                     let name = if matches!(sample.value, Value::Float(_)) { "value" } else { "histogram" };
-                    has_labels(found, &sample.labels) && is_point(&found[name], sample.unix_millis, &sample.value)
+                    has_labels(found, &sample.labels)
+                        && is_point(&found[name], sample.unix_millis, &sample.value)
                 })
         }
         Data::Matrix(matrix) => {
@@ -192,7 +196,10 @@ fn is_series(found: &Json, series: &SeriesData) -> bool {
     has_labels(found, &series.labels)
         && floats.len() == series.floats.len()
         && histograms.len() == series.histograms.len()
-        && floats.iter().zip(&series.floats).all(|(found, (time, value))| is_point(found, *time, &Value::Float(*value)))
+        && floats
+            .iter()
+            .zip(&series.floats)
+            .all(|(found, (time, value))| is_point(found, *time, &Value::Float(*value)))
         && histograms.iter().zip(&series.histograms).all(|(found, (time, value))| {
             is_point(found, *time, &Value::Histogram(std::sync::Arc::clone(value)))
         })

@@ -111,9 +111,7 @@ impl Parameters {
 fn selector(text: &str) -> Result<Vec<belfry_promql::Matcher>, Refusal> {
     let expr = belfry_promql::parse(text).map_err(|fault| Refusal::parameter("match[]", fault))?;
     match expr.node {
-        Node::Vector(selector) if selector.offset.is_none() && selector.at.is_none() => {
-            Ok(selector.matchers)
-        }
+        Node::Vector(selector) if selector.offset.is_none() && selector.at.is_none() => Ok(selector.matchers),
         _ => Err(Refusal::parameter("match[]", format_args!("{text:?} is not a series selector"))),
     }
 }

@@ -75,7 +75,8 @@ fn request(body: &[u8]) -> Result<read::ReadRequest, String> {
         return Err(format!("the request is longer than {REQUEST_BYTES_MAX} bytes"));
     }
     let plain = snap::raw::Decoder::new().decompress_vec(body).map_err(wrong)?;
-    read::ReadRequest::decode(&plain[..]).map_err(|error| format!("the body is no prometheus.ReadRequest: {error}"))
+    read::ReadRequest::decode(&plain[..])
+        .map_err(|error| format!("the body is no prometheus.ReadRequest: {error}"))
 }
 
 fn question(query: &read::Query) -> Result<ReadQuestion, String> {
@@ -116,7 +117,11 @@ fn histogram(time: i64, held: &Arc<Histogram>) -> belfry_wire::messages::Histogr
 fn sampled(answers: Vec<Vec<SeriesData>>) -> Vec<u8> {
     let series = |series: SeriesData| v1::TimeSeries {
         labels: labels(&series.labels),
-        samples: series.floats.iter().map(|(timestamp, value)| v1::Sample { value: *value, timestamp: *timestamp }).collect(),
+        samples: series
+            .floats
+            .iter()
+            .map(|(timestamp, value)| v1::Sample { value: *value, timestamp: *timestamp })
+            .collect(),
         exemplars: Vec::new(),
         histograms: series.histograms.iter().map(|(time, held)| histogram(*time, held)).collect(),
     };

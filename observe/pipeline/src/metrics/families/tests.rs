@@ -78,12 +78,8 @@ fn check(histograms: Histograms, expected: &[&str]) {
 #[test]
 fn histograms_come_as_they_are_wanted() {
     let native = "{h,a=b} native of 3 in [(1, 1.0), (2, 2.0)] 1";
-    let classic = [
-        "{h_bucket,a=b,le=1.0} 2 1",
-        "{h_bucket,a=b,le=+Inf} 3 0",
-        "{h_sum,a=b} 2.5 0",
-        "{h_count,a=b} 3 0",
-    ];
+    let classic =
+        ["{h_bucket,a=b,le=1.0} 2 1", "{h_bucket,a=b,le=+Inf} 3 0", "{h_sum,a=b} 2.5 0", "{h_count,a=b} 3 0"];
     let gauge = "{g} 7 0";
     let all = |parts: &[&[&'static str]]| parts.concat();
     check(Histograms { native: false, classic_too: true }, &all(&[&classic, &[gauge]]));

@@ -42,16 +42,16 @@ impl Page {
         }
         let is_open = content_type.starts_with("application/openmetrics-text");
         let flavour = if is_open { Flavour::OpenMetrics } else { Flavour::Prometheus };
-        let text = String::from_utf8(body.into()).map_err(|_| Refusal::Page("the page is not UTF-8".to_owned()))?;
+        let text =
+            String::from_utf8(body.into()).map_err(|_| Refusal::Page("the page is not UTF-8".to_owned()))?;
         Ok(Self::Text(text, flavour))
     }
 
     /// The points of the page, with the group's labels over its own.
     pub(super) fn decoded(&self, group: &Group, now_ms: i64, config: &Config) -> Result<Decoded, Refusal> {
         let limits = config.label_limits();
-        let build = |pairs: Vec<Pair<'_>>| {
-            labels(&pairs, group, limits).map(Some).map_err(|fault| fault.to_string())
-        };
+        let build =
+            |pairs: Vec<Pair<'_>>| labels(&pairs, group, limits).map(Some).map_err(|fault| fault.to_string());
         let taking = Taking {
             unix_millis: now_ms,
             honors_times: true,
@@ -103,7 +103,11 @@ pub(super) fn grouping(path: &str) -> Result<Group, String> {
             return Err(format!("the label {name:?} stands twice in the path, or has no name"));
         }
     }
-    if group.get("job").is_none_or(String::is_empty) { Err("the job has no name".to_owned()) } else { Ok(group) }
+    if group.get("job").is_none_or(String::is_empty) {
+        Err("the job has no name".to_owned())
+    } else {
+        Ok(group)
+    }
 }
 
 fn decoded(value: &str) -> Option<String> {
@@ -172,7 +176,12 @@ impl Groups {
         let at = |series: &SeriesPoints| {
             let last = series.points.last().map(|(_, value)| (now_ms, value.clone()));
             let points: Vec<(i64, PointValue)> = last.into_iter().collect();
-            SeriesPoints { labels: Arc::clone(&series.labels), created_ms: None, points, exemplars: Vec::new() }
+            SeriesPoints {
+                labels: Arc::clone(&series.labels),
+                created_ms: None,
+                points,
+                exemplars: Vec::new(),
+            }
         };
         SeriesBatch { series: held.values().flatten().map(at).collect(), metadata: Vec::new() }
     }
@@ -181,7 +190,9 @@ impl Groups {
 /// Writes the groups again and again, while the door is there.
 pub(super) async fn repeat(receiver: Weak<Receiver>) {
     loop {
-        let Some(interval) = receiver.upgrade().map(|receiver| receiver.config.group_interval) else { return };
+        let Some(interval) = receiver.upgrade().map(|receiver| receiver.config.group_interval) else {
+            return;
+        };
         tokio::time::sleep(interval).await;
         let Some(receiver) = receiver.upgrade() else { return };
         let batch = receiver.groups.again(crate::metrics::scrape::now_ms());

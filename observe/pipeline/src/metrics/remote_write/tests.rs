@@ -52,7 +52,10 @@ fn batch() -> SeriesBatch {
                 exemplars: Vec::new(),
             },
         ],
-        metadata: vec![metadata("calls_total", "counter", ""), metadata("delay_seconds", "histogram", "seconds")],
+        metadata: vec![
+            metadata("calls_total", "counter", ""),
+            metadata("delay_seconds", "histogram", "seconds"),
+        ],
     }
 }
 
@@ -120,7 +123,8 @@ fn one_wrong_series_costs_only_itself() {
 #[test]
 fn a_request_that_cannot_be_read_says_why() {
     let good = encode(Protocol::V2, &batch());
-    let reason = |protocol, bytes: &[u8], limits: &Limits| decode(protocol, bytes, limits).map_err(|f| f.to_string());
+    let reason =
+        |protocol, bytes: &[u8], limits: &Limits| decode(protocol, bytes, limits).map_err(|f| f.to_string());
     let starts = |answer: Result<Decoded, String>, text: &str| {
         assert!(answer.as_ref().is_err_and(|error| error.starts_with(text)), "{answer:?}");
     };

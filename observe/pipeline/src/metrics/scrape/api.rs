@@ -125,7 +125,10 @@ async fn targets(State(manager): State<Arc<Manager>>, Query(asked): Query<Asked>
             told.active_targets.extend(targets.iter().map(|target| active(pool, target)));
         }
         if shows_dropped {
-            let dropped = |labels: &LabelMap| Dropped { discovered_labels: labels.clone(), scrape_pool: pool.to_owned() };
+            let dropped = |labels: &LabelMap| Dropped {
+                discovered_labels: labels.clone(),
+                scrape_pool: pool.to_owned(),
+            };
             told.dropped_targets.extend(state.dropped.iter().map(dropped));
         }
         told.dropped_target_counts.insert(pool.to_owned(), state.dropped_count);

@@ -168,13 +168,17 @@ impl HttpConfig {
             let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
             builder.with_webpki_verifier(verifier.map_err(|error| format!("tls_config: {error}"))?)
         } else {
-            builder.with_native_roots().map_err(|error| format!("the authorities of this machine: {error}"))?
+            builder
+                .with_native_roots()
+                .map_err(|error| format!("the authorities of this machine: {error}"))?
         };
         let (chain, key) = (self.pem(&tls.cert, &tls.cert_file)?, self.pem(&tls.key, &tls.key_file)?);
         let (Some(chain), Some(key)) = (chain, key) else { return Ok(builder.with_no_client_auth()) };
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
         let key = key.map_err(|error| format!("the key of tls_config cannot be read: {error}"))?;
-        builder.with_client_auth_cert(certificates(&chain)?, key).map_err(|error| format!("tls_config: {error}"))
+        builder
+            .with_client_auth_cert(certificates(&chain)?, key)
+            .map_err(|error| format!("tls_config: {error}"))
     }
 }
 
@@ -302,7 +306,8 @@ impl Client {
             if let Some(value) = &authorization {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            let answer = self.inner.request(request).await.map_err(|error| ClientFault::Connection(chain(&error)))?;
+            let answer =
+                self.inner.request(request).await.map_err(|error| ClientFault::Connection(chain(&error)))?;
             let target = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
             let moved = target.filter(|_| answer.status().is_redirection() && self.config.follows_redirects);
             let Some(target) = moved.and_then(|target| resolved(&uri, target)) else {
@@ -368,5 +373,9 @@ pub(crate) fn unzipped(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, String>
     let bounded = bytes_max as u64 + 1;
     let read = flate2::read::MultiGzDecoder::new(body).take(bounded).read_to_end(&mut plain);
     read.map_err(|error| format!("the body is not gzip: {error}"))?;
-    if plain.len() > bytes_max { Err(format!("the body is longer than {bytes_max} bytes")) } else { Ok(plain) }
+    if plain.len() > bytes_max {
+        Err(format!("the body is longer than {bytes_max} bytes"))
+    } else {
+        Ok(plain)
+    }
 }

@@ -69,7 +69,8 @@ impl std::fmt::Display for Span {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is no duration, as 1m30s is one")))
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom(format!("{text:?} is no duration, as 1m30s is one")))
     }
 }
 
@@ -387,7 +388,9 @@ impl RemoteWriteConfig {
         let named = |name: &String| {
             let protocol = Protocol::of_content_type(&format!("application/x-protobuf;proto={name}"));
             protocol.ok_or_else(|| {
-                format!("{name:?}: protobuf_message is prometheus.WriteRequest or io.prometheus.write.v2.Request")
+                format!(
+                    "{name:?}: protobuf_message is prometheus.WriteRequest or io.prometheus.write.v2.Request"
+                )
             })
         };
         self.protobuf_message.as_ref().map(named).transpose()
@@ -397,7 +400,9 @@ impl RemoteWriteConfig {
 fn rules(configs: &[Spanned<RuleConfig>]) -> Result<Vec<Rule>, String> {
     let compile = |rule: &Spanned<RuleConfig>| {
         let place = rule.referenced;
-        rule.value.compile().map_err(|fault| format!("line {}, column {}: {fault}", place.line(), place.column()))
+        rule.value
+            .compile()
+            .map_err(|fault| format!("line {}, column {}: {fault}", place.line(), place.column()))
     };
     configs.iter().map(compile).collect()
 }
@@ -422,8 +427,7 @@ impl FileConfig {
         if text.trim().is_empty() {
             return Ok((Self::default(), Vec::new()));
         }
-        let file: Self =
-            serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
+        let file: Self = serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
         let mut jobs: Vec<Job> = Vec::new();
         for config in &file.scrape_configs {
             let (line, column) = (config.referenced.line(), config.referenced.column());
@@ -442,8 +446,13 @@ impl FileConfig {
             remote.value.protocol().map_err(at)?;
             remote.value.http(directory).check().map_err(at)?;
             let url = remote.value.url.parse::<http::Uri>().ok();
-            if url.is_none_or(|url| !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none()) {
-                return Err(at(format!("{:?} is not a URL, as http://host:9090/api/v1/write is one", remote.value.url)));
+            if url
+                .is_none_or(|url| !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none())
+            {
+                return Err(at(format!(
+                    "{:?} is not a URL, as http://host:9090/api/v1/write is one",
+                    remote.value.url
+                )));
             }
         }
         Ok((file, jobs))
@@ -568,8 +577,10 @@ mod tests {
 
     fn check(text: &str, expected: &str) {
         let parsed = FileConfig::parse(text, Path::new("")).map(|(_, jobs)| {
-            let names: Vec<String> =
-                jobs.iter().map(|job| format!("{} {} {}", job.name, Span(job.interval), Span(job.timeout))).collect();
+            let names: Vec<String> = jobs
+                .iter()
+                .map(|job| format!("{} {} {}", job.name, Span(job.interval), Span(job.timeout)))
+                .collect();
             names.join("; ")
         });
         match &parsed {
@@ -581,15 +592,27 @@ mod tests {
     #[test]
     fn files_are_read_and_faults_have_a_place() {
         check("", "");
-        check("global: {scrape_interval: 15s}\nscrape_configs:\n- job_name: a\n- job_name: b\n  scrape_interval: 1m30s", "a 15s 10s; b 1m30s 10s");
+        check(
+            "global: {scrape_interval: 15s}\nscrape_configs:\n- job_name: a\n- job_name: b\n  scrape_interval: 1m30s",
+            "a 15s 10s; b 1m30s 10s",
+        );
         check("scrape_configs:\n- job_name: a\n  scrape_interval: 5s\n", "a 5s 5s");
         check("scrape_configs:\n- job_name: a\n  scrape_intervall: 5s\n", "line 3");
         check("rule_files: [a.yml]\n", "rule_files");
-        check("scrape_configs:\n- job_name: a\n- job_name: a\n", "line 3, column 3: there is a job \"a\" already");
+        check(
+            "scrape_configs:\n- job_name: a\n- job_name: a\n",
+            "line 3, column 3: there is a job \"a\" already",
+        );
         check("scrape_configs:\n- job_name: a\n  scheme: ftp\n", "line 2, column 3: the scheme \"ftp\"");
         check("scrape_configs:\n- job_name: a\n  scrape_timeout: 2m\n", "scrape_timeout 2m is longer");
-        check("scrape_configs:\n- job_name: a\n  relabel_configs:\n  - action: hashmod\n", "line 4, column 5: hashmod");
-        check("scrape_configs:\n- job_name: a\n  dns_sd_configs:\n  - {names: [x], type: A}\n", "needs a port");
+        check(
+            "scrape_configs:\n- job_name: a\n  relabel_configs:\n  - action: hashmod\n",
+            "line 4, column 5: hashmod",
+        );
+        check(
+            "scrape_configs:\n- job_name: a\n  dns_sd_configs:\n  - {names: [x], type: A}\n",
+            "needs a port",
+        );
         check("scrape_configs:\n- job_name: a\n  body_size_limit: 10XB\n", "is no size");
         check("remote_write:\n- url: here\n", "line 2, column 3: \"here\" is not a URL");
         check("remote_write:\n- {url: 'http://h/w', protobuf_message: v3}\n", "protobuf_message is");
@@ -597,7 +620,9 @@ mod tests {
 
     #[test]
     fn durations_are_those_of_prometheus() {
-        for (text, written) in [("90s", "1m30s"), ("1d", "1d"), ("36h", "36h"), ("2w", "2w"), ("1500ms", "1s500ms")] {
+        for (text, written) in
+            [("90s", "1m30s"), ("1d", "1d"), ("36h", "36h"), ("2w", "2w"), ("1500ms", "1s500ms")]
+        {
             assert_eq!(Span::parse(text).map(|span| span.to_string()).as_deref(), Some(written));
         }
         for text in ["", "5", "s", "5x", "-5s", "99999999999999999999s"] {

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 
 use super::MeshNodes;
 use super::config::{DnsDiscovery, DnsKind, FileDiscovery, Job, MeshDiscovery, Span, StaticConfig};
-use crate::metrics::signals::ScrapeSignals;
 use crate::metrics::relabel::LabelMap;
+use crate::metrics::signals::ScrapeSignals;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -45,12 +45,7 @@ enum Way {
 }
 
 /// Runs every way of a job until nobody listens.
-pub(super) async fn run(
-    job: Arc<Job>,
-    nodes: MeshNodes,
-    signals: ScrapeSignals,
-    found: mpsc::Sender<Found>,
-) {
+pub(super) async fn run(job: Arc<Job>, nodes: MeshNodes, signals: ScrapeSignals, found: mpsc::Sender<Found>) {
     let files = job.files.iter().map(|files| Way::Files(files.clone(), job.directory.clone()));
     let dns = job.dns.iter().cloned().map(Way::Dns);
     let mesh = job.mesh.iter().cloned().map(Way::Mesh);
@@ -199,7 +194,9 @@ async fn read_file(path: &Path) -> Result<Vec<StaticConfig>, String> {
     let reading = tokio::task::spawn_blocking(move || {
         let length = std::fs::metadata(&owned)?.len();
         if length > FILE_BYTES_MAX {
-            return Err(std::io::Error::other(format!("{length} bytes are more than a file of targets may have")));
+            return Err(std::io::Error::other(format!(
+                "{length} bytes are more than a file of targets may have"
+            )));
         }
         std::fs::read_to_string(&owned)
     });

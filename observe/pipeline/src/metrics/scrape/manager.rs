@@ -12,10 +12,10 @@ use super::config::{FileConfig, Job};
 use super::page::{Ending, Scraping, Surroundings};
 use super::target::{Made, Target, make};
 use super::{Config, MeshNodes, discovery};
-use crate::metrics::collect::Memory;
-use crate::metrics::signals::ScrapeSignals;
-use crate::metrics::relabel::LabelMap;
 use crate::handle::PipelineHandle;
+use crate::metrics::collect::Memory;
+use crate::metrics::relabel::LabelMap;
+use crate::metrics::signals::ScrapeSignals;
 
 /// Lists of targets that wait to be taken.
 const FOUND_WAITING: usize = 8;
@@ -212,7 +212,8 @@ impl Syncing {
         }
         if self.job.targets_max > 0 && wanted.len() > self.job.targets_max {
             // As Prometheus does: a job with too many targets has none, so that somebody notices.
-            let text = format!("{} targets are more than target_limit {}", wanted.len(), self.job.targets_max);
+            let text =
+                format!("{} targets are more than target_limit {}", wanted.len(), self.job.targets_max);
             state.fault = Some(text);
             wanted.clear();
         }

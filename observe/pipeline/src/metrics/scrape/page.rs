@@ -13,11 +13,11 @@ use super::client::{Answer, Client, ClientFault};
 use super::config::{Job, ScrapeProtocol};
 use super::now_ms;
 use super::target::{Last, Target};
+use crate::handle::PipelineHandle;
 use crate::metrics::collect::{Collected, Collector, Memory, Taking, float};
 use crate::metrics::exposition::{self, Flavour, Pair};
 use crate::metrics::families::{self, Histograms};
 use crate::metrics::signals::{ScrapeSignals, Scraped};
-use crate::handle::PipelineHandle;
 
 /// A scrape that begins this close to its due time is said to have begun then: even times pack better.
 const TOLERANCE_MS: i64 = 2;
@@ -140,18 +140,26 @@ impl Scraping {
     fn news(&self, metadata: Option<&[MetricMetadata]>) -> Vec<MetricMetadata> {
         let before = self.target.standing().metadata;
         let all = metadata.unwrap_or_default().iter();
-        all.filter(|metric| before.binary_search_by(|held| held.name.cmp(&metric.name)).map_or(true, |at| before[at] != **metric))
-            .cloned()
-            .collect()
+        all.filter(|metric| {
+            before
+                .binary_search_by(|held| held.name.cmp(&metric.name))
+                .map_or(true, |at| before[at] != **metric)
+        })
+        .cloned()
+        .collect()
     }
 
     async fn fetch(&self) -> Result<Answer, Failure> {
         let mut headers = HeaderMap::new();
-        let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("*/*"));
+        let value =
+            |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("*/*"));
         headers.insert(header::ACCEPT, value(&self.job.accept()));
         let coding = if self.job.compresses { "gzip" } else { "identity" };
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("belfry/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static(concat!("belfry/", env!("CARGO_PKG_VERSION"))),
+        );
         let seconds = self.target.timeout.as_secs_f64().to_string();
         headers.insert("x-prometheus-scrape-timeout-seconds", value(&seconds));
         let bytes_max = match self.job.body_bytes_max {
@@ -160,11 +168,15 @@ impl Scraping {
         };
         let asking = self.client.send(Method::GET, self.target.uri.clone(), headers, Bytes::new(), bytes_max);
         let answer = match tokio::time::timeout(self.target.timeout, asking).await {
-            Err(_) => return Err(Failure::new(Scraped::Timeout, "context deadline exceeded: no page in time")),
+            Err(_) => {
+                return Err(Failure::new(Scraped::Timeout, "context deadline exceeded: no page in time"));
+            }
             Ok(Err(fault @ ClientFault::TooLong { .. })) => {
                 return Err(Failure::new(Scraped::Limit, fault.to_string()));
             }
-            Ok(Err(fault @ ClientFault::Coding(_))) => return Err(Failure::new(Scraped::Page, fault.to_string())),
+            Ok(Err(fault @ ClientFault::Coding(_))) => {
+                return Err(Failure::new(Scraped::Page, fault.to_string()));
+            }
             Ok(Err(fault)) => return Err(Failure::new(Scraped::Connection, fault.to_string())),
             Ok(Ok(answer)) => answer,
         };
@@ -192,7 +204,8 @@ impl Scraping {
         let read = match form {
             None => {
                 let histograms = Histograms { native: job.takes_native, classic_too: job.takes_classic_too };
-                families::read(answer.body.clone(), histograms, &mut collector).map_err(|fault| fault.to_string())
+                families::read(answer.body.clone(), histograms, &mut collector)
+                    .map_err(|fault| fault.to_string())
             }
             Some(flavour) => match std::str::from_utf8(&answer.body) {
                 Ok(text) => {
@@ -241,7 +254,9 @@ impl Scraping {
         let now = now_ms();
         let mut series = self.memory.all_gone(now);
         let stale = f64::from_bits(0x7ff0_0000_0000_0002);
-        series.extend(self.report(now, Duration::ZERO, None).into_iter().map(|own| float(own.labels, now, stale)));
+        series.extend(
+            self.report(now, Duration::ZERO, None).into_iter().map(|own| float(own.labels, now, stale)),
+        );
         // A failing disk is told by the log; nobody waits for these.
         let _written = self.surroundings.pipeline.write(SeriesBatch { series, metadata: Vec::new() }).await;
     }

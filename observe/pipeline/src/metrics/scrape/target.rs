@@ -120,7 +120,13 @@ fn uri(job: &Job, labels: &LabelMap, address: &str) -> Result<Uri, String> {
     for (name, values) in &params {
         query.extend(values.iter().map(|value| format!("{}={}", escaped(name), escaped(value))));
     }
-    let mark = if query.is_empty() { "" } else if path.contains('?') { "&" } else { "?" };
+    let mark = if query.is_empty() {
+        ""
+    } else if path.contains('?') {
+        "&"
+    } else {
+        "?"
+    };
     let text = format!("{}://{address}{path}{mark}{}", part("__scheme__", "http"), query.join("&"));
     text.parse().map_err(|_| format!("{text:?} is not a URL"))
 }
@@ -158,7 +164,8 @@ impl Target {
 
     /// The labels of a series that tells about the scrape itself.
     pub(super) fn own_series(&self, metric: &str) -> Option<SeriesLabels> {
-        let own = self.labels.iter().map(|(name, value)| (Arc::from(name.as_str()), Arc::from(value.as_str())));
+        let own =
+            self.labels.iter().map(|(name, value)| (Arc::from(name.as_str()), Arc::from(value.as_str())));
         let metric = (Arc::from(METRIC), Arc::from(metric));
         series_labels(own.chain([metric]).collect(), LabelLimits::default()).ok()
     }
@@ -259,7 +266,8 @@ mod tests {
             texts.map(|(name, value)| (name.into(), value.into())).to_vec()
         };
         let told = |honors| {
-            let labels = target.series(pairs(), honors, &[], LabelLimits::default()).expect("good").expect("kept");
+            let labels =
+                target.series(pairs(), honors, &[], LabelLimits::default()).expect("good").expect("kept");
             labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
         };
         assert_eq!(

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use super::Settings;
 use super::queue::{Queue, Taken};
-use crate::metrics::signals::{SendSignals, Sent};
 use crate::metrics::remote_write::{Protocol, encode};
 use crate::metrics::scrape::{Client, now_ms};
+use crate::metrics::signals::{SendSignals, Sent};
 
 /// Bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -144,7 +144,10 @@ impl Requests {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(protocol.content_type()));
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("snappy"));
         headers.insert("x-prometheus-remote-write-version", HeaderValue::from_static(protocol.version()));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("belfry/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static(concat!("belfry/", env!("CARGO_PKG_VERSION"))),
+        );
         let body = Bytes::from(encode(protocol, batch));
         let url = self.settings.url.clone();
         let asking = self.client.send(Method::POST, url, headers, body, ANSWER_BYTES_MAX);
@@ -184,12 +187,7 @@ fn judge(
 }
 
 /// The series of some entries in as many parts as there is work for, each series in one of them.
-fn parts(
-    taken: Vec<Taken>,
-    points_max: usize,
-    parts_max: usize,
-    oldest_ms: Option<i64>,
-) -> Vec<SeriesBatch> {
+fn parts(taken: Vec<Taken>, points_max: usize, parts_max: usize, oldest_ms: Option<i64>) -> Vec<SeriesBatch> {
     let points: usize = taken.iter().map(|taken| taken.batch.points()).sum();
     let count = points.div_ceil(points_max.max(1)).clamp(1, parts_max.max(1));
     let mut parts: Vec<SeriesBatch> = vec![SeriesBatch::default(); count];
