@@ -154,7 +154,7 @@ impl World {
 
     /// A time that both have data around, to whole seconds, and one five seconds earlier.
     fn times(&self) -> (String, String) {
-        let now = first_value(self.ours(), "time()").expect("a time").floor();
+        let now = first_value(self.ours(), "vector(time())").expect("a time").floor();
         (format!("{}", now - 2.0), format!("{}", now - 7.0))
     }
 }
@@ -218,14 +218,14 @@ fn targets_are_told(world: &World) {
 /// Prometheus is away for a while, and we are restarted meanwhile: it has every point afterwards.
 fn what_they_miss_comes_later(world: &mut World) {
     let path = world.directory.path().to_owned();
-    let from = first_value(world.ours(), "time()").expect("a time");
+    let from = first_value(world.ours(), "vector(time())").expect("a time");
     signal(world.prometheus.id(), "TERM");
     wait_for_end(&mut world.prometheus);
     let count = |port, seconds: f64| {
         first_value(port, &format!("count_over_time(up{{job=\"ours\"}}[{}s])", seconds.ceil()))
     };
     eventually("some points more", || {
-        let now = first_value(world.ours(), "time()")?;
+        let now = first_value(world.ours(), "vector(time())")?;
         (now - from > 4.0).then_some(())
     });
     let belfry = world.belfry.as_ref().expect("it runs");
@@ -236,7 +236,7 @@ fn what_they_miss_comes_later(world: &mut World) {
     world.belfry = Some(Running::start_again(&path, ports, config));
     world.prometheus = prometheus(&path, world.theirs);
     eventually("it has every point that we have", || {
-        let now = first_value(world.ours(), "time()")?;
+        let now = first_value(world.ours(), "vector(time())")?;
         let (ours, theirs) = (count(world.ours(), now - from)?, count(world.theirs, now - from)?);
         (ours > 5.0 && (ours - theirs).abs() <= 1.0).then_some(())
     });

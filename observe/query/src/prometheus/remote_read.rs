@@ -176,3 +176,6 @@ fn push_frame(out: &mut Vec<u8>, frame: &read::ChunkedReadResponse) {
     out.extend_from_slice(&crc32c::crc32c(&message).to_be_bytes());
     out.extend_from_slice(&message);
 }
+
+#[cfg(test)]
+mod tests;
