@@ -137,12 +137,7 @@ impl App {
         let routes = live.router(signals.clone());
         let admin = start_admin(door, &config.admin, &doors, routes, &surroundings).await?;
         let mut app = Self {
-            observe: config
-                .observe
-                .as_ref()
-                .map(|observe| observe::start(observe, &registry, records, &surroundings.tower))
-                .transpose()
-                .context("start the observe room")?,
+            observe: start_observe(&config, &registry, records, &surroundings.tower)?,
             config,
             registry,
             signals,
@@ -513,6 +508,18 @@ impl App {
         self.signals.room_started("edge");
         Ok(())
     }
+}
+
+/// Starts the observe room, if the configuration has one.
+fn start_observe(
+    config: &Config,
+    registry: &Registry,
+    records: belfry_signal::RecordReceiver,
+    tower: &Handle,
+) -> anyhow::Result<Option<observe::Observe>> {
+    let section = config.observe.as_ref();
+    let started = section.map(|section| observe::start(section, registry, records, tower));
+    started.transpose().context("start the observe room")
 }
 
 async fn start_admin(

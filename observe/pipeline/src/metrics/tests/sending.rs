@@ -100,7 +100,8 @@ async fn what_is_stored_is_sent_in_the_version_that_is_taken_and_waits_while_nob
         let (other, port) = other(takes_v2).await;
         let path = file(directory.path(), port);
         let start = || {
-            let all = senders(&path, &directory.path().join("sent"), &Registry::for_test()).expect("a good file");
+            let all =
+                senders(&path, &directory.path().join("sent"), &Registry::for_test()).expect("a good file");
             let stores = all.into_iter().map(|sender| Box::new(sender) as Box<dyn Store>).collect();
             pipeline(directory.path(), stores)
         };

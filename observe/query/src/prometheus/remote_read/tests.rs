@@ -33,7 +33,10 @@ async fn samples_are_read_where_they_are_wanted() {
     let router = world().router();
     for accepted in [&[][..], &[0], &[0, 1], &[7, 0]] {
         let (status, headers, body) = ask(&router, accepted, 2, "e.").await;
-        assert_eq!((status, &headers[header::CONTENT_ENCODING]), (StatusCode::OK, &http::HeaderValue::from_static("snappy")));
+        assert_eq!(
+            (status, &headers[header::CONTENT_ENCODING]),
+            (StatusCode::OK, &http::HeaderValue::from_static("snappy"))
+        );
         let plain = snap::raw::Decoder::new().decompress_vec(&body).expect("snappy");
         let response = read::ReadResponse::decode(&plain[..]).expect("the message");
         let series = &response.results[0].timeseries;
@@ -57,7 +60,8 @@ async fn chunks_are_streamed_in_frames_with_their_checksums() {
     let frame = read::ChunkedReadResponse::decode(&body[5..]).expect("the message");
     let chunk = &frame.chunked_series[0].chunks[0];
     assert_eq!((chunk.kind, chunk.min_time_ms - START_MS, chunk.max_time_ms - START_MS), (1, 10_000, 12_000));
-    let points: Vec<(i64, f64)> = (10..=12_u8).map(|second| (START_MS + i64::from(second) * 1000, f64::from(second))).collect();
+    let points: Vec<(i64, f64)> =
+        (10..=12_u8).map(|second| (START_MS + i64::from(second) * 1000, f64::from(second))).collect();
     assert_eq!(chunk.data, belfry_series::xor_chunk(&points));
 }
 
