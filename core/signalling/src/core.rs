@@ -18,7 +18,7 @@ use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
-use belfry_state::{Lost, State};
+use belfry_state::{Lost, State, Told};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
@@ -209,6 +209,8 @@ pub struct Core {
     pub(crate) gruus: Gruus,
     pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
+    /// Where the books tell what became of records.
+    pub(crate) told_sender: mpsc::UnboundedSender<Told>,
     /// Who may call whom, by which way; swapped as a whole.
     pub(crate) routes: Arc<Active>,
     /// Calls against limits.
@@ -270,7 +272,8 @@ impl Core {
         doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
-        let core = Self {
+        let (told_sender, told) = mpsc::unbounded_channel();
+        let mut core = Self {
             signals,
             calls: Calls::new(deps.state.books().clone()),
             state: deps.state,
@@ -289,6 +292,7 @@ impl Core {
             denials_waiting: 0,
             keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
+            told_sender,
             routes,
             usage: Usage::default(),
             guard: Guard::default(),
@@ -307,6 +311,7 @@ impl Core {
             hasher: RandomState::new(),
             config,
         };
+        core.await_records(told);
         tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
         Ok(CoreHandle { control, reroutes, inquiries, load })
     }

@@ -19,7 +19,7 @@ use belfry_signal::{
 use crate::handle::Transport;
 use crate::routes::RoutingSignals;
 
-use attributes::{IntoValue, count, next_hop, to_i64};
+use attributes::{IntoValue, count, next_hop, status_text, to_i64};
 use customer_signals::CustomerSignals;
 pub(crate) use labels::{
     AttemptResult, BindingLoss, CallCause, Decision, KeepAliveStep, MethodName, RecordOutcome,
@@ -246,7 +246,7 @@ impl Signals {
     pub(crate) fn message_told(&self, passing: Passing<'_>) {
         let summary = match passing.status {
             None => passing.method.wire().into(),
-            Some(status) => status.to_string().into(),
+            Some(status) => status_text(status),
         };
         let unknown_peer = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         let message = SipMessage {
