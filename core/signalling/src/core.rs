@@ -21,7 +21,7 @@ use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
-use belfry_state::{Lost, State};
+use belfry_state::{Lost, State, Told};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
@@ -230,6 +230,8 @@ pub struct Core {
     pub(crate) unwritten: VecDeque<(u64, Vec<(TransactionId, Verdict)>)>,
     pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
+    /// Where the books tell what became of records.
+    pub(crate) told_sender: mpsc::UnboundedSender<Told>,
     /// Who may call whom, by which way; swapped as a whole.
     pub(crate) routes: Arc<Active>,
     /// Calls against limits.
@@ -291,6 +293,7 @@ impl Core {
         doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
+        let (told_sender, told) = mpsc::unbounded_channel();
         let mut core = Self {
             signals,
             calls: Calls::new(deps.state.books().clone()),
@@ -311,6 +314,7 @@ impl Core {
             unwritten: VecDeque::new(),
             keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
+            told_sender,
             routes,
             usage: Usage::default(),
             guard: Guard::default(),
@@ -331,6 +335,7 @@ impl Core {
             hasher: RandomState::new(),
             config,
         };
+        core.await_records(told);
         core.start_following(follower);
         tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
         Ok(CoreHandle { control, reroutes, inquiries, load })
