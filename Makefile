@@ -72,6 +72,7 @@ deps:
 deps-test: deps
 	@$(call need,$(TEST_TOOLS))
 	@$(call unpack,promtool:prometheus)
+	@$(call unpack,prometheus-node-exporter:prometheus-node-exporter)
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || { echo "missing: rustfmt and clippy. Run: rustup component add rustfmt clippy"; exit 1; }
 
 deps-bench: deps

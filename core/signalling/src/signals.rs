@@ -22,7 +22,7 @@ use crate::handle::Transport;
 use crate::prepaid::PrepaidSignals;
 use crate::routes::RoutingSignals;
 
-use attributes::{IntoValue, count, next_hop, to_i64};
+use attributes::{IntoValue, count, next_hop, status_text, to_i64};
 use customer_signals::CustomerSignals;
 use indicators::CallIndicators;
 pub(crate) use labels::{
@@ -226,7 +226,7 @@ impl Signals {
     pub(crate) fn message_told(&self, passing: Passing<'_>) {
         let summary = match passing.status {
             None => passing.method.wire().into(),
-            Some(status) => status.to_string().into(),
+            Some(status) => status_text(status),
         };
         let unknown_peer = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         let message = SipMessage {

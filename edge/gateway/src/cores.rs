@@ -88,6 +88,11 @@ impl Cores {
         core.map_or(Err(CoreRefusal::NoneUp), |core| core.send(message))
     }
 
+    /// Whether a core does not keep up with what it is sent.
+    pub(crate) fn is_any_behind(&self) -> bool {
+        self.links.load().iter().any(|link| link.sender.is_behind())
+    }
+
     /// Tells every core.
     pub(crate) fn tell_all(&self, message: &FromEdge) {
         for core in self.links.load().iter() {

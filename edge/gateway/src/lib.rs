@@ -26,6 +26,7 @@ mod pace;
 mod peer;
 mod proxy_header;
 mod routes;
+mod rush;
 mod server;
 mod signals;
 mod sip_connect;

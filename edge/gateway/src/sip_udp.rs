@@ -1,13 +1,15 @@
 //! SIP over UDP: one task per socket; a flow is nothing but the peer's address, so there is no state to fill up.
 //!
 //! The task runs where the core's does when both are in one process: a message then goes in and its answer out
-//! without waking another thread. When many come, they are gathered ([`crate::pace`]).
+//! without waking another thread. When many come, they are gathered ([`crate::pace`]); when more come than can be
+//! served, [`crate::rush`] says who goes first.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use belfry_signal::now_unix_nanos;
 use belfry_signalling::handle::Transport;
 use tokio::io::Interest;
 use tokio::net::UdpSocket as Watched;
@@ -15,6 +17,7 @@ use tokio::net::UdpSocket as Watched;
 use crate::datagrams;
 use crate::edge::Edge;
 use crate::pace::{Next, Pace};
+use crate::rush::{Change, Fate, Rush};
 use crate::signals::{ListenerName, Malformed};
 use crate::sip_text;
 use crate::stun;
@@ -23,11 +26,14 @@ use crate::stun;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Errors in a row after which a socket is left alone for a moment.
 const ERRORS_MAX: usize = 16;
+/// Batches that are taken in one turn; then others have theirs.
+const BATCHES_PER_TURN_MAX: usize = 64;
 
 /// Receives until the edge stops. Draining does not end it: calls that are up still need their BYE.
 pub(crate) async fn receive(edge: Arc<Edge>, listener: ListenerName, tag: u32, socket: Arc<UdpSocket>) {
-    let door = Door { edge: &edge, listener, tag, socket: &socket };
-    let pace = Pace::new(edge.sip.udp_gather, edge.sip.udp_gather_from_per_second, Instant::now());
+    let now = Instant::now();
+    let pace = Pace::new(edge.sip.udp_gather, edge.sip.udp_gather_from_per_second, now);
+    let mut door = Door { edge: &edge, listener, tag, socket: &socket, rush: Rush::new(now) };
     tokio::select! {
         () = edge.stopping.cancelled() => {}
         () = door.run(pace) => {}
@@ -40,10 +46,20 @@ struct Door<'a> {
     listener: ListenerName,
     tag: u32,
     socket: &'a UdpSocket,
+    rush: Rush,
+}
+
+/// What a try to take one batch found.
+enum Taken {
+    Full(usize),
+    /// What comes after a batch that was not full is announced anew, so nobody needs to look again.
+    Last(usize),
+    /// The echo of an earlier send (ICMP port unreachable), not the end of the socket.
+    Echo,
 }
 
 impl Door<'_> {
-    async fn run(&self, mut pace: Pace) {
+    async fn run(&mut self, mut pace: Pace) {
         loop {
             let mut rest = match self.one_by_one(&mut pace).await {
                 Ok(rest) => rest,
@@ -62,7 +78,7 @@ impl Door<'_> {
     }
 
     /// Takes datagrams as they come until they come thick; then says how long to rest.
-    async fn one_by_one(&self, pace: &mut Pace) -> io::Result<Duration> {
+    async fn one_by_one(&mut self, pace: &mut Pace) -> io::Result<Duration> {
         // A second descriptor of the same socket: with it goes the watch.
         let watched = Watched::from_std(self.socket.try_clone()?)?;
         loop {
@@ -73,31 +89,82 @@ impl Door<'_> {
         }
     }
 
-    /// Takes what has come and says how many datagrams that was.
-    async fn take_all(&self, watched: Option<&Watched>) -> usize {
-        let (mut all, mut errors) = (0, 0);
+    /// Takes what has come, turn by turn, and says how many datagrams that was.
+    async fn take_all(&mut self, watched: Option<&Watched>) -> usize {
+        let mut all = 0;
         loop {
-            let mut take = || {
-                let count = datagrams::receive(self.socket, |datagram, source| {
-                    arrived(self.edge, &self.listener, self.tag, self.socket, datagram, source);
-                })?;
-                all += count;
-                // What comes after a batch that was not full is announced anew, so nobody needs to look again.
-                if count < datagrams::BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            };
-            let taken = match watched {
-                Some(watched) => watched.try_io(Interest::READABLE, take),
-                None => take(),
-            };
-            match taken {
-                // More waits; the core has its turn first, so that its queue does not fill up.
-                Ok(()) => tokio::task::yield_now().await,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock || errors == ERRORS_MAX => {
-                    return all;
-                }
-                // The echo of an earlier send (ICMP port unreachable), not the end of the socket.
-                Err(_) => errors += 1,
+            let (taken, is_all) = self.take_turn(watched);
+            all += taken;
+            if is_all {
+                return all;
             }
+            // More waits; the core has its turn first, so that its queue does not fill up.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The socket is emptied within the turn's bound, so that the kernel drops nothing unseen. How many came, and
+    /// whether that was all.
+    fn take_turn(&mut self, watched: Option<&Watched>) -> (usize, bool) {
+        self.rush.begin_turn(self.edge.cores.is_any_behind(), Instant::now());
+        let (mut all, mut errors, mut is_all) = (0, 0, false);
+        for _ in 0..BATCHES_PER_TURN_MAX {
+            match self.take_batch(watched) {
+                Taken::Full(count) => all += count,
+                Taken::Echo if errors < ERRORS_MAX => errors += 1,
+                Taken::Echo => is_all = true,
+                Taken::Last(count) => {
+                    all += count;
+                    is_all = true;
+                }
+            }
+            if is_all {
+                break;
+            }
+        }
+        self.end_turn();
+        (all, is_all)
+    }
+
+    fn end_turn(&mut self) {
+        let change = self.rush.end_turn(Instant::now());
+        let (answered, dropped) = self.rush.take_shed();
+        if answered + dropped > 0 {
+            self.edge.signals.datagrams_shed(&self.listener, answered, dropped);
+        }
+        match change {
+            Change::None => {}
+            Change::Began => self.edge.signals.rush_began(&self.listener),
+            Change::Ended { answered, dropped } => {
+                self.edge.signals.rush_ended(&self.listener, answered, dropped);
+            }
+        }
+    }
+
+    fn take_batch(&mut self, watched: Option<&Watched>) -> Taken {
+        let Self { edge, listener, tag, socket, rush } = self;
+        let unix_seconds = now_unix_nanos() / 1_000_000_000;
+        let mut count = 0;
+        let mut take = || {
+            count = datagrams::receive(socket, |datagram, source| {
+                match rush.fate(datagram, || edge.flows.is_known(*tag, source, unix_seconds)) {
+                    Fate::Taken => arrived(edge, listener, *tag, socket, datagram, source),
+                    // When the socket is full, it is dropped.
+                    Fate::Answered => drop(socket.send_to(&edge.too_busy(datagram), source)),
+                    Fate::Dropped => {}
+                }
+            })?;
+            // A watch ends with the last batch.
+            if count < datagrams::BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        };
+        let taken = match watched {
+            Some(watched) => watched.try_io(Interest::READABLE, take),
+            None => take(),
+        };
+        match taken {
+            Ok(()) => Taken::Full(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Taken::Last(count),
+            Err(_) => Taken::Echo,
         }
     }
 }

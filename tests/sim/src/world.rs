@@ -145,7 +145,8 @@ impl World {
         let mut called: Vec<String> = users.iter().cloned().cycle().take(3 * users.len()).collect();
         called.extend(["+4930123", "+4930124", "+4930125", "+4930126", "ghost", "away"].map(str::to_owned));
         users.push("away".to_owned());
-        let callers: Vec<usize> = (0..registered).collect();
+        // A carrier calls in, too.
+        let callers: Vec<usize> = (0..registered).chain([registered + 1, registered + 1]).collect();
         let script = |number| CallScript::of(seed, number, &callers, &called, WINDOW_MS);
         let scripts: Vec<CallScript> = (0..calls).map(script).collect();
         let house = CoreHouse::start(seed, &users, &["ghost".to_owned(), "gateway".to_owned()]).await;
@@ -381,16 +382,21 @@ impl World {
         if call.is_some() {
             self.tell(call, name.clone());
         }
-        if !self.phones[phone].transport.is_reliable() {
-            for delay in self.network.datagram(&name) {
-                self.schedule(now + delay, Event::ToPhone(phone, bytes.clone()));
-            }
-        } else if self.phones[phone].is_dead {
+        let is_reliable = self.phones[phone].transport.is_reliable();
+        let failure = match is_reliable {
+            true => self.phones[phone].is_dead.then_some(SendFailure::FlowGone),
+            false => self.network.is_unsendable(&name).then_some(SendFailure::Unreachable),
+        };
+        if let Some(failure) = failure {
             if message.method() == "INVITE" && message.status() == 0 {
                 self.witness.was_unsendable(phone, &message.branch());
             }
-            let failed = FromEdge::SendFailed { id, failure: SendFailure::FlowGone };
-            self.schedule(now + 1, Event::Edge(failed));
+            self.tell(call, format!("   ({name} could not be sent)"));
+            self.schedule(now + 1, Event::Edge(FromEdge::SendFailed { id, failure }));
+        } else if !is_reliable {
+            for delay in self.network.datagram(&name) {
+                self.schedule(now + delay, Event::ToPhone(phone, bytes.clone()));
+            }
         } else {
             let at = self.network.stream(&name, false, phone, now);
             self.schedule(at, Event::ToPhone(phone, bytes));

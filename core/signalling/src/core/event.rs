@@ -7,8 +7,9 @@ use belfry_relay_api::{FromRelay, SessionKey};
 use belfry_sip_proto::forking::BranchIndex;
 use belfry_sip_proto::locate::Place;
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{CallRecord, Error, Kept, Lost, Subscriber};
+use belfry_state::{CallRecord, Error, Lost, Subscriber, Told};
 use futures_util::FutureExt as _;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use super::{Core, Holdings, now};
@@ -59,8 +60,8 @@ pub(crate) enum Done {
     Located { id: TransactionId, branch: BranchIndex, lookup: u32, places: Vec<Place> },
     /// The bindings that one write takes are in the journal, or could not be written.
     Written { batch: u64, written: Result<(), Error> },
-    /// A call record is safe, or nobody waits for it any longer.
-    Record { epoch: u64, outcome: Result<Kept, &'static str> },
+    /// Call records are safe, or could not be made so; more will come.
+    Records { all: Vec<Told>, told: UnboundedReceiver<Told> },
     /// The calls of a core that is gone have their records.
     Lost(Vec<CallRecord>),
 }
@@ -92,6 +93,8 @@ pub(crate) enum Alarm {
     RegisterDelay(TransactionId),
     /// The refusal of wrong credentials has waited long enough.
     Denial(TransactionId),
+    /// The record of the call of this epoch takes too long.
+    Record(u64),
     /// A call outlived every sensible call.
     Lifetime(CallKey),
     /// A session may not have been refreshed in time.
@@ -186,7 +189,7 @@ impl Core {
                 self.on_located(id, branch, lookup, places);
             }
             Ok(Done::Written { batch, written }) => self.on_written(batch, &written),
-            Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
+            Ok(Done::Records { all, told }) => self.on_records(all, told),
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // Jobs do not panic themselves and are not aborted.
             Err(_) => self.signals.store_failed("aborted"),
@@ -223,6 +226,7 @@ impl Core {
                 }
                 Alarm::RegisterDelay(id) => self.register(id),
                 Alarm::Denial(id) => self.on_denial_due(id),
+                Alarm::Record(epoch) => self.on_record_written(epoch, Err("timeout")),
                 Alarm::Lifetime(call) => self.on_lifetime_over(&call),
                 Alarm::SessionOver(call) => self.on_session_over(&call),
                 Alarm::Credit(call) => self.on_credit_due(&call),
