@@ -60,6 +60,9 @@ const EMERGENCY_TRANSACTIONS_MAX: usize = 1024;
 /// Events that are taken in one go: what a turn costs is shared by so many, and orders and timers wait no longer.
 const EVENTS_PER_TURN: usize = 64;
 
+/// After so long, others have their turn.
+const TURN_MAX: Duration = Duration::from_micros(500);
+
 /// A caller whose INVITE was lost with its core asks again for so long: Timer B of RFC 3261 section 17.1.1.2 and some.
 const LOST_CALLERS_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -346,6 +349,7 @@ impl Core {
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
         let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep_until(now().into()));
+        let mut turn_began = Instant::now();
         loop {
             self.set_alarm(alarm.as_mut());
             tokio::select! {
@@ -380,6 +384,13 @@ impl Core {
             self.on_time();
             self.finish_step();
             self.publish_load();
+            // Others share the thread, among them whoever empties the sockets: a core that is busy must not starve them.
+            if turn_began.elapsed() > TURN_MAX {
+                if !events.is_empty() || !strangers.is_empty() {
+                    tokio::task::yield_now().await;
+                }
+                turn_began = Instant::now();
+            }
             if self.stop_at.is_some_and(|at| self.calls.len() == 0 || at <= now()) {
                 // The last word of the gauges.
                 self.report_usage();
