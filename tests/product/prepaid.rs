@@ -75,8 +75,8 @@ impl Site {
         let booked = billing(&belfry.config, &["credit", account, balance, "--key", "first"]);
         assert!(booked.starts_with("booked"), "{booked}");
         eventually("the core knows the account", || {
-            let accounts = belfry.metric("core_prepaid_levels_reached_total", "");
-            accounts.ge(&1.0).then_some(())
+            let reached = |level: &str| belfry.metric("core_prepaid_levels_reached_total", level);
+            (reached("low") + reached("funded")).ge(&1.0).then_some(())
         });
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("one");
