@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use belfry_mesh::{Mesh, Service};
-use belfry_routing::{Guard, Plan, Usage};
+use belfry_routing::{Guard, Plan, Probes, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
@@ -35,6 +35,7 @@ use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
 use crate::keepalive::KeepAlive;
 use crate::location::Gruus;
+use crate::probing::Asked;
 use crate::received::Received;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
@@ -180,6 +181,11 @@ impl CoreHandle {
         holdings.await.unwrap_or_default()
     }
 
+    /// Orders something; a core that is gone takes no orders, and whoever waits for its answer learns that.
+    pub(crate) async fn order(&self, order: Control) {
+        let _ = self.control.send(order).await;
+    }
+
     /// Forgives an address (IPv6: its /64) all its failures; whether it was banned.
     pub async fn pardon(&self, source: IpAddr) -> bool {
         let (answer, was_banned) = oneshot::channel();
@@ -225,6 +231,10 @@ pub struct Core {
     pub(crate) usage: Usage,
     pub(crate) guard: Guard,
     pub(crate) quiet_gateways: QuietGateways,
+    /// Gateways that are asked whether they are alive.
+    pub(crate) probes: Probes,
+    /// Those questions that are under way.
+    pub(crate) asked: HashMap<TransactionId, Asked>,
     pub(crate) resolver: Resolver,
     /// Next hops that are being looked up.
     pub(crate) lookups: usize,
@@ -303,6 +313,8 @@ impl Core {
             usage: Usage::default(),
             guard: Guard::default(),
             quiet_gateways: QuietGateways::default(),
+            probes: Probes::default(),
+            asked: HashMap::new(),
             resolver: Resolver::new(&config),
             lookups: 0,
             gate,
@@ -328,6 +340,7 @@ impl Core {
         mut control: mpsc::Receiver<Control>,
     ) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
+        self.probes.follow(&self.routes.table, now(), unix_seconds());
         self.close_lost_calls(Lost::Answered);
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
         let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
@@ -340,7 +353,8 @@ impl Core {
                     Control::Drain => self.begin_drain(),
                     Control::Stop => self.begin_stop(),
                     Control::Kill => return,
-                    Control::Routes(routes) => self.routes = routes,
+                    Control::Routes(routes) => self.follow_routes(routes),
+                    Control::Gateways(answer) => drop(answer.send(self.gateway_states())),
                     // Whoever asked may be gone.
                     Control::Bans(answer) => drop(answer.send(self.bans())),
                     Control::Holdings(answer) => drop(answer.send(self.holdings())),
@@ -389,6 +403,12 @@ impl Core {
         self.drain_outputs();
     }
 
+    /// From now on calls go by these routes.
+    fn follow_routes(&mut self, routes: Arc<Active>) {
+        self.probes.follow(&routes.table, now(), unix_seconds());
+        self.routes = routes;
+    }
+
     fn begin_drain(&mut self) {
         self.is_draining = true;
         self.signals.drain_began(self.calls.live_count());
@@ -418,6 +438,7 @@ impl Core {
         self.authority.guard.expire(now());
         self.signals.customers.bans_changed(self.authority.guard.bans_count());
         self.keep_alive();
+        self.probe_gateways();
         self.report_strangers();
         self.report_usage();
         let (calls, dead) = (self.calls.live_count(), self.dead.len());

@@ -20,6 +20,7 @@ mod exchange;
 pub mod handle;
 mod keepalive;
 mod location;
+mod probing;
 mod proxy;
 mod received;
 mod registrar;
@@ -40,6 +41,7 @@ pub use config::{
     BannedAnswer, Config, DigestAlgorithm, GuardConfig, Hiding, KeepAliveConfig, MessageConfig,
 };
 pub use error::Error;
+pub use probing::GatewayState;
 pub use routes::{Routes, RoutesError, compose, rows_of_known};
 
 /// Registers the core's signals without starting it, for the catalogue.

@@ -9,6 +9,7 @@ mod hiding;
 mod house;
 mod kpis;
 mod looping;
+mod probing;
 mod redirecting;
 mod registering;
 mod resolving;

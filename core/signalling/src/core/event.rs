@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use belfry_relay_api::{FromRelay, SessionKey};
+use belfry_routing::GatewayKey;
 use belfry_sip_proto::forking::BranchIndex;
 use belfry_sip_proto::locate::Place;
 use belfry_sip_proto::transaction::TransactionId;
@@ -15,6 +16,7 @@ use super::{Core, Holdings, now};
 use crate::authority::Ban;
 use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
+use crate::probing::GatewayState;
 use crate::received::Received;
 use crate::registrar::Bound;
 use crate::relays::RelayEvent;
@@ -44,6 +46,8 @@ pub(crate) enum Control {
     Stop,
     /// Stop as a crash would.
     Kill,
+    /// Which gateways are up?
+    Gateways(oneshot::Sender<Vec<GatewayState>>),
     /// From now on calls go by these routes.
     Routes(Arc<Active>),
 }
@@ -55,6 +59,8 @@ pub(crate) enum Done {
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// It is known where a next hop is.
     Located { id: TransactionId, branch: BranchIndex, lookup: u32, places: Vec<Place> },
+    /// It is known where a gateway is that is to be asked whether it is alive.
+    GatewayLocated { key: GatewayKey, uri: String, places: Vec<Place> },
     /// The bindings of a REGISTER are in the journal, or could not be written.
     Bound { id: TransactionId, bound: Bound, written: Result<(), Error> },
     /// A call record is safe, or nobody waits for it any longer.
@@ -180,6 +186,10 @@ impl Core {
             Ok(Done::Located { id, branch, lookup, places }) => {
                 self.lookups = self.lookups.saturating_sub(1);
                 self.on_located(id, branch, lookup, places);
+            }
+            Ok(Done::GatewayLocated { key, uri, places }) => {
+                self.lookups = self.lookups.saturating_sub(1);
+                self.on_gateway_located(&key, &uri, places);
             }
             Ok(Done::Bound { id, bound, written }) => self.on_bound(id, &bound, written),
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),

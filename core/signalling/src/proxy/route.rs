@@ -35,6 +35,12 @@ pub(super) enum Sender {
     Unknown(Aor),
 }
 
+/// Ways that are worth trying, and whether some were left out.
+struct Alive {
+    ways: Vec<Way>,
+    is_narrowed: bool,
+}
+
 /// A Request-URI as the table asks for it.
 struct Dialled {
     user: String,
@@ -286,13 +292,32 @@ impl Core {
                 targets
             }
             Outcome::Trunks(ways) => {
-                self.decided(id, Decided::Route, "trunks");
-                self.trunk_targets(request, &ways, decision.is_emergency)
+                let ways = self.ways_alive(ways, decision.is_emergency);
+                let reason =
+                    if ways.is_narrowed { "trunks, without gateways that are down" } else { "trunks" };
+                self.decided(id, Decided::Route, reason);
+                self.trunk_targets(request, &ways.ways, decision.is_emergency)
             }
         };
         let is_recorded = is_dialog_forming(request.method);
         let used = self.routes_used(&request.message).count;
         self.begin_forward(id, targets, used, is_recorded, Leg::Caller);
+    }
+
+    /// The ways without gateways that are known to be down. Should all be, they are tried all the same, because OPTIONS
+    /// are not calls; and who calls for help leaves nothing untried.
+    fn ways_alive(&self, ways: Vec<Way>, is_emergency: bool) -> Alive {
+        let is_down = |way: &Way| {
+            let trunk = self.routes.table.trunk(way.trunk);
+            trunk.is_some_and(|trunk| self.probes.is_down(&trunk.name, way.gateway))
+        };
+        let (down, mut alive): (Vec<Way>, Vec<Way>) = ways.into_iter().partition(is_down);
+        if down.is_empty() || alive.is_empty() {
+            alive.extend(down);
+            return Alive { ways: alive, is_narrowed: false };
+        }
+        alive.extend(down.into_iter().filter(|_| is_emergency));
+        Alive { ways: alive, is_narrowed: !is_emergency }
     }
 
     /// The ways as targets: one after another, all to the same number.
