@@ -8,10 +8,12 @@ mod hangup;
 mod hold;
 mod lately;
 pub(crate) mod live;
+mod paying;
 mod stranger;
 mod timer;
 pub(crate) mod twin;
 mod watch;
+mod whose;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -35,8 +37,10 @@ use crate::signals::CallCause;
 
 pub(crate) use chain::Chain;
 pub(crate) use hold::{Hold, Meter, OnTrunk};
+pub(crate) use paying::Paying;
 pub(crate) use stranger::Strangers;
 pub(crate) use watch::Watch;
+pub(crate) use whose::Whose;
 
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +83,12 @@ pub(crate) struct Call {
     pub(crate) ending: Ending,
     /// Gives the call up when it outlives every sensible call.
     pub(crate) lifetime: Option<TimerKey>,
+    /// Whose it is.
+    pub(crate) whose: Whose,
     /// What it holds of limits and budgets.
     pub(crate) hold: Hold,
+    /// What it holds of the account that pays for it.
+    pub(crate) paying: Option<Box<Paying>>,
     /// When it was last heard of, who is on hold, how its session timer stands.
     pub(crate) watch: Watch,
     /// Its dialog on the other side of us, when the sides are told nothing of each other.
@@ -282,7 +290,9 @@ impl Calls {
             silent_legs: Vec::new(),
             ending: Ending { status: 500, cause: CallCause::ServerError },
             lifetime: None,
+            whose: Whose::default(),
             hold: Hold::default(),
+            paying: None,
             watch: Watch::new(invite.unix_nanos),
             twin: None,
             held: Vec::new(),

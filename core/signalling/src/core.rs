@@ -15,6 +15,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use belfry_mesh::{Mesh, Service};
+use belfry_routing::prepaid::Accounts;
+use belfry_routing::rating::Tariffs;
 use belfry_routing::{Guard, Plan, Probes, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
@@ -35,6 +37,7 @@ use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
 use crate::keepalive::KeepAlive;
 use crate::location::Gruus;
+use crate::prepaid::{Follower, Prepaid};
 use crate::probing::Asked;
 use crate::received::Received;
 use crate::relays::Relays;
@@ -71,6 +74,8 @@ pub struct Deps {
     pub state: State,
     /// Who may call whom, by which way.
     pub routes: Routes,
+    /// Who pays in advance, and by which prices.
+    pub prepaid: Prepaid,
     /// Makes a call's trace id.
     pub trace_key: TraceKey,
     /// What a demonstration may break.
@@ -230,6 +235,9 @@ pub struct Core {
     /// Calls against limits.
     pub(crate) usage: Usage,
     pub(crate) guard: Guard,
+    /// Whose money is where.
+    pub(crate) accounts: Accounts,
+    pub(crate) tariffs: Arc<Tariffs>,
     pub(crate) quiet_gateways: QuietGateways,
     /// Gateways that are asked whether they are alive.
     pub(crate) probes: Probes,
@@ -272,11 +280,13 @@ impl Core {
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
+        let routes = deps.routes.active();
+        let published = watch::Sender::new(Arc::clone(&routes));
         let reader = edges::Reader {
             events: events.clone(),
             strangers,
             gate: Arc::clone(&gate),
-            emergency_numbers: config.emergency_numbers.clone().into(),
+            routes: published.subscribe(),
             retry_after: config.retry_after.as_secs().to_string().into(),
             signals: signals.clone(),
             trace_key: deps.trace_key.clone(),
@@ -284,13 +294,16 @@ impl Core {
         };
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
         let places = config.transactions_max + EMERGENCY_TRANSACTIONS_MAX;
-        let routes = deps.routes.active();
-        let keeper = Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade());
+        let keeper =
+            Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade(), published);
+        let (accounts, tariffs) = (deps.prepaid.accounts(), deps.prepaid.tariffs());
+        let follower =
+            Follower::new(deps.prepaid, deps.state.clone(), signals.prepaid.clone(), control.downgrade());
         let mut doors = JoinSet::new();
         doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
-        let core = Self {
+        let mut core = Self {
             signals,
             calls: Calls::new(deps.state.books().clone()),
             state: deps.state,
@@ -312,6 +325,8 @@ impl Core {
             routes,
             usage: Usage::default(),
             guard: Guard::default(),
+            accounts,
+            tariffs,
             quiet_gateways: QuietGateways::default(),
             probes: Probes::default(),
             asked: HashMap::new(),
@@ -329,8 +344,16 @@ impl Core {
             hasher: RandomState::new(),
             config,
         };
+        core.start_following(follower);
         tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
         Ok(CoreHandle { control, reroutes, inquiries, load })
+    }
+
+    /// Calls of before get their records, and then balances are read.
+    fn start_following(&mut self, follower: Follower) {
+        // The order is handed in here: what the follower waits for includes it.
+        self.close_lost_calls(Lost::Answered);
+        self._doors.spawn(follower.run(self.config.prepaid.poll_interval));
     }
 
     async fn run(
@@ -341,7 +364,6 @@ impl Core {
     ) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         self.probes.follow(&self.routes.table, now(), unix_seconds());
-        self.close_lost_calls(Lost::Answered);
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
         let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep_until(now().into()));
@@ -355,6 +377,7 @@ impl Core {
                     Control::Kill => return,
                     Control::Routes(routes) => self.follow_routes(routes),
                     Control::Gateways(answer) => drop(answer.send(self.gateway_states())),
+                    Control::Accounts(news) => self.on_account_news(*news),
                     // Whoever asked may be gone.
                     Control::Bans(answer) => drop(answer.send(self.bans())),
                     Control::Holdings(answer) => drop(answer.send(self.holdings())),
@@ -441,6 +464,7 @@ impl Core {
         self.probe_gateways();
         self.report_strangers();
         self.report_usage();
+        self.report_accounts();
         let (calls, dead) = (self.calls.live_count(), self.dead.len());
         self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);
     }

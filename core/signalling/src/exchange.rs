@@ -14,6 +14,7 @@ use belfry_sip_proto::forking::{BranchIndex, Group, ResponseContext};
 use belfry_sip_proto::timer::TimerKey;
 use belfry_sip_proto::transaction::TransactionId;
 
+use crate::calls::Whose;
 use crate::edges::{Hop, Way};
 use crate::handle::Transport;
 use crate::received::Received;
@@ -33,8 +34,8 @@ pub(crate) struct Exchange {
     pub(crate) forward: Option<Forward>,
     /// The call that the request sets up, changes or ends.
     pub(crate) call: Option<CallKey>,
-    /// The epoch of the call that it ended: its answer waits for the record.
-    pub(crate) ended_call: Option<u64>,
+    /// The call that it ended: its answer waits for the record.
+    pub(crate) ended_call: Option<EndedCall>,
     /// Whether the sides of its call are told nothing of each other.
     pub(crate) is_masked: bool,
     /// Whether its dialog is of a call that this core does not know.
@@ -49,6 +50,14 @@ pub(crate) struct Exchange {
     pub(crate) cancel_reason: Option<String>,
     /// Whether it calls for help: no limit and no overload refuses it.
     pub(crate) is_emergency: bool,
+}
+
+/// A call that a BYE ended.
+#[derive(Clone, Debug)]
+pub(crate) struct EndedCall {
+    /// Its books are found by it until they are closed.
+    pub(crate) epoch: u64,
+    pub(crate) whose: Whose,
 }
 
 /// Whom a request may go to: groups that are tried one after another; inside a group all are tried at once

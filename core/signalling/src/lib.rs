@@ -20,6 +20,7 @@ mod exchange;
 pub mod handle;
 mod keepalive;
 mod location;
+mod prepaid;
 mod probing;
 mod proxy;
 mod received;
@@ -38,9 +39,10 @@ pub use crate::calls::live::{
 pub use crate::core::{Core, CoreHandle, Deps, Faults, Holdings};
 pub use authority::Ban;
 pub use config::{
-    BannedAnswer, Config, DigestAlgorithm, GuardConfig, Hiding, KeepAliveConfig, MessageConfig,
+    BannedAnswer, Config, DigestAlgorithm, GuardConfig, Hiding, KeepAliveConfig, MessageConfig, PrepaidConfig,
 };
 pub use error::Error;
+pub use prepaid::{Prepaid, PrepaidError};
 pub use probing::GatewayState;
 pub use routes::{Routes, RoutesError, compose, rows_of_known};
 

@@ -119,8 +119,8 @@ impl Core {
         if request.method == MethodName::Invite && !request.is_in_dialog() {
             let fault = Some((Room::Core, Cause::Overload));
             let result = AttemptResult::Ineffective;
-            let scope = Scope { region: &request.region };
-            self.signals.attempt_ended(result, scope, fault, None, request.call_id());
+            let scope = Scope::of_region(&request.region);
+            self.signals.attempt_ended(result, &scope, fault, None, request.call_id());
         }
         let retry_after = self.config.retry_after.as_secs().to_string();
         self.answer_plain(request, 503, &[(HeaderName::RetryAfter, &retry_after)]);

@@ -8,7 +8,7 @@ use belfry_relay_api::{FromRelay, ToRelay};
 use belfry_routing::Plan;
 use belfry_signal::{Registry, Resource, TraceKey};
 use belfry_signalling::handle::{FromEdge, PublicAddress, ToEdge, Transport};
-use belfry_signalling::{Config, Core, CoreHandle, Deps, Faults, Routes};
+use belfry_signalling::{Config, Core, CoreHandle, Deps, Faults, Prepaid, Routes};
 use belfry_state::{State, Subscriber};
 use serde::Deserialize as _;
 use tempfile::TempDir;
@@ -74,6 +74,7 @@ fn config_of(seed: Seed) -> Config {
     config.call_lifetime = Duration::from_secs(240);
     config.session_interval = Duration::from_secs(dice.pick(&[0, 0, 90]));
     config.routes_poll_interval = FOR_EVER;
+    config.prepaid.poll_interval = FOR_EVER;
     config.trace_one_in = 1;
     config
 }
@@ -108,7 +109,8 @@ impl CoreHouse {
             registry: registry.clone(),
             mesh: mesh.clone(),
             state: state.clone(),
-            routes: Routes::of(plan, &config.domains, Path::new("")).expect("routes"),
+            routes: Routes::of(plan, &config, Path::new("")).expect("routes"),
+            prepaid: Prepaid::default(),
             trace_key: TraceKey::new([7; 32]),
             faults: Faults::default(),
         };

@@ -16,6 +16,7 @@ use super::{Core, Holdings, now};
 use crate::authority::Ban;
 use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
+use crate::prepaid::News;
 use crate::probing::GatewayState;
 use crate::received::Received;
 use crate::registrar::Bound;
@@ -48,6 +49,8 @@ pub(crate) enum Control {
     Kill,
     /// Which gateways are up?
     Gateways(oneshot::Sender<Vec<GatewayState>>),
+    /// There is news of accounts that pay in advance.
+    Accounts(Box<News>),
     /// From now on calls go by these routes.
     Routes(Arc<Active>),
 }
@@ -100,6 +103,8 @@ pub(crate) enum Alarm {
     Lifetime(CallKey),
     /// A session may not have been refreshed in time.
     SessionOver(CallKey),
+    /// A call's money runs out, or the slice of it that it has.
+    Credit(CallKey),
     /// A silent session that is no call of ours was not ended by anybody.
     Orphan { relay: Arc<str>, session: SessionKey },
     /// Callers of a core that is gone have given up.
@@ -231,6 +236,7 @@ impl Core {
                 Alarm::Denial(id) => self.on_denial_due(id),
                 Alarm::Lifetime(call) => self.on_lifetime_over(&call),
                 Alarm::SessionOver(call) => self.on_session_over(&call),
+                Alarm::Credit(call) => self.on_credit_due(&call),
                 Alarm::Orphan { relay, session } => self.on_orphan(&relay, session),
                 Alarm::LostCallers => self.close_lost_calls(Lost::All),
                 Alarm::Sweep => self.sweep(),
