@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use belfry_mesh::{Mesh, Service};
 use belfry_routing::prepaid::Accounts;
 use belfry_routing::rating::Tariffs;
-use belfry_routing::{Guard, Plan, Probes, Usage};
+use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
@@ -38,11 +38,11 @@ use crate::exchange::{Branch, CallKey, Exchange};
 use crate::keepalive::KeepAlive;
 use crate::location::Gruus;
 use crate::prepaid::{Follower, Prepaid};
-use crate::probing::Asked;
+use crate::probing::Gateways;
 use crate::received::Received;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
-use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
+use crate::routes::{Active, Keeper, REROUTES_MAX, Reroute, Routes, RoutesError};
 use crate::signals::Signals;
 use crate::{edges, relays};
 
@@ -238,11 +238,8 @@ pub struct Core {
     /// Whose money is where.
     pub(crate) accounts: Accounts,
     pub(crate) tariffs: Arc<Tariffs>,
-    pub(crate) quiet_gateways: QuietGateways,
-    /// Gateways that are asked whether they are alive.
-    pub(crate) probes: Probes,
-    /// Those questions that are under way.
-    pub(crate) asked: HashMap<TransactionId, Asked>,
+    /// Which gateways of trunks answer.
+    pub(crate) gateways: Gateways,
     pub(crate) resolver: Resolver,
     /// Next hops that are being looked up.
     pub(crate) lookups: usize,
@@ -327,9 +324,7 @@ impl Core {
             guard: Guard::default(),
             accounts,
             tariffs,
-            quiet_gateways: QuietGateways::default(),
-            probes: Probes::default(),
-            asked: HashMap::new(),
+            gateways: Gateways::default(),
             resolver: Resolver::new(&config),
             lookups: 0,
             gate,
@@ -363,7 +358,7 @@ impl Core {
         mut control: mpsc::Receiver<Control>,
     ) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
-        self.probes.follow(&self.routes.table, now(), unix_seconds());
+        self.gateways.probes.follow(&self.routes.table, now(), unix_seconds());
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
         let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep_until(now().into()));
@@ -428,7 +423,7 @@ impl Core {
 
     /// From now on calls go by these routes.
     fn follow_routes(&mut self, routes: Arc<Active>) {
-        self.probes.follow(&routes.table, now(), unix_seconds());
+        self.gateways.probes.follow(&routes.table, now(), unix_seconds());
         self.routes = routes;
     }
 

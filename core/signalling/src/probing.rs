@@ -4,11 +4,11 @@
 //! server says itself that nobody is behind it: what it thinks of OPTIONS is not the question. These requests have
 //! transactions and no exchange; they are counted and do not stand in the ladder, which tells calls.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use belfry_routing::{Change, GatewayKey, Turn};
+use belfry_routing::{Change, GatewayKey, Probes, Turn};
 use belfry_sip_proto::build::Writer;
 use belfry_sip_proto::locate::{self, Locator, Wanted};
 use belfry_sip_proto::transaction::{ClientKey, ClientRequest, MethodKind, TransactionId};
@@ -19,11 +19,22 @@ use crate::core::{Control, Core, CoreHandle, Done, now, unix_seconds};
 use crate::exchange::{NextHop, Place};
 use crate::received::Received;
 use crate::resolver::is_literal;
-use crate::routes::ProbeOutcome;
+use crate::routes::{ProbeOutcome, QuietGateways};
 use crate::signals::{MethodName, Way as Direction};
 
 /// Addresses of a gateway that are asked one after another.
 const PLACES_MAX: usize = 4;
+
+/// What is known of the gateways of trunks.
+#[derive(Debug, Default)]
+pub(crate) struct Gateways {
+    /// Those that left a call without an answer lately.
+    pub(crate) quiet: QuietGateways,
+    /// Those that are asked whether they are alive.
+    pub(crate) probes: Probes,
+    /// Questions that are under way.
+    pub(crate) asked: HashMap<TransactionId, Asked>,
+}
 
 /// A question that is under way.
 #[derive(Debug)]
@@ -65,12 +76,12 @@ impl Core {
     pub(crate) fn probe_gateways(&mut self) {
         let now = now();
         let silent: Vec<TransactionId> =
-            self.asked.iter().filter(|(_, asked)| asked.until <= now).map(|(id, _)| *id).collect();
+            self.gateways.asked.iter().filter(|(_, asked)| asked.until <= now).map(|(id, _)| *id).collect();
         for id in silent {
             self.transactions.abandon(id, now);
             self.probe_failed(id, ProbeOutcome::Silent);
         }
-        for turn in self.probes.due(now) {
+        for turn in self.gateways.probes.due(now) {
             self.probe(turn);
         }
     }
@@ -157,7 +168,7 @@ impl Core {
         match self.transactions.send(request, now) {
             Ok(id) => {
                 let until = now + Duration::from_secs(timeout.into());
-                self.asked.insert(id, Asked { key, places, until, began: now });
+                self.gateways.asked.insert(id, Asked { key, places, until, began: now });
             }
             Err(_) => self.probe_skipped(&key),
         }
@@ -165,7 +176,7 @@ impl Core {
 
     /// Whether a response answers such a question; then it is dealt with.
     pub(crate) fn is_probe_answer(&mut self, id: TransactionId, response: &Received) -> bool {
-        let Some(asked) = self.asked.get(&id) else { return false };
+        let Some(asked) = self.gateways.asked.get(&id) else { return false };
         let status = response.message.status().unwrap_or_default();
         self.signals.message_counted(MethodName::Options, Some(status), Direction::Received, false);
         if status < 200 {
@@ -174,7 +185,7 @@ impl Core {
         let began = asked.began;
         if matches!(status, 408 | 503 | 504) {
             self.probe_failed(id, ProbeOutcome::Refused);
-        } else if let Some(asked) = self.asked.remove(&id) {
+        } else if let Some(asked) = self.gateways.asked.remove(&id) {
             self.probe_ended(&asked.key, ProbeOutcome::Answered, Some(now() - began));
         }
         true
@@ -182,7 +193,7 @@ impl Core {
 
     /// Whether a message that did not leave was such a question; then it is dealt with.
     pub(crate) fn is_probe_unsendable(&mut self, id: TransactionId) -> bool {
-        let is_probe = self.asked.contains_key(&id);
+        let is_probe = self.gateways.asked.contains_key(&id);
         if is_probe {
             self.transactions.abandon(id, now());
             self.probe_failed(id, ProbeOutcome::Unreachable);
@@ -192,7 +203,7 @@ impl Core {
 
     /// An address did not answer: the next one, or the gateway did not.
     fn probe_failed(&mut self, id: TransactionId, outcome: ProbeOutcome) {
-        let Some(asked) = self.asked.remove(&id) else { return };
+        let Some(asked) = self.gateways.asked.remove(&id) else { return };
         match asked.places.is_empty() {
             true => self.probe_ended(&asked.key, outcome, None),
             false => self.ask_gateway(asked.key, asked.places),
@@ -201,8 +212,8 @@ impl Core {
 
     fn probe_ended(&mut self, key: &GatewayKey, outcome: ProbeOutcome, took: Option<Duration>) {
         let change = match outcome {
-            ProbeOutcome::Answered => self.probes.answered(key, unix_seconds()),
-            _ => self.probes.failed(key, unix_seconds()),
+            ProbeOutcome::Answered => self.gateways.probes.answered(key, unix_seconds()),
+            _ => self.gateways.probes.failed(key, unix_seconds()),
         };
         let label = self.routes.trunk_label(&key.0);
         self.signals.routing.gateway_asked(label.clone(), outcome, took);
@@ -213,7 +224,7 @@ impl Core {
 
     /// Nobody could be asked, for reasons of our own: that says nothing of the gateway.
     fn probe_skipped(&mut self, key: &GatewayKey) {
-        self.probes.skipped(key);
+        self.gateways.probes.skipped(key);
         self.signals.routing.gateway_asked(self.routes.trunk_label(&key.0), ProbeOutcome::Skipped, None);
     }
 
@@ -226,6 +237,6 @@ impl Core {
             is_down: health.is_down,
             since_unix_seconds: health.since_unix_seconds,
         };
-        self.probes.all().into_iter().map(state).collect()
+        self.gateways.probes.all().into_iter().map(state).collect()
     }
 }

@@ -380,7 +380,7 @@ impl Core {
     /// What limits hold now, for the gauges.
     pub(crate) fn report_usage(&self) {
         let signals = &self.signals.routing;
-        let gateways = self.probes.all();
+        let gateways = self.gateways.probes.all();
         for (name, label) in &self.routes.trunks {
             signals.trunk_load(label.clone(), self.usage.trunk_calls(name));
             let (up, down): (Vec<_>, Vec<_>) =

@@ -33,7 +33,7 @@ impl Core {
     /// Sends a message that belongs to a transaction.
     fn transmit(&mut self, id: TransactionId, way: &Arc<Way>, bytes: Vec<u8>, is_repeat: bool) {
         // A repeat is never routine.
-        if !is_repeat && self.routine.contains(&id) || self.asked.contains_key(&id) {
+        if !is_repeat && self.routine.contains(&id) || self.gateways.asked.contains_key(&id) {
             self.signals.message_counted(way.method, status_of(&bytes), Direction::Sent, is_repeat);
         } else {
             self.message_sent(way, &bytes, is_repeat);

@@ -49,7 +49,7 @@ impl Core {
             return false;
         }
         forward.redirects = forward.redirects.saturating_add(count);
-        self.quiet_gateways.heard(&way.name, way.gateway);
+        self.gateways.quiet.heard(&way.name, way.gateway);
         self.decided(id, Decision::FailOver, "redirected");
         self.act(id);
         true

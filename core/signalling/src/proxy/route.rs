@@ -327,7 +327,7 @@ impl Core {
     fn ways_alive(&self, ways: Vec<Way>, is_emergency: bool) -> Alive {
         let is_down = |way: &Way| {
             let trunk = self.routes.table.trunk(way.trunk);
-            trunk.is_some_and(|trunk| self.probes.is_down(&trunk.name, way.gateway))
+            trunk.is_some_and(|trunk| self.gateways.probes.is_down(&trunk.name, way.gateway))
         };
         let (down, mut alive): (Vec<Way>, Vec<Way>) = ways.into_iter().partition(is_down);
         if down.is_empty() || alive.is_empty() {
@@ -344,7 +344,7 @@ impl Core {
         let now = now();
         let is_quiet = |way: &&Way| {
             let trunk = self.routes.table.trunk(way.trunk);
-            trunk.is_some_and(|trunk| self.quiet_gateways.is_quiet(&trunk.name, way.gateway, now))
+            trunk.is_some_and(|trunk| self.gateways.quiet.is_quiet(&trunk.name, way.gateway, now))
         };
         let (quiet, heard): (Vec<&Way>, Vec<&Way>) = ways.iter().partition(is_quiet);
         for way in heard.into_iter().chain(quiet) {
@@ -497,9 +497,9 @@ impl Core {
         match trouble {
             Trouble::Silent | Trouble::NotSent(SendFault::Unreachable) => {
                 let (now, lifetime) = (now(), self.config.dead_next_hop_timeout);
-                self.quiet_gateways.note(&way.name, way.gateway, now + lifetime, now);
+                self.gateways.quiet.note(&way.name, way.gateway, now + lifetime, now);
             }
-            Trouble::Answered(_) => self.quiet_gateways.heard(&way.name, way.gateway),
+            Trouble::Answered(_) => self.gateways.quiet.heard(&way.name, way.gateway),
             Trouble::NotSent(_) | Trouble::Ours => {}
         }
         let label = self.routes.trunk_label(&way.name);
@@ -510,7 +510,7 @@ impl Core {
     pub(super) fn note_trunk_answer(&mut self, key: &str) {
         let Some(call) = self.calls.get_mut(key) else { return };
         if let Some(on_trunk) = &call.hold.on_trunk {
-            self.quiet_gateways.heard(&on_trunk.way.name, on_trunk.way.gateway);
+            self.gateways.quiet.heard(&on_trunk.way.name, on_trunk.way.gateway);
             let label = self.routes.trunk_label(&on_trunk.way.name);
             self.signals.routing.trunk_answered(label);
             if let Some(meter) = &call.hold.meter {

@@ -139,7 +139,7 @@ async fn a_gateway_that_is_down_is_left_out_until_it_is_up_again() {
         assert_eq!(first_tried(&mut house, &alice, "+4930123", "while").await, at(202));
         // It comes back: one answer is nothing either.
         round(&mut house, [good, good]).await;
-        assert_eq!(states(&house).await[1], false);
+        assert!(!states(&house).await[1]);
         round(&mut house, [good, good]).await;
         round(&mut house, [good, good]).await;
         assert_eq!(states(&house).await, [false, false]);
