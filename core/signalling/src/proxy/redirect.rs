@@ -52,6 +52,7 @@ impl Core {
         self.gateways.quiet.heard(&way.name, way.gateway);
         self.decided(id, Decision::FailOver, "redirected");
         self.act(id);
+        self.tell_lost_dialogs(id, branch, response.message.status().unwrap_or_default());
         true
     }
 
