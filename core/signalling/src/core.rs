@@ -6,7 +6,7 @@ mod holdings;
 mod outputs;
 mod routine;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -21,7 +21,7 @@ use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
-use belfry_state::{Lost, State};
+use belfry_state::{Lost, State, Told};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
@@ -40,6 +40,7 @@ use crate::location::Gruus;
 use crate::prepaid::{Follower, Prepaid};
 use crate::probing::Gateways;
 use crate::received::Received;
+use crate::registrar::Verdict;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
 use crate::routes::{Active, Keeper, REROUTES_MAX, Reroute, Routes, RoutesError};
@@ -231,8 +232,12 @@ pub struct Core {
     /// Refusals of wrong credentials that wait.
     pub(crate) denials_waiting: usize,
     pub(crate) gruus: Gruus,
+    /// Registrations that wait for the journal, by the write that takes them, oldest first.
+    pub(crate) unwritten: VecDeque<(u64, Vec<(TransactionId, Verdict)>)>,
     pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
+    /// Where the books tell what became of records.
+    pub(crate) told_sender: mpsc::UnboundedSender<Told>,
     /// Who may call whom, by which way; swapped as a whole.
     pub(crate) routes: Arc<Active>,
     /// Calls against limits.
@@ -295,6 +300,7 @@ impl Core {
         doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
+        let (told_sender, told) = mpsc::unbounded_channel();
         let mut core = Self {
             signals,
             calls: Calls::new(deps.state.books().clone()),
@@ -312,8 +318,10 @@ impl Core {
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             denials_waiting: 0,
+            unwritten: VecDeque::new(),
             keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
+            told_sender,
             routes,
             usage: Usage::default(),
             guard: Guard::default(),
@@ -334,6 +342,7 @@ impl Core {
             hasher: RandomState::new(),
             config,
         };
+        core.await_records(told);
         core.start_following(follower);
         tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
         Ok(CoreHandle { control, reroutes, inquiries, load })
