@@ -6,7 +6,7 @@ mod holdings;
 mod outputs;
 mod routine;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -39,6 +39,7 @@ use crate::keepalive::KeepAlive;
 use crate::location::Gruus;
 use crate::prepaid::{Follower, Prepaid};
 use crate::received::Received;
+use crate::registrar::Verdict;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
 use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
@@ -225,6 +226,8 @@ pub struct Core {
     /// Refusals of wrong credentials that wait.
     pub(crate) denials_waiting: usize,
     pub(crate) gruus: Gruus,
+    /// Registrations that wait for the journal, by the write that takes them, oldest first.
+    pub(crate) unwritten: VecDeque<(u64, Vec<(TransactionId, Verdict)>)>,
     pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
     /// Who may call whom, by which way; swapped as a whole.
@@ -275,16 +278,8 @@ impl Core {
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
         let routes = deps.routes.active();
         let published = watch::Sender::new(Arc::clone(&routes));
-        let reader = edges::Reader {
-            events: events.clone(),
-            strangers,
-            gate: Arc::clone(&gate),
-            routes: published.subscribe(),
-            retry_after: config.retry_after.as_secs().to_string().into(),
-            signals: signals.clone(),
-            trace_key: deps.trace_key.clone(),
-            limits: config.message.limits(),
-        };
+        let queues = (events.clone(), strangers, Arc::clone(&gate));
+        let reader = reader_of(&config, &deps, signals.clone(), queues, published.subscribe());
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
         let places = config.transactions_max + EMERGENCY_TRANSACTIONS_MAX;
         let keeper =
@@ -313,6 +308,7 @@ impl Core {
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             denials_waiting: 0,
+            unwritten: VecDeque::new(),
             keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
             routes,
@@ -481,6 +477,26 @@ impl Core {
     /// The key of the call with this Call-ID, when it lives.
     pub(crate) fn call_key(&self, call_id: &str) -> Option<CallKey> {
         self.calls.key(call_id)
+    }
+}
+
+/// What the tasks of links need.
+fn reader_of(
+    config: &Config,
+    deps: &Deps,
+    signals: Signals,
+    (events, strangers, gate): (mpsc::Sender<Event>, mpsc::Sender<Box<Received>>, Arc<Gate>),
+    routes: watch::Receiver<Arc<Active>>,
+) -> edges::Reader {
+    edges::Reader {
+        events,
+        strangers,
+        gate,
+        routes,
+        retry_after: config.retry_after.as_secs().to_string().into(),
+        signals,
+        trace_key: deps.trace_key.clone(),
+        limits: config.message.limits(),
     }
 }
 

@@ -139,7 +139,9 @@ impl CoreHouse {
             _relay_links: relay_links,
             _directory: directory,
         };
-        while !house.has("core_edges 1") || !house.has("core_relays 1") {
+        // What reads the database has read it before time is the story's own.
+        let signs = ["core_edges 1", "core_relays 1", "core_prepaid_ready 1"];
+        while !signs.iter().all(|sign| house.has(sign)) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         house

@@ -17,7 +17,6 @@ use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
 use crate::prepaid::News;
 use crate::received::Received;
-use crate::registrar::Bound;
 use crate::relays::RelayEvent;
 use crate::routes::Active;
 
@@ -58,8 +57,8 @@ pub(crate) enum Done {
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// It is known where a next hop is.
     Located { id: TransactionId, branch: BranchIndex, lookup: u32, places: Vec<Place> },
-    /// The bindings of a REGISTER are in the journal, or could not be written.
-    Bound { id: TransactionId, bound: Bound, written: Result<(), Error> },
+    /// The bindings that one write takes are in the journal, or could not be written.
+    Written { batch: u64, written: Result<(), Error> },
     /// A call record is safe, or nobody waits for it any longer.
     Record { epoch: u64, outcome: Result<Kept, &'static str> },
     /// The calls of a core that is gone have their records.
@@ -186,7 +185,7 @@ impl Core {
                 self.lookups = self.lookups.saturating_sub(1);
                 self.on_located(id, branch, lookup, places);
             }
-            Ok(Done::Bound { id, bound, written }) => self.on_bound(id, &bound, written),
+            Ok(Done::Written { batch, written }) => self.on_written(batch, &written),
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // Jobs do not panic themselves and are not aborted.
