@@ -61,7 +61,10 @@ TARGET ?= sip_message
 SECONDS ?= 60
 fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sip_uri|sip_digest|sip_name_addr|sdp|rtp|series_chunk|series_block SECONDS=60
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
-	@cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $(TARGET) -- -max_total_time=$(SECONDS)
+	@mkdir -p tests/fuzz/corpus/$(TARGET) && { cp tests/fuzz/seeds/$(TARGET)/* tests/fuzz/corpus/$(TARGET)/ 2>/dev/null || true; }
+	@case "$(TARGET)" in sip_message|sip_stream) [ -z "$${BELFRY_RFC4475_DIR:-}" ] || cp "$$BELFRY_RFC4475_DIR"/* tests/fuzz/corpus/$(TARGET)/;; esac
+	@case "$(TARGET)" in sip_*) words=-dict=dictionaries/sip.dict;; sdp) words=-dict=dictionaries/sdp.dict;; *) words=;; esac; \
+	  cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $(TARGET) -- -max_total_time=$(SECONDS) -max_len=4096 $$words
 
 deps:
 	@$(call need,$(BUILD_TOOLS))

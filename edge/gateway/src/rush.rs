@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(turn(2, 500), Change::None);
         assert_eq!(turn(150, 1), Change::None);
         let ended = turn(203, 1);
-        assert!(matches!(ended, Change::Ended { answered: 16, dropped } if dropped > 800), "{ended:?}");
+        assert!(matches!(ended, Change::Ended { answered: 16, dropped } if dropped > 600), "{ended:?}");
         assert_eq!(turn(204, CALM_MAX), Change::None);
     }
 

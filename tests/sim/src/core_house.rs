@@ -75,6 +75,8 @@ fn config_of(seed: Seed) -> Config {
     config.call_lifetime = Duration::from_secs(240);
     config.session_interval = Duration::from_secs(dice.pick(&[0, 0, 90]));
     config.routes_poll_interval = FOR_EVER;
+    // The disk's threads know nothing of our time.
+    config.store_timeout = FOR_EVER;
     config.prepaid.poll_interval = FOR_EVER;
     config.trace_one_in = 1;
     config

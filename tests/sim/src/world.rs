@@ -239,6 +239,7 @@ impl World {
                     return;
                 }
             }
+            self.let_the_disk_work().await;
             let until = self.began + Duration::from_millis(next.unwrap_or(now + 500).max(now + 1));
             tokio::select! {
                 biased;
@@ -247,6 +248,26 @@ impl World {
                 () = tokio::time::sleep_until(until) => {}
             }
         }
+    }
+
+    /// The books have a thread of their own, which knows nothing of our time: it stands still until they have written.
+    async fn let_the_disk_work(&mut self) {
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+        if self.house.core.holdings().await.jobs == 0 {
+            return;
+        }
+        // Tokio's clock does not run while a blocking task does.
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let brake = tokio::task::spawn_blocking(move || drop(wait.recv()));
+        while self.house.core.holdings().await.jobs > 0 {
+            std::thread::sleep(Duration::from_micros(20));
+            tokio::task::yield_now().await;
+        }
+        drop(release);
+        // It cannot panic.
+        let _ = brake.await;
     }
 
     fn happen(&mut self, event: Event) {
