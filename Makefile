@@ -78,6 +78,8 @@ deps-test: deps
 deps-bench: deps
 	@$(call need,$(BENCH_TOOLS))
 	@ls /usr/lib/*/kamailio/modules/tls.so >/dev/null 2>&1 || { $(call need,kamailio-speaks-tls:kamailio-tls-modules); }
+	@ls /usr/lib/*/kamailio/modules/db_postgres.so >/dev/null 2>&1 || { $(call need,kamailio-keeps-in-postgres:kamailio-postgres-modules); }
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { $(call need,postgres-server:postgresql); }
 
 clean: ## Remove what was built
 	@cargo clean && rm -rf build-output belfry-data
