@@ -2,6 +2,7 @@
 //! anything but the next of them.
 
 mod event;
+mod holdings;
 mod outputs;
 mod routine;
 
@@ -14,6 +15,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use belfry_mesh::{Mesh, Service};
+use belfry_routing::prepaid::Accounts;
+use belfry_routing::rating::Tariffs;
 use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
@@ -34,12 +37,15 @@ use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
 use crate::keepalive::KeepAlive;
 use crate::location::Gruus;
+use crate::prepaid::{Follower, Prepaid};
 use crate::received::Received;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
 use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
 use crate::signals::Signals;
 use crate::{edges, relays};
+
+pub use holdings::Holdings;
 
 pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
 
@@ -67,6 +73,8 @@ pub struct Deps {
     pub state: State,
     /// Who may call whom, by which way.
     pub routes: Routes,
+    /// Who pays in advance, and by which prices.
+    pub prepaid: Prepaid,
     /// Makes a call's trace id.
     pub trace_key: TraceKey,
     /// What a demonstration may break.
@@ -170,6 +178,13 @@ impl CoreHandle {
         bans.await.unwrap_or_default()
     }
 
+    /// What it holds in memory now; nothing, when it is gone.
+    pub async fn holdings(&self) -> Holdings {
+        let (answer, holdings) = oneshot::channel();
+        let _ = self.control.send(Control::Holdings(answer)).await;
+        holdings.await.unwrap_or_default()
+    }
+
     /// Forgives an address (IPv6: its /64) all its failures; whether it was banned.
     pub async fn pardon(&self, source: IpAddr) -> bool {
         let (answer, was_banned) = oneshot::channel();
@@ -216,6 +231,9 @@ pub struct Core {
     /// Calls against limits.
     pub(crate) usage: Usage,
     pub(crate) guard: Guard,
+    /// Whose money is where.
+    pub(crate) accounts: Accounts,
+    pub(crate) tariffs: Arc<Tariffs>,
     pub(crate) quiet_gateways: QuietGateways,
     pub(crate) resolver: Resolver,
     /// Next hops that are being looked up.
@@ -254,11 +272,13 @@ impl Core {
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
+        let routes = deps.routes.active();
+        let published = watch::Sender::new(Arc::clone(&routes));
         let reader = edges::Reader {
             events: events.clone(),
             strangers,
             gate: Arc::clone(&gate),
-            emergency_numbers: config.emergency_numbers.clone().into(),
+            routes: published.subscribe(),
             retry_after: config.retry_after.as_secs().to_string().into(),
             signals: signals.clone(),
             trace_key: deps.trace_key.clone(),
@@ -266,8 +286,11 @@ impl Core {
         };
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
         let places = config.transactions_max + EMERGENCY_TRANSACTIONS_MAX;
-        let routes = deps.routes.active();
-        let keeper = Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade());
+        let keeper =
+            Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade(), published);
+        let (accounts, tariffs) = (deps.prepaid.accounts(), deps.prepaid.tariffs());
+        let follower =
+            Follower::new(deps.prepaid, deps.state.clone(), signals.prepaid.clone(), control.downgrade());
         let mut doors = JoinSet::new();
         doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
@@ -296,6 +319,8 @@ impl Core {
             routes,
             usage: Usage::default(),
             guard: Guard::default(),
+            accounts,
+            tariffs,
             quiet_gateways: QuietGateways::default(),
             resolver: Resolver::new(&config),
             lookups: 0,
@@ -312,8 +337,16 @@ impl Core {
             config,
         };
         core.await_records(told);
+        core.start_following(follower);
         tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
         Ok(CoreHandle { control, reroutes, inquiries, load })
+    }
+
+    /// Calls of before get their records, and then balances are read.
+    fn start_following(&mut self, follower: Follower) {
+        // The order is handed in here: what the follower waits for includes it.
+        self.close_lost_calls(Lost::Answered);
+        self._doors.spawn(follower.run(self.config.prepaid.poll_interval));
     }
 
     async fn run(
@@ -323,7 +356,6 @@ impl Core {
         mut control: mpsc::Receiver<Control>,
     ) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
-        self.close_lost_calls(Lost::Answered);
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
         let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep_until(now().into()));
@@ -336,8 +368,10 @@ impl Core {
                     Control::Stop => self.begin_stop(),
                     Control::Kill => return,
                     Control::Routes(routes) => self.routes = routes,
+                    Control::Accounts(news) => self.on_account_news(*news),
                     // Whoever asked may be gone.
                     Control::Bans(answer) => drop(answer.send(self.bans())),
+                    Control::Holdings(answer) => drop(answer.send(self.holdings())),
                     Control::Pardon(source, answer) => drop(answer.send(self.pardon(source))),
                 },
                 () = alarm.as_mut() => {}
@@ -414,6 +448,7 @@ impl Core {
         self.keep_alive();
         self.report_strangers();
         self.report_usage();
+        self.report_accounts();
         let (calls, dead) = (self.calls.live_count(), self.dead.len());
         self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);
     }

@@ -1,5 +1,6 @@
 //! The handle that others hold, and the one task behind the bindings.
 
+mod accounts;
 mod billing;
 
 use std::collections::HashMap;

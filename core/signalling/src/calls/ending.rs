@@ -6,7 +6,7 @@ use belfry_sip_proto::transaction::TransactionId;
 use belfry_state::{CallRecord, Kept, Lost, Told};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Call, Ending, Phase};
+use super::{Call, Ending, Phase, Whose};
 use crate::core::{Alarm, Core, Done, Then, now};
 use crate::exchange::CallKey;
 use crate::signals::{AttemptResult, CallCause, RecordOutcome};
@@ -18,7 +18,7 @@ impl Core {
     /// A call is over, answered or not: frees its media and closes its books. Gives the epoch under which its
     /// books are found until they are closed; `None` when it was over before.
     pub(crate) fn end_call(&mut self, key: &CallKey, status: u16, cause: CallCause) -> Option<u64> {
-        let epoch = self.calls.ended(key, Ending { status, cause }, self.moment())?;
+        let epoch = self.calls.ended(key, Ending { status, cause }, self.moment(), now())?;
         let call = self.calls.closing(epoch)?;
         for timer in [call.lifetime.take(), call.watch.alarm.take()].into_iter().flatten() {
             self.timers.stop(timer);
@@ -26,6 +26,7 @@ impl Core {
         let (hold, was_answered) = (std::mem::take(&mut call.hold), call.answer_unix_nanos.is_some());
         let relay = call.relay.clone();
         self.release(hold, was_answered);
+        self.stop_paying(epoch);
         let Some(relay) = relay else {
             self.write_record(epoch);
             return Some(epoch);
@@ -49,10 +50,15 @@ impl Core {
         let node = self.signals.node().to_owned();
         let Some(call) = self.calls.closing(epoch) else { return };
         call.settle_end();
+        call.keep_within_credit();
         let record = call_record(call, node);
+        let (book, paying) = (call.book, call.paying.take());
+        self.settle_credit(paying, &record);
         // The books take it now and keep it, whatever becomes of whoever waits for their word.
-        let book = call.book;
-        call.lifetime = Some(self.timers.set(now() + self.config.store_timeout, Alarm::Record(epoch)));
+        let alarm = self.timers.set(now() + self.config.store_timeout, Alarm::Record(epoch));
+        if let Some(call) = self.calls.closing(epoch) {
+            call.lifetime = Some(alarm);
+        }
         self.state.books().close_call_among(book, record, epoch, &self.told_sender);
     }
 
@@ -89,7 +95,8 @@ impl Core {
             }
         };
         self.signals.record_written(label, &call.key);
-        self.signals.call_ended(shown_call(&call), call.talked(), call.ending.cause, call.root);
+        let scope = self.scope(&call.region, &call.whose);
+        self.signals.call_ended(shown_call(&call), call.talked(), call.ending.cause, call.root, &scope);
         for (id, status, bytes) in call.held {
             // The transaction may have been given up meanwhile.
             let _ = self.transactions.respond(id, status, bytes, now());
@@ -107,7 +114,15 @@ impl Core {
         for record in records {
             let trace_id = TraceId::parse(&record.trace_id).unwrap_or_else(TraceId::random);
             let root = SpanContext { trace_id, span_id: SpanId::random(), sampled: true };
-            self.signals.call_lost(lost_call(record, trace_id), root);
+            let whose = Whose {
+                tenant: record.tenant.as_deref().map(Into::into),
+                calling_trunk: record.calling_trunk.as_deref().map(Into::into),
+                called_trunk: record.called_trunk.as_deref().map(Into::into),
+                ..Whose::default()
+            };
+            let region = record.region.clone();
+            let scope = self.scope(&region, &whose);
+            self.signals.call_lost(lost_call(record, trace_id), root, &scope);
         }
     }
 
@@ -154,6 +169,12 @@ fn call_record(call: &Call, node: String) -> CallRecord {
         region: call.region.clone(),
         country: call.country.clone(),
         transport: call.transport.uri_token().into(),
+        tenant: owned(call.whose.tenant.as_deref()),
+        calling_trunk: owned(call.whose.calling_trunk.as_deref()),
+        called_trunk: owned(call.whose.called_trunk.as_deref()),
+        called_number: call.whose.called_number.map(|number| Pii::new(number.to_string())),
+        is_emergency: call.whose.is_emergency,
+        prepaid: call.paying.as_ref().map(|paying| paying.prepaid()),
         status_code: call.ending.status,
         outcome: outcome_of(call).into(),
         cause: call.ending.cause.as_str().into(),
@@ -186,6 +207,9 @@ fn lost_call(record: CallRecord, trace_id: TraceId) -> record::Call {
         region: record.region,
         country: record.country,
         transport: record.transport,
+        tenant: record.tenant,
+        calling_trunk: record.calling_trunk,
+        called_trunk: record.called_trunk,
         outcome: record.outcome,
         status_code: record.status_code,
         cause: record.cause,
@@ -217,6 +241,9 @@ fn shown_call(call: &Call) -> record::Call {
         region: call.region.clone(),
         country: call.country.clone(),
         transport: call.transport.uri_token().into(),
+        tenant: owned(call.whose.tenant.as_deref()),
+        calling_trunk: owned(call.whose.calling_trunk.as_deref()),
+        called_trunk: owned(call.whose.called_trunk.as_deref()),
         outcome: outcome_of(call).into(),
         status_code: call.ending.status,
         cause: call.ending.cause.as_str().into(),
@@ -225,6 +252,10 @@ fn shown_call(call: &Call) -> record::Call {
         mos_mean: mean,
         silent_legs: silent_legs(call).into_iter().map(|leg| leg.as_str().into()).collect(),
     }
+}
+
+fn owned(name: Option<&str>) -> Option<String> {
+    name.map(str::to_owned)
 }
 
 fn outcome_of(call: &Call) -> &'static str {

@@ -120,6 +120,12 @@ impl Core {
             // The same call came twice by different ways (RFC 3261 section 8.2.2.2).
             return self.fail(id, Failure::plain(482, CallCause::Rejected));
         }
+        let calling_trunk = match sender {
+            Sender::Trunk(trunk) => self.routes.table.trunk(*trunk).map(|trunk| Arc::clone(&trunk.name)),
+            Sender::Subscriber(_) | Sender::Unknown(_) => None,
+        };
+        let key = self.exchanges.get(&id).and_then(|exchange| exchange.call.clone());
+        self.note_whose(key.as_ref(), |whose| whose.calling_trunk = calling_trunk);
         let Some(called) = called else {
             return self.fail(id, Failure::plain(404, CallCause::UnknownCustomer));
         };
@@ -148,6 +154,11 @@ impl Core {
             // A GRUU means one device of one subscriber, whatever its user part looks like (RFC 5627).
             decision.outcome = Outcome::Local(Local { user: aor.user.clone(), domain: aor.domain.clone() });
         }
+        self.note_whose(key.as_ref(), |whose| {
+            whose.tenant = Some(Arc::clone(&decision.tenant));
+            whose.called_number = decision.called;
+            whose.is_emergency = decision.is_emergency;
+        });
         if matches!(sender, Sender::Unknown(_)) && (!decision.is_emergency || gruu.is_some()) {
             // What calls for help by its looks and goes elsewhere by the rules is a call of nobody.
             self.decided(id, Decided::Refuse, "unknown caller, and no emergency");
@@ -157,6 +168,14 @@ impl Core {
             decision.outcome = Outcome::Refused(Refusal { reason });
         }
         self.tell_route(id, request, &decision, began);
+        if let Sender::Subscriber(aor) = sender
+            && is_invite
+            && !decision.is_emergency
+            && !matches!(decision.outcome, Outcome::Refused(_))
+            && let Err(failure) = self.take_credit(id, aor, &called.user, &decision)
+        {
+            return self.fail(id, failure);
+        }
         let instance = gruu.and_then(|gruu| gruu.instance);
         self.follow(id, request, sender, instance, decision);
     }
@@ -179,7 +198,6 @@ impl Core {
         let meter = self.guarded(request, sender, decision)?;
         if let Some(call) = key.and_then(|key| self.calls.get_mut(&key)) {
             call.hold.admitted = Some(admitted);
-            call.watch.tenant = Some(Arc::clone(&decision.tenant));
             call.hold.meter = meter;
         }
         Ok(())
@@ -420,6 +438,7 @@ impl Core {
         let Some(call) = key.as_ref().and_then(|key| self.calls.get_mut(key)) else { return Ok(()) };
         // The place on the trunk that failed is free before the next one is asked for: it may be the same.
         call.hold.on_trunk = None;
+        call.whose.called_trunk = Some(Arc::clone(&way.name));
         let routes = Arc::clone(&self.routes);
         let entered = self.usage.enter_trunk(&routes.table, &way.name, way.is_emergency, now_unix_nanos());
         let outcome = match &entered {
