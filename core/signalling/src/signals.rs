@@ -7,6 +7,7 @@ mod attributes;
 mod customer_signals;
 mod indicators;
 mod labels;
+mod message_counters;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub(crate) use labels::{
     AttemptResult, BindingLoss, CallCause, Decision, KeepAliveStep, MethodName, RecordOutcome,
     RegisterOutcome, RelayOutcome, RelayRequest, Scope, SendFault, ShedReason, StatusClass, Way,
 };
+use message_counters::MessageCounters;
 
 pub(crate) const COMPONENT: &str = "core";
 
@@ -37,8 +39,7 @@ pub(crate) struct Signals {
     emitter: Emitter,
     journeys: Journeys,
     node: String,
-    requests: Counter<(MethodName, Way)>,
-    responses: Counter<(MethodName, StatusClass, Way)>,
+    messages: MessageCounters,
     retransmissions: Counter<(Way,)>,
     malformed: CounterHandle,
     stray: CounterHandle,
@@ -121,8 +122,7 @@ impl Signals {
             emitter: c.emitter(),
             journeys: c.journeys(),
             node,
-            requests: c.counter("requests_total", "SIP requests, retransmissions included."),
-            responses: c.counter("responses_total", "SIP responses, retransmissions included."),
+            messages: MessageCounters::register(&c),
             retransmissions: c.counter("retransmissions_total", "SIP messages that came or went again."),
             malformed: plain(
                 &c,
@@ -216,10 +216,7 @@ impl Signals {
 
     /// A SIP message came or went.
     pub(crate) fn message_counted(&self, method: MethodName, status: Option<u16>, way: Way, is_repeat: bool) {
-        match status {
-            None => self.requests.inc((method, way)),
-            Some(status) => self.responses.inc((method, StatusClass::of(status), way)),
-        }
+        self.messages.count(method, status, way);
         if is_repeat {
             self.retransmissions.inc((way,));
         }

@@ -12,6 +12,9 @@ use serde::Deserialize;
 use crate::signals::ListenerName;
 use crate::sip_connect::OUTWARD;
 
+/// Longer than that, somebody would notice.
+const UDP_GATHER_MAX: Duration = Duration::from_millis(20);
+
 /// The edge's configuration. Keys marked *(start)* need a restart; the rest follow a reload.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +97,9 @@ pub struct LimitsConfig {
     pub sip_outward_max: usize,
     /// Messages waiting to be written to one flow; a reader slower than that loses its connection.
     pub sip_flow_queue_max: usize,
+    /// Addresses that are remembered for having been let in lately: they are served first when more datagrams come than
+    /// can be served. 8 bytes each.
+    pub sip_known_sources_max: usize,
     /// Remembered TLS sessions for resumption by id; tickets need no memory.
     pub tls_sessions_max: usize,
     /// Concurrent h2 streams of one connection.
@@ -180,6 +186,20 @@ pub struct SipConfig {
     pub flow_key_file: PathBuf,
     /// Where WebSocket clients connect.
     pub websocket_path: String,
+    /// Where datagrams come thick, they are taken once in so long and not one by one; 0 takes each when it comes.
+    #[serde(with = "humantime_serde", default = "udp_gather_default")]
+    pub udp_gather: Duration,
+    /// From so many datagrams a second on, to one listener, they come thick.
+    #[serde(default = "udp_gather_from_default")]
+    pub udp_gather_from_per_second: u32,
+}
+
+fn udp_gather_default() -> Duration {
+    Duration::from_millis(1)
+}
+
+fn udp_gather_from_default() -> u32 {
+    1_000
 }
 
 /// HTTP forwarding.
@@ -256,6 +276,7 @@ impl Config {
             ("limits.sip_flows_max", limits.sip_flows_max),
             ("limits.sip_outward_max", limits.sip_outward_max),
             ("limits.sip_flow_queue_max", limits.sip_flow_queue_max),
+            ("limits.sip_known_sources_max", limits.sip_known_sources_max),
             ("limits.tls_sessions_max", limits.tls_sessions_max),
             ("http.trace_one_in", self.http.trace_one_in as usize),
             ("limits.h2_streams_max", limits.h2_streams_max as usize),
@@ -277,6 +298,7 @@ impl Config {
         ] {
             need(!value.is_zero(), key, "use more than 0 s, as in \"10s\"");
         }
+        need(self.sip.udp_gather <= UDP_GATHER_MAX, "sip.udp_gather", "use 0 to 20ms, as in \"1ms\"");
         need(
             self.sip.websocket_path.starts_with('/'),
             "sip.websocket_path",

@@ -18,7 +18,6 @@ use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
 use crate::prepaid::News;
 use crate::received::Received;
-use crate::registrar::Bound;
 use crate::relays::RelayEvent;
 use crate::routes::Active;
 
@@ -59,8 +58,8 @@ pub(crate) enum Done {
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// It is known where a next hop is.
     Located { id: TransactionId, branch: BranchIndex, lookup: u32, places: Vec<Place> },
-    /// The bindings of a REGISTER are in the journal, or could not be written.
-    Bound { id: TransactionId, bound: Bound, written: Result<(), Error> },
+    /// The bindings that one write takes are in the journal, or could not be written.
+    Written { batch: u64, written: Result<(), Error> },
     /// Call records are safe, or could not be made so; more will come.
     Records { all: Vec<Told>, told: UnboundedReceiver<Told> },
     /// The calls of a core that is gone have their records.
@@ -189,7 +188,7 @@ impl Core {
                 self.lookups = self.lookups.saturating_sub(1);
                 self.on_located(id, branch, lookup, places);
             }
-            Ok(Done::Bound { id, bound, written }) => self.on_bound(id, &bound, written),
+            Ok(Done::Written { batch, written }) => self.on_written(batch, &written),
             Ok(Done::Records { all, told }) => self.on_records(all, told),
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // Jobs do not panic themselves and are not aborted.
