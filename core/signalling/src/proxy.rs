@@ -18,6 +18,9 @@ mod response;
 mod route;
 mod waiting;
 
+pub(crate) use locate::{protocol_of, transport_of};
+pub(crate) use prepare::{via_value, way_to};
+
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;

@@ -55,9 +55,9 @@ impl Core {
         let (book, paying) = (call.book, call.paying.take());
         self.settle_credit(paying, &record);
         // The books take it now and keep it, whatever becomes of whoever waits for their word.
-        let alarm = self.timers.set(now() + self.config.store_timeout, Alarm::Record(epoch));
+        let too_late = self.timers.set(now() + self.config.store_timeout, Alarm::Record(epoch));
         if let Some(call) = self.calls.closing(epoch) {
-            call.lifetime = Some(alarm);
+            call.lifetime = Some(too_late);
         }
         self.state.books().close_call_among(book, record, epoch, &self.told_sender);
     }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use belfry_relay_api::{FromRelay, SessionKey};
+use belfry_routing::GatewayKey;
 use belfry_sip_proto::forking::BranchIndex;
 use belfry_sip_proto::locate::Place;
 use belfry_sip_proto::transaction::TransactionId;
@@ -17,6 +18,7 @@ use crate::authority::Ban;
 use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
 use crate::prepaid::News;
+use crate::probing::GatewayState;
 use crate::received::Received;
 use crate::relays::RelayEvent;
 use crate::routes::Active;
@@ -45,6 +47,8 @@ pub(crate) enum Control {
     Stop,
     /// Stop as a crash would.
     Kill,
+    /// Which gateways are up?
+    Gateways(oneshot::Sender<Vec<GatewayState>>),
     /// There is news of accounts that pay in advance.
     Accounts(Box<News>),
     /// From now on calls go by these routes.
@@ -58,6 +62,8 @@ pub(crate) enum Done {
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// It is known where a next hop is.
     Located { id: TransactionId, branch: BranchIndex, lookup: u32, places: Vec<Place> },
+    /// It is known where a gateway is that is to be asked whether it is alive.
+    GatewayLocated { key: GatewayKey, uri: String, places: Vec<Place> },
     /// The bindings that one write takes are in the journal, or could not be written.
     Written { batch: u64, written: Result<(), Error> },
     /// Call records are safe, or could not be made so; more will come.
@@ -187,6 +193,10 @@ impl Core {
             Ok(Done::Located { id, branch, lookup, places }) => {
                 self.lookups = self.lookups.saturating_sub(1);
                 self.on_located(id, branch, lookup, places);
+            }
+            Ok(Done::GatewayLocated { key, uri, places }) => {
+                self.lookups = self.lookups.saturating_sub(1);
+                self.on_gateway_located(&key, &uri, places);
             }
             Ok(Done::Written { batch, written }) => self.on_written(batch, &written),
             Ok(Done::Records { all, told }) => self.on_records(all, told),
