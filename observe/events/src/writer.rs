@@ -82,7 +82,8 @@ impl EventsWriter {
         if position <= self.applied {
             return Ok(());
         }
-        let records = Packed::of(self.sequence_next, &records).map_err(|error| Error::Build(error.to_string()))?;
+        let records =
+            Packed::of(self.sequence_next, &records).map_err(|error| Error::Build(error.to_string()))?;
         let (count, bytes) = (records.len(), records.bytes());
         self.make_room(count, bytes)?;
         if count > 0 {
