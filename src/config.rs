@@ -135,6 +135,8 @@ pub struct Observe {
     pub series: belfry_series::Config,
     /// Logs, spans, SIP messages, calls.
     pub events: belfry_events::Config,
+    /// Where others' telemetry comes in.
+    pub doors: Option<belfry_pipeline::doors::DoorsConfig>,
 }
 
 /// The `[alerts]` section.
@@ -231,7 +233,10 @@ impl Config {
                 message: error.to_string(),
             })
         };
-        files.into_iter().filter_map(wrong).collect()
+        let doors = self.observe.as_ref().and_then(|observe| observe.doors.as_ref());
+        let of_doors = doors.into_iter().flat_map(belfry_pipeline::doors::DoorsConfig::token_files);
+        let of_doors = of_doors.map(|(section, file)| (section, Some(file)));
+        files.into_iter().chain(of_doors).filter_map(wrong).collect()
     }
 
     /// What is wrong although it has the right type: section, key inside it, what is allowed.
@@ -263,6 +268,9 @@ impl Config {
             add("observe", "pipeline", observe.pipeline.check());
             add("observe", "series", observe.series.check());
             add("observe", "events", observe.events.check());
+            if let Some(doors) = &observe.doors {
+                add("observe", "doors", doors.check(observe.pipeline.record_bytes_max));
+            }
         }
         if let Some(alerts) = &self.alerts {
             add("alerts", "engine", alerts.engine.check());
@@ -386,6 +394,7 @@ impl Config {
                 &mut observe.events.directory,
                 &mut observe.series.directory,
             ]);
+            paths.extend(observe.doors.iter_mut().flat_map(belfry_pipeline::doors::DoorsConfig::paths));
         }
         if let Some(alerts) = &mut self.alerts {
             paths.extend([&mut alerts.engine.directory, &mut alerts.notify.directory]);

@@ -168,6 +168,9 @@ fn say_where(app: &App) {
     if let Some(api) = &app.api {
         say(&format!("read APIs: http://{}", api.local_addr()));
     }
+    for (door, address) in app.ingest.iter().flat_map(|doors| doors.addresses()) {
+        say(&format!("telemetry by {door}: {address}"));
+    }
     if let Some(dashboard) = &app.dashboard {
         say(&format!("control tower: http://{}", dashboard.local_addr()));
         if let Some(link) = dashboard.login_link() {

@@ -24,7 +24,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("belfry-slo", &[]),
     ("belfry-promql", &[]),
     ("belfry-routing", &[]),
-    ("belfry-pipeline", &["belfry-signal"]),
+    ("belfry-pipeline", &["belfry-signal", "belfry-door", "belfry-sip-proto"]),
     ("belfry-series", &["belfry-signal", "belfry-promql"]),
     ("belfry-events", &["belfry-signal"]),
     ("belfry-door", &["belfry-signal"]),

@@ -7,9 +7,12 @@
 //!
 //! Spans and logs also go to a collector over OTLP/gRPC where one is configured, without their private values.
 //!
-//! Not here: what the stores do with entries (series, events), queries, doors for other people's telemetry.
+//! [`doors`] let in what others log, trace, measure and capture.
+//!
+//! Not here: what the stores do with entries (series, events), queries.
 
 mod config;
+pub mod doors;
 mod error;
 mod export;
 mod handle;
@@ -27,6 +30,7 @@ pub use store::{Entry, Store, numbered};
 /// Registers this room's signals without starting it, for the catalogue.
 pub fn describe(registry: &belfry_signal::Registry) {
     drop(signals::Signals::register(registry));
+    doors::describe(registry);
 }
 
 #[cfg(test)]
