@@ -60,6 +60,9 @@ const EMERGENCY_TRANSACTIONS_MAX: usize = 1024;
 /// Events that are taken in one go: what a turn costs is shared by so many, and orders and timers wait no longer.
 const EVENTS_PER_TURN: usize = 64;
 
+/// After so long, others have their turn.
+const TURN_MAX: Duration = Duration::from_micros(500);
+
 /// A caller whose INVITE was lost with its core asks again for so long: Timer B of RFC 3261 section 17.1.1.2 and some.
 const LOST_CALLERS_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -272,16 +275,8 @@ impl Core {
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
         let routes = deps.routes.active();
         let published = watch::Sender::new(Arc::clone(&routes));
-        let reader = edges::Reader {
-            events: events.clone(),
-            strangers,
-            gate: Arc::clone(&gate),
-            routes: published.subscribe(),
-            retry_after: config.retry_after.as_secs().to_string().into(),
-            signals: signals.clone(),
-            trace_key: deps.trace_key.clone(),
-            limits: config.message.limits(),
-        };
+        let queues = (events.clone(), strangers, Arc::clone(&gate));
+        let reader = reader_of(&config, &deps, signals.clone(), queues, published.subscribe());
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
         let places = config.transactions_max + EMERGENCY_TRANSACTIONS_MAX;
         let keeper =
@@ -354,6 +349,7 @@ impl Core {
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
         let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep_until(now().into()));
+        let mut turn_began = Instant::now();
         loop {
             self.set_alarm(alarm.as_mut());
             tokio::select! {
@@ -388,6 +384,13 @@ impl Core {
             self.on_time();
             self.finish_step();
             self.publish_load();
+            // Others share the thread, among them whoever empties the sockets: a core that is busy must not starve them.
+            if turn_began.elapsed() > TURN_MAX {
+                if !events.is_empty() || !strangers.is_empty() {
+                    tokio::task::yield_now().await;
+                }
+                turn_began = Instant::now();
+            }
             if self.stop_at.is_some_and(|at| self.calls.len() == 0 || at <= now()) {
                 // The last word of the gauges.
                 self.report_usage();
@@ -470,6 +473,26 @@ impl Core {
     /// The key of the call with this Call-ID, when it lives.
     pub(crate) fn call_key(&self, call_id: &str) -> Option<CallKey> {
         self.calls.key(call_id)
+    }
+}
+
+/// What the tasks of links need.
+fn reader_of(
+    config: &Config,
+    deps: &Deps,
+    signals: Signals,
+    (events, strangers, gate): (mpsc::Sender<Event>, mpsc::Sender<Box<Received>>, Arc<Gate>),
+    routes: watch::Receiver<Arc<Active>>,
+) -> edges::Reader {
+    edges::Reader {
+        events,
+        strangers,
+        gate,
+        routes,
+        retry_after: config.retry_after.as_secs().to_string().into(),
+        signals,
+        trace_key: deps.trace_key.clone(),
+        limits: config.message.limits(),
     }
 }
 

@@ -288,8 +288,6 @@ impl Core {
 
     /// How accounts are off, for the gauges.
     pub(crate) fn report_accounts(&self) {
-        if !self.accounts.is_empty() {
-            self.signals.prepaid.levels(self.accounts.levels(), self.accounts.is_ready());
-        }
+        self.signals.prepaid.levels(self.accounts.levels(), self.accounts.is_ready());
     }
 }

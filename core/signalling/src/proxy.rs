@@ -32,7 +32,7 @@ use crate::exchange::{Exchange, Failure};
 use crate::location::Aor;
 use crate::received::Received;
 use crate::signals::{AttemptResult, CallCause, Decision, MethodName, Scope, ShedReason};
-use route::Sender;
+pub(crate) use route::Sender;
 
 impl Core {
     /// A SIP message came from an edge.

@@ -36,9 +36,11 @@ fn points_of(how: u8, bytes: &[u8]) -> Vec<Point> {
 }
 
 fn write_and_read(points: &[Point]) {
-    let bits = |points: &[Point]| points.iter().map(|(time, value)| (*time, value.to_bits())).collect::<Vec<_>>();
+    let bits =
+        |points: &[Point]| points.iter().map(|(time, value)| (*time, value.to_bits())).collect::<Vec<_>>();
     let same = |read: Option<Points>, written: &[Point]| {
-        let read = read.and_then(|read| if let Points::Floats(read) = read { Some(bits(&read)) } else { None });
+        let read =
+            read.and_then(|read| if let Points::Floats(read) = read { Some(bits(&read)) } else { None });
         assert_eq!(read, Some(bits(written)));
     };
     for head in points.chunks(SAMPLES_PER_CHUNK as usize) {

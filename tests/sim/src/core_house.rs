@@ -36,6 +36,7 @@ const PLAN: &str = r#"
     cost = "0.01"
     [[trunks]]
     name = "two"
+    accept_networks = ["192.0.2.202/32"]
     gateways = [{ uri = "sip:192.0.2.202" }, { uri = "sip:192.0.2.203", priority = 2 }]
     concurrent_calls_max = 40
     response_timeout_seconds = 6
@@ -123,7 +124,8 @@ impl CoreHouse {
             .map(|(transport, port)| PublicAddress { transport, host: "edge.test".to_owned(), port })
             .collect();
         to_core.try_send(FromEdge::Hello { node: "edge-1".to_owned(), addresses }).expect("room");
-        let (to_relays_owner, from_relays_owner) = relay_links.next().await.expect("a link of the core").split();
+        let (to_relays_owner, from_relays_owner) =
+            relay_links.next().await.expect("a link of the core").split();
         let house = Self {
             core,
             config,
@@ -137,7 +139,9 @@ impl CoreHouse {
             _relay_links: relay_links,
             _directory: directory,
         };
-        while !house.has("core_edges 1") || !house.has("core_relays 1") {
+        // What reads the database has read it before time is the story's own.
+        let signs = ["core_edges 1", "core_relays 1", "core_prepaid_ready 1"];
+        while !signs.iter().all(|sign| house.has(sign)) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         house

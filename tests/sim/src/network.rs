@@ -15,6 +15,8 @@ pub(crate) struct Weather {
     delay_ms: u64,
     late: u64,
     late_ms: u64,
+    /// Datagrams that the edge cannot send, in a thousand.
+    unsendable: u64,
 }
 
 /// What was sent before, so that each message has dice of its own.
@@ -33,7 +35,8 @@ impl Weather {
         let mut dice = seed.dice("weather");
         let (loss, doubles) = (dice.pick(&[0, 10, 50, 100, 200]), dice.pick(&[0, 10, 50, 200]));
         let (late, late_ms) = (dice.pick(&[0, 10, 100]), dice.pick(&[300, 1_000, 3_000]));
-        Self { loss, doubles, delay_ms: dice.pick(&[1, 20, 200]), late, late_ms }
+        let (delay_ms, unsendable) = (dice.pick(&[1, 20, 200]), dice.pick(&[0, 0, 5]));
+        Self { loss, doubles, delay_ms, late, late_ms, unsendable }
     }
 }
 
@@ -57,6 +60,12 @@ impl Network {
             1 + dice.roll(weather.delay_ms) + late
         };
         (0..copies).map(|_| delay()).collect()
+    }
+
+    /// Whether the edge cannot send a datagram, and knows it.
+    pub(crate) fn is_unsendable(&mut self, name: &str) -> bool {
+        let count = self.sent.get(name).copied().unwrap_or_default();
+        self.seed.dice(&format!("send {name} #{count}")).happens(self.weather.unsendable)
     }
 
     /// When a message over a phone's connection arrives: never before the one before it.

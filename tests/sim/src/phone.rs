@@ -1,15 +1,15 @@
 //! A phone as RFC 3261 wants it, with a person in front of it: client and server transactions with their timers (section
 //! 17), dialogs, and what the script says. It takes messages and time, and gives what to send and when to be woken.
 
-mod calling;
 mod called;
+mod calling;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use belfry_signalling::handle::Transport;
 use belfry_sip_proto::HeaderName;
 use belfry_sip_proto::digest::{Answering, Challenge};
-use belfry_signalling::handle::Transport;
 
 use crate::dice::Seed;
 use crate::message::{DOMAIN, Message, PASSWORD, finish, sdp};
@@ -210,8 +210,14 @@ impl Phone {
         let value = challenge.sip().headers(asked).find_map(|value| Challenge::parse(value).ok());
         let Some(challenge) = value else { return String::new() };
         let cnonce = format!("{:x}x{:x}", self.index, self.last_branch);
-        let answering =
-            Answering { username: &self.user, password: PASSWORD, method, uri, cnonce: &cnonce, nonce_count: 1 };
+        let answering = Answering {
+            username: &self.user,
+            password: PASSWORD,
+            method,
+            uri,
+            cnonce: &cnonce,
+            nonce_count: 1,
+        };
         format!("{name}: {}\n", challenge.answer(&answering))
     }
 

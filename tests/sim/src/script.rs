@@ -57,7 +57,13 @@ pub(crate) struct CalleeScript {
 }
 
 impl CallScript {
-    pub(crate) fn of(seed: Seed, number: usize, callers: &[usize], called: &[String], window_ms: u64) -> Self {
+    pub(crate) fn of(
+        seed: Seed,
+        number: usize,
+        callers: &[usize],
+        called: &[String],
+        window_ms: u64,
+    ) -> Self {
         let mut dice = seed.dice(&format!("call {number}"));
         let begin_ms = dice.roll(window_ms);
         let caller = callers[usize::try_from(dice.roll(callers.len() as u64)).unwrap_or_default()];
@@ -103,7 +109,10 @@ impl CalleeScript {
             0..9 => Some((after + dice.roll(6_000), 200)),
             9..11 => Some((after, 200)),
             11 => Some((after + dice.roll(35_000), 200)),
-            12..18 => Some((after + dice.roll(3_000), dice.pick(&[486, 486, 603, 480, 404, 503, 500, 302, 600, 488]))),
+            12..18 => Some((
+                after + dice.roll(3_000),
+                dice.pick(&[486, 486, 603, 480, 404, 503, 500, 302, 600, 488]),
+            )),
             _ => None,
         };
         Self {

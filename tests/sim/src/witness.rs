@@ -142,7 +142,10 @@ impl Witness {
             // Without a relay between them, every phone that picks up is the caller's to choose from.
             let may_be_several = !end.is_anchored && all_good;
             if taken.finals.len() != 1 && !(may_be_several && !taken.finals.is_empty()) {
-                let text = format!("INVITE {branch} of phone {phone} got {:?} and not one final answer", taken.finals);
+                let text = format!(
+                    "INVITE {branch} of phone {phone} got {:?} and not one final answer",
+                    taken.finals
+                );
                 faults.push((Some(taken.call), text));
             }
         }
@@ -171,7 +174,9 @@ impl Witness {
                 let key = (branch.call, *phone, tag.clone());
                 let is_ended = self.hung_up_on.contains(&key) && self.acknowledged.contains(&key);
                 if !is_callers && !is_ended {
-                    let text = format!("phone {phone} picked up on {id} ({tag}) at {at}, and nobody told it anything");
+                    let text = format!(
+                        "phone {phone} picked up on {id} ({tag}) at {at}, and nobody told it anything"
+                    );
                     faults.push((Some(branch.call), text));
                 }
             }
@@ -214,7 +219,9 @@ impl Witness {
         let cause = &*record.cause;
         let is_true = match cause {
             "caller_hung_up" => was_answered && byes.is_some_and(|byes| byes.contains(&caller)),
-            "callee_hung_up" => was_answered && byes.is_some_and(|byes| byes.iter().any(|tag| *tag != caller)),
+            "callee_hung_up" => {
+                was_answered && byes.is_some_and(|byes| byes.iter().any(|tag| *tag != caller))
+            }
             "lifetime_over" | "session_expired" => was_answered,
             "media_timeout" | "node_lost" | "operator" | "shut_down" => false,
             "cancelled" => !was_answered && self.cancelled.contains(&call),
@@ -225,7 +232,8 @@ impl Witness {
         }
         let told = self.taken.values().filter(|taken| taken.call == call && taken.is_first);
         let told: BTreeSet<u16> = told.flat_map(|taken| &taken.finals).map(|(status, _)| *status).collect();
-        (!told.contains(&record.status_code)).then(|| format!("status {}, the caller got {told:?}", record.status_code))
+        (!told.contains(&record.status_code))
+            .then(|| format!("status {}, the caller got {told:?}", record.status_code))
     }
 }
 

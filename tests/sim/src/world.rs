@@ -145,7 +145,8 @@ impl World {
         let mut called: Vec<String> = users.iter().cloned().cycle().take(3 * users.len()).collect();
         called.extend(["+4930123", "+4930124", "+4930125", "+4930126", "ghost", "away"].map(str::to_owned));
         users.push("away".to_owned());
-        let callers: Vec<usize> = (0..registered).collect();
+        // A carrier calls in, too.
+        let callers: Vec<usize> = (0..registered).chain([registered + 1, registered + 1]).collect();
         let script = |number| CallScript::of(seed, number, &callers, &called, WINDOW_MS);
         let scripts: Vec<CallScript> = (0..calls).map(script).collect();
         let house = CoreHouse::start(seed, &users, &["ghost".to_owned(), "gateway".to_owned()]).await;
@@ -280,7 +281,9 @@ impl World {
 
     /// A phone is switched off; who holds its connection notices.
     fn die(&mut self, phone: usize) {
-        if std::mem::replace(&mut self.phones[phone].is_dead, true) || !self.phones[phone].transport.is_reliable() {
+        if std::mem::replace(&mut self.phones[phone].is_dead, true)
+            || !self.phones[phone].transport.is_reliable()
+        {
             return;
         }
         let flow = FlowToken(self.phones[phone].flow.clone());
@@ -304,7 +307,8 @@ impl World {
         if let Some(number) = id.strip_prefix("sim-").and_then(|number| number.parse().ok()) {
             return Some(number);
         }
-        let number = message.sip().extension("X-Sim").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        let number =
+            message.sip().extension("X-Sim").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
         match number {
             Some(number) => drop(self.masks.insert(id, number)),
             None => return self.masks.get(&id).copied(),
@@ -378,16 +382,21 @@ impl World {
         if call.is_some() {
             self.tell(call, name.clone());
         }
-        if !self.phones[phone].transport.is_reliable() {
-            for delay in self.network.datagram(&name) {
-                self.schedule(now + delay, Event::ToPhone(phone, bytes.clone()));
-            }
-        } else if self.phones[phone].is_dead {
+        let is_reliable = self.phones[phone].transport.is_reliable();
+        let failure = match is_reliable {
+            true => self.phones[phone].is_dead.then_some(SendFailure::FlowGone),
+            false => self.network.is_unsendable(&name).then_some(SendFailure::Unreachable),
+        };
+        if let Some(failure) = failure {
             if message.method() == "INVITE" && message.status() == 0 {
                 self.witness.was_unsendable(phone, &message.branch());
             }
-            let failed = FromEdge::SendFailed { id, failure: SendFailure::FlowGone };
-            self.schedule(now + 1, Event::Edge(failed));
+            self.tell(call, format!("   ({name} could not be sent)"));
+            self.schedule(now + 1, Event::Edge(FromEdge::SendFailed { id, failure }));
+        } else if !is_reliable {
+            for delay in self.network.datagram(&name) {
+                self.schedule(now + delay, Event::ToPhone(phone, bytes.clone()));
+            }
         } else {
             let at = self.network.stream(&name, false, phone, now);
             self.schedule(at, Event::ToPhone(phone, bytes));
@@ -456,7 +465,9 @@ impl World {
                 faults.push((None, format!("{gauge} is {value} in the end")));
             }
         }
-        for counter in ["core_call_records_total{outcome=\"repeated\"}", "core_call_records_total{outcome=\"failed\"}"] {
+        for counter in
+            ["core_call_records_total{outcome=\"repeated\"}", "core_call_records_total{outcome=\"failed\"}"]
+        {
             let value = self.house.sum(counter);
             if value > 0.5 {
                 faults.push((None, format!("{counter} is {value}")));

@@ -30,8 +30,14 @@ fn whatever_the_network_does_every_call_comes_to_its_end() {
         }
     }
     println!("{runs} runs, {all} calls, {answered} answered, {messages} messages");
-    assert!(failed.is_empty(), "run one again: BELFRY_SIM_SEED=N BELFRY_SIM_RUNS=1 cargo test -p belfry-sim; N in {failed:?}");
-    assert!(answered * 10 > all, "only {answered} of {all} calls were answered: the stories are not what they should be");
+    assert!(
+        failed.is_empty(),
+        "run one again: BELFRY_SIM_SEED=N BELFRY_SIM_RUNS=1 cargo test -p belfry-sim; N in {failed:?}"
+    );
+    assert!(
+        answered * 10 > all,
+        "only {answered} of {all} calls were answered: the stories are not what they should be"
+    );
 }
 
 #[test]

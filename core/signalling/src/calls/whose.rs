@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use belfry_routing::Number;
+use belfry_routing::{Decision, Number};
 use belfry_signal::Region;
+use belfry_sip_proto::transaction::TransactionId;
 
 use super::Call;
 use crate::core::Core;
-use crate::exchange::CallKey;
+use crate::proxy::Sender;
 use crate::signals::Scope;
 
 /// Whose a call is, as far as it is known.
@@ -34,11 +35,28 @@ impl Call {
 }
 
 impl Core {
-    /// It is known, or known better, whose a call is.
-    pub(crate) fn note_whose(&mut self, key: Option<&CallKey>, learn: impl FnOnce(&mut Whose)) {
-        if let Some(call) = key.and_then(|key| self.calls.get_mut(key)) {
-            learn(&mut call.whose);
+    /// A call came by a trunk, or by none.
+    pub(crate) fn note_calling_trunk(&mut self, id: TransactionId, sender: &Sender) {
+        let Sender::Trunk(trunk) = sender else { return };
+        let name = self.routes.table.trunk(*trunk).map(|trunk| Arc::clone(&trunk.name));
+        if let Some(call) = self.call_of(id) {
+            call.whose.calling_trunk = name;
         }
+    }
+
+    /// It is decided where a call goes, and who answers for it.
+    pub(crate) fn note_decision(&mut self, id: TransactionId, decision: &Decision) {
+        if let Some(call) = self.call_of(id) {
+            call.whose.tenant = Some(Arc::clone(&decision.tenant));
+            call.whose.called_number = decision.called;
+            call.whose.is_emergency = decision.is_emergency;
+        }
+    }
+
+    /// The call that an exchange sets up.
+    fn call_of(&mut self, id: TransactionId) -> Option<&mut Call> {
+        let key = self.exchanges.get(&id)?.call.clone()?;
+        self.calls.get_mut(&key)
     }
 
     /// Under which labels a call counts.

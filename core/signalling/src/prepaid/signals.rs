@@ -142,7 +142,6 @@ impl PrepaidSignals {
 
     /// Balances are known.
     pub(super) fn opened(&self, accounts: usize, owed: usize) {
-        self.is_ready.set((), 1);
         if accounts > 0 {
             let attributes = vec![
                 ("accounts".into(), to_i64(accounts).into()),

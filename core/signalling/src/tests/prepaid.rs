@@ -238,3 +238,60 @@ async fn a_top_up_counts_while_a_call_is_up_and_when_it_would_be_cut_off() {
     hang_up(&mut house, &alice, ONE, &answered).await;
     is_idle(&house).await;
 }
+
+#[tokio::test]
+async fn what_happens_within_a_call_neither_costs_nor_saves_money() {
+    let (mut house, alice) = house(&[("alice@belfry.test", "0.10")]).await;
+    let answered = talk(&mut house, &alice, "changed").await;
+    let carrier = trunk(ONE);
+    house.let_pass(Duration::from_secs(5)).await;
+    // The session changes, and is asked about.
+    let change = house.in_dialog(&alice, "INVITE", 10, &answered, &carrier.contact(), None);
+    house.say_with(&alice, &change, SDP);
+    house.hear_status(&alice, 100).await;
+    let change = house.hear_request(&carrier, "INVITE").await;
+    let contact = format!("Contact: {}\n", carrier.contact());
+    house.say_with(&carrier, &change.answer("200 OK", "", &contact), SDP);
+    let changed = house.hear_status(&alice, 200).await;
+    house.say(&alice, &house.in_dialog(&alice, "ACK", 10, &changed, &carrier.contact(), None));
+    house.hear_request(&carrier, "ACK").await;
+    for (cseq, method) in [(11, "INFO"), (12, "OPTIONS")] {
+        house.say(&alice, &house.in_dialog(&alice, method, cseq, &answered, &carrier.contact(), None));
+        let request = house.hear_request(&carrier, method).await;
+        house.say(&carrier, &request.answer("200 OK", "", ""));
+        house.hear_status(&alice, 200).await;
+    }
+    // A change that is refused ends nothing.
+    let refused = house.in_dialog(&alice, "INVITE", 13, &answered, &carrier.contact(), None);
+    house.say_with(&alice, &refused, SDP);
+    house.hear_status(&alice, 100).await;
+    let refused = house.hear_request(&carrier, "INVITE").await;
+    house.say(&carrier, &refused.answer("488 Not Acceptable Here", "", ""));
+    house.hear_request(&carrier, "ACK").await;
+    let refused = house.hear_status(&alice, 488).await;
+    house.acknowledge(&alice, &refused);
+    house.let_pass(Duration::from_millis(4_500)).await;
+    assert!(house.is_quiet().await, "ten seconds are not over");
+    house.let_pass(Duration::from_millis(600)).await;
+    is_cut_off(&mut house, &alice).await;
+    assert_eq!(house.metric("core_call_attempts_total{region=\"eu\",result=\"answered\"}"), Some(1.0));
+}
+
+#[tokio::test]
+async fn whoever_is_hung_up_on_pays_for_the_begun_second_only() {
+    let (mut house, alice) = house(&[("alice@belfry.test", "0.02")]).await;
+    let invite = call(&mut house, &alice, NUMBER, "short").await;
+    let answered = pick_up(&mut house, &alice, ONE, &invite).await;
+    // The called side hangs up at once.
+    let carrier = trunk(ONE);
+    let bye = house.in_dialog(&carrier, "BYE", 7, &invite, &alice.contact(), Some("tt"));
+    house.say(&carrier, &bye);
+    let bye = house.hear_request(&alice, "BYE").await;
+    house.say(&alice, &bye.answer("200 OK", "", ""));
+    house.hear_status(&carrier, 200).await;
+    is_idle(&house).await;
+    assert_eq!(answered.status(), 200);
+    talk(&mut house, &alice, "next").await;
+    let page = house.core.live_calls_page(crate::LiveFilter::default(), 0, 10).await.expect("a page");
+    assert_eq!(page.calls[0].paid_seconds, Some(1), "a cent is owed, a cent is left");
+}

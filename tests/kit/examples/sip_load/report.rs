@@ -53,7 +53,9 @@ impl Report {
         self.done += 1;
         self.latency.saturating_record(micros(after));
         let second = usize::try_from(due.as_secs()).unwrap_or(usize::MAX);
-        if after <= self.patience && let Some(second) = self.seconds.get_mut(second) {
+        if after <= self.patience
+            && let Some(second) = self.seconds.get_mut(second)
+        {
             second.done += 1;
             second.micros.push(micros(after));
         }
@@ -98,7 +100,8 @@ impl Second {
     fn json(&self) -> serde_json::Value {
         let mut micros = self.micros.clone();
         micros.sort_unstable();
-        let at = |part: f64| micros.get((micros.len() as f64 * part) as usize).map(|micros| *micros as f64 / 1e3);
+        let at =
+            |part: f64| micros.get((micros.len() as f64 * part) as usize).map(|micros| *micros as f64 / 1e3);
         serde_json::json!({"due": self.due, "done": self.done, "p50": at(0.5), "p99": at(0.99)})
     }
 }

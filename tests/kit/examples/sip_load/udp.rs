@@ -145,7 +145,8 @@ impl Load<'_> {
                 Row::Call => self.desk.invite(user, number, local, challenge),
             };
             let step = u32::from(matches!(self.arguments.row, Row::Register | Row::Unregister));
-            self.work[usize::try_from(number)?] = Some(Work { user, request: Vec::new(), is_heard: false, step });
+            self.work[usize::try_from(number)?] =
+                Some(Work { user, request: Vec::new(), is_heard: false, step });
             self.open += 1;
             self.send(number, step, request);
         }

@@ -22,8 +22,9 @@ impl Phone {
         let uri = format!("sip:{callee}@{DOMAIN}");
         let head = self.head("INVITE", &uri);
         let credentials = challenged.map(|challenge| self.credentials(challenge, "INVITE", &uri));
+        let host = if user == "gateway" { "carrier.test" } else { DOMAIN };
         let text = format!(
-            "{head}From: \"{user}\" <sip:{user}@{DOMAIN}>;tag=f{call}\nTo: <{uri}>\nCall-ID: sim-{call}\n\
+            "{head}From: \"{user}\" <sip:{user}@{host}>;tag=f{call}\nTo: <{uri}>\nCall-ID: sim-{call}\n\
              CSeq: {attempt} INVITE\nContact: {}\nX-Sim: {call}\n{}",
             self.contact(),
             credentials.unwrap_or_default(),
