@@ -437,7 +437,7 @@ impl App {
             .spawn(async move { doors.open(Door::Api, listen, limits, Access::Guarded(guard), router) });
         self.api = Some(opening.await?.context("start the read APIs")?);
         self.signals.room_started("observe");
-        self.open_doors().await
+        Box::pin(self.open_doors()).await
     }
 
     /// Opens the doors for others' telemetry.
@@ -450,7 +450,7 @@ impl App {
             trace_key: self.trace_key.clone(),
             doors: self.doors.clone(),
         };
-        let opening = self.surroundings.tower.spawn(async move { OpenDoors::open(config, deps) });
+        let opening = self.surroundings.tower.spawn(async move { OpenDoors::open(*config, deps) });
         self.ingest = Some(opening.await?.context("open the doors for telemetry")?);
         Ok(())
     }

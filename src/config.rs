@@ -136,7 +136,7 @@ pub struct Observe {
     /// Logs, spans, SIP messages, calls.
     pub events: belfry_events::Config,
     /// Where others' telemetry comes in.
-    pub doors: Option<belfry_pipeline::doors::DoorsConfig>,
+    pub doors: Option<Box<belfry_pipeline::doors::DoorsConfig>>,
 }
 
 /// The `[alerts]` section.
@@ -233,7 +233,7 @@ impl Config {
                 message: error.to_string(),
             })
         };
-        let doors = self.observe.as_ref().and_then(|observe| observe.doors.as_ref());
+        let doors = self.observe.as_ref().and_then(|observe| observe.doors.as_deref());
         let of_doors = doors.into_iter().flat_map(belfry_pipeline::doors::DoorsConfig::token_files);
         let of_doors = of_doors.map(|(section, file)| (section, Some(file)));
         files.into_iter().chain(of_doors).filter_map(wrong).collect()
@@ -394,7 +394,7 @@ impl Config {
                 &mut observe.events.directory,
                 &mut observe.series.directory,
             ]);
-            paths.extend(observe.doors.iter_mut().flat_map(belfry_pipeline::doors::DoorsConfig::paths));
+            paths.extend(observe.doors.iter_mut().flat_map(|doors| doors.paths()));
         }
         if let Some(alerts) = &mut self.alerts {
             paths.extend([&mut alerts.engine.directory, &mut alerts.notify.directory]);

@@ -39,7 +39,10 @@ pub fn run(arguments: &LogsArguments) -> anyhow::Result<ExitCode> {
         }
         let mut last = None;
         show(arguments, &page.lines, &mut last);
-        while arguments.follow {
+        if !arguments.follow {
+            return Ok(());
+        }
+        loop {
             tokio::time::sleep(LOOK).await;
             let news = self::page(arguments, &token, LOOK_BACK, None, LOOK_ROWS).await?;
             let is_gap = news.has_more && news.lines.iter().all(|line| sequence(line) > last);
@@ -50,7 +53,6 @@ pub fn run(arguments: &LogsArguments) -> anyhow::Result<ExitCode> {
             fresh.sort_by_key(sequence);
             show(arguments, &fresh, &mut last);
         }
-        Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
 }

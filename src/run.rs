@@ -145,7 +145,7 @@ async fn serve(
     path: PathBuf,
 ) -> anyhow::Result<ExitCode> {
     let mut obeyed = Obeyed::new().context("listen for signals")?;
-    let mut app = App::start(config, text, surroundings).await?;
+    let mut app = Box::pin(App::start(config, text, surroundings)).await?;
     say_where(&app);
     loop {
         match obeyed.next_or(app.next_order()).await {

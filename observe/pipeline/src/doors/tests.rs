@@ -430,3 +430,40 @@ async fn files_are_followed_through_rotation_and_a_restart() {
     assert_eq!(house.messages(2).await, ["5", "four"]);
     house.close().await;
 }
+
+/// What each door reads well: changed a little, it reaches further into the decoders than noise does.
+fn seeds() -> Vec<Vec<u8>> {
+    let json = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m","unit":"s","sum":{"isMonotonic":true,
+        "aggregationTemporality":1,"dataPoints":[{"timeUnixNano":"5","asInt":"7"}]}}]}]}]}"#;
+    vec![
+        b"<34>1 2026-11-20T13:59:00.003Z h su 7 ID47 [a@1 b=\"c\\\"\"] text".to_vec(),
+        b"<34>Nov 20 13:59:59 h su[77]: text\n31 <34>Nov 20 13:59:59 h su[77]: text".to_vec(),
+        b"{\"create\":{\"_index\":\"l\"}}\n{\"message\":\"one\",\"@timestamp\":1795183200}\n{\"delete\":{}}\n".to_vec(),
+        br#"{"streams":[{"stream":{"job":"j"},"values":[["1795183200000000000","line",{"a":"b"}]]}]}"#.to_vec(),
+        hep::tests::capture([5060, 5080], 1_795_183_200, b"INVITE sip:b@x SIP/2.0\r\nCall-ID: c\r\n\r\n"),
+        some_logs(2).encode_to_vec(),
+        json.as_bytes().to_vec(),
+    ]
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_that_comes_to_a_door_breaks_it(
+        seed in 0..7_usize,
+        changes in proptest::collection::vec((proptest::prelude::any::<usize>(), proptest::prelude::any::<u8>()), 0..6),
+        noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+    ) {
+        let mut changed = seeds().swap_remove(seed);
+        for (at, byte) in changes {
+            let at = at % changed.len();
+            changed[at] = byte;
+        }
+        for bytes in [&changed, &noise] {
+            fuzz::syslog(bytes);
+            fuzz::hep(bytes);
+            fuzz::otlp(bytes);
+            fuzz::elastic(bytes);
+            fuzz::loki(bytes);
+        }
+    }
+}
