@@ -19,7 +19,8 @@ const REGISTRATIONS: &str = "core_registration_seconds_sum{region=\"eu\"} 0.8\n\
 /// The table of the README: indicator and formula.
 fn formulas() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(README).expect("the README");
-    let section = text.split("## Indicators").nth(1).expect("a section").split("\n## ").next().expect("its end");
+    let section =
+        text.split("## Indicators").nth(1).expect("a section").split("\n## ").next().expect("its end");
     let rows = section.lines().filter_map(|line| {
         let line = line.replace("\\|", "\u{1}");
         let mut cells = line.trim_matches('|').split('|').map(str::trim);
@@ -138,8 +139,12 @@ fn the_formulas_of_the_readme_give_what_a_clerk_computes() {
             let only = format!("{{{label}=\"{value}\"}}");
             let by_hand = quotient(by_hand);
             let formula = of(name);
-            writeln!(script, "eval instant at 285s ({formula}) and on ({label}) {}", selector(set, label, value))
-                .expect("text");
+            writeln!(
+                script,
+                "eval instant at 285s ({formula}) and on ({label}) {}",
+                selector(set, label, value)
+            )
+            .expect("text");
             writeln!(script, "  {only} {by_hand}").expect("text");
             count += 1;
         }

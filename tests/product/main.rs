@@ -8,6 +8,7 @@ mod demo;
 mod doors;
 mod flows;
 mod indicators;
+mod metric_doors;
 mod operators;
 mod prepaid;
 mod promql;

@@ -68,7 +68,8 @@ fn talk(runtime: &Runtime, from: &Arc<Phone>, to: &str) -> JoinHandle<CallReport
 
 #[track_caller]
 fn is_refused(runtime: &Runtime, from: &Arc<Phone>, to: &str, status: u16) {
-    let report = runtime.block_on(from.call(&format!("sip:{to}@belfry.test"), CallPlan::talk(Duration::ZERO)));
+    let report =
+        runtime.block_on(from.call(&format!("sip:{to}@belfry.test"), CallPlan::talk(Duration::ZERO)));
     assert_eq!(report.outcome, CallOutcome::Rejected(status), "{report:?}");
 }
 

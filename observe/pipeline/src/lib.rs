@@ -8,6 +8,7 @@
 //! Spans and logs also go to a collector over OTLP/gRPC where one is configured, without their private values.
 //!
 //! [`doors`] let in what others log, trace, measure and capture.
+//! [`metrics`] are the doors for metrics that others measured, in and out.
 //!
 //! Not here: what the stores do with entries (series, events), queries.
 
@@ -16,6 +17,7 @@ pub mod doors;
 mod error;
 mod export;
 mod handle;
+pub mod metrics;
 mod pieces;
 mod signals;
 mod store;
@@ -31,6 +33,9 @@ pub use store::{Entry, Store, numbered};
 pub fn describe(registry: &belfry_signal::Registry) {
     drop(signals::Signals::register(registry));
     doors::describe(registry);
+    drop(metrics::signals::ReceiveSignals::register(registry));
+    drop(metrics::signals::ScrapeSignals::register(registry));
+    drop(metrics::signals::SendSignals::register(registry));
 }
 
 #[cfg(test)]

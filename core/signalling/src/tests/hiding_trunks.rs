@@ -9,8 +9,7 @@ use crate::{Config, Hiding};
 
 async fn house(trunks: &[&str], keep_headers: &[&str]) -> (House, Phone) {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let hiding =
-        Hiding { trunks: owned(trunks), keep_headers: owned(keep_headers), ..Hiding::default() };
+    let hiding = Hiding { trunks: owned(trunks), keep_headers: owned(keep_headers), ..Hiding::default() };
     let mut house = House::with_plan(Config { hiding, ..Config::for_test() }, PLAN).await;
     let alice = Phone::new("alice", Transport::Udp);
     house.register(&alice).await;
@@ -40,9 +39,12 @@ fn is_hidden(heard: &Heard, call_id: &str) -> bool {
 
 #[tokio::test]
 async fn only_the_listed_trunk_is_told_nothing() {
-    for (trunks, first, second) in
-        [(vec!["one"], true, true), (vec!["*"], true, true), (vec!["three"], false, false), (vec![], false, false)]
-    {
+    for (trunks, first, second) in [
+        (vec!["one"], true, true),
+        (vec!["*"], true, true),
+        (vec!["three"], false, false),
+        (vec![], false, false),
+    ] {
         let (mut house, alice) = house(&trunks, &[]).await;
         let invite = call_out(&mut house, &alice, "out", "").await;
         assert_eq!(is_hidden(&invite, "out"), first, "{trunks:?}");
@@ -89,11 +91,17 @@ async fn of_strange_headers_only_those_that_are_kept_pass() {
     assert_eq!(text.to_ascii_lowercase().matches("x-keep:").count(), 2, "{text}");
     assert!(!text.contains("X-Drop") && text.contains("Subject: known to SIP"), "{text}");
     // What a message needs to arrive passes, whatever is kept.
-    for needed in ["Via:", "From:", "To:", "Call-ID:", "CSeq:", "Contact:", "Max-Forwards:", "Content-Length:"] {
+    for needed in
+        ["Via:", "From:", "To:", "Call-ID:", "CSeq:", "Contact:", "Max-Forwards:", "Content-Length:"]
+    {
         assert!(text.contains(needed), "{needed} in {text}");
     }
     let contact = format!("Contact: {}\nX-Trunk: inside\nX-Keep: 4\n", trunk(ONE).contact());
     house.say_with(&trunk(ONE), &invite.answer("200 OK", "tt", &contact), SDP);
     let answered = house.hear_status(&alice, 200).await;
-    assert!(!answered.text().contains("X-Trunk") && answered.text().contains("X-Keep: 4"), "{}", answered.text());
+    assert!(
+        !answered.text().contains("X-Trunk") && answered.text().contains("X-Keep: 4"),
+        "{}",
+        answered.text()
+    );
 }

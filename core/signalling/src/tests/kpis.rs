@@ -236,8 +236,7 @@ async fn hear_request_among(house: &mut House, phone: &Phone, method: &str) -> H
 
 /// A trunk calls bob, talks for twenty seconds, and calls somebody whom the other tenant does not have.
 async fn tell_from_trunk(house: &mut House, bob: &Phone) {
-    let carrier =
-        Phone { flow: "token-carrier".to_owned(), ..trunk("udp 198.51.100.7:5060 198.51.100.7") };
+    let carrier = Phone { flow: "token-carrier".to_owned(), ..trunk("udp 198.51.100.7:5060 198.51.100.7") };
     house.set_clock(1_000_000);
     house.say_with(&carrier, &carrier.invite("bob", "comes-by-a-trunk", 1, ""), SDP);
     hear_from(house, &carrier, 100).await;
@@ -254,7 +253,8 @@ async fn tell_from_trunk(house: &mut House, bob: &Phone) {
     house.set_clock(1_022_070);
     house.say(bob, &bye.answer("200 OK", "", ""));
     hear_from(house, &carrier, 200).await;
-    let other = carrier.invite("nobody", "for-nobody", 1, "").replace("nobody@belfry.test", "nobody@other.test");
+    let other =
+        carrier.invite("nobody", "for-nobody", 1, "").replace("nobody@belfry.test", "nobody@other.test");
     house.say_with(&carrier, &other, SDP);
     let refused = hear_from(house, &carrier, 404).await;
     house.acknowledge(&carrier, &refused);
@@ -325,11 +325,17 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/in
 
 /// The counts and sums of all sets are those of the file.
 fn check_golden(metrics: &str) {
-    let families =
-        ["call_attempts_total", "calls_ended_total", "post_dial_seconds", "call_seconds", "disconnect_seconds"];
+    let families = [
+        "call_attempts_total",
+        "calls_ended_total",
+        "post_dial_seconds",
+        "call_seconds",
+        "disconnect_seconds",
+    ];
     let sets = ["core_", "core_tenant_", "core_calling_trunk_", "core_called_trunk_"];
     let is_of = |line: &&str| {
-        let name = line.split('{').next().unwrap_or_default().trim_end_matches("_sum").trim_end_matches("_count");
+        let name =
+            line.split('{').next().unwrap_or_default().trim_end_matches("_sum").trim_end_matches("_count");
         sets.iter().any(|set| name.strip_prefix(set).is_some_and(|family| families.contains(&family)))
     };
     let lines: Vec<&str> = metrics.lines().filter(is_of).collect();

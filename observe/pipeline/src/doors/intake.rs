@@ -192,7 +192,7 @@ impl Intake {
         let (count, began) = (batch.points(), Instant::now());
         let inner = &self.inner;
         let stored = match inner.senders.allow(origin.sender, count, began) {
-            Ok(()) => inner.pipeline.write(batch).await.map_err(Refusal::from),
+            Ok(()) => inner.pipeline.write(batch).await.map(drop).map_err(Refusal::from),
             Err(refusal) => Err(refusal),
         };
         match &stored {
