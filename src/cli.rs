@@ -2,6 +2,7 @@
 
 mod billing;
 mod live;
+mod logs;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ pub use billing::{
     RecordsExportArguments, RecordsListArguments,
 };
 pub use live::{BansCommand, CallsArguments, CallsCommand};
+pub use logs::LogsArguments;
 
 /// Everything after `belfry`.
 #[derive(Debug, Parser)]
@@ -31,6 +33,7 @@ pub use live::{BansCommand, CallsArguments, CallsCommand};
         belfry slo                               objectives, budgets, burn\n  \
         belfry call CALL-ID                      ladder, quality and logs of one call\n  \
         belfry calls --older-than 2h             the calls that live now; `belfry calls end CALL-ID` ends one\n  \
+        belfry logs 'severity:error' --follow    search what happened, and what happens\n  \
         belfry promql query 'rate(x_total[5m])'  ask its metrics, in PromQL\n  \
         belfry route explain --from A --to B     where a call would go, and why\n  \
         belfry fault core-errors on              break something (demo only)\n\n\
@@ -76,6 +79,16 @@ pub enum Command {
         belfry calls --trunk carrier-a --held true --json\n  \
         belfry calls end 843817637684230@998sdasdh09")]
     Calls(CallsArguments),
+    /// Search what happened: logs, spans, SIP messages and calls, ours and others'.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry logs 'handshake failed' --since 1h\n  \
+        belfry logs 'service.name:kamailio severity:>=warn' --follow\n  \
+        belfry logs 'call_id:\"843817637684230@998sdasdh09\"' --kinds all --json\n  \
+        belfry logs '\"refused at a door\"'               what doors did not take, and why\n\n\
+        QUERIES\n  \
+        word  \"some words\"  begin*  ~\"reg.*ex\"  field:value  field:<3.5  field:1..5  trace_id:...  call_id:...  AND OR NOT ( )\n  \
+        fields: kind, severity, component, node, region, and every attribute by its name")]
+    Logs(LogsArguments),
     /// Show the objectives of a running Belfry: budget, burn, time to exhaustion.
     Slo {
         /// Which Belfry to ask.
