@@ -243,8 +243,8 @@ impl World {
             let until = self.began + Duration::from_millis(next.unwrap_or(now + 500).max(now + 1));
             tokio::select! {
                 biased;
-                Some(sent) = self.house.from_core.recv() => self.from_core(sent),
-                Some(asked) = self.house.from_relays_owner.recv() => self.from_relays_owner(asked),
+                Some(sent) = self.house.from_core.recv() => self.core_said(sent),
+                Some(asked) = self.house.from_relays_owner.recv() => self.relay_asked(asked),
                 () = tokio::time::sleep_until(until) => {}
             }
         }
@@ -255,19 +255,24 @@ impl World {
         for _ in 0..4 {
             tokio::task::yield_now().await;
         }
-        if self.house.core.holdings().await.jobs == 0 {
+        if !self.is_writing().await {
             return;
         }
         // Tokio's clock does not run while a blocking task does.
-        let (release, wait) = std::sync::mpsc::channel::<()>();
-        let brake = tokio::task::spawn_blocking(move || drop(wait.recv()));
-        while self.house.core.holdings().await.jobs > 0 {
+        let (release, wait) = std::sync::mpsc::sync_channel::<()>(0);
+        let brake = tokio::task::spawn_blocking(move || wait.recv());
+        while self.is_writing().await {
             std::thread::sleep(Duration::from_micros(20));
             tokio::task::yield_now().await;
         }
         drop(release);
         // It cannot panic.
         let _ = brake.await;
+    }
+
+    async fn is_writing(&self) -> bool {
+        let holdings = self.house.core.holdings().await;
+        holdings.jobs + holdings.records > 0
     }
 
     fn happen(&mut self, event: Event) {
@@ -315,7 +320,7 @@ impl World {
         for action in self.phones[phone].take_actions() {
             let now = self.story.now;
             match action {
-                Action::Send(bytes) => self.from_phone(phone, bytes),
+                Action::Send(bytes) => self.phone_said(phone, bytes),
                 Action::Wake(after, wake) => self.schedule(now + after, Event::Wake(phone, wake)),
                 Action::Die => self.die(phone),
             }
@@ -345,7 +350,7 @@ impl World {
         (call, format!("{phone}{way} {number} {}", message.label()))
     }
 
-    fn from_phone(&mut self, phone: usize, bytes: Vec<u8>) {
+    fn phone_said(&mut self, phone: usize, bytes: Vec<u8>) {
         let Some(message) = Message::read(&bytes) else {
             self.witness.nonsense.push(format!("a phone of ours said {}", String::from_utf8_lossy(&bytes)));
             return;
@@ -385,7 +390,7 @@ impl World {
         self.house.to_core.try_send(FromEdge::Message(inbound)).expect("room for a message");
     }
 
-    fn from_core(&mut self, sent: ToEdge) {
+    fn core_said(&mut self, sent: ToEdge) {
         let ToEdge::Send { id, target, bytes } = sent;
         self.story.now = self.now();
         let flow = match &target {
@@ -424,7 +429,7 @@ impl World {
         }
     }
 
-    fn from_relays_owner(&mut self, asked: ToRelay) {
+    fn relay_asked(&mut self, asked: ToRelay) {
         let now = self.now();
         let (delay, reply) = self.relay.asked(asked.request);
         self.schedule(now + delay, Event::FromRelay(FromRelay::Reply { id: asked.id, reply }));
