@@ -11,7 +11,7 @@ use belfry_signalling::Holdings;
 use belfry_signalling::handle::{FlowToken, FromEdge, Inbound, SendFailure, Target, ToEdge, Transport};
 use tokio::time::Instant;
 
-use crate::core_house::CoreHouse;
+use crate::core_house::{Brake, CoreHouse, let_threads_work};
 use crate::dice::Seed;
 use crate::message::Message;
 use crate::network::Network;
@@ -99,6 +99,9 @@ impl Ord for Queued {
     }
 }
 
+/// All that the core does now and then, it has done as often after so many seconds.
+const TURN_SECONDS: u64 = 120;
+
 /// Runs one seed with so many calls.
 ///
 /// # Errors
@@ -167,10 +170,14 @@ impl World {
             told: BTreeMap::new(),
             messages: 0,
         };
+        let brake = Brake::put();
         for (phone, params) in params.into_iter().enumerate() {
             world.register(phone, params).await;
         }
-        tokio::time::pause();
+        brake.release().await;
+        // However long that took, the core's wheels stand as they did at their beginning.
+        let turns = world.house.origin.elapsed().as_secs() / TURN_SECONDS + 1;
+        tokio::time::sleep_until(world.house.origin + Duration::from_secs(turns * TURN_SECONDS)).await;
         world.began = Instant::now();
         world.schedule_story(registered);
         world
@@ -258,16 +265,11 @@ impl World {
         if !self.is_writing().await {
             return;
         }
-        // Tokio's clock does not run while a blocking task does.
-        let (release, wait) = std::sync::mpsc::sync_channel::<()>(0);
-        let brake = tokio::task::spawn_blocking(move || wait.recv());
+        let brake = Brake::put();
         while self.is_writing().await {
-            std::thread::sleep(Duration::from_micros(20));
-            tokio::task::yield_now().await;
+            let_threads_work().await;
         }
-        drop(release);
-        // It cannot panic.
-        let _ = brake.await;
+        brake.release().await;
     }
 
     async fn is_writing(&self) -> bool {
