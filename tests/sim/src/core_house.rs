@@ -97,7 +97,9 @@ impl Brake {
     pub(crate) fn put() -> Self {
         let (release, released) = std::sync::mpsc::sync_channel::<()>(0);
         // It ends when the other end is gone.
-        let task = tokio::task::spawn_blocking(move || drop(released.recv().ok()));
+        let task = tokio::task::spawn_blocking(move || {
+            let _ = released.recv();
+        });
         Self { release, task }
     }
 
