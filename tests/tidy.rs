@@ -44,8 +44,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("belfry-gateway", &["belfry-signal", "belfry-mesh", "belfry-steering", "belfry-signalling"]),
+    ("belfry-ruler", &["belfry-promql"]),
+    ("belfry-dispatch", &["belfry-promql", "belfry-ruler"]),
     ("belfry-notify", &["belfry-signal"]),
-    ("belfry-engine", &["belfry-signal", "belfry-slo", "belfry-notify"]),
+    (
+        "belfry-engine",
+        &["belfry-signal", "belfry-promql", "belfry-slo", "belfry-ruler", "belfry-dispatch", "belfry-notify"],
+    ),
     ("belfry-dashboard", &["belfry-signal", "belfry-door", "belfry-query", "belfry-engine", "belfry-mesh"]),
     ("belfry-load", &["belfry-signal", "belfry-pipeline", "belfry-events"]),
     ("belfry-kit", &["belfry-sip-proto", "belfry-rtp-proto", "belfry-relay-api", "belfry-signal"]),
@@ -60,8 +65,16 @@ const ONLY_ONE_KNOWS: &[(&str, &str)] = &[
 ];
 
 /// Crates without clock, socket, random and telemetry.
-const SANS_IO: &[&str] =
-    &["core/sip-proto", "core/routing", "media/rtp-proto", "edge/steering", "alerts/slo", "observe/promql"];
+const SANS_IO: &[&str] = &[
+    "core/sip-proto",
+    "core/routing",
+    "media/rtp-proto",
+    "edge/steering",
+    "alerts/slo",
+    "alerts/ruler",
+    "alerts/dispatch",
+    "observe/promql",
+];
 
 /// Lines of code in a file before its tests.
 const FILE_LINES_MAX: usize = 600;
