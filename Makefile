@@ -59,7 +59,7 @@ bench: deps-bench release ## Side-by-side measurements against nginx and Kamaili
 
 TARGET ?= sip_message
 SECONDS ?= 60
-fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sip_uri|sip_digest|sip_name_addr|sdp|rtp|series_chunk|series_block SECONDS=60
+fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sip_uri|sip_digest|sip_name_addr|sdp|rtp|series_chunk|series_block|alert_rules SECONDS=60
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	@cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $(TARGET) -- -max_total_time=$(SECONDS)
 
@@ -72,6 +72,7 @@ deps:
 deps-test: deps
 	@$(call need,$(TEST_TOOLS))
 	@$(call unpack,promtool:prometheus)
+	@$(call unpack,amtool:prometheus-alertmanager)
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || { echo "missing: rustfmt and clippy. Run: rustup component add rustfmt clippy"; exit 1; }
 
 deps-bench: deps

@@ -1,6 +1,7 @@
 //! The command line: what each command does, told by `--help`.
 
 mod live;
+mod test;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use live::{CallsArguments, CallsCommand};
+pub use test::TestCommand;
 
 /// Everything after `belfry`.
 #[derive(Debug, Parser)]
@@ -99,6 +101,9 @@ pub enum Command {
         #[command(subcommand)]
         command: PromqlCommand,
     },
+    /// Test rules on metrics without a running Belfry.
+    #[command(subcommand)]
+    Test(TestCommand),
     /// Explain, list and import who may call whom, by which way.
     Route {
         /// What to do.

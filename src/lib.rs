@@ -16,6 +16,7 @@ pub mod live_table;
 pub mod promql;
 pub mod records;
 pub mod route;
+pub mod rule_tests;
 pub mod run;
 pub mod series;
 pub mod signals;

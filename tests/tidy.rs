@@ -363,7 +363,38 @@ fn shipped_alerts() -> BTreeSet<String> {
                 .insert(slo["alert"].as_str().unwrap_or_else(|| panic!("{path}: an alert name")).to_owned());
         }
     }
+    alerts.extend(metric_rules().into_iter().map(|(_, rule)| rule.name().to_owned()));
     alerts
+}
+
+/// Every shipped rule on metrics, with its file.
+fn metric_rules() -> Vec<(String, belfry_ruler::RuleSpec)> {
+    let mut texts = BTreeMap::new();
+    collect(&root().join("alerts/rules"), "yaml", &mut texts);
+    let rules = texts.iter().filter(|(path, _)| !path.ends_with(".test.yaml")).flat_map(|(path, text)| {
+        let groups = belfry_ruler::parse_rules(path, text).unwrap_or_else(|error| panic!("{path}:{error}"));
+        groups.into_iter().flat_map(|group| group.rules).map(|rule| (path.clone(), rule))
+    });
+    rules.collect()
+}
+
+#[test]
+fn rules_on_metrics_name_metrics_that_exist_and_each_has_a_test() {
+    let catalogue = fs::read_to_string(root().join("tests/golden/catalog.txt")).expect("the catalogue");
+    let known: BTreeSet<&str> = catalogue.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let mut faults = Vec::new();
+    for (path, rule) in metric_rules() {
+        let tests = fs::read_to_string(root().join(path.replace(".yaml", ".test.yaml"))).unwrap_or_default();
+        if !tests.contains(&format!("alertname: {}", rule.name())) {
+            faults.push(format!("{path}: {} has no unit test", rule.name()));
+        }
+        let words = rule.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let is_metric = |word: &&str| word.contains('_') && !word.ends_with("_over_time");
+        for word in words.filter(is_metric).filter(|word| !known.contains(word)) {
+            faults.push(format!("{path}: {} speaks of {word}, which is no metric", rule.name()));
+        }
+    }
+    no_faults("shipped rules speak of metrics that exist, and are tested", &faults);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub struct Observe {
     pub pipeline: PipelineHandle,
     /// Reading.
     pub reader: Reader,
+    /// Reading metrics alone, for rules.
+    pub series: SeriesReader,
 }
 
 /// Opens the stores and starts the pipeline.
@@ -39,7 +41,7 @@ pub fn start(
     let stores: Vec<Box<dyn Store>> =
         vec![Box::new(EventsStore(events_writer)), Box::new(SeriesStore(series_writer))];
     let pipeline = Pipeline::start(config.pipeline.clone(), registry.clone(), records, stores)?;
-    Ok(Observe { pipeline, reader: Reader::new(events_reader, series_reader) })
+    Ok(Observe { pipeline, series: series_reader.clone(), reader: Reader::new(events_reader, series_reader) })
 }
 
 /// Events as a store of the pipeline.

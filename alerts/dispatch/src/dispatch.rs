@@ -293,6 +293,13 @@ impl Dispatch {
         taken
     }
 
+    /// Sources that are gone are not waited for.
+    pub fn await_only(&mut self, is_there: impl Fn(&str) -> bool) {
+        if let Some(settling) = &mut self.settling {
+            settling.awaited.retain(|source| is_there(source));
+        }
+    }
+
     /// The sources whose alerts are known and fire.
     pub fn sources(&self) -> impl Iterator<Item = &str> {
         self.by_source.iter().filter(|(_, alerts)| !alerts.is_empty()).map(|(source, _)| source.as_str())
@@ -455,6 +462,12 @@ impl Dispatch {
             silenced_by: self.silences.of(labels, now_ms),
             inhibited_by: self.inhibitor.inhibitors(labels).into_iter().map(fingerprint).collect(),
         }
+    }
+
+    /// What holds now.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Whether those who were not heard since a restart are still waited for.

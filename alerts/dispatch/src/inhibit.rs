@@ -20,10 +20,13 @@ pub struct InhibitRule {
     pub equal: Vec<String>,
 }
 
+/// Firing alerts by the values of the labels that must be equal.
+type Sources = HashMap<Vec<String>, BTreeSet<Labels>>;
+
 /// Rules with the alerts that inhibit now.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inhibitor {
-    rules: Vec<(InhibitRule, HashMap<Vec<String>, BTreeSet<Labels>>)>,
+    rules: Vec<(InhibitRule, Sources)>,
 }
 
 impl Inhibitor {

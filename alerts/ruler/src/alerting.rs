@@ -84,6 +84,9 @@ pub(crate) struct Turned {
     pub(crate) has_changed: bool,
 }
 
+/// Values and annotations of what an expression found, by the labels of the alerts that it becomes.
+type Found = BTreeMap<Labels, (f64, Vec<(String, String)>)>;
+
 impl Alerting {
     /// Takes what the expression found at a time.
     ///
@@ -94,8 +97,7 @@ impl Alerting {
         rule: &RuleSpec,
         spec: &AlertSpec,
         found: Data,
-        now_ms: i64,
-        stamp_ms: i64,
+        (now_ms, stamp_ms): (i64, i64),
         limit: usize,
         environment: &Environment,
     ) -> Result<Turned, String> {
@@ -150,7 +152,7 @@ impl Alerting {
         spec: &AlertSpec,
         found: Data,
         environment: &Environment,
-    ) -> Result<BTreeMap<Labels, (f64, Vec<(String, String)>)>, String> {
+    ) -> Result<Found, String> {
         let mut alerts = BTreeMap::new();
         for (labels, value) in samples(found)? {
             let value = match value {

@@ -54,7 +54,7 @@ pub struct Evaluated {
     pub failures: usize,
     /// Alerts came, went or began to fire: what is kept is to be written down.
     pub has_changed: bool,
-    /// Annotations or values of firing alerts are new.
+    /// It was cancelled: rules behind that point were not evaluated.
     pub is_ended_early: bool,
 }
 
@@ -260,7 +260,7 @@ fn evaluate(
             let limit = either(limit, environment.limits.alerts_max);
             let turned = memory
                 .alerting
-                .turn(rule, spec, found.data, now_ms, stamp_ms, limit, environment)
+                .turn(rule, spec, found.data, (now_ms, stamp_ms), limit, environment)
                 .map_err(Ended::Failed)?;
             (turned.points, turned.has_changed)
         }

@@ -2,6 +2,7 @@
 //! functions of Prometheus and Alertmanager that need no query.
 
 mod functions;
+mod lexer;
 mod number;
 mod tree;
 mod value;

@@ -105,6 +105,8 @@ pub struct UnitReport {
     pub failed: Vec<String>,
 }
 
+/// What a query gives.
+type Samples = Vec<(Labels, Value)>;
 /// An alert as it is compared.
 type Compared = (Labels, Vec<(String, String)>);
 
@@ -165,7 +167,7 @@ struct Test<'a> {
     store: MemorySeries,
     /// When alerts are asked for, with what is expected.
     alerts: Vec<(i64, &'a AlertTest)>,
-    queries: Vec<(i64, &'a QueryTest, Vec<(Labels, Value)>)>,
+    queries: Vec<(i64, &'a QueryTest, Samples)>,
 }
 
 impl<'a> Test<'a> {

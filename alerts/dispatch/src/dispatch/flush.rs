@@ -184,12 +184,11 @@ impl Dispatch {
         let is_wanted =
             act == Act::Trigger || integration.is_some_and(|integration| integration.send_resolved);
         if is_wanted {
-            let seq = self.next_seq;
-            self.next_seq += 1;
-            let mut notice = self.notice(seq, told, act, standing, (key, group), integration, now_ms);
+            let mut notice = self.notice(told, act, standing, (key, group), integration, now_ms);
             notice.complete(integration, &self.bounds.external_url);
-            self.notices.insert(seq, notice);
-            self.dirty_notices.insert(seq);
+            self.dirty_notices.insert(notice.seq);
+            self.notices.insert(notice.seq, notice);
+            self.next_seq += 1;
         }
         told.number += 1;
         told.at_ms = now_ms;
@@ -206,7 +205,6 @@ impl Dispatch {
 
     fn notice(
         &self,
-        seq: u64,
         told: &Told,
         act: Act,
         standing: &Standing,
@@ -241,7 +239,7 @@ impl Dispatch {
         let truncated = alerts.len().saturating_sub(ALERTS_MAX);
         alerts.truncate(ALERTS_MAX);
         Notice {
-            seq,
+            seq: self.next_seq,
             receiver: group.receiver.clone(),
             target: integration.map_or_else(String::new, |integration| integration.target.clone()),
             group_key: key.to_owned(),

@@ -172,7 +172,10 @@ impl World {
         }
         self.disk.write(changes);
         if crash == 2 || self.is_cut_off {
-            return if crash == 2 { self.crash() } else { () };
+            if crash == 2 {
+                self.crash();
+            }
+            return;
         }
         let notices: Vec<Notice> = self.dispatch.notices().cloned().collect();
         for notice in notices {
