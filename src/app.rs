@@ -20,7 +20,7 @@ use belfry_mesh::Mesh;
 use belfry_notify::NotifyHandle;
 use belfry_relay::RelayHandle;
 use belfry_signal::{Registry, Resource, TraceKey, now_unix_nanos};
-use belfry_signalling::{Core, CoreHandle, Deps, Routes};
+use belfry_signalling::{Core, CoreHandle, Deps, Prepaid, Routes};
 use belfry_state::{State, Subscriber};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -201,14 +201,19 @@ impl App {
             return Ok(());
         };
         let (plan, state) = (core.routing.clone(), state.clone());
-        let (domains, data) = (core.signalling.domains.clone(), self.config.node.data.clone());
-        let store = state.clone();
-        let loading =
-            self.surroundings.data.spawn(async move { Routes::load(plan, &domains, &data, &store).await });
+        let (signalling, data) = (core.signalling.clone(), self.config.node.data.clone());
+        let (store, default_profile) = (state.clone(), core.billing.default_profile.clone());
+        let loading = self.surroundings.data.spawn(async move {
+            let prepaid = Prepaid::load(default_profile, &store).await.context("read the accounts")?;
+            let routes = Routes::load(plan, &signalling, &data, &store).await.context("load the routes")?;
+            anyhow::Ok((routes, prepaid))
+        });
+        let (routes, prepaid) = loading.await??;
         let deps = Deps {
             registry: self.registry.clone(),
             mesh: self.mesh.clone(),
-            routes: loading.await?.context("load the routes")?,
+            routes,
+            prepaid,
             state,
             trace_key: self.trace_key.clone(),
             faults: self.faults.core.clone(),

@@ -3,6 +3,7 @@
 //! A call is rated after its record is in the store, in the order in which records came, so that nothing of it can
 //! delay a call; a record says by which version of which profile, and can be rated again by others.
 
+pub mod accounts;
 mod rater;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! The command line: what each command does, told by `--help`.
 
+mod billing;
 mod live;
 mod test;
 
@@ -8,7 +9,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use live::{CallsArguments, CallsCommand};
+pub use billing::{
+    AccountCommand, BillingCommand, RecordFormat, RecordRange, RecordSelection, RecordsCommand,
+    RecordsExportArguments, RecordsListArguments,
+};
+pub use live::{BansCommand, CallsArguments, CallsCommand};
 pub use test::TestCommand;
 
 /// Everything after `belfry`.
@@ -141,7 +146,20 @@ pub enum Command {
         #[command(subcommand)]
         command: RecordsCommand,
     },
-    /// Work with billing profiles, and rate calls.
+    /// List who is turned away for guessing passwords, or forgive an address.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry bans list\n  \
+        belfry bans pardon 203.0.113.7")]
+    Bans {
+        /// What to do.
+        #[command(subcommand)]
+        command: BansCommand,
+    },
+    /// Work with billing profiles and with accounts that pay in advance, and rate calls.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry billing account open alice@example.org --currency EUR\n  \
+        belfry billing credit alice@example.org 10.00 --key voucher-4711\n  \
+        belfry billing balance alice@example.org")]
     Billing {
         /// What to do.
         #[command(subcommand)]
@@ -204,95 +222,6 @@ pub enum SipCommand {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-}
-
-/// Which call records: those that ended in a time.
-#[derive(Debug, Args)]
-pub struct RecordRange {
-    /// The first end: now, -15m (ago), 2026-11-20, 2026-11-20T08:30:00Z, or Unix seconds.
-    #[arg(long, value_name = "TIME", default_value = "-1d", allow_hyphen_values = true)]
-    pub from: String,
-    /// The end after the last.
-    #[arg(long, value_name = "TIME", default_value = "now", allow_hyphen_values = true)]
-    pub to: String,
-    /// The configuration that names the store.
-    #[arg(long, default_value = "belfry.toml")]
-    pub config: PathBuf,
-}
-
-/// What to do with call records.
-#[derive(Debug, Subcommand)]
-pub enum RecordsCommand {
-    /// Print call records as a table, the earliest end first.
-    List(RecordsListArguments),
-    /// Write call records to a file, or to standard output.
-    #[command(after_help = "EXAMPLES\n  \
-        belfry records export --from 2026-11-01 --to 2026-12-01 --format parquet --output november.parquet\n  \
-        belfry records export --from -1h > last-hour.csv\n\n\
-        Both formats have the same columns. A file appears under its name when it is whole.")]
-    Export(RecordsExportArguments),
-}
-
-/// Which records are listed.
-#[derive(Debug, Args)]
-pub struct RecordsListArguments {
-    /// When they ended.
-    #[command(flatten)]
-    pub range: RecordRange,
-    /// At most so many.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub limit: u32,
-}
-
-/// Which records are exported, and how.
-#[derive(Debug, Args)]
-pub struct RecordsExportArguments {
-    /// When they ended.
-    #[command(flatten)]
-    pub range: RecordRange,
-    /// In which format.
-    #[arg(long, value_enum, default_value = "csv")]
-    pub format: RecordFormat,
-    /// Where to; `-` is standard output.
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-}
-
-/// A format of exported records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RecordFormat {
-    /// RFC 4180, with a header line.
-    Csv,
-    /// Apache Parquet, compressed with Snappy.
-    Parquet,
-}
-
-/// What to do in billing.
-#[derive(Debug, Subcommand)]
-pub enum BillingCommand {
-    /// Add versions of billing profiles to the store, from TOML files with one profile each.
-    Import {
-        /// The files.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-        /// The configuration that names the store.
-        #[arg(long, default_value = "belfry.toml")]
-        config: PathBuf,
-    },
-    /// Print the profiles of the store and who is billed by them.
-    List(RunArguments),
-    /// Bill an address (`user@domain`, or a whole `domain`) by a profile of the store.
-    Assign {
-        /// Whom.
-        address: String,
-        /// By which profile; left out, by none of its own.
-        profile: Option<String>,
-        /// The configuration that names the store.
-        #[arg(long, default_value = "belfry.toml")]
-        config: PathBuf,
-    },
-    /// Rate calls again that ended in a time, by the profiles that are there now.
-    Rate(RecordRange),
 }
 
 /// What to do with routes.

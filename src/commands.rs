@@ -12,7 +12,7 @@ use clap::CommandFactory;
 use hyper::Method;
 
 use crate::ask::{Token, ask, percent_encoded};
-use crate::cli::{CallsArguments, Cli, Fault, Site, Switch};
+use crate::cli::{BansCommand, CallsArguments, Cli, Fault, Site, Switch};
 use crate::run::{load, refuse};
 use crate::{catalog, live_table, slo_table};
 
@@ -131,6 +131,45 @@ pub fn end_call(call_id: &str, site: &Site) -> anyhow::Result<ExitCode> {
     block_on(ask(Method::DELETE, site.api, &path, &token))?;
     say(&format!("{call_id} ended"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// `belfry bans`.
+///
+/// # Errors
+/// When the Belfry cannot be asked.
+pub fn bans(command: &BansCommand) -> anyhow::Result<ExitCode> {
+    let (BansCommand::List { site, .. } | BansCommand::Pardon { site, .. }) = command;
+    let token = Token::of(site.token_file.as_deref())?;
+    match command {
+        BansCommand::List { json, .. } => {
+            let answer = block_on(ask(Method::GET, site.api, "/api/v1/bans", &token))?;
+            say(if *json { answer } else { bans_table(&answer)? }.trim_end());
+        }
+        BansCommand::Pardon { address, .. } => {
+            let path = format!("/api/v1/bans/{}", percent_encoded(&address.to_string()));
+            let answer = block_on(ask(Method::DELETE, site.api, &path, &token))?;
+            let answer: serde_json::Value = serde_json::from_str(&answer).context("read the answer")?;
+            let was_banned = answer["was_banned"].as_bool().unwrap_or(false);
+            say(&format!("{address} {}", if was_banned { "is forgiven" } else { "was not banned" }));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bans_table(json: &str) -> anyhow::Result<String> {
+    let answer: serde_json::Value = serde_json::from_str(json).context("read the bans")?;
+    let bans = answer["bans"].as_array().context("read the bans: no list of them")?;
+    let mut rows = vec![["ADDRESS", "WHOM", "LEFT", "FAILURES"].map(str::to_owned)];
+    rows.extend(bans.iter().map(|ban| {
+        let whom = if ban["is_whole_source"].as_bool() == Some(true) { "everybody" } else { "one user" };
+        [
+            ban["source"].as_str().unwrap_or("-").to_owned(),
+            whom.to_owned(),
+            slo_table::in_words(ban["remaining_seconds"].as_f64().unwrap_or_default()),
+            ban["failures"].to_string(),
+        ]
+    }));
+    Ok(format!("{}{} bans\n", slo_table::aligned(&rows), bans.len()))
 }
 
 /// `belfry slo`.

@@ -1,6 +1,9 @@
-//! The calls that live now, over the read API: a filtered list in pages, and the operator's order to end one.
+//! What the running core knows now, over the read API: the calls that live, filtered and in pages, with the operator's order
+//! to end one; and the bans.
 //!
 //! The core may come and go (a drill stops it) while the doors stay; without one the answer is 503.
+
+mod bans;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -37,12 +40,13 @@ impl LiveCalls {
         core.ok_or_else(|| Problem::unavailable("no core runs in this process"))
     }
 
-    /// `GET /api/v1/calls/live` and `DELETE /api/v1/calls/live/{call_id}`.
+    /// `GET /api/v1/calls/live` and `DELETE /api/v1/calls/live/{call_id}`, and the same of bans.
     pub fn router(&self, signals: Signals) -> Router {
         Router::new()
             .route("/api/v1/calls/live", get(list))
             .route("/api/v1/calls/live/{call_id}", delete(end))
-            .with_state((self.clone(), signals))
+            .with_state((self.clone(), signals.clone()))
+            .merge(bans::router(self.clone(), signals))
     }
 }
 

@@ -65,7 +65,7 @@ pub fn render(calls: &[Value]) -> String {
             text(&call["callee"]["uri"]),
             text(&call["region"]),
             text(&call["transport"]),
-            text(&call["trunk"]),
+            trunks(call),
             if held_by.is_empty() { "-".to_owned() } else { held_by.join(", ") },
             timer,
             text(&call["call_id"]),
@@ -75,6 +75,14 @@ pub fn render(calls: &[Value]) -> String {
     format!("{}{count} live calls\n", aligned(&rows))
 }
 
+/// The trunks of a call, as `in>out`.
+fn trunks(call: &Value) -> String {
+    match (call["calling_trunk"].as_str(), call["called_trunk"].as_str()) {
+        (None, None) => "-".to_owned(),
+        (calling, called) => format!("{}>{}", calling.unwrap_or_default(), called.unwrap_or_default()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +90,7 @@ mod tests {
     #[test]
     fn calls_are_laid_out_in_columns() {
         let json = r#"{"calls":[{"call_id":"a@b","state":"confirmed","age_seconds":61.0,"held_by":["caller"],
-            "caller":{"uri":"sip:alice@x"},"callee":{"uri":"sip:bob@x"},"region":"eu","transport":"tls","trunk":null,
+            "caller":{"uri":"sip:alice@x"},"callee":{"uri":"sip:bob@x"},"region":"eu","transport":"tls","calling_trunk":null,"called_trunk":null,
             "session":{"left_seconds":-3.2}}],"next":7}"#;
         let (calls, next) = read(json).expect("read");
         assert_eq!(next, Some(7));

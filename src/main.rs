@@ -49,6 +49,8 @@ fn main() -> ExitCode {
             billing::assign(&address, profile.as_deref(), &config)
         }
         Command::Billing { command: BillingCommand::Rate(range) } => billing::rate_again(&range),
+        Command::Billing { command } => billing::accounts::run(command),
+        Command::Bans { command } => commands::bans(&command),
         Command::HashPassword => commands::hash_password(),
         Command::Completions { shell } => commands::completions(shell),
     };

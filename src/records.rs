@@ -15,9 +15,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use belfry_signal::{Registry, Resource, now_unix_nanos};
-use belfry_state::{CallRecord, Ledger, RecordPage};
+use belfry_state::{CallRecord, Ledger, RecordPage, RecordWhose};
 
-use crate::cli::{RecordFormat, RecordsExportArguments, RecordsListArguments};
+use crate::cli::{RecordFormat, RecordSelection, RecordsExportArguments, RecordsListArguments};
 use crate::commands::{block_on, complain, say};
 use crate::run::{load, refuse};
 
@@ -38,10 +38,10 @@ trait Sink {
 pub fn list(arguments: &RecordsListArguments) -> anyhow::Result<ExitCode> {
     // One more than is shown says whether there are more.
     let limit = arguments.limit.saturating_add(1);
-    let Some(page) = page(&arguments.range.from, &arguments.range.to, limit)? else {
+    let Some(page) = page(&arguments.selection, limit)? else {
         bail!("--from is not before --to");
     };
-    with_ledger(&arguments.range.config, async |ledger| {
+    with_ledger(&arguments.selection.range.config, async |ledger| {
         let (mut records, _) = ledger.records(&page).await.context("read the call records")?;
         let has_more = records.len() > arguments.limit as usize;
         records.truncate(arguments.limit as usize);
@@ -61,10 +61,10 @@ pub fn list(arguments: &RecordsListArguments) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// When a time cannot be read, the store, or the file cannot be written: then there is no file of that name.
 pub fn export(arguments: &RecordsExportArguments) -> anyhow::Result<ExitCode> {
-    let Some(page) = page(&arguments.range.from, &arguments.range.to, PAGE_RECORDS)? else {
+    let Some(page) = page(&arguments.selection, PAGE_RECORDS)? else {
         bail!("--from is not before --to");
     };
-    with_ledger(&arguments.range.config, async |ledger| {
+    with_ledger(&arguments.selection.range.config, async |ledger| {
         let count = match arguments.output.as_deref().filter(|path| *path != Path::new("-")) {
             None => write_all(&ledger, page, sink(arguments.format, io::stdout())?).await?,
             Some(path) => {
@@ -140,10 +140,15 @@ pub(crate) fn with_ledger(
 }
 
 /// The records of a time; `None` when it ends before it begins.
-fn page(from: &str, to: &str, limit: u32) -> anyhow::Result<Option<RecordPage>> {
+fn page(selection: &RecordSelection, limit: u32) -> anyhow::Result<Option<RecordPage>> {
     let now = now_unix_nanos();
-    let (from, to) = (moment(from, now)?, moment(to, now)?);
-    Ok((from < to).then(|| RecordPage::new(from, to, limit)))
+    let (from, to) = (moment(&selection.range.from, now)?, moment(&selection.range.to, now)?);
+    let whose = RecordWhose {
+        tenant: selection.tenant.clone(),
+        trunk: selection.trunk.clone(),
+        cause: selection.cause.clone(),
+    };
+    Ok((from < to).then(|| RecordPage::new(from, to, limit).of(whose)))
 }
 
 /// A time in nanoseconds since the Unix epoch.

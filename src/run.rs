@@ -16,6 +16,9 @@ use crate::terminal;
 /// The exit code for a wrong configuration (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
 
+/// Tasks that run before a busy thread looks whether a socket has something: those of a message's way, once each.
+const TASKS_PER_LOOK: u32 = 4;
+
 /// The two runtimes of the process, by what must not disturb what.
 pub struct Runtimes {
     /// Carries calls.
@@ -31,7 +34,13 @@ impl Runtimes {
     /// When the system refuses threads.
     pub fn new(data_threads: usize, tower_threads: usize) -> anyhow::Result<Self> {
         let build = |name: &str, threads: usize| {
-            Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
+            Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name(name)
+                // Tasks here are long, a batch of messages each: sockets are looked at after a round of them.
+                .event_interval(TASKS_PER_LOOK)
+                .enable_all()
+                .build()
         };
         Ok(Self { data: build("belfry-data", data_threads)?, tower: build("belfry-tower", tower_threads)? })
     }

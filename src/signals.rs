@@ -127,6 +127,17 @@ impl Signals {
         );
     }
 
+    /// Somebody ordered a pardon: who did is kept with the order, for the audit.
+    pub fn pardon_ordered(&self, source: IpAddr, peer: Option<IpAddr>, was_banned: bool) {
+        let peer = Pii::new(peer.map_or_else(String::new, |peer| peer.to_string()));
+        let attributes = vec![
+            ("peer".into(), peer.into()),
+            ("net.peer".into(), Pii::new(source.to_string()).into()),
+            ("was_banned".into(), was_banned.into()),
+        ];
+        self.log(Severity::Warn, "pardon ordered by an operator", attributes);
+    }
+
     fn log(&self, severity: Severity, message: &'static str, attributes: Attributes) {
         self.emitter.log(COMPONENT, severity, message, attributes, None, None);
     }

@@ -52,6 +52,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["belfry-signal", "belfry-promql", "belfry-slo", "belfry-ruler", "belfry-dispatch", "belfry-notify"],
     ),
     ("belfry-dashboard", &["belfry-signal", "belfry-door", "belfry-query", "belfry-engine", "belfry-mesh"]),
+    (
+        "belfry-sim",
+        &[
+            "belfry-signal",
+            "belfry-sip-proto",
+            "belfry-routing",
+            "belfry-mesh",
+            "belfry-state",
+            "belfry-relay-api",
+            "belfry-signalling",
+        ],
+    ),
     ("belfry-load", &["belfry-signal", "belfry-pipeline", "belfry-events"]),
     ("belfry-kit", &["belfry-sip-proto", "belfry-rtp-proto", "belfry-relay-api", "belfry-signal"]),
 ];

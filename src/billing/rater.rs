@@ -1,19 +1,22 @@
 //! Rates calls of the store, in order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use anyhow::Context;
-use belfry_routing::rating::{Call, Error, RateTable};
-use belfry_state::{CallRecord, Charge, Ledger, Rating, RatingOutcome, Unrated};
+use belfry_routing::rating::{Call, Decimal, Error, RateTable, Tariffs};
+use belfry_state::{Charge, Debit, Ledger, Prepaid, Rating, RatingOutcome, Unrated};
 
 /// Profiles and who is billed by them, as they are now.
 pub(super) struct Rater {
     ledger: Ledger,
-    /// The newest version of each profile.
-    tables: BTreeMap<String, RateTable>,
-    assignments: HashMap<String, String>,
-    default: Option<String>,
+    tariffs: Tariffs,
+    /// Older versions by which calls were let in that were paid for in advance.
+    versions: HashMap<(String, u32), Arc<RateTable>>,
 }
+
+/// Older versions that are remembered.
+const VERSIONS_MAX: usize = 64;
 
 /// Free seconds that were used: by caller, profile and period.
 type Used = HashMap<(String, String, String), u64>;
@@ -21,8 +24,8 @@ type Used = HashMap<(String, String, String), u64>;
 impl Rater {
     /// Reads profiles and assignments.
     pub(super) async fn load(ledger: &Ledger, default: Option<String>) -> anyhow::Result<Self> {
-        let ledger = ledger.clone();
-        let mut rater = Self { ledger, tables: BTreeMap::new(), assignments: HashMap::new(), default };
+        let tariffs = Tariffs { default, ..Tariffs::default() };
+        let mut rater = Self { ledger: ledger.clone(), tariffs, versions: HashMap::new() };
         rater.refresh().await?;
         Ok(rater)
     }
@@ -30,21 +33,22 @@ impl Rater {
     /// Learns what has changed; a profile is read when it has a new version.
     pub(super) async fn refresh(&mut self) -> anyhow::Result<()> {
         for (name, version) in self.ledger.newest_profiles().await? {
-            if self.tables.get(&name).is_some_and(|table| table.profile().version == version) {
+            let known = self.tariffs.tables.get(&name);
+            if known.is_some_and(|table| table.profile().version == version) {
                 continue;
             }
             let Some(document) = self.ledger.profile(&name, version).await? else { continue };
             let read = super::read(&document)
                 .with_context(|| format!("billing profile {name} version {version}"))?;
-            self.tables.insert(name, RateTable::new(read)?);
+            self.tariffs.tables.insert(name, Arc::new(RateTable::new(read)?));
         }
-        self.assignments = self.ledger.assignments().await?.into_iter().collect();
+        self.tariffs.assignments = self.ledger.assignments().await?.into_iter().collect();
         Ok(())
     }
 
     /// Whether there is nothing to rate by.
     pub(super) fn is_empty(&self) -> bool {
-        self.tables.is_empty()
+        self.tariffs.tables.is_empty()
     }
 
     /// Rates the next calls; how many.
@@ -61,11 +65,15 @@ impl Rater {
         Ok(self.ledger.put_ratings(ratings).await?)
     }
 
-    async fn rate(&self, call: Unrated, used: &mut Used) -> anyhow::Result<Rating> {
+    async fn rate(&mut self, call: Unrated, used: &mut Used) -> anyhow::Result<Rating> {
         let Unrated { id, record } = call;
         let caller = record.caller.reveal().clone();
-        let not = |outcome| Rating { id, caller: caller.clone(), outcome, charge: None };
-        let Some(table) = self.table_of(&caller) else { return Ok(not(RatingOutcome::NoProfile)) };
+        let not = |outcome| Rating { id, caller: caller.clone(), outcome, charge: None, debit: None };
+        let table = match &record.prepaid {
+            Some(prepaid) => self.version(prepaid).await?,
+            None => self.tariffs.of(&caller).cloned(),
+        };
+        let Some(table) = table else { return Ok(not(RatingOutcome::NoProfile)) };
         let profile = table.profile();
         let charge = |price: String| Charge {
             price,
@@ -77,17 +85,19 @@ impl Rater {
             free_seconds: 0,
             free_period: None,
         };
-        let Some(answer_unix_nanos) = record.answer_unix_nanos else {
+        let Some(answer_unix_nanos) = record.answer_unix_nanos.filter(|_| !record.is_emergency) else {
             let charge = Some(charge("0".to_owned()));
             return Ok(Rating { charge, ..not(RatingOutcome::Rated) });
         };
-        let period = table.free_period(answer_unix_nanos).map(|date| date.to_string());
+        // Free seconds are not for those who pay in advance.
+        let period = table.free_period(answer_unix_nanos).filter(|_| record.prepaid.is_none());
+        let period = period.map(|date| date.to_string());
         let key = period.as_ref().map(|period| (caller.clone(), profile.name.clone(), period.clone()));
         let free_seconds_left = match (&key, profile.free) {
             (Some(key), Some(free)) => free.seconds.saturating_sub(self.used(key, used).await?),
             _ => 0,
         };
-        let dialled = dialled(&record);
+        let dialled = record.dialled();
         let end_unix_nanos = record.end_unix_nanos;
         let rated = match table.rate(Call { dialled, answer_unix_nanos, end_unix_nanos, free_seconds_left }) {
             Ok(rated) => rated,
@@ -97,6 +107,12 @@ impl Rater {
         if let Some(key) = key {
             *used.entry(key).or_default() += rated.free_seconds;
         }
+        let debit = record.prepaid.as_ref().filter(|_| rated.price > Decimal::ZERO).map(|prepaid| Debit {
+            account: prepaid.account.reveal().clone(),
+            key: record.charge_key(),
+            amount: rated.price,
+            currency: profile.currency.clone(),
+        });
         let charge = Charge {
             destination: rated.destination,
             charged_seconds: rated.charged_seconds,
@@ -104,7 +120,7 @@ impl Rater {
             free_period: period,
             ..charge(rated.price.to_string())
         };
-        Ok(Rating { charge: Some(charge), ..not(RatingOutcome::Rated) })
+        Ok(Rating { charge: Some(charge), debit, ..not(RatingOutcome::Rated) })
     }
 
     /// Free seconds used before this call, those of its own batch included.
@@ -118,20 +134,21 @@ impl Rater {
         Ok(stored)
     }
 
-    /// The profile of an address: its own, its domain's, or the one of all others.
-    fn table_of(&self, caller: &str) -> Option<&RateTable> {
-        let address = caller.split_once(':').map_or(caller, |(_, address)| address).to_ascii_lowercase();
-        let domain = address.split_once('@').map_or(address.as_str(), |(_, domain)| domain);
-        let own = self.assignments.get(&address).or_else(|| self.assignments.get(domain));
-        self.tables.get(own.or(self.default.as_ref())?)
+    /// The version of a profile by which a call was let in; `None` when nobody has it any more.
+    async fn version(&mut self, prepaid: &Prepaid) -> anyhow::Result<Option<Arc<RateTable>>> {
+        let (name, version) = (&prepaid.profile, prepaid.profile_version);
+        let newest = self.tariffs.tables.get(name).filter(|table| table.profile().version == version);
+        if let Some(table) = newest.or_else(|| self.versions.get(&(name.clone(), version))) {
+            return Ok(Some(Arc::clone(table)));
+        }
+        let Some(document) = self.ledger.profile(name, version).await? else { return Ok(None) };
+        let table = Arc::new(RateTable::new(super::read(&document)?)?);
+        if self.versions.len() >= VERSIONS_MAX {
+            self.versions.clear();
+        }
+        self.versions.insert((name.clone(), version), Arc::clone(&table));
+        Ok(Some(table))
     }
-}
-
-/// The number that was dialled: the user part of the called address, or the number of a `tel:` URI.
-fn dialled(record: &CallRecord) -> &str {
-    let callee = record.callee.reveal();
-    let address = callee.split_once(':').map_or(callee.as_str(), |(_, address)| address);
-    address.split(['@', ';']).next().unwrap_or(address)
 }
 
 #[cfg(test)]

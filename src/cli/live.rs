@@ -1,4 +1,4 @@
-//! The arguments of `belfry calls`.
+//! The arguments of `belfry calls` and `belfry bans`.
 
 use clap::{Args, Subcommand};
 
@@ -17,7 +17,7 @@ pub struct CallsArguments {
     /// Whose customer's they are.
     #[arg(long)]
     pub tenant: Option<String>,
-    /// The trunk that they left by.
+    /// The trunk that they came by or left by.
     #[arg(long)]
     pub trunk: Option<String>,
     /// The caller's region.
@@ -56,6 +56,28 @@ pub enum CallsCommand {
     End {
         /// The Call-ID header's value.
         call_id: String,
+        /// Which Belfry to ask.
+        #[command(flatten)]
+        site: Site,
+    },
+}
+
+/// What to do with bans.
+#[derive(Debug, Subcommand)]
+pub enum BansCommand {
+    /// Print who is turned away, longest first.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Which Belfry to ask.
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Forgive an address all its failures (IPv6: its /64).
+    Pardon {
+        /// The address.
+        address: std::net::IpAddr,
         /// Which Belfry to ask.
         #[command(flatten)]
         site: Site,

@@ -9,6 +9,11 @@
 //! | `caller`, `callee` | addresses of record |
 //! | `region`, `country` | of the caller; the country by ISO 3166-1, when it is known |
 //! | `transport` | of the caller, as `tls` |
+//! | `tenant` | whose customer's it is: the caller's, or the called one's for calls from trunks |
+//! | `calling_trunk`, `called_trunk` | the trunk that it came by, and the one that it left by or was last tried at |
+//! | `called_number` | what was dialled, in E.164, when it is a number of the world's |
+//! | `emergency` | `true` for a call for help |
+//! | `account` | who paid for it in advance |
 //! | `status_code` | the final status of the INVITE; 0 when it had none |
 //! | `outcome`, `cause` | how the call ended, and why |
 //! | `node` | the node that owned the call |
@@ -33,7 +38,7 @@ pub(super) enum Get {
 /// A column: its name, and how to get its value.
 pub(super) type Column = (&'static str, Get);
 
-pub(super) const COLUMNS: [Column; 24] = [
+pub(super) const COLUMNS: [Column; 30] = [
     ("call_id", Get::Text(|r| Some(r.call_id.reveal()))),
     ("from_tag", Get::Text(|r| Some(&r.from_tag))),
     ("to_tag", Get::Text(|r| Some(&r.to_tag))),
@@ -47,6 +52,12 @@ pub(super) const COLUMNS: [Column; 24] = [
     ("region", Get::Text(|r| Some(r.region.as_str()))),
     ("country", Get::Text(|r| r.country.as_deref())),
     ("transport", Get::Text(|r| Some(&r.transport))),
+    ("tenant", Get::Text(|r| r.tenant.as_deref())),
+    ("calling_trunk", Get::Text(|r| r.calling_trunk.as_deref())),
+    ("called_trunk", Get::Text(|r| r.called_trunk.as_deref())),
+    ("called_number", Get::Text(|r| r.called_number.as_ref().map(|number| number.reveal().as_str()))),
+    ("emergency", Get::Text(|r| r.is_emergency.then_some("true"))),
+    ("account", Get::Text(|r| r.prepaid.as_ref().map(|prepaid| prepaid.account.reveal().as_str()))),
     ("status_code", Get::Number(|r| Some(r.status_code.into()))),
     ("outcome", Get::Text(|r| Some(&r.outcome))),
     ("cause", Get::Text(|r| Some(&r.cause))),
@@ -64,6 +75,15 @@ fn charge(record: &CallRecord) -> Option<&Charge> {
     record.charge.as_ref()
 }
 
+/// The trunks of a call, as `in>out`.
+fn trunks(record: &CallRecord) -> String {
+    match (&record.calling_trunk, &record.called_trunk) {
+        (Some(calling), called) => format!("{calling}>{}", called.as_deref().unwrap_or_default()),
+        (None, Some(called)) => format!(">{called}"),
+        (None, None) => String::new(),
+    }
+}
+
 /// A time as RFC 3339 has it.
 pub(super) fn time(unix_nanos: u64) -> String {
     Timestamp::from_nanosecond(i128::from(unix_nanos))
@@ -72,7 +92,7 @@ pub(super) fn time(unix_nanos: u64) -> String {
 
 /// Lays records out for people.
 pub(super) fn table(records: &[CallRecord]) -> String {
-    let head = ["END", "SECONDS", "CALLER", "CALLEE", "OUTCOME", "CAUSE", "PRICE"];
+    let head = ["END", "SECONDS", "CALLER", "CALLEE", "TENANT", "TRUNK", "OUTCOME", "CAUSE", "PRICE"];
     let mut rows = vec![head.map(str::to_owned)];
     for record in records {
         let seconds = record.answer_unix_nanos.map(|answer| {
@@ -85,6 +105,8 @@ pub(super) fn table(records: &[CallRecord]) -> String {
             seconds.unwrap_or_default(),
             record.caller.reveal().clone(),
             record.callee.reveal().clone(),
+            record.tenant.clone().unwrap_or_default(),
+            trunks(record),
             record.outcome.to_string(),
             record.cause.to_string(),
             price.unwrap_or_default(),
@@ -93,7 +115,7 @@ pub(super) fn table(records: &[CallRecord]) -> String {
     let widths: Vec<usize> = (0..head.len())
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
-    let line = |row: &[String; 7]| -> String {
+    let line = |row: &[String; 9]| -> String {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };

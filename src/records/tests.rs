@@ -32,7 +32,14 @@ fn records() -> Vec<CallRecord> {
         free_period: None,
     };
     vec![
-        CallRecord { charge: Some(charge), ..CallRecord::for_test("call-1") },
+        CallRecord {
+            charge: Some(charge),
+            tenant: Some("acme".to_owned()),
+            calling_trunk: Some("in".to_owned()),
+            called_trunk: Some("out".to_owned()),
+            called_number: Some("+4366012345".to_owned().into()),
+            ..CallRecord::for_test("call-1")
+        },
         CallRecord { answer_unix_nanos: None, country: None, ..CallRecord::for_test("call-2") },
     ]
 }
@@ -71,11 +78,11 @@ fn csv_is_as_rfc_4180_has_it() {
     let text = String::from_utf8(exported(RecordFormat::Csv, &records())).expect("text");
     let lines: Vec<&str> = text.split_terminator("\r\n").collect();
     assert_eq!(lines.len(), 3);
-    assert_eq!(lines[0].split(',').count(), 24);
+    assert_eq!(lines[0].split(',').count(), 30);
     assert_eq!(
         lines[1],
         "call-1,a,b,0,00000000000000000000000000000000,1970-01-01T00:00:01Z,1970-01-01T00:00:02Z,\
-         1970-01-01T00:00:03Z,sip:a@x,sip:b@x,test,GB,udp,200,answered,normal,node-1,0.1234,EUR,standard,3,\
+         1970-01-01T00:00:03Z,sip:a@x,sip:b@x,test,GB,udp,acme,in,out,+4366012345,,,200,answered,normal,node-1,0.1234,EUR,standard,3,\
          \"Austria, \"\"mobile\"\"\",60,0"
     );
     assert!(lines[2].ends_with(",node-1,,,,,,,"), "{}", lines[2]);

@@ -2,115 +2,18 @@
 
 use std::f64::consts::TAU;
 use std::fs;
-use std::net::Ipv4Addr;
-use std::path::Path;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::running::{Guarded, Ports, Running, eventually, free_port, site_config, tool, wait_for_end};
+use crate::running::{
+    Guarded, PATIENCE, Ports, Running, eventually, free_port, site_config, tool, wait_for_end,
+};
+use crate::sipp::{TONE_HZ, call_with_sipp, register_with_sipp};
 
-const SCENARIOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");
 /// Calls of the sipp test.
 const CALLS: u32 = 1000;
-/// The tone that baresip plays, in Hz.
-const TONE_HZ: f64 = 440.0;
-
-/// Runs one sipp in the test's folder.
-fn sipp(directory: &Path, port: u16, arguments: &[&str], target: u16) -> Guarded {
-    let child = Command::new(tool("sipp"))
-        .current_dir(directory)
-        .env("TERM", "dumb")
-        .args(["-i", "127.0.0.1", "-p", &port.to_string(), "-t", "u1", "-nd", "-nostdin"])
-        .args(arguments)
-        .arg(format!("127.0.0.1:{target}"))
-        .stdin(Stdio::null())
-        .stdout(fs::File::create(directory.join(format!("sipp-{port}.out"))).expect("a file"))
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("sipp starts");
-    Guarded::new(child)
-}
-
-pub(crate) fn register_with_sipp(directory: &Path, user: &str, port: u16, target: u16) {
-    let file = directory.join(format!("{user}.csv"));
-    fs::write(
-        &file,
-        format!("SEQUENTIAL\n{user};belfry.test;[authentication username={user} password=secret]\n"),
-    )
-    .expect("written");
-    let scenario = format!("{SCENARIOS}/register.xml");
-    let file = file.to_string_lossy().into_owned();
-    let mut registering = sipp(directory, port, &["-sf", &scenario, "-inf", &file, "-m", "1"], target);
-    let status = wait_for_end(&mut registering);
-    assert!(status.success(), "sipp could not register {user}: {status}");
-}
-
-/// Begins calls from alice to bob, each with sound: the caller's process and the callee's.
-/// They must be registered from these ports.
-pub(crate) fn start_calls(
-    directory: &Path,
-    [alice_port, bob_port]: [u16; 2],
-    calls: u32,
-    target: u16,
-) -> [Guarded; 2] {
-    write_mu_law_tone(&directory.join("tone.ul"));
-    let callers = directory.join("callers.csv");
-    fs::write(
-        &callers,
-        "SEQUENTIAL\nalice;belfry.test;[authentication username=alice password=secret];bob\n",
-    )
-    .expect("written");
-    let callee_media = free_port().to_string();
-    let calls = calls.to_string();
-    let callee_scenario = format!("{SCENARIOS}/uas.xml");
-    let callee_arguments = ["-sf", &callee_scenario, "-rtp_echo", "-mp", &callee_media, "-m", &calls];
-    let callee = sipp(directory, bob_port, &callee_arguments, target);
-    let caller_scenario = format!("{SCENARIOS}/uac.xml");
-    let callers = callers.to_string_lossy().into_owned();
-    let caller_arguments = [
-        "-sf",
-        &caller_scenario,
-        "-inf",
-        &callers,
-        "-m",
-        &calls,
-        "-r",
-        "40",
-        "-l",
-        "60",
-        "-trace_err",
-        "-error_file",
-        "errors.log",
-    ];
-    [sipp(directory, alice_port, &caller_arguments, target), callee]
-}
-
-/// Lets alice call bob so many times; all calls end well.
-pub(crate) fn call_with_sipp(directory: &Path, ports: [u16; 2], calls: u32, target: u16) {
-    let [mut caller, mut callee] = start_calls(directory, ports, calls, target);
-    let status = wait_for_end(&mut caller);
-    let errors = fs::read_to_string(directory.join("errors.log")).unwrap_or_default();
-    let errors: String = errors.chars().take(3000).collect();
-    assert!(status.success(), "the caller failed with {status}:\n{errors}");
-    let status = wait_for_end(&mut callee);
-    assert!(status.success(), "the callee failed with {status}");
-}
-
-/// A-law and mu-law silence would do for packets; a tone lets a person listen to a capture.
-fn write_mu_law_tone(path: &Path) {
-    let samples: Vec<u8> = (0..8000)
-        .map(|n| mu_law((f64::sin(TAU * TONE_HZ * f64::from(n) / 8000.0) * 8000.0) as i16))
-        .collect();
-    fs::write(path, samples).expect("written");
-}
-
-/// ITU-T G.711 mu-law.
-fn mu_law(sample: i16) -> u8 {
-    let sign = if sample < 0 { 0x80 } else { 0 };
-    let magnitude = i32::from(sample).abs().min(32_635) + 132;
-    let exponent = (0..8).rev().find(|e| magnitude & (1 << (e + 7)) != 0).unwrap_or(0);
-    let mantissa = (magnitude >> (exponent + 3)) & 0x0f;
-    !(sign | ((exponent as u8) << 4) | mantissa as u8)
-}
 
 #[test]
 fn two_sipps_register_and_complete_a_thousand_calls_with_sound() {
@@ -135,33 +38,94 @@ fn two_sipps_register_and_complete_a_thousand_calls_with_sound() {
     assert_eq!(belfry.metric("signal_records_dropped_total", ""), 0.0);
 }
 
-/// Writes the files of one baresip; `answer` makes it pick up by itself.
-fn baresip_home(directory: &Path, user: &str, ports: &Ports, answer: bool) -> std::path::PathBuf {
-    let home = directory.join(user);
-    fs::create_dir_all(&home).expect("a folder");
+/// One baresip, registered over a transport; it obeys commands of its menu.
+struct Baresip {
+    process: Guarded,
+    home: PathBuf,
+    /// Where it takes commands.
+    control: u16,
+}
+
+impl Baresip {
+    /// Starts one and waits until it is registered; `is_answering` makes it pick up by itself.
+    fn start(directory: &Path, user: &str, transport: &str, ports: &Ports, is_answering: bool) -> Self {
+        let home = directory.join(user);
+        let control = free_port();
+        write_home(directory, &home, user, (transport, ports), control, is_answering);
+        let child = Command::new(tool("baresip"))
+            .args(["-v", "-f"])
+            .arg(&home)
+            .current_dir(&home)
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(home.join("out")).expect("a file"))
+            .stderr(fs::File::create(home.join("err")).expect("a file"))
+            .spawn()
+            .expect("baresip starts");
+        let baresip = Self { process: Guarded::new(child), home, control };
+        eventually("baresip is registered", || {
+            let text = fs::read_to_string(baresip.home.join("out")).unwrap_or_default();
+            text.contains("200 OK").then_some(())
+        });
+        baresip
+    }
+
+    /// Has it do what a person would choose from its menu: a netstring of JSON, answered when it is done.
+    #[track_caller]
+    fn obeys(&self, command: &str, parameters: &str) {
+        let order = serde_json::json!({ "command": command, "params": parameters }).to_string();
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.control)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        write!(stream, "{}:{order},", order.len()).expect("written");
+        // Events of its own may come first.
+        let mut said = String::new();
+        let mut bytes = [0; 4096];
+        while !said.contains("\"response\":true") {
+            let count = stream.read(&mut bytes).expect("it answers");
+            assert!(count > 0, "baresip closed: {said}");
+            said.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+        assert!(said.contains("\"ok\":true"), "{command} {parameters}: {said}");
+    }
+
+    fn ends(mut self) {
+        crate::running::signal(self.process.id(), "TERM");
+        wait_for_end(&mut self.process);
+    }
+}
+
+/// Writes the files of one baresip.
+fn write_home(
+    directory: &Path,
+    home: &Path,
+    user: &str,
+    (transport, ports): (&str, &Ports),
+    control: u16,
+    is_answering: bool,
+) {
+    fs::create_dir_all(home).expect("a folder");
     let modules = "/usr/lib/baresip/modules";
     let config = format!(
         "module_path {modules}\nsip_listen 127.0.0.1:{}\nsip_cafile {}\n\
          audio_player aubridge,{user}\naudio_source aufile,{}\naudio_alert aufile,/dev/null\n\
          audio_srate 8000\naudio_channels 1\nausrc_format s16\nauplay_format s16\nrtp_ports 16384-18000\n\
-         net_interface 127.0.0.1\nsnd_path {}\n\
-         module g711.so\nmodule aufile.so\nmodule aubridge.so\nmodule sndfile.so\nmodule_app account.so\nmodule_app menu.so\n",
+         net_interface 127.0.0.1\nsnd_path {}\nctrl_tcp_listen 127.0.0.1:{control}\n\
+         module g711.so\nmodule aufile.so\nmodule aubridge.so\nmodule sndfile.so\n\
+         module_app account.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n",
         free_port(),
         directory.join("data/edge/tls/ca.pem").display(),
         home.join("tone.wav").display(),
         home.display(),
     );
     fs::write(home.join("config"), config).expect("written");
-    let mode = if answer { ";answermode=auto" } else { "" };
+    let mode = if is_answering { ";answermode=auto" } else { "" };
+    let port = if transport == "tls" { ports.sips } else { ports.sip };
     let account = format!(
-        "<sip:{user}@belfry.test;transport=tls>;auth_user={user};auth_pass=secret;\
-         outbound=\"sip:127.0.0.1:{};transport=tls\";regint=600;audio_codecs=PCMU{mode}\n",
-        ports.sips
+        "<sip:{user}@belfry.test;transport={transport}>;auth_user={user};auth_pass=secret;\
+         outbound=\"sip:127.0.0.1:{port};transport={transport}\";regint=600;audio_codecs=PCMU{mode}\n",
     );
     fs::write(home.join("accounts"), account).expect("written");
     fs::write(home.join("contacts"), "").expect("written");
     write_wav_tone(&home.join("tone.wav"));
-    home
 }
 
 /// What a baresip heard so far: its sound-file module writes what it decoded.
@@ -216,45 +180,69 @@ fn tone_share(wav: &[u8]) -> f64 {
     samples.chunks_exact(4000).map(share).fold(0.0, f64::max)
 }
 
-#[test]
-fn baresip_calls_baresip_over_tls_and_hears_the_tone() {
+/// Both sides of a call over this transport hear each other's tone.
+fn check_tone(transport: &str) {
     let directory = tempfile::tempdir().expect("a folder");
     let ports = Ports::free();
     let belfry = Running::start(directory.path(), ports, &site_config(directory.path(), &ports));
     belfry.subscribe(&["carol", "dave"]);
-    let start = |user: &str, answer: bool, commands: &[&str]| {
-        let home = baresip_home(directory.path(), user, &ports, answer);
-        let mut command = Command::new(tool("baresip"));
-        command.arg("-v").arg("-f").arg(&home).current_dir(&home).stdin(Stdio::null());
-        for text in commands {
-            command.args(["-e", text]);
-        }
-        let child = command
-            .stdout(fs::File::create(home.join("out")).expect("a file"))
-            .stderr(fs::File::create(home.join("err")).expect("a file"))
-            .spawn()
-            .expect("baresip starts");
-        Guarded::new(child)
-    };
-    let mut dave = start("dave", true, &[]);
-    let registered = |user: &'static str| {
-        let log = directory.path().join(user).join("out");
-        eventually("baresip is registered", || {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            text.contains("200 OK").then_some(())
-        });
-    };
-    registered("dave");
-    let mut carol = start("carol", false, &["/dial sip:dave@belfry.test"]);
+    let dave = Baresip::start(directory.path(), "dave", transport, &ports, true);
+    let carol = Baresip::start(directory.path(), "carol", transport, &ports, false);
+    carol.obeys("dial", "sip:dave@belfry.test");
     let share = eventually("both sides hear two seconds of the tone", || {
-        let shares = ["carol", "dave"].map(|user| tone_share(&recording(&directory.path().join(user))));
+        let shares = [&carol, &dave].map(|phone| tone_share(&recording(&phone.home)));
         let least = shares[0].min(shares[1]);
         (least > 0.9).then_some(least)
     });
     assert!(share > 0.9, "the tone is {share} of what was heard");
-    for child in [&mut carol, &mut dave] {
-        crate::running::signal(child.id(), "TERM");
-        wait_for_end(child);
+    let registered = belfry.metric("edge_gateway_sip_messages_total", &format!("transport=\"{transport}\""));
+    assert!(registered > 0.0, "they speak {transport}");
+    carol.ends();
+    dave.ends();
+}
+
+#[test]
+fn baresip_calls_baresip_over_tls_and_hears_the_tone() {
+    check_tone("tls");
+}
+
+#[test]
+fn baresip_calls_baresip_over_tcp_and_hears_the_tone() {
+    check_tone("tcp");
+}
+
+/// Live calls that match, by caller and callee.
+fn live(belfry: &Running, filter: &str) -> Vec<String> {
+    let (status, body) = belfry.api(&format!("/api/v1/calls/live?{filter}"));
+    assert_eq!(status, 200, "{body}");
+    let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let calls = body["calls"].as_array().expect("a list").clone();
+    calls.iter().map(|call| format!("{} {}", call["caller"], call["callee"])).collect()
+}
+
+#[test]
+fn baresip_holds_resumes_and_transfers_over_tcp() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let ports = Ports::free();
+    let belfry = Running::start(directory.path(), ports, &site_config(directory.path(), &ports));
+    belfry.subscribe(&["carol", "dave", "erin"]);
+    let start = |user, is_answering| Baresip::start(directory.path(), user, "tcp", &ports, is_answering);
+    let (erin, dave, carol) = (start("erin", true), start("dave", true), start("carol", false));
+    let until = |what: &str, filter: &str, found: &dyn Fn(&[String]) -> bool| {
+        eventually(what, || found(&live(&belfry, filter)).then_some(()));
+    };
+    carol.obeys("dial", "sip:dave@belfry.test");
+    until("dave picks up", "state=confirmed", &|calls| calls.len() == 1);
+    carol.obeys("hold", "");
+    until("the call is held", "held=true", &|calls| calls.len() == 1);
+    carol.obeys("resume", "");
+    until("the call goes on", "held=true", &|calls| calls.is_empty());
+    carol.obeys("transfer", "sip:erin@belfry.test");
+    until("dave talks to erin, and carol to nobody", "state=confirmed", &|calls| {
+        calls.len() == 1 && calls[0].contains("dave@") && calls[0].contains("erin@")
+    });
+    for phone in [carol, dave, erin] {
+        phone.ends();
     }
 }
 

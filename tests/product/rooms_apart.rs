@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::real_clients::{call_with_sipp, register_with_sipp};
 use crate::running::{Ports, Running, eventually, free_port};
+use crate::sipp::{call_with_sipp, register_with_sipp};
 
 /// Calls of the test.
 const CALLS: u32 = 20;

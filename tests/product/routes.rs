@@ -2,16 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use crate::real_clients::register_with_sipp;
-use crate::running::{
-    Guarded, Ports, Running, belfry, eventually, free_port, signal, site_config, tool, wait_for_end,
-};
-
-const SCENARIOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");
-/// Where the trunks are: another address of loopback than the phones'.
-const TRUNK_ADDRESS: &str = "127.0.0.2";
+use crate::running::{Ports, Running, belfry, eventually, free_port, signal, site_config};
+use crate::sipp::{Playing, Sipp, TRUNKS, register_with_sipp, write_mu_law_tone};
 
 const ROUTES: &str = r#"
 [[core.routing.tenants]]
@@ -131,36 +124,6 @@ fn a_running_belfry_takes_imports_and_reloads_over_and_keeps_the_old_when_the_ne
     prefixes(3.0);
 }
 
-/// A sipp at the trunks' address.
-fn trunk(directory: &Path, port: u16, arguments: &[&str], target: u16) -> Guarded {
-    let name = format!("trunk-{port}");
-    let child = Command::new(tool("sipp"))
-        .current_dir(directory)
-        .env("TERM", "dumb")
-        .args(["-i", TRUNK_ADDRESS, "-p", &port.to_string(), "-t", "u1", "-nd", "-nostdin"])
-        .args(["-trace_err", "-error_file", &format!("{name}.err"), "-mp", &free_port().to_string()])
-        .args(arguments)
-        .arg(format!("127.0.0.1:{target}"))
-        .stdin(Stdio::null())
-        .stdout(fs::File::create(directory.join(format!("{name}.out"))).expect("a file"))
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("sipp starts");
-    Guarded::new(child)
-}
-
-#[track_caller]
-fn ended_well(directory: &Path, port: u16, child: &mut Guarded) {
-    let status = wait_for_end(child);
-    let errors = fs::read_to_string(directory.join(format!("trunk-{port}.err"))).unwrap_or_default();
-    let errors: String = errors.chars().take(3000).collect();
-    assert!(status.success(), "the trunk failed with {status}:\n{errors}");
-}
-
-fn scenario(name: &str) -> String {
-    format!("{SCENARIOS}/{name}.xml")
-}
-
 /// A site with three trunks: one that refuses, one that answers, one that asks for credentials.
 struct Site {
     directory: tempfile::TempDir,
@@ -181,7 +144,7 @@ impl Site {
         let trunk = |name: &str, port: u16, rest: &str| {
             format!(
                 "[[core.routing.trunks]]\nname = \"{name}\"\nserves_all = false\nconcurrent_calls_max = 5\n\
-                 gateways = [{{ uri = \"sip:{TRUNK_ADDRESS}:{port};transport=udp\" }}]\n{rest}\n"
+                 gateways = [{{ uri = \"sip:{TRUNKS}:{port};transport=udp\" }}]\n{rest}\n"
             )
         };
         let routes = format!(
@@ -210,34 +173,21 @@ impl Site {
         self.belfry.ports.sip
     }
 
-    fn trunk(&self, name: &str, port: u16, calls: u32) -> Guarded {
-        trunk(self.directory.path(), port, &["-sf", &scenario(name), "-m", &calls.to_string()], self.target())
+    fn trunk(&self, name: &str, port: u16, calls: u32) -> Playing {
+        Sipp::new(self.directory.path(), name, port).at_the_trunks().times(calls).start(self.target())
+    }
+
+    /// Somebody at a trunk that was never registered calls a number.
+    fn carrier_calls(&self, number: &str, calls: u32) {
+        let carrier = Sipp::new(self.directory.path(), "trunk_calls", free_port()).at_the_trunks();
+        carrier.with(&["-key", "called", number]).times(calls).start(self.target()).ends_well();
     }
 
     /// Alice calls a number so many times, and every call ends well.
     fn alice_calls(&self, number: &str, calls: u32) {
-        let folder = self.directory.path();
-        let file = folder.join("callers.csv");
-        let line = format!("alice;belfry.test;[authentication username=alice password=secret];{number}");
-        fs::write(&file, format!("SEQUENTIAL\n{line}\n")).expect("written");
-        fs::write(folder.join("tone.ul"), [0xff; 8000]).expect("written");
-        let mut child = Command::new(tool("sipp"))
-            .current_dir(folder)
-            .env("TERM", "dumb")
-            .args(["-i", "127.0.0.1", "-p", &self.alice.to_string(), "-t", "u1", "-nd", "-nostdin"])
-            .args(["-sf", &scenario("uac"), "-inf", &file.to_string_lossy(), "-m", &calls.to_string()])
-            .args(["-r", "10", "-l", "5", "-trace_err", "-error_file", "alice.err"])
-            .arg(format!("127.0.0.1:{}", self.target()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map(Guarded::new)
-            .expect("sipp starts");
-        let status = wait_for_end(&mut child);
-        let errors = fs::read_to_string(folder.join("alice.err")).unwrap_or_default();
-        let errors: String = errors.chars().take(3000).collect();
-        assert!(status.success(), "alice failed with {status}:\n{errors}\n{}", self.belfry.logged());
+        write_mu_law_tone(&self.directory.path().join("tone.ul"));
+        let alice = Sipp::new(self.directory.path(), "uac", self.alice).of("alice", "secret", number);
+        alice.with(&["-r", "10", "-l", "5"]).times(calls).start(self.target()).ends_well();
     }
 
     /// Every call has given back what it held.
@@ -254,11 +204,11 @@ impl Site {
 fn a_trunk_that_refuses_is_passed_over() {
     const CALLS: u32 = 20;
     let site = Site::start();
-    let mut refusing = site.trunk("trunk_refuses", site.refusing, CALLS);
-    let mut answering = site.trunk("uas", site.answering, CALLS);
+    let refusing = site.trunk("trunk_refuses", site.refusing, CALLS);
+    let answering = site.trunk("uas", site.answering, CALLS);
     site.alice_calls("004930123456", CALLS);
-    ended_well(site.directory.path(), site.refusing, &mut refusing);
-    ended_well(site.directory.path(), site.answering, &mut answering);
+    refusing.ends_well();
+    answering.ends_well();
     let tries = |labels: &str| site.belfry.metric("core_trunk_tries_total", labels);
     assert_eq!(
         tries("outcome=\"answered\",trunk=\"answering\"") + tries("trunk=\"answering\",outcome=\"answered\""),
@@ -272,9 +222,9 @@ fn a_trunk_that_refuses_is_passed_over() {
 fn a_trunk_that_asks_for_credentials_gets_ours_and_the_callers_number() {
     const CALLS: u32 = 3;
     let site = Site::start();
-    let mut asking = site.trunk("trunk_digest", site.asking, CALLS);
+    let asking = site.trunk("trunk_digest", site.asking, CALLS);
     site.alice_calls("+12125551234", CALLS);
-    ended_well(site.directory.path(), site.asking, &mut asking);
+    asking.ends_well();
     site.is_idle();
 }
 
@@ -282,29 +232,10 @@ fn a_trunk_that_asks_for_credentials_gets_ours_and_the_callers_number() {
 fn a_trunk_calls_in_by_its_address_and_not_out_again() {
     const CALLS: u32 = 3;
     let site = Site::start();
-    let folder = site.directory.path();
-    let (media, calls) = (free_port().to_string(), CALLS.to_string());
-    let mut alice = Command::new(tool("sipp"))
-        .current_dir(folder)
-        .env("TERM", "dumb")
-        .args(["-i", "127.0.0.1", "-p", &site.alice.to_string(), "-t", "u1", "-nd", "-nostdin"])
-        .args(["-sf", &scenario("uas"), "-mp", &media, "-m", &calls])
-        .arg(format!("127.0.0.1:{}", site.target()))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map(Guarded::new)
-        .expect("sipp starts");
-    let arguments = ["-sf", &scenario("trunk_calls"), "-m", &calls, "-key", "called", "+442071838750"];
-    let port = free_port();
-    let mut calling = trunk(folder, port, &arguments, site.target());
-    ended_well(folder, port, &mut calling);
-    assert!(wait_for_end(&mut alice).success());
-    let arguments = ["-sf", &scenario("trunk_calls"), "-m", "1", "-key", "called", "+4930123456"];
-    let port = free_port();
-    let mut calling = trunk(folder, port, &arguments, site.target());
-    ended_well(folder, port, &mut calling);
+    let alice = Sipp::new(site.directory.path(), "uas", site.alice).times(CALLS).start(site.target());
+    site.carrier_calls("+442071838750", CALLS);
+    alice.ends_well();
+    site.carrier_calls("+4930123456", 1);
     // A trunk without transit reaches no other trunk.
     assert_eq!(site.belfry.metric("core_route_refusals_total", "number_unknown"), 1.0);
     assert_eq!(site.belfry.metric("core_trunk_requests_total", "answering"), f64::from(CALLS + 1));

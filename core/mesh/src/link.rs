@@ -147,6 +147,12 @@ impl<S> LinkSender<S> {
         Err(LinkError::Down)
     }
 
+    /// Whether the peer does not keep up: half of the queue to it is full.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.messages.capacity() < self.messages.max_capacity() / 2
+    }
+
     /// Whether the link is up as far as is known.
     #[must_use]
     pub fn is_up(&self) -> bool {

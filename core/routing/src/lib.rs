@@ -1,5 +1,6 @@
 //! Who may call whom, by which way, at what price: a sans-IO table of tenants, numbers, trunks and rules, with the
-//! counting of limits and the watch for fraud; and [`rating`], the prices of calls.
+//! counting of limits and the watch for fraud; [`rating`], the prices of calls; and [`prepaid`], the money that is left
+//! for them.
 //!
 //! A [`Plan`] is what an operator writes; [`Table::compile`] makes it fast; [`Table::decide`] answers a [`Question`]
 //! with a plain [`Decision`] and, when asked, every rule that it looked at. [`Usage`] counts calls against limits,
@@ -13,6 +14,7 @@ mod fraud;
 mod import;
 mod number;
 mod plan;
+pub mod prepaid;
 pub mod rating;
 mod table;
 mod trie;
@@ -28,7 +30,7 @@ pub use import::{Imported, RowFault, read_rows};
 pub use number::{DialPlan, Dialled, Number, NumberFormat, bare_digits};
 pub use plan::{
     Alias, Block, Emergency, Fraud, FraudLimits, Gateway, Identity, Location, Order, Outside, Plan,
-    PrefixPlan, PrefixRow, Side, SubscriberPlan, Tenant, Trunk,
+    PrefixPlan, PrefixRow, ProbePlan, Side, SubscriberPlan, Tenant, Trunk,
 };
 pub use table::{DEFAULT_TENANT, GatewayEntry, Table, TableError, TableSize, TenantLimits, TrunkEntry};
 pub use usage::{Admitted, Full, Slot, TrunkPass, Usage};

@@ -222,6 +222,30 @@ pub struct Trunk {
     /// A gateway that sends nothing for so long is given up.
     #[serde(default = "six_seconds")]
     pub response_timeout_seconds: u16,
+    /// Of the places that its 3xx names, so many are tried for one call; 0 passes the 3xx on to the caller.
+    #[serde(default)]
+    pub redirects_max: u8,
+    /// How it is asked whether its gateways are alive.
+    #[serde(default)]
+    pub probe: ProbePlan,
+}
+
+/// OPTIONS to gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbePlan {
+    /// Seconds from one to the next; 0 asks nothing.
+    pub interval_seconds: u16,
+    /// So many failures one after another, and a gateway is down.
+    pub failures: u8,
+    /// So many answers one after another, and it is up again.
+    pub successes: u8,
+}
+
+impl Default for ProbePlan {
+    fn default() -> Self {
+        Self { interval_seconds: 0, failures: 3, successes: 2 }
+    }
 }
 
 fn one() -> u16 {

@@ -18,14 +18,17 @@
 mod charge;
 mod document;
 mod hours;
+mod tariffs;
 
 use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
-use rust_decimal::{Decimal, RoundingStrategy};
+use rust_decimal::RoundingStrategy;
 
 pub use charge::{Call, Part, Rated};
 pub use document::{FreePeriod, FreeSeconds, Profile, Rounding};
+pub use rust_decimal::Decimal;
+pub use tariffs::Tariffs;
 
 use document::Destination;
 use hours::Hours;

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use crate::cost::Cost;
 use crate::decision::TrunkId;
 use crate::number::{DialPlan, Number, NumberFormat};
-use crate::plan::{Fraud, Identity, Order, Outside};
+use crate::plan::{Fraud, Identity, Order, Outside, ProbePlan};
 use crate::trie::DigitTrie;
 use crate::window::Windows;
 
@@ -111,6 +111,10 @@ pub struct TrunkEntry {
     pub failover_codes: Arc<[u16]>,
     /// A gateway that sends nothing for so many seconds is given up.
     pub response_timeout_seconds: u16,
+    /// Places of its redirections that are tried for one call.
+    pub redirects_max: u8,
+    /// How its gateways are asked whether they are alive.
+    pub probe: ProbePlan,
     /// Calls at a time; 0 is no limit.
     pub concurrent_calls_max: u32,
     /// New calls per second; 0 is no limit.

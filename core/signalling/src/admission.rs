@@ -11,7 +11,7 @@
 //!
 //! Not here: the queues themselves, and the answer to whoever is turned away.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -122,23 +122,27 @@ impl Gate {
     }
 }
 
-/// Flows of customers who were let in lately: a table of fixed size with two places for each flow. One that finds both
-/// taken puts out the older of them, who is then a stranger under overload until it is let in again. That somebody is
-/// taken for another has a chance of one in two thousand million.
+/// Who was let in lately, by whatever names them (a flow, an address): a table of fixed size with two places for each. One
+/// that finds both taken puts out the older of them, who is then a stranger under overload until it is let in again.
+/// That somebody is taken for another has a chance of one in two thousand million. No lock: it may be wrong now and then
+/// without harm.
 #[derive(Debug)]
-struct KnownFlows {
+pub struct KnownFlows {
     /// Fingerprint in the upper half, Unix seconds in the lower; 0 is nobody.
     places: Box<[AtomicU64]>,
     hasher: RandomState,
 }
 
 impl KnownFlows {
-    fn new(flows_max: usize) -> Self {
+    /// Of so many at a time, rounded up to a power of two; 8 bytes each.
+    #[must_use]
+    pub fn new(flows_max: usize) -> Self {
         let places = flows_max.max(2).next_power_of_two();
         Self { places: (0..places).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
     }
 
-    fn note(&self, flow: (&str, &str), unix_seconds: u64) {
+    /// Somebody was let in.
+    pub fn note(&self, flow: impl Hash, unix_seconds: u64) {
         let (fingerprint, [one, other]) = self.seats(flow);
         let held = [one.load(Ordering::Relaxed), other.load(Ordering::Relaxed)];
         let is_own = |word: u64| word >> 32 == fingerprint;
@@ -147,7 +151,8 @@ impl KnownFlows {
         if takes_one { one } else { other }.store(word, Ordering::Relaxed);
     }
 
-    fn is_known(&self, flow: (&str, &str), unix_seconds: u64, known_for: Duration) -> bool {
+    /// Whether somebody was let in and `known_for` has not passed since.
+    pub fn is_known(&self, flow: impl Hash, unix_seconds: u64, known_for: Duration) -> bool {
         let (fingerprint, seats) = self.seats(flow);
         let oldest = unix_seconds.saturating_sub(known_for.as_secs());
         seats
@@ -156,7 +161,7 @@ impl KnownFlows {
             .any(|word| word >> 32 == fingerprint && seconds_of(word) >= oldest)
     }
 
-    fn seats(&self, flow: (&str, &str)) -> (u64, [&AtomicU64; 2]) {
+    fn seats(&self, flow: impl Hash) -> (u64, [&AtomicU64; 2]) {
         let hash = self.hasher.hash_one(flow);
         let mask = self.places.len() as u64 - 1;
         let seat = |bits: u64| &self.places[usize::try_from(bits & mask).unwrap_or_default()];

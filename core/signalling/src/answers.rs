@@ -12,7 +12,7 @@ use crate::core::{Core, now};
 use crate::edges::Way;
 use crate::exchange::{CallKey, Exchange, Failure};
 use crate::received::Received;
-use crate::signals::{AttemptResult, CallCause, Ended, MethodName, Scope};
+use crate::signals::{AttemptResult, CallCause, Ended, MethodName};
 
 /// What we understand, for 405 and OPTIONS.
 pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, INFO, UPDATE, PRACK, REFER";
@@ -74,8 +74,20 @@ impl Core {
         if let Some(reason) = &reason {
             extra.push((HeaderName::Reason, reason.as_str()));
         }
+        let warning = self.warning_header(&failure);
+        if let Some(warning) = &warning {
+            extra.push((HeaderName::Warning, warning.as_str()));
+        }
         let bytes = self.response(&exchange.request, failure.status, &extra);
         self.reply(id, Failure { bytes: Some(bytes), ..failure });
+    }
+
+    /// What a phone shows its owner who has no money (RFC 3261 section 20.43, code 399).
+    fn warning_header(&self, failure: &Failure) -> Option<String> {
+        let text = reason_text(failure)?;
+        let is_about_money = matches!(failure.cause, Some(CallCause::NoCredit | CallCause::NotCharged));
+        let domain = self.config.domains.first().filter(|_| is_about_money)?;
+        Some(format!("399 {domain} \"{text}\""))
     }
 
     /// Sends an answer, provisional or final. A final one is judged and ends the exchange.
@@ -84,16 +96,23 @@ impl Core {
         if status >= 200 {
             // Nobody needs the request any more; the transaction layer repeats the answer by itself.
             let Some(mut exchange) = self.exchanges.remove(&id) else { return };
-            if let Some((_, timer)) = exchange.forward.as_mut().and_then(|forward| forward.alarm.take()) {
-                self.timers.stop(timer);
+            if let Some(forward) = &mut exchange.forward {
+                let alarm = forward.alarm.take().map(|(_, timer)| timer);
+                for timer in [alarm, forward.trying.take()].into_iter().flatten() {
+                    self.timers.stop(timer);
+                }
             }
             let request = Arc::clone(&exchange.request);
             // A REGISTER was judged by the registrar.
             let is_good = request.method == MethodName::Register || (status == 200 && fault.is_none());
             let is_told = self.is_told(id, &request, is_good);
             self.exchange_ended(&exchange, status, fault, cause, is_told);
-            if let Some(epoch) = exchange.ended_call {
-                match self.hold_for_record(epoch, id, status, bytes) {
+            if status == 408 && request.method != MethodName::Invite {
+                // Whoever asked has given up by now, and would take it for a stray answer (RFC 4320 section 4.2).
+                return self.transactions.abandon(id, now());
+            }
+            if let Some(ended) = exchange.ended_call {
+                match self.hold_for_record(ended.epoch, id, status, bytes) {
                     Some(given_back) => bytes = given_back,
                     None => return,
                 }
@@ -127,9 +146,9 @@ impl Core {
         if exchange.is_stranger {
             self.on_stranger_answer(request, status, exchange.opened_on.as_ref());
         }
-        if exchange.ended_call.is_some() {
+        if let Some(ended) = &exchange.ended_call {
             let delay = Duration::from_nanos(self.moment().saturating_sub(request.unix_nanos));
-            self.signals.disconnected(delay, Scope { region: &request.region });
+            self.signals.disconnected(delay, &self.scope(&request.region, &ended.whose));
         }
         if !exchange.is_setup {
             return;
@@ -163,8 +182,9 @@ impl Core {
             *call.post_dial.get_or_insert(waited)
         });
         let result = AttemptResult::of(status);
-        let scope = Scope { region: &request.region };
-        self.signals.attempt_ended(result, scope, fault, post_dial, request.call_id());
+        let whose = key.as_ref().and_then(|key| self.calls.get(key)).map(|call| call.whose.clone());
+        let scope = self.scope(&request.region, &whose.unwrap_or_default());
+        self.signals.attempt_ended(result, &scope, fault, post_dial, request.call_id());
         if let Some(key) = key.filter(|_| status >= 300) {
             self.end_call(&key, status, cause.unwrap_or_else(|| cause_of(status)));
         }
@@ -173,7 +193,11 @@ impl Core {
 
 /// Says why in words that the caller's own log will keep (RFC 3326).
 fn reason_header(failure: &Failure) -> Option<String> {
-    let text = match failure.cause? {
+    Some(format!("SIP;cause={};text=\"{}\"", failure.status, reason_text(failure)?))
+}
+
+fn reason_text(failure: &Failure) -> Option<&'static str> {
+    Some(match failure.cause? {
         CallCause::MediaRefused => "media relay has no room",
         CallCause::Overload => "overload",
         CallCause::FlowGone => "flow to the called phone is gone",
@@ -184,9 +208,10 @@ fn reason_header(failure: &Failure) -> Option<String> {
         CallCause::LimitReached => "as many calls as allowed",
         CallCause::TrunkFull => "all trunks are busy",
         CallCause::Fraud => "call is held back for safety",
+        CallCause::NoCredit => "not enough credit",
+        CallCause::NotCharged => "no price for this number",
         _ => return None,
-    };
-    Some(format!("SIP;cause={};text=\"{text}\"", failure.status))
+    })
 }
 
 /// What a final status of the called side says about the call.

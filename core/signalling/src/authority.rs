@@ -26,6 +26,7 @@ use uses::Uses;
 pub(crate) struct Authority {
     key: NonceKey,
     algorithms: Vec<Algorithm>,
+    offers_auth_int: bool,
     lifetime: Duration,
     uses: Uses,
     /// Who fails, and from where.
@@ -77,6 +78,7 @@ impl Authority {
         Self {
             key: NonceKey::new(rand::random()),
             algorithms: config.digest_algorithms.iter().map(algorithm).collect(),
+            offers_auth_int: config.digest_auth_int,
             lifetime: config.nonce_lifetime,
             uses: Uses::new(config.nonces_max),
             guard: Guard::new(config.guard.clone()),
@@ -96,7 +98,8 @@ impl Authority {
             .iter()
             .map(|algorithm| {
                 let nonce = self.key.issue(&scope, unix_seconds, rand::random());
-                Challenge::new(realm, nonce, *algorithm, is_stale).to_string()
+                let challenge = Challenge::new(realm, nonce, *algorithm, is_stale);
+                challenge.with_auth_int(self.offers_auth_int).to_string()
             })
             .collect()
     }
@@ -119,11 +122,12 @@ impl Authority {
         last_error.map_or(Ok(None), Err)
     }
 
-    /// Judges credentials that came from an address against what is known of their subscriber.
+    /// Judges credentials that came from an address, with a request of this method and body, against what is known of
+    /// their subscriber.
     pub(crate) fn judge(
         &mut self,
         credentials: &Credentials<'_>,
-        method: &str,
+        (method, body): (&str, &[u8]),
         (realm, source): (&str, IpAddr),
         subscriber: Option<&Subscriber>,
         unix_seconds: u64,
@@ -140,7 +144,7 @@ impl Authority {
         };
         let is_sha256 = credentials.algorithm.is_sha256();
         let ha1 = if is_sha256 { &subscriber.ha1_sha256 } else { &subscriber.ha1_md5 };
-        if !credentials.verify(method, ha1) {
+        if !credentials.verify_for(method, body, ha1) {
             return Judgement::Denied;
         }
         if nonce == Nonce::Stale || !self.uses.is_first(credentials) {
@@ -193,7 +197,7 @@ mod tests {
         };
         let answer = challenge.answer(&answering);
         let credentials = Credentials::parse(answer.as_bytes()).expect("our own answer");
-        authority.judge(&credentials, "REGISTER", ("belfry.test", from), Some(&subscriber), at)
+        authority.judge(&credentials, ("REGISTER", b""), ("belfry.test", from), Some(&subscriber), at)
     }
 
     #[test]
@@ -239,6 +243,26 @@ mod tests {
             let expected = |judgement| if is_good { judgement } else { Judgement::Stale };
             assert_eq!(judge("wrong", 1), expected(Judgement::Denied), "{to} {from}");
             assert_eq!(judge("secret", 2), expected(Judgement::Granted), "{to} {from}");
+        }
+    }
+
+    #[test]
+    fn auth_int_is_offered_when_it_is_wanted_and_taken() {
+        let mut authority = Authority::new(&Config { digest_auth_int: true, ..Config::for_test() });
+        for challenge in authority.challenges("belfry.test", SOURCE, false, NOW) {
+            let only = challenge.replace("auth,auth-int", "auth-int");
+            assert_ne!(challenge, only, "it is offered");
+            let challenge = Challenge::parse(only.as_bytes()).expect("ours");
+            let (username, password, uri) = ("alice", "secret", "sip:belfry.test");
+            let method = "REGISTER";
+            let answering = Answering { username, password, method, uri, cnonce: "c", nonce_count: 1 };
+            let answer = challenge.answer_for(&answering, b"body");
+            let credentials = Credentials::parse(answer.as_bytes()).expect("ours");
+            let subscriber = Subscriber::new("alice", "belfry.test", "secret");
+            let at = ("belfry.test", SOURCE);
+            let mut judge =
+                |body: &[u8]| authority.judge(&credentials, (method, body), at, Some(&subscriber), NOW);
+            assert_eq!([judge(b"other"), judge(b"body")], [Judgement::Denied, Judgement::Granted]);
         }
     }
 

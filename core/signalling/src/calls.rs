@@ -6,11 +6,14 @@ mod chain;
 mod ending;
 mod hangup;
 mod hold;
+mod lately;
 pub(crate) mod live;
+mod paying;
 mod stranger;
 mod timer;
 pub(crate) mod twin;
 mod watch;
+mod whose;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use belfry_sip_proto::{HeaderName, OwnedMessage};
 use belfry_state::{Book, Books};
 
 use crate::calls::chain::Chains;
+use crate::calls::lately::Lately;
 use crate::calls::twin::{Twin, Twins};
 use crate::edges::Hop;
 use crate::exchange::CallKey;
@@ -33,8 +37,10 @@ use crate::signals::CallCause;
 
 pub(crate) use chain::Chain;
 pub(crate) use hold::{Hold, Meter, OnTrunk};
+pub(crate) use paying::Paying;
 pub(crate) use stranger::Strangers;
 pub(crate) use watch::Watch;
+pub(crate) use whose::Whose;
 
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +83,12 @@ pub(crate) struct Call {
     pub(crate) ending: Ending,
     /// Gives the call up when it outlives every sensible call.
     pub(crate) lifetime: Option<TimerKey>,
+    /// Whose it is.
+    pub(crate) whose: Whose,
     /// What it holds of limits and budgets.
     pub(crate) hold: Hold,
+    /// What it holds of the account that pays for it.
+    pub(crate) paying: Option<Box<Paying>>,
     /// When it was last heard of, who is on hold, how its session timer stands.
     pub(crate) watch: Watch,
     /// Its dialog on the other side of us, when the sides are told nothing of each other.
@@ -190,6 +200,7 @@ pub(crate) struct Calls {
     /// The live calls by their age, for whoever reads them page by page.
     by_epoch: BTreeMap<u64, CallKey>,
     closing: HashMap<u64, Call>,
+    lately: Lately,
     twins: Twins,
     chains: Chains,
     last_epoch: u64,
@@ -205,6 +216,7 @@ impl Calls {
             live: HashMap::new(),
             by_epoch: BTreeMap::new(),
             closing: HashMap::new(),
+            lately: Lately::default(),
             twins: Twins::default(),
             chains: Chains::default(),
             last_epoch: 0,
@@ -278,7 +290,9 @@ impl Calls {
             silent_legs: Vec::new(),
             ending: Ending { status: 500, cause: CallCause::ServerError },
             lifetime: None,
+            whose: Whose::default(),
             hold: Hold::default(),
+            paying: None,
             watch: Watch::new(invite.unix_nanos),
             twin: None,
             held: Vec::new(),
@@ -321,7 +335,13 @@ impl Calls {
     }
 
     /// The call is over; gives the epoch by which it is found until its books are closed. `None` when it was over.
-    pub(crate) fn ended(&mut self, call_id: &str, ending: Ending, unix_nanos: u64) -> Option<u64> {
+    pub(crate) fn ended(
+        &mut self,
+        call_id: &str,
+        ending: Ending,
+        unix_nanos: u64,
+        now: Instant,
+    ) -> Option<u64> {
         let mut call = self.live.remove(call_id)?;
         self.by_epoch.remove(&call.epoch);
         self.chains.end(call_id);
@@ -329,6 +349,7 @@ impl Calls {
         // Clocks of two edges may differ by more than a short call lasts.
         call.end_unix_nanos = unix_nanos.max(call.answer_unix_nanos.unwrap_or(call.start_unix_nanos));
         let epoch = call.epoch;
+        self.lately.note(call_id, now);
         self.closing.insert(epoch, call);
         Some(epoch)
     }
@@ -353,9 +374,9 @@ impl Calls {
             .collect()
     }
 
-    /// Whether a call is over and its books are still open.
-    pub(crate) fn is_closing(&self, call_id: &str) -> bool {
-        self.closing.values().any(|call| &*call.key == call_id)
+    /// Whether a call is over, and its books are still open or were closed lately.
+    pub(crate) fn is_over(&self, call_id: &str) -> bool {
+        self.lately.has(call_id)
     }
 
     /// A call that is over and whose books are open.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use belfry_routing::rating::Decimal;
 use belfry_sip_proto::Limits;
 use belfry_sip_proto::session_timer::INTERVAL_SECONDS_MIN;
 use serde::Deserialize;
@@ -17,6 +18,8 @@ pub struct Config {
     pub domains: Vec<String>,
     /// The digest algorithms offered in challenges, most wanted first (RFC 8760).
     pub digest_algorithms: Vec<DigestAlgorithm>,
+    /// Whether challenges offer `auth-int` beside `auth`: credentials that protect the body too (RFC 7616 section 3.4).
+    pub digest_auth_int: bool,
     /// How long a nonce may be used.
     #[serde(with = "humantime_serde")]
     pub nonce_lifetime: Duration,
@@ -83,6 +86,8 @@ pub struct Config {
     /// A session that was not refreshed is ended so long after its interval.
     #[serde(with = "humantime_serde")]
     pub session_grace: Duration,
+    /// How calls of accounts that pay in advance are paid for.
+    pub prepaid: PrepaidConfig,
     /// What the sides of a call are not told of each other.
     pub hiding: Hiding,
     /// What refused customers are told to wait.
@@ -91,6 +96,8 @@ pub struct Config {
     /// Of the REGISTER and OPTIONS exchanges that went well, one in so many leaves its messages and a span.
     pub trace_one_in: u32,
 
+    /// Tenants whose indicators have a label of their own, in the order of the plan; the others share `other`.
+    pub tenants_labelled_max: usize,
     /// How often it is looked whether routes were imported.
     #[serde(with = "humantime_serde")]
     pub routes_poll_interval: Duration,
@@ -129,8 +136,6 @@ pub struct Config {
     /// How long they are.
     #[serde(with = "humantime_serde")]
     pub known_flow_timeout: Duration,
-    /// User parts that call for help, as `112`: such calls are served before others.
-    pub emergency_numbers: Vec<String>,
     /// Calls for help by unknown callers that are served before others, per second.
     pub emergencies_per_second_max: u32,
     /// Store requests at a time.
@@ -204,6 +209,32 @@ pub struct KeepAliveConfig {
     pub unanswered_max: u8,
 }
 
+/// How calls of accounts that pay in advance are paid for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrepaidConfig {
+    /// How much talking is paid for at a time, in whole seconds: less lets more calls share the end of an account, more
+    /// asks less often.
+    #[serde(with = "humantime_serde")]
+    pub slice: Duration,
+    /// How long before the end of a slice the next one is paid for.
+    #[serde(with = "humantime_serde")]
+    pub renew_ahead: Duration,
+    /// An account with less than this, in its own currency, runs low.
+    #[serde(deserialize_with = "decimal")]
+    pub low_balance: Decimal,
+    /// How often the ledger is looked at: top-ups count after so long at the latest.
+    #[serde(with = "humantime_serde")]
+    pub poll_interval: Duration,
+}
+
+/// An amount is written as text: a float would have lost its last digits before we see it.
+fn decimal<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Decimal::from_str_exact(&text)
+        .map_err(|_| serde::de::Error::custom(format!("{text:?}: write an amount as text, as \"1.00\"")))
+}
+
 /// How large a SIP message may be; what is larger is answered 513, or dropped when it is a response.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -269,6 +300,15 @@ impl Config {
         require(!self.dns_timeout.is_zero(), "dns_timeout", "must be more than 0s");
         require(!self.store_timeout.is_zero(), "store_timeout", "must be more than 0s");
         require(self.routes_poll_interval.as_millis() >= 100, "routes_poll_interval", "use 100ms or more");
+        let prepaid = &self.prepaid;
+        let slices = Duration::from_secs(1)..=Duration::from_secs(3600);
+        require(slices.contains(&prepaid.slice), "prepaid.slice", "must lie between 1s and 1h");
+        require(
+            prepaid.renew_ahead < prepaid.slice,
+            "prepaid.renew_ahead",
+            "must be less than prepaid.slice",
+        );
+        require(prepaid.poll_interval.as_millis() >= 10, "prepaid.poll_interval", "use 10ms or more");
         require(
             (1..=self.queue_messages_max).contains(&self.queue_messages_overload),
             "queue_messages_overload",
@@ -356,6 +396,7 @@ impl Config {
         Self {
             domains: vec!["belfry.test".to_owned()],
             digest_algorithms: vec![DigestAlgorithm::Sha256, DigestAlgorithm::Md5],
+            digest_auth_int: false,
             nonce_lifetime: Duration::from_secs(300),
             nonces_max: 1024,
             guard: GuardConfig::for_test(),
@@ -383,8 +424,15 @@ impl Config {
             session_interval: Duration::from_secs(1800),
             session_interval_min: Duration::from_secs(90),
             session_grace: Duration::from_secs(32),
+            prepaid: PrepaidConfig {
+                slice: Duration::from_secs(60),
+                renew_ahead: Duration::from_secs(10),
+                low_balance: Decimal::ONE,
+                poll_interval: Duration::from_secs(3600),
+            },
             hiding: Hiding::default(),
             retry_after: Duration::from_secs(5),
+            tenants_labelled_max: 100,
             routes_poll_interval: Duration::from_secs(60),
             trace_one_in: 1,
             dns_servers: Vec::new(),
@@ -402,7 +450,6 @@ impl Config {
             queue_strangers_timeout: Duration::from_secs(1),
             known_flows_max: 1024,
             known_flow_timeout: Duration::from_secs(3600),
-            emergency_numbers: vec!["112".to_owned()],
             emergencies_per_second_max: 10,
             store_requests_max: 64,
         }

@@ -2,6 +2,7 @@
 //! anything but the next of them.
 
 mod event;
+mod holdings;
 mod outputs;
 mod routine;
 
@@ -14,6 +15,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use belfry_mesh::{Mesh, Service};
+use belfry_routing::prepaid::Accounts;
+use belfry_routing::rating::Tariffs;
 use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
@@ -34,12 +37,15 @@ use crate::error::Error;
 use crate::exchange::{Branch, CallKey, Exchange};
 use crate::keepalive::KeepAlive;
 use crate::location::Gruus;
+use crate::prepaid::{Follower, Prepaid};
 use crate::received::Received;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
 use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
 use crate::signals::Signals;
 use crate::{edges, relays};
+
+pub use holdings::Holdings;
 
 pub(crate) use event::{Alarm, Control, Done, Event, Found, Purpose, Then};
 
@@ -54,6 +60,9 @@ const EMERGENCY_TRANSACTIONS_MAX: usize = 1024;
 /// Events that are taken in one go: what a turn costs is shared by so many, and orders and timers wait no longer.
 const EVENTS_PER_TURN: usize = 64;
 
+/// After so long, others have their turn.
+const TURN_MAX: Duration = Duration::from_micros(500);
+
 /// A caller whose INVITE was lost with its core asks again for so long: Timer B of RFC 3261 section 17.1.1.2 and some.
 const LOST_CALLERS_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -67,6 +76,8 @@ pub struct Deps {
     pub state: State,
     /// Who may call whom, by which way.
     pub routes: Routes,
+    /// Who pays in advance, and by which prices.
+    pub prepaid: Prepaid,
     /// Makes a call's trace id.
     pub trace_key: TraceKey,
     /// What a demonstration may break.
@@ -170,6 +181,13 @@ impl CoreHandle {
         bans.await.unwrap_or_default()
     }
 
+    /// What it holds in memory now; nothing, when it is gone.
+    pub async fn holdings(&self) -> Holdings {
+        let (answer, holdings) = oneshot::channel();
+        let _ = self.control.send(Control::Holdings(answer)).await;
+        holdings.await.unwrap_or_default()
+    }
+
     /// Forgives an address (IPv6: its /64) all its failures; whether it was banned.
     pub async fn pardon(&self, source: IpAddr) -> bool {
         let (answer, was_banned) = oneshot::channel();
@@ -214,6 +232,9 @@ pub struct Core {
     /// Calls against limits.
     pub(crate) usage: Usage,
     pub(crate) guard: Guard,
+    /// Whose money is where.
+    pub(crate) accounts: Accounts,
+    pub(crate) tariffs: Arc<Tariffs>,
     pub(crate) quiet_gateways: QuietGateways,
     pub(crate) resolver: Resolver,
     /// Next hops that are being looked up.
@@ -252,25 +273,22 @@ impl Core {
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
-        let reader = edges::Reader {
-            events: events.clone(),
-            strangers,
-            gate: Arc::clone(&gate),
-            emergency_numbers: config.emergency_numbers.clone().into(),
-            retry_after: config.retry_after.as_secs().to_string().into(),
-            signals: signals.clone(),
-            trace_key: deps.trace_key.clone(),
-            limits: config.message.limits(),
-        };
+        let routes = deps.routes.active();
+        let published = watch::Sender::new(Arc::clone(&routes));
+        let queues = (events.clone(), strangers, Arc::clone(&gate));
+        let reader = reader_of(&config, &deps, signals.clone(), queues, published.subscribe());
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
         let places = config.transactions_max + EMERGENCY_TRANSACTIONS_MAX;
-        let routes = deps.routes.active();
-        let keeper = Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade());
+        let keeper =
+            Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade(), published);
+        let (accounts, tariffs) = (deps.prepaid.accounts(), deps.prepaid.tariffs());
+        let follower =
+            Follower::new(deps.prepaid, deps.state.clone(), signals.prepaid.clone(), control.downgrade());
         let mut doors = JoinSet::new();
         doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
-        let core = Self {
+        let mut core = Self {
             signals,
             calls: Calls::new(deps.state.books().clone()),
             state: deps.state,
@@ -292,6 +310,8 @@ impl Core {
             routes,
             usage: Usage::default(),
             guard: Guard::default(),
+            accounts,
+            tariffs,
             quiet_gateways: QuietGateways::default(),
             resolver: Resolver::new(&config),
             lookups: 0,
@@ -307,8 +327,16 @@ impl Core {
             hasher: RandomState::new(),
             config,
         };
+        core.start_following(follower);
         tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
         Ok(CoreHandle { control, reroutes, inquiries, load })
+    }
+
+    /// Calls of before get their records, and then balances are read.
+    fn start_following(&mut self, follower: Follower) {
+        // The order is handed in here: what the follower waits for includes it.
+        self.close_lost_calls(Lost::Answered);
+        self._doors.spawn(follower.run(self.config.prepaid.poll_interval));
     }
 
     async fn run(
@@ -318,10 +346,10 @@ impl Core {
         mut control: mpsc::Receiver<Control>,
     ) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
-        self.close_lost_calls(Lost::Answered);
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
         let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep_until(now().into()));
+        let mut turn_began = Instant::now();
         loop {
             self.set_alarm(alarm.as_mut());
             tokio::select! {
@@ -331,8 +359,10 @@ impl Core {
                     Control::Stop => self.begin_stop(),
                     Control::Kill => return,
                     Control::Routes(routes) => self.routes = routes,
+                    Control::Accounts(news) => self.on_account_news(*news),
                     // Whoever asked may be gone.
                     Control::Bans(answer) => drop(answer.send(self.bans())),
+                    Control::Holdings(answer) => drop(answer.send(self.holdings())),
                     Control::Pardon(source, answer) => drop(answer.send(self.pardon(source))),
                 },
                 () = alarm.as_mut() => {}
@@ -354,6 +384,13 @@ impl Core {
             self.on_time();
             self.finish_step();
             self.publish_load();
+            // Others share the thread, among them whoever empties the sockets: a core that is busy must not starve them.
+            if turn_began.elapsed() > TURN_MAX {
+                if !events.is_empty() || !strangers.is_empty() {
+                    tokio::task::yield_now().await;
+                }
+                turn_began = Instant::now();
+            }
             if self.stop_at.is_some_and(|at| self.calls.len() == 0 || at <= now()) {
                 // The last word of the gauges.
                 self.report_usage();
@@ -409,6 +446,7 @@ impl Core {
         self.keep_alive();
         self.report_strangers();
         self.report_usage();
+        self.report_accounts();
         let (calls, dead) = (self.calls.live_count(), self.dead.len());
         self.signals.load_changed(calls, self.transactions.len(), self.waiting, dead);
     }
@@ -435,6 +473,26 @@ impl Core {
     /// The key of the call with this Call-ID, when it lives.
     pub(crate) fn call_key(&self, call_id: &str) -> Option<CallKey> {
         self.calls.key(call_id)
+    }
+}
+
+/// What the tasks of links need.
+fn reader_of(
+    config: &Config,
+    deps: &Deps,
+    signals: Signals,
+    (events, strangers, gate): (mpsc::Sender<Event>, mpsc::Sender<Box<Received>>, Arc<Gate>),
+    routes: watch::Receiver<Arc<Active>>,
+) -> edges::Reader {
+    edges::Reader {
+        events,
+        strangers,
+        gate,
+        routes,
+        retry_after: config.retry_after.as_secs().to_string().into(),
+        signals,
+        trace_key: deps.trace_key.clone(),
+        limits: config.message.limits(),
     }
 }
 

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use belfry_mesh::{Link, LinkError, LinkReceiver, LinkSender, Links};
 use belfry_signal::{TraceId, TraceKey};
 use belfry_sip_proto::{HeaderName, Limits, Uri, build};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admission::{Gate, Lane, Waiting};
 use crate::core::Event;
 use crate::handle::{FlowToken, FromEdge, PublicAddress, SendFailure, Target, ToEdge, Transport};
 use crate::received::Received;
+use crate::routes::Active;
 use crate::signals::{MethodName, SendFault, Signals};
 
 /// Edges whose addresses are remembered, connected or not.
@@ -194,7 +195,8 @@ pub(crate) struct Reader {
     /// Messages that are served when no other event waits.
     pub(crate) strangers: mpsc::Sender<Box<Received>>,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) emergency_numbers: Arc<[String]>,
+    /// Whose table says which numbers call for help.
+    pub(crate) routes: watch::Receiver<Arc<Active>>,
     /// What whoever is turned away is told to wait, in seconds.
     pub(crate) retry_after: Arc<str>,
     pub(crate) signals: Signals,
@@ -270,7 +272,7 @@ impl Reader {
             first: used(self.events.max_capacity(), self.events.capacity()),
             second: used(self.strangers.max_capacity(), self.strangers.capacity()),
         };
-        let class = || received.class(&self.emergency_numbers);
+        let class = || received.class(&self.routes.borrow().table);
         let flow = (&*received.edge, received.flow.0.as_str());
         let refused = match self.gate.lane(class, flow, waiting, received.unix_nanos / 1_000_000_000) {
             Lane::First => return Some(received),

@@ -14,6 +14,7 @@ use belfry_sip_proto::forking::{BranchIndex, Group, ResponseContext};
 use belfry_sip_proto::timer::TimerKey;
 use belfry_sip_proto::transaction::TransactionId;
 
+use crate::calls::Whose;
 use crate::edges::{Hop, Way};
 use crate::handle::Transport;
 use crate::received::Received;
@@ -33,8 +34,8 @@ pub(crate) struct Exchange {
     pub(crate) forward: Option<Forward>,
     /// The call that the request sets up, changes or ends.
     pub(crate) call: Option<CallKey>,
-    /// The epoch of the call that it ended: its answer waits for the record.
-    pub(crate) ended_call: Option<u64>,
+    /// The call that it ended: its answer waits for the record.
+    pub(crate) ended_call: Option<EndedCall>,
     /// Whether the sides of its call are told nothing of each other.
     pub(crate) is_masked: bool,
     /// Whether its dialog is of a call that this core does not know.
@@ -49,6 +50,14 @@ pub(crate) struct Exchange {
     pub(crate) cancel_reason: Option<String>,
     /// Whether it calls for help: no limit and no overload refuses it.
     pub(crate) is_emergency: bool,
+}
+
+/// A call that a BYE ended.
+#[derive(Clone, Debug)]
+pub(crate) struct EndedCall {
+    /// Its books are found by it until they are closed.
+    pub(crate) epoch: u64,
+    pub(crate) whose: Whose,
 }
 
 /// Whom a request may go to: groups that are tried one after another; inside a group all are tried at once
@@ -83,6 +92,10 @@ pub(crate) struct Forward {
     pub(crate) early: EarlyDialogs,
     /// When the context wants to be looked at, and the timer that sees to it.
     pub(crate) alarm: Option<(Instant, TimerKey)>,
+    /// Answers 100 to a request other than INVITE that is not answered soon.
+    pub(crate) trying: Option<TimerKey>,
+    /// Places of redirections that were tried.
+    pub(crate) redirects: u8,
 }
 
 /// One branch of a context, over all addresses of its destination.
@@ -101,6 +114,10 @@ pub(crate) struct Try {
     pub(crate) alternates_used: usize,
     /// The header that answers the next hop's challenge, once it has asked.
     pub(crate) authorization: Option<(HeaderName, String)>,
+    /// How often it was asked where the destination is: only the last answer counts.
+    pub(crate) lookups: u32,
+    /// Early dialogs of this branch that the caller knows, by their To tags, oldest first.
+    pub(crate) early_tags: Vec<Box<str>>,
 }
 
 /// Session descriptions that early dialogs have sent, by To tag: the relay holds one description of the called side,
@@ -113,8 +130,8 @@ pub(crate) struct EarlyDialogs {
     described: Option<Box<str>>,
 }
 
-/// Early dialogs of one request whose description is remembered.
-const EARLY_DIALOGS_MAX: usize = 8;
+/// Early dialogs of one request whose description is remembered, and of one branch whose end the caller is told.
+pub(crate) const EARLY_DIALOGS_MAX: usize = 8;
 
 impl EarlyDialogs {
     /// The relay is told what this dialog's phone wants.

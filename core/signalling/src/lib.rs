@@ -20,6 +20,7 @@ mod exchange;
 pub mod handle;
 mod keepalive;
 mod location;
+mod prepaid;
 mod proxy;
 mod received;
 mod registrar;
@@ -34,12 +35,14 @@ mod tests;
 pub use crate::calls::live::{
     InquiryError, LiveCall, LiveFilter, LivePage, LiveParty, LiveSession, LiveState,
 };
-pub use crate::core::{Core, CoreHandle, Deps, Faults};
+pub use crate::core::{Core, CoreHandle, Deps, Faults, Holdings};
+pub use admission::KnownFlows;
 pub use authority::Ban;
 pub use config::{
-    BannedAnswer, Config, DigestAlgorithm, GuardConfig, Hiding, KeepAliveConfig, MessageConfig,
+    BannedAnswer, Config, DigestAlgorithm, GuardConfig, Hiding, KeepAliveConfig, MessageConfig, PrepaidConfig,
 };
 pub use error::Error;
+pub use prepaid::{Prepaid, PrepaidError};
 pub use routes::{Routes, RoutesError, compose, rows_of_known};
 
 /// Registers the core's signals without starting it, for the catalogue.

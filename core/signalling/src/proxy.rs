@@ -12,8 +12,11 @@ mod forward;
 mod locate;
 mod mask;
 mod prepare;
+mod redirect;
+mod replaces;
 mod response;
 mod route;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +32,7 @@ use crate::exchange::{Exchange, Failure};
 use crate::location::Aor;
 use crate::received::Received;
 use crate::signals::{AttemptResult, CallCause, Decision, MethodName, Scope, ShedReason};
-use route::Sender;
+pub(crate) use route::Sender;
 
 impl Core {
     /// A SIP message came from an edge.
@@ -113,8 +116,8 @@ impl Core {
         if request.method == MethodName::Invite && !request.is_in_dialog() {
             let fault = Some((Room::Core, Cause::Overload));
             let result = AttemptResult::Ineffective;
-            let scope = Scope { region: &request.region };
-            self.signals.attempt_ended(result, scope, fault, None, request.call_id());
+            let scope = Scope::of_region(&request.region);
+            self.signals.attempt_ended(result, &scope, fault, None, request.call_id());
         }
         let retry_after = self.config.retry_after.as_secs().to_string();
         self.answer_plain(request, 503, &[(HeaderName::RetryAfter, &retry_after)]);
@@ -302,9 +305,9 @@ impl Core {
             // The realm is another one by now, because an edge came or left meanwhile.
             return self.challenge(id, &request, &realm, false);
         };
-        let method = request.message.method();
+        let asked = (request.message.method(), request.message.body());
         let at = (&*realm, request.source.ip());
-        let judgement = self.authority.judge(&credentials, method, at, subscriber.as_deref(), unix_seconds());
+        let judgement = self.authority.judge(&credentials, asked, at, subscriber.as_deref(), unix_seconds());
         let claimed = request.message.from().map(|from| from.uri);
         // Who hides from the called side (RFC 3323 section 4.1.1.3) does not hide from us.
         let is_hidden = claimed.is_some_and(|uri| uri.host().eq_ignore_ascii_case("anonymous.invalid"));

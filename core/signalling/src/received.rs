@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use belfry_routing::Table;
 use belfry_signal::{Region, TraceId, TraceKey};
 use belfry_sip_proto::multipart::part_of;
 use belfry_sip_proto::{Fault, FaultKind, HeaderName, Limits, OwnedMessage, admit};
@@ -97,17 +98,25 @@ impl Received {
     }
 
     /// What it is for the queue. A CANCEL waits where its INVITE does.
-    pub(crate) fn class(&self, emergency_numbers: &[String]) -> Class {
+    pub(crate) fn class(&self, table: &Table) -> Class {
         let is_begun = !self.message.is_request() || self.method == MethodName::Ack || self.is_in_dialog();
         if is_begun {
             return Class::Begun;
         }
-        let number =
-            self.message.uri().and_then(|uri| uri.user()).filter(|_| self.method != MethodName::Register);
-        match number.is_some_and(|number| emergency_numbers.iter().any(|known| known == number)) {
+        match matches!(self.method, MethodName::Invite | MethodName::Cancel) && self.is_for_help(table) {
             true => Class::Emergency,
             false => Class::New,
         }
+    }
+
+    /// Whether it is addressed to an emergency number of its sender's tenant. Whether the domain is one of ours is not
+    /// looked at here: it costs a place in a queue at most.
+    fn is_for_help(&self, table: &Table) -> bool {
+        let Some(uri) = self.message.uri() else { return false };
+        let Some(user) = uri.user_unescaped() else { return uri.is_emergency() };
+        let domain = self.message.from().map(|from| from.uri.host().to_ascii_lowercase());
+        uri.is_emergency()
+            || table.is_emergency(user.split(';').next().unwrap_or_default(), domain.as_deref())
     }
 
     /// Where answers to this request go, and the address of that place: back along its flow.

@@ -101,8 +101,8 @@ impl Core {
             return self.end_registration(id, Verdict::new(404, RegisterOutcome::Rejected));
         };
         let at = (&*realm, request.source.ip());
-        let judgement =
-            self.authority.judge(&credentials, "REGISTER", at, subscriber.as_deref(), unix_seconds());
+        let asked = ("REGISTER", request.message.body());
+        let judgement = self.authority.judge(&credentials, asked, at, subscriber.as_deref(), unix_seconds());
         let is_own = self.aor_of_registration(&request).is_some_and(|aor| aor.user == credentials.username);
         match judgement {
             Judgement::Stale => self.challenge_registration(id, &request, &realm, true),

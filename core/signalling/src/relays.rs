@@ -78,6 +78,11 @@ impl<T> Relays<T> {
         self.links.len()
     }
 
+    /// Requests that wait for their reply.
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The connected relays.
     pub(crate) fn nodes(&self) -> Vec<Arc<str>> {
         self.links.iter().map(|link| Arc::clone(&link.node)).collect()

@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use belfry_routing::{Alias, Block, Cost, DEFAULT_TENANT, Plan, PrefixRow, Side, Table, TableError};
 use belfry_state::{RouteAlias, RouteBlock, RoutePrefix, RouteRows, State};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::config::Config;
 use crate::core::{Control, Core};
 use crate::signals::Signals;
 
@@ -90,6 +91,8 @@ pub struct Routes {
 struct Source {
     plan: Plan,
     domains: Vec<String>,
+    /// Tenants with a label of their own.
+    tenants_labelled_max: usize,
     /// Relative password files are below it.
     directory: PathBuf,
 }
@@ -117,13 +120,18 @@ impl Active {
 }
 
 impl Routes {
-    /// Routes by the configuration alone. `domains` are those of the signalling section; relative password files are
-    /// below `directory`.
+    /// Routes by the plan alone, with domains and bounds of the signalling section; relative password files are below
+    /// `directory`.
     ///
     /// # Errors
     /// When the plan does not hold together, or a password cannot be read.
-    pub fn of(plan: Plan, domains: &[String], directory: &Path) -> Result<Self, RoutesError> {
-        let source = Source { plan, domains: domains.to_vec(), directory: directory.to_owned() };
+    pub fn of(plan: Plan, config: &Config, directory: &Path) -> Result<Self, RoutesError> {
+        let source = Source {
+            plan,
+            domains: config.domains.clone(),
+            tenants_labelled_max: config.tenants_labelled_max,
+            directory: directory.to_owned(),
+        };
         let active = Arc::new(source.compile(source.plan.clone())?);
         Ok(Self { source, active, version: None, fault: None })
     }
@@ -135,11 +143,11 @@ impl Routes {
     /// When the configuration alone does not hold together, or a password cannot be read.
     pub async fn load(
         plan: Plan,
-        domains: &[String],
+        config: &Config,
         directory: &Path,
         state: &State,
     ) -> Result<Self, RoutesError> {
-        let mut routes = Self::of(plan, domains, directory)?;
+        let mut routes = Self::of(plan, config, directory)?;
         match read(&routes.source, state).await {
             (version, Ok(active)) => {
                 routes.active = active;
@@ -224,10 +232,11 @@ impl Source {
         });
         let trunks = trunks.collect();
         // One of them stands for all that are too many.
-        let tenants = table.tenants().take(TenantName::MAX - 1).filter_map(|tenant| {
-            let label = TenantName::configured(tenant).ok()?;
-            Some((Arc::clone(tenant), label))
-        });
+        let tenants =
+            table.tenants().take(self.tenants_labelled_max.min(TenantName::MAX - 1)).filter_map(|tenant| {
+                let label = TenantName::configured(tenant).ok()?;
+                Some((Arc::clone(tenant), label))
+            });
         let tenants = tenants.collect();
         Ok(Active { table, passwords, trunks, tenants })
     }
@@ -281,6 +290,8 @@ pub(crate) struct Keeper {
     signals: Signals,
     /// Weak, so that a core whose handles are gone still ends.
     core: mpsc::WeakSender<Control>,
+    /// For the tasks of links.
+    published: watch::Sender<Arc<Active>>,
 }
 
 impl Keeper {
@@ -289,12 +300,13 @@ impl Keeper {
         state: State,
         signals: Signals,
         core: mpsc::WeakSender<Control>,
+        published: watch::Sender<Arc<Active>>,
     ) -> Self {
         match &routes.fault {
             Some(fault) => signals.routing.refused(fault),
             None => signals.routing.loaded(routes.version, routes.active.table.size()),
         }
-        Self { source: routes.source, version: routes.version, state, signals, core }
+        Self { source: routes.source, version: routes.version, state, signals, core, published }
     }
 
     /// Runs until the core is gone.
@@ -356,6 +368,7 @@ impl Keeper {
 
     async fn publish(&self, active: Arc<Active>) {
         self.signals.routing.loaded(self.version, active.table.size());
+        self.published.send_replace(Arc::clone(&active));
         // A core that is gone needs no routes.
         if let Some(core) = self.core.upgrade() {
             let _ = core.send(Control::Routes(active)).await;
@@ -373,6 +386,7 @@ impl Core {
         for (name, label) in &self.routes.tenants {
             signals.tenant_load(label.clone(), self.usage.tenant_calls(name));
         }
+        signals.tenants_unlabelled(self.routes.table.size().tenants - self.routes.tenants.len());
     }
 }
 
@@ -423,9 +437,9 @@ mod tests {
         std::fs::write(folder.path().join("a.secret"), "s3cret\n").expect("writes");
         let text = "[[trunks]]\nname = \"a\"\nuser = \"u\"\npassword_file = \"a.secret\"\n";
         let plan: Plan = toml::from_str(text).expect("a plan");
-        let routes = Routes::of(plan.clone(), &[], folder.path()).expect("loads");
+        let routes = Routes::of(plan.clone(), &Config::for_test(), folder.path()).expect("loads");
         assert_eq!(routes.active.passwords.get("a").map(String::as_str), Some("s3cret"));
-        let error = Routes::of(plan, &[], Path::new("/nowhere")).expect_err("no file");
+        let error = Routes::of(plan, &Config::for_test(), Path::new("/nowhere")).expect_err("no file");
         assert!(error.to_string().contains("/nowhere/a.secret"), "{error}");
     }
 }

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod customer_signals;
+mod indicators;
 mod labels;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -17,19 +18,18 @@ use belfry_signal::{
 };
 
 use crate::handle::Transport;
+use crate::prepaid::PrepaidSignals;
 use crate::routes::RoutingSignals;
 
 use attributes::{IntoValue, count, next_hop, to_i64};
 use customer_signals::CustomerSignals;
+use indicators::CallIndicators;
 pub(crate) use labels::{
     AttemptResult, BindingLoss, CallCause, Decision, KeepAliveStep, MethodName, RecordOutcome,
-    RegisterOutcome, RelayOutcome, RelayRequest, Scope, SendFault, SetupResult, ShedReason, StatusClass, Way,
+    RegisterOutcome, RelayOutcome, RelayRequest, Scope, SendFault, ShedReason, StatusClass, Way,
 };
 
 pub(crate) const COMPONENT: &str = "core";
-
-/// How long calls last, in seconds.
-const CALL_SECONDS: &[f64] = &[1.0, 6.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0];
 
 /// The core's metric handles, its emitter and the journeys.
 #[derive(Clone, Debug)]
@@ -49,11 +49,7 @@ pub(crate) struct Signals {
     challenges: CounterHandle,
     /// Where customers are, and who only claims to be one.
     pub(crate) customers: CustomerSignals,
-    attempts: Counter<(AttemptResult, Region)>,
-    ended: Counter<(CallCause, Region)>,
-    post_dial_seconds: Histogram<(SetupResult, Region)>,
-    call_seconds: Histogram<(Region,)>,
-    disconnect_seconds: Histogram<(Region,)>,
+    indicators: CallIndicators,
     live_calls: Gauge<()>,
     relay_requests: Counter<(RelayRequest, RelayOutcome)>,
     relay_seconds: Histogram<(RelayRequest,)>,
@@ -69,6 +65,8 @@ pub(crate) struct Signals {
     /// Routes, trunks, limits, fraud.
     pub(crate) routing: RoutingSignals,
     dead_next_hops: Gauge<()>,
+    /// Accounts that pay in advance.
+    pub(crate) prepaid: PrepaidSignals,
 }
 
 /// One message on its way in or out, for the ladder.
@@ -142,23 +140,7 @@ impl Signals {
             ),
             challenges: plain(&c, "challenges_total", "Requests answered with 401 or 407 by us."),
             customers: CustomerSignals::register(&c),
-            attempts: c.counter("call_attempts_total", "Call attempts (one per INVITE chain), by result."),
-            ended: c.counter("calls_ended_total", "Calls that ended or never began, by cause."),
-            post_dial_seconds: c.histogram(
-                "post_dial_seconds",
-                "Session request delay (RFC 6076 section 4.3), post-dial delay: first INVITE to the first 18x or final response.",
-                SECONDS,
-            ),
-            call_seconds: c.histogram(
-                "call_seconds",
-                "Session duration (RFC 6076 section 4.5): 200 to BYE.",
-                CALL_SECONDS,
-            ),
-            disconnect_seconds: c.histogram(
-                "disconnect_seconds",
-                "Session disconnect delay (RFC 6076 section 4.4): BYE to its final response.",
-                SECONDS,
-            ),
+            indicators: CallIndicators::register(&c),
             live_calls: c.gauge("live_calls", "Calls that ring or talk now."),
             relay_requests: c.counter("relay_requests_total", "Requests to the media relay, by outcome."),
             relay_seconds: c.histogram("relay_request_seconds", "Time that the relay took.", SECONDS_FAST),
@@ -180,6 +162,7 @@ impl Signals {
             transactions: c.gauge("transactions", "Transactions that are open now."),
             queue: c.gauge("queue_messages", "Messages that wait for the core now."),
             routing: RoutingSignals::register(&c),
+            prepaid: PrepaidSignals::register(&c),
             dead_next_hops: c
                 .gauge("dead_next_hops", "Next hops that did not answer and are left alone now."),
         }
@@ -374,7 +357,7 @@ impl Signals {
         self.shed.inc((ShedReason::Stranger,));
         if method == MethodName::Invite {
             let fault = Some((Room::Core, Cause::Overload));
-            self.attempts.inc((AttemptResult::Ineffective, region.clone()));
+            self.indicators.attempt_ended(&Scope::of_region(region), AttemptResult::Ineffective, None);
             self.judge(Journey::CallSetup, region, fault, call_id);
         }
     }
@@ -383,17 +366,13 @@ impl Signals {
     pub(crate) fn attempt_ended(
         &self,
         result: AttemptResult,
-        Scope { region }: Scope<'_>,
+        scope: &Scope<'_>,
         fault: Option<(Room, Cause)>,
         post_dial: Option<Duration>,
         call_id: &str,
     ) {
-        self.attempts.inc((result, region.clone()));
-        if let Some(delay) = post_dial {
-            let setup =
-                if result == AttemptResult::Answered { SetupResult::Answered } else { SetupResult::Failed };
-            self.post_dial_seconds.observe((setup, region.clone()), delay.as_secs_f64());
-        }
+        self.indicators.attempt_ended(scope, result, post_dial);
+        let region = scope.region;
         self.judge(Journey::CallSetup, region, fault, call_id);
         let mut attributes: Attributes =
             vec![("result".into(), result.as_str().into()), ("geo.region".into(), region.into())];
@@ -415,11 +394,9 @@ impl Signals {
         talked: Option<Duration>,
         cause: CallCause,
         context: SpanContext,
+        scope: &Scope<'_>,
     ) {
-        self.ended.inc((cause, call.region.clone()));
-        if let Some(talked) = talked {
-            self.call_seconds.observe((call.region.clone(),), talked.as_secs_f64());
-        }
+        self.indicators.call_ended(scope, cause, talked);
         let attributes: Attributes = vec![
             ("outcome".into(), call.outcome.clone().into_value()),
             ("cause".into(), cause.as_str().into()),
@@ -452,8 +429,8 @@ impl Signals {
     }
 
     /// The other side of a call confirmed its end.
-    pub(crate) fn disconnected(&self, delay: Duration, Scope { region }: Scope<'_>) {
-        self.disconnect_seconds.observe((region.clone(),), delay.as_secs_f64());
+    pub(crate) fn disconnected(&self, delay: Duration, scope: &Scope<'_>) {
+        self.indicators.disconnected(scope, delay);
     }
 
     /// The relay answered, or did not.
@@ -481,8 +458,8 @@ impl Signals {
     }
 
     /// A call of a core that is gone has its record, which goes to the pipeline too.
-    pub(crate) fn call_lost(&self, call: Call, context: SpanContext) {
-        self.ended.inc((CallCause::NodeLost, call.region.clone()));
+    pub(crate) fn call_lost(&self, call: Call, context: SpanContext, scope: &Scope<'_>) {
+        self.indicators.call_ended(scope, CallCause::NodeLost, None);
         let whose = Some(call.call_id.clone());
         self.emitter.log(
             COMPONENT,

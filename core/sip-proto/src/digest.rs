@@ -2,8 +2,8 @@
 //!
 //! The server side keeps no state: a nonce is its time of issue and a keyed hash of it, so any core of a site with
 //! the same key can check any other's. The key, the time and client nonces are arguments.
-//! Not here: `auth-int`, which RFC 8760 section 2.5 leaves optional and no phone in the field needs, and counting
-//! of nonce uses, which needs state (the count is handed to the caller).
+//! `auth-int`, which protects the body too, is offered when it is asked for and taken when a client uses it.
+//! Not here: counting of nonce uses, which needs state (the count is handed to the caller).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -36,6 +36,10 @@ pub struct NonceKey([u8; 32]);
 /// The time and the salt at the beginning of a nonce.
 const ISSUE_BYTES: usize = 12;
 
+/// Qualities of protection (RFC 7616 section 3.4).
+const AUTH: &str = "auth";
+const AUTH_INT: &str = "auth-int";
+
 /// What a nonce is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nonce {
@@ -60,6 +64,8 @@ pub struct Challenge {
     pub algorithm: Algorithm,
     /// Whether `qop=auth` is offered.
     pub offers_auth: bool,
+    /// Whether `qop=auth-int` is offered, which protects the body as well.
+    pub offers_auth_int: bool,
     /// Whether the credentials were good and only the nonce too old.
     pub stale: bool,
 }
@@ -167,8 +173,11 @@ impl Algorithm {
     }
 
     fn hash(self, parts: &[&str]) -> String {
-        let text = parts.join(":");
-        if self.is_sha256() { hex::encode(Sha256::digest(text)) } else { hex::encode(Md5::digest(text)) }
+        self.hash_bytes(parts.join(":").as_bytes())
+    }
+
+    fn hash_bytes(self, bytes: &[u8]) -> String {
+        if self.is_sha256() { hex::encode(Sha256::digest(bytes)) } else { hex::encode(Md5::digest(bytes)) }
     }
 
     /// H(user:realm:password) in lower-case hexadecimal: what a server keeps instead of the password.
@@ -241,7 +250,14 @@ impl Challenge {
     /// A server's challenge with `qop="auth"`.
     #[must_use]
     pub fn new(realm: &str, nonce: String, algorithm: Algorithm, stale: bool) -> Self {
-        Self { realm: realm.to_owned(), nonce, opaque: None, algorithm, offers_auth: true, stale }
+        let (realm, offers_auth_int) = (realm.to_owned(), false);
+        Self { realm, nonce, opaque: None, algorithm, offers_auth: true, offers_auth_int, stale }
+    }
+
+    /// The same, and whether `auth-int` is offered beside `auth`.
+    #[must_use]
+    pub fn with_auth_int(self, offers_auth_int: bool) -> Self {
+        Self { offers_auth_int, ..self }
     }
 
     /// Reads a challenge.
@@ -251,8 +267,10 @@ impl Challenge {
     pub fn parse(value: &[u8]) -> Result<Self, CredentialsError> {
         let params = AuthParams::parse(value)?;
         let qop = params.text("qop");
-        let offers_auth = qop.as_ref().is_some_and(|qop| qop.split(',').any(|q| q.trim() == "auth"));
-        if qop.is_some() && !offers_auth {
+        let offers =
+            |wanted: &str| qop.as_ref().is_some_and(|qop| qop.split(',').any(|q| q.trim() == wanted));
+        let (offers_auth, offers_auth_int) = (offers("auth"), offers("auth-int"));
+        if qop.is_some() && !offers_auth && !offers_auth_int {
             return Err(CredentialsError::UnknownProtection);
         }
         Ok(Self {
@@ -261,17 +279,29 @@ impl Challenge {
             opaque: params.text("opaque").map(Cow::into_owned),
             algorithm: params.algorithm()?,
             offers_auth,
+            offers_auth_int,
             stale: params.text("stale").is_some_and(|stale| stale.eq_ignore_ascii_case("true")),
         })
     }
 
-    /// The value of Authorization or Proxy-Authorization that answers this challenge.
+    /// The value of Authorization or Proxy-Authorization that answers this challenge, for a request without a body.
     #[must_use]
     pub fn answer(&self, with: &Answering<'_>) -> String {
+        self.answer_for(with, b"")
+    }
+
+    /// The same for a request with this body, which is protected where nothing but `auth-int` is offered.
+    #[must_use]
+    pub fn answer_for(&self, with: &Answering<'_>, body: &[u8]) -> String {
         let count = format!("{:08x}", with.nonce_count);
         let ha1 = self.algorithm.ha1(with.username, &self.realm, with.password);
-        let protection = self.offers_auth.then_some((count.as_str(), with.cnonce, "auth"));
-        let request = (with.method, with.uri);
+        let qop = match (self.offers_auth, self.offers_auth_int) {
+            (true, _) => Some(AUTH),
+            (false, true) => Some(AUTH_INT),
+            (false, false) => None,
+        };
+        let protection = qop.map(|qop| (count.as_str(), with.cnonce, qop));
+        let request = (with.method, with.uri, body);
         let response = compute(self.algorithm, &ha1, &self.nonce, Some(with.cnonce), protection, request);
         let mut value = format!(
             "Digest username={}, realm={}, nonce={}, uri={}, response=\"{response}\", algorithm={}",
@@ -281,11 +311,11 @@ impl Challenge {
             quoted(with.uri),
             self.algorithm.as_str(),
         );
-        if self.offers_auth || self.algorithm.is_session() {
+        if qop.is_some() || self.algorithm.is_session() {
             value.push_str(&format!(", cnonce={}", quoted(with.cnonce)));
         }
-        if self.offers_auth {
-            value.push_str(&format!(", qop=auth, nc={count}"));
+        if let Some(qop) = qop {
+            value.push_str(&format!(", qop={qop}, nc={count}"));
         }
         if let Some(opaque) = &self.opaque {
             value.push_str(&format!(", opaque={}", quoted(opaque)));
@@ -304,7 +334,12 @@ impl fmt::Display for Challenge {
             f.write_str(", stale=true")?;
         }
         write!(f, ", algorithm={}", self.algorithm.as_str())?;
-        if self.offers_auth { f.write_str(", qop=\"auth\"") } else { Ok(()) }
+        match (self.offers_auth, self.offers_auth_int) {
+            (true, true) => f.write_str(", qop=\"auth,auth-int\""),
+            (true, false) => f.write_str(", qop=\"auth\""),
+            (false, true) => f.write_str(", qop=\"auth-int\""),
+            (false, false) => Ok(()),
+        }
     }
 }
 
@@ -317,7 +352,7 @@ impl<'a> Credentials<'a> {
         let params = AuthParams::parse(value)?;
         let algorithm = params.algorithm()?;
         let (qop, cnonce) = (params.text("qop"), params.text("cnonce"));
-        if qop.as_ref().is_some_and(|qop| qop != "auth") {
+        if qop.as_ref().is_some_and(|qop| qop != AUTH && qop != AUTH_INT) {
             return Err(CredentialsError::UnknownProtection);
         }
         let nonce_count_text = params.text("nc");
@@ -343,36 +378,47 @@ impl<'a> Credentials<'a> {
         })
     }
 
-    /// Whether the answer is right for this method and this HA1 (of the algorithm's own hash), in constant time.
-    /// The nonce, the realm and the digest-uri are the caller's to check.
+    /// Whether the answer is right for a request of this method without a body: see [`Credentials::verify_for`].
     #[must_use]
     pub fn verify(&self, method: &str, ha1: &str) -> bool {
+        self.verify_for(method, b"", ha1)
+    }
+
+    /// Whether the answer is right for this method, this body and this HA1 (of the algorithm's own hash), in constant
+    /// time. The body counts with `auth-int` only. The nonce, the realm and the digest-uri are the caller's to check.
+    #[must_use]
+    pub fn verify_for(&self, method: &str, body: &[u8], ha1: &str) -> bool {
         let cnonce = self.cnonce.as_deref();
         let protection = match (&self.qop, &self.nonce_count_text, cnonce) {
             (Some(qop), Some(count), Some(cnonce)) => Some((count.as_ref(), cnonce, qop.as_ref())),
             _ => None,
         };
-        let expected = compute(self.algorithm, ha1, &self.nonce, cnonce, protection, (method, &self.uri));
+        let request = (method, &*self.uri, body);
+        let expected = compute(self.algorithm, ha1, &self.nonce, cnonce, protection, request);
         let given = self.response.to_ascii_lowercase();
         expected.as_bytes().ct_eq(given.as_bytes()).into()
     }
 }
 
-/// RFC 7616 section 3.4: `protection` is nonce count, client nonce and quality; `request` is method and digest-uri.
+/// RFC 7616 section 3.4: `protection` is nonce count, client nonce and quality; `request` is method, digest-uri and body.
 fn compute(
     algorithm: Algorithm,
     ha1: &str,
     nonce: &str,
     cnonce: Option<&str>,
     protection: Option<(&str, &str, &str)>,
-    request: (&str, &str),
+    request: (&str, &str, &[u8]),
 ) -> String {
     let session = match cnonce {
         Some(cnonce) if algorithm.is_session() => Some(algorithm.hash(&[ha1, nonce, cnonce])),
         _ => None,
     };
     let ha1 = session.as_deref().unwrap_or(ha1);
-    let ha2 = algorithm.hash(&[request.0, request.1]);
+    let (method, uri, body) = request;
+    let ha2 = match protection {
+        Some((_, _, AUTH_INT)) => algorithm.hash(&[method, uri, &algorithm.hash_bytes(body)]),
+        _ => algorithm.hash(&[method, uri]),
+    };
     match protection {
         Some((count, cnonce, qop)) => algorithm.hash(&[ha1, nonce, count, cnonce, qop, &ha2]),
         None => algorithm.hash(&[ha1, nonce, &ha2]),

@@ -110,7 +110,8 @@ impl<'m> Edit<'m> {
         // An empty `rport` that nobody fills stays, because a later hop may still want it.
         let replaced = if rport.is_some() { &["received", "rport"][..] } else { &["received"] };
         for name in replaced {
-            if let Some(range) = param_range(via, name) {
+            // Whoever writes it twice must not have the first one read before ours.
+            for range in param_ranges(via, name) {
                 edit = edit.patch(base + range.start..base + range.end, Vec::new());
             }
         }
@@ -228,24 +229,25 @@ fn skip_values(value: &[u8], count: usize) -> (usize, Option<usize>) {
     (count, Some(at + spaces))
 }
 
-/// Where `;name[=value]` stands in a Via, from its semicolon to before the next.
-fn param_range(via: &[u8], name: &str) -> Option<Range<usize>> {
-    let mut at = via.iter().position(|&byte| byte == b';')?;
-    loop {
+/// Where `;name[=value]` stands in a Via, each time from its semicolon to before the next.
+fn param_ranges(via: &[u8], name: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let Some(mut at) = via.iter().position(|&byte| byte == b';') else { return found };
+    while at < via.len() {
         let mut end = at + 1;
         while end < via.len() && via[end] != b';' {
-            end += if via[end] == b'"' { quoted_end(&via[end..])? } else { 1 };
+            let quoted = if via[end] == b'"' { quoted_end(&via[end..]) } else { Some(1) };
+            let Some(length) = quoted else { return found };
+            end += length;
         }
         let param = &via[at + 1..end];
         let key_end = param.iter().position(|&byte| byte == b'=').unwrap_or(param.len());
         if trim(&param[..key_end]).eq_ignore_ascii_case(name.as_bytes()) {
-            return Some(at..at + 1 + trim_end(param).len());
-        }
-        if end >= via.len() {
-            return None;
+            found.push(at..at + 1 + trim_end(param).len());
         }
         at = end;
     }
+    found
 }
 
 #[cfg(test)]

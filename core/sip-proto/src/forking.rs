@@ -317,6 +317,25 @@ impl<T, R> ResponseContext<T, R> {
         self.go_on(now);
     }
 
+    /// A branch was answered with other places to try in its stead (RFC 3261 section 16.7 step 4): they come before what
+    /// was left. False, and nothing has changed, when nothing new is tried any more.
+    pub fn on_redirect(
+        &mut self,
+        branch: BranchIndex,
+        groups: impl IntoIterator<Item = Group<T>, IntoIter: DoubleEndedIterator>,
+        now: Instant,
+    ) -> bool {
+        if self.end != End::Open || !self.is_wanted(branch) {
+            return false;
+        }
+        self.over(branch);
+        for group in groups.into_iter().rev() {
+            self.groups.push_front(group);
+        }
+        self.go_on(now);
+        true
+    }
+
     /// The caller gave up: what rings is cancelled and nothing new is tried (RFC 3261 section 16.10).
     pub fn cancel(&mut self, now: Instant) {
         if self.end == End::Open {

@@ -299,7 +299,7 @@ fn parse_port(digits: &str) -> Option<u16> {
 /// A host name, an IPv4 address, or an IPv6 address in brackets. Underscores are outside the grammar and real.
 pub(crate) fn is_host(host: &str) -> bool {
     if let Some(inner) = host.strip_prefix('[') {
-        return inner.strip_suffix(']').is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok());
+        return inner.strip_suffix(']').is_some_and(|inner| ipv6(inner).is_some());
     }
     !host.is_empty()
         && host.len() <= 255
@@ -308,7 +308,19 @@ pub(crate) fn is_host(host: &str) -> bool {
 }
 
 pub(crate) fn host_ip(host: &str) -> Option<IpAddr> {
-    host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host).parse().ok()
+    let inner = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
+    inner.map_or_else(|| host.parse().ok(), |inner| ipv6(inner).map(IpAddr::V6))
+}
+
+/// An IPv6 address between brackets. RFC 3261's own grammar lets three colons stand before an IPv4 address in it where two
+/// are meant, and RFC 5118 section 4.10 has both taken; anywhere else three colons are none.
+fn ipv6(text: &str) -> Option<Ipv6Addr> {
+    let tolerated = || {
+        let (front, back) =
+            text.split_once(":::").filter(|(_, back)| back.contains('.') && !back.contains(':'))?;
+        format!("{front}::{back}").parse().ok()
+    };
+    text.parse().ok().or_else(tolerated)
 }
 
 fn with_some<A, B>((a, b): (A, B)) -> (A, Option<B>) {

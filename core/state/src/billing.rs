@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::accounts::{AccountChange, Debit};
 use crate::record::CallRecord;
 
 /// What a call costs.
@@ -73,6 +74,8 @@ pub struct Rating {
     pub outcome: RatingOutcome,
     /// The price, when there is one.
     pub charge: Option<Charge>,
+    /// What an account pays for it.
+    pub debit: Option<Debit>,
 }
 
 /// A version of a profile.
@@ -95,6 +98,8 @@ pub(crate) enum BillingChange {
     Forget { from_unix_nanos: u64, to_unix_nanos: u64 },
     /// A new version of a profile.
     Profile(ProfileDocument),
+    /// An account changes.
+    Account(AccountChange),
     /// Who is billed by it; `None` takes the assignment back.
     Assign { address: String, profile: Option<String> },
 }

@@ -290,6 +290,11 @@ impl Bindings {
         self.len() == 0
     }
 
+    /// What keeps the folder this process's own: whoever else writes there holds it too.
+    pub(crate) fn folder_lock(&self) -> Arc<std::fs::File> {
+        self.shared.files().lock()
+    }
+
     /// Folds the journal into a snapshot, if anything changed. Blocks on the disk: not for an async thread.
     ///
     /// # Errors

@@ -7,8 +7,8 @@
 //! batches, and stay in the log while that is away. After a crash, what is noted and not closed gets its record from
 //! its note, with the time of the last sign of life as its end.
 //!
-//! [`log`] is what happens to the files, [`keeper`] the task that owns them and shares an fsync among all who wait,
-//! [`delivery`] the task that carries records to the database.
+//! [`log`] is what happens to the files, [`keeper`] the thread that owns them and shares an fsync among all who wait,
+//! [`desk`] where it is handed what to do, [`delivery`] the task that carries records to the database.
 //!
 //! Why our own log: records and notes must be in one order, so that a call is never both lost and closed; a batch is
 //! acknowledged after its fsync; and a file is removed when the database, not a reader, has all of it. Logs on
@@ -17,6 +17,7 @@
 //! these.
 
 mod delivery;
+mod desk;
 mod entry;
 mod keeper;
 mod log;
@@ -24,9 +25,11 @@ mod refused;
 mod segment;
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::time::{Duration, Instant};
 
 use belfry_signal::now_unix_nanos;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -38,6 +41,7 @@ use crate::error::Error;
 use crate::record::{Book, CallRecord, Kept};
 use crate::signals::Signals;
 use delivery::{Delivery, Order, Reader};
+use desk::{Desk, Door};
 use keeper::{Command, Keeper, Refused};
 pub use log::Lost;
 use log::{Change, Limits, Log};
@@ -50,8 +54,7 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// The books of all calls. Cheap to clone; nothing here waits but what says so.
 #[derive(Clone, Debug)]
 pub struct Books {
-    /// Gone once state is closing.
-    commands: Arc<Mutex<Option<mpsc::Sender<Command>>>>,
+    desk: Arc<Desk>,
     refused: mpsc::Sender<Refused>,
     orders: mpsc::Sender<Order>,
     next_book: Arc<AtomicU64>,
@@ -67,10 +70,11 @@ pub(crate) struct Tasks {
 }
 
 impl Books {
-    /// Reads what is there and starts the tasks. Whoever calls holds the lock of the folder. Blocks on the disk only
-    /// while it reads.
+    /// Reads what is there and starts the threads and tasks. Whoever calls has locked the folder by this file. Blocks
+    /// on the disk only while it reads.
     pub(crate) async fn open(
         config: &Config,
+        folder: Arc<File>,
         writes: mpsc::Sender<Write>,
         signals: Signals,
     ) -> Result<(Self, Tasks), Error> {
@@ -81,7 +85,7 @@ impl Books {
         let opening = tokio::task::spawn_blocking(move || Log::open(limits));
         let (log, found) = opening.await.map_err(|_| Error::Closed)??;
         signals.books_opened(found.undelivered, found.open, found.damaged_bytes);
-        let (commands, command_receiver) = mpsc::channel(config.writes_queue_max);
+        let desk = Arc::new(Desk::new(config.writes_queue_max));
         let (refused, refused_receiver) = mpsc::channel(config.records_in_memory_max);
         let (orders, order_receiver) = mpsc::channel(16);
         let (progress, progress_receiver) = watch::channel(log.progress());
@@ -93,7 +97,7 @@ impl Books {
                 offset: 0,
                 delivered: log.delivered(),
             },
-            books: commands.clone(),
+            books: Door(Arc::clone(&desk)),
             writes,
             progress: progress_receiver,
             refused: refused_receiver,
@@ -104,27 +108,41 @@ impl Books {
             signals: signals.clone(),
             in_memory: VecDeque::new(),
             retry_at: None,
+            resting_until: None,
             is_away: false,
         };
+        let (syncs_to_run, syncs) = std_mpsc::sync_channel(1);
+        let directory = log.directory().to_owned();
         let keeper = Keeper {
             log,
-            commands: command_receiver,
+            desk: Arc::clone(&desk),
+            syncs_to_run,
             progress,
             refused: refused.clone(),
             signals: signals.clone(),
             written: Vec::new(),
             syncs: Vec::new(),
             is_sync_wanted: false,
+            sync_at: Instant::now(),
             syncing: None,
             losses: 0,
+            _folder: folder,
         };
+        let syncs_desk = Arc::clone(&desk);
+        thread("books-sync", &directory, move || keeper::run_syncs(&syncs, &syncs_desk))?;
+        let (over, is_over) = oneshot::channel();
+        thread("books", &directory, move || {
+            keeper.run();
+            // Whoever drained may have stopped waiting.
+            let _ = over.send(());
+        })?;
         let tasks = Tasks {
-            clock: tokio::spawn(note_time(commands.clone())),
+            clock: tokio::spawn(note_time(Arc::clone(&desk))),
             delivery: tokio::spawn(delivery.run()),
-            keeper: tokio::spawn(keeper.run()),
+            // Its end, whether it says so or only lets go of the channel.
+            keeper: tokio::spawn(async move { drop(is_over.await) }),
         };
-        let commands = Arc::new(Mutex::new(Some(commands)));
-        Ok((Self { commands, refused, orders, next_book, signals }, tasks))
+        Ok((Self { desk, refused, orders, next_book, signals }, tasks))
     }
 
     /// Opens the books of a call, in which nothing stands yet.
@@ -192,30 +210,29 @@ impl Books {
 
     /// Takes no more, delivers what the database takes, and lets the tasks end.
     pub(crate) async fn finish(&self) {
-        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.desk.close();
         // A delivery that is gone has finished.
         let _ = self.orders.send(Order::Finish).await;
     }
 
     fn send(&self, command: Command) -> Result<(), Command> {
-        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(sender) = commands.as_ref() else { return Err(command) };
-        sender.try_send(command).map_err(mpsc::error::TrySendError::into_inner)
+        self.desk.push(command)
     }
 }
 
+fn thread(name: &str, directory: &Path, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    started.map(drop).map_err(Error::file("start a thread for", directory))
+}
+
 /// Notes the time now and then, until the books are closed.
-async fn note_time(commands: mpsc::Sender<Command>) {
+async fn note_time(desk: Arc<Desk>) {
     let mut ticks = tokio::time::interval(ALIVE_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    while !desk.is_closed() {
         ticks.tick().await;
-        // A full queue is a keeper at work, and the next second comes.
-        if let Err(mpsc::error::TrySendError::Closed(_)) =
-            commands.try_send(Command::Note(Change::Alive { unix_nanos: now_unix_nanos() }))
-        {
-            return;
-        }
+        // A full desk is a keeper at work, and the next second comes.
+        drop(desk.push(Command::Note(Change::Alive { unix_nanos: now_unix_nanos() })));
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A commit is an fsync (`synchronous=FULL`), so writes that come together share one.
 
+mod accounts;
 mod billing;
 mod records;
 
@@ -21,6 +22,7 @@ use crate::record::CallRecord;
 use crate::signals::Signals;
 use crate::subscriber::Subscriber;
 
+pub(crate) use accounts::{account, account_names, accounts, movements_after, movements_of, snapshot};
 pub(crate) use billing::{assignments, free_seconds_used, newest_profiles, profile, profiles, unrated};
 pub(crate) use records::{Verdict, call_records, record_page};
 
@@ -147,7 +149,8 @@ async fn commit(
     batch: &[Write],
     statements: Statements,
 ) -> Result<Vec<Done>, Error> {
-    let mut transaction = connection.begin().await?;
+    // At once for writing: a balance is read before it is written, and other processes write too.
+    let mut transaction = connection.begin_with("begin immediate").await?;
     let mut done = Vec::with_capacity(batch.len());
     for write in batch {
         done.push(match write {

@@ -51,6 +51,9 @@ pub enum Error {
         /// The version.
         version: u32,
     },
+    /// An account cannot be changed so: what is wrong.
+    #[error("{0}")]
+    BadAccount(String),
     /// State is closing.
     #[error("state is closed")]
     Closed,
@@ -71,6 +74,7 @@ impl Error {
             Self::SpoolFull => "spool_full",
             Self::RecordLost => "record_lost",
             Self::ProfileChanged { .. } => "profile_changed",
+            Self::BadAccount(_) => "bad_account",
             Self::Closed => "closed",
         }
     }

@@ -1,5 +1,6 @@
 //! The handle that others hold, and the one task behind the bindings.
 
+mod accounts;
 mod billing;
 
 use std::collections::HashMap;
@@ -77,7 +78,8 @@ impl State {
             opening.await.map_err(|_| Error::Closed)??
         };
         let (readers, writes, writer) = database::open(&config, signals.clone()).await?;
-        let (books, books_tasks) = Books::open(&config, writes.clone(), signals.clone()).await?;
+        let (books, books_tasks) =
+            Books::open(&config, bindings.folder_lock(), writes.clone(), signals.clone()).await?;
         let folder = tokio::spawn(fold_now_and_then(bindings.clone(), config.snapshot_interval));
         signals.opened(bindings.len());
         let subscribers = Remembered {

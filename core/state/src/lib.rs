@@ -5,6 +5,7 @@
 //! they change with every registration and are worth little after their expiry.
 //! Not here: what registers or ends a call (the signalling crate), search over calls (the events crate).
 
+mod accounts;
 mod billing;
 mod bindings;
 mod books;
@@ -18,13 +19,14 @@ mod routes;
 mod signals;
 mod subscriber;
 
+pub use accounts::{Account, AccountsSnapshot, Debit, Movement};
 pub use billing::{Charge, ProfileDocument, Rating, RatingOutcome, Unrated};
 pub use bindings::{Binding, Bindings, Change, Expired, KeepAlive, Round, Writing};
 pub use books::{Books, Lost};
 pub use config::Config;
 pub use error::Error;
 pub use handle::{Ledger, State};
-pub use record::{Book, CallRecord, Kept, RecordPage};
+pub use record::{Book, CallRecord, Kept, Prepaid, RecordPage, RecordWhose};
 pub use routes::{RouteAlias, RouteBlock, RouteDocument, RouteImport, RoutePrefix, RouteRows};
 pub use subscriber::Subscriber;
 

@@ -50,6 +50,24 @@ pub struct CallRecord {
     pub country: Option<String>,
     /// The caller's transport, as `tls`.
     pub transport: Name,
+    /// Whose customer's it is: the caller's tenant, or the called one's for calls from trunks.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// The trunk that it came by.
+    #[serde(default)]
+    pub calling_trunk: Option<String>,
+    /// The trunk that it left by: the one that answered, or was tried last.
+    #[serde(default)]
+    pub called_trunk: Option<String>,
+    /// The called number in E.164 with `+`, when what was dialled is one: what the call is rated by.
+    #[serde(default)]
+    pub called_number: Option<Pii<String>>,
+    /// Whether it called for help: such calls cost nothing.
+    #[serde(default)]
+    pub is_emergency: bool,
+    /// Who pays for it in advance, and by which prices.
+    #[serde(default)]
+    pub prepaid: Option<Prepaid>,
     /// The final status code of the INVITE.
     pub status_code: u16,
     /// How it ended, from the vocabulary of [`belfry_signal::record::Call::outcome`].
@@ -63,8 +81,19 @@ pub struct CallRecord {
     pub charge: Option<Charge>,
 }
 
+/// By whom and at which prices a call is paid for in advance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepaid {
+    /// The account.
+    pub account: Pii<String>,
+    /// The billing profile that the call was let in by.
+    pub profile: String,
+    /// Its version.
+    pub profile_version: u32,
+}
+
 /// Which records to read, and from where on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordPage {
     /// The first end.
     pub from_unix_nanos: u64,
@@ -72,19 +101,50 @@ pub struct RecordPage {
     pub to_unix_nanos: u64,
     /// How many at a time.
     pub limit: u32,
+    /// Whose calls.
+    pub whose: RecordWhose,
     /// The row of the last record that was read with its end being the page's first.
     pub(crate) after_id: i64,
 }
 
+/// Whose records to read: all that every given field fits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordWhose {
+    /// The tenant.
+    pub tenant: Option<String>,
+    /// The trunk that calls came by or left by.
+    pub trunk: Option<String>,
+    /// Why they ended.
+    pub cause: Option<String>,
+}
+
 impl RecordPage {
+    /// The same of these calls only.
+    #[must_use]
+    pub fn of(self, whose: RecordWhose) -> Self {
+        Self { whose, ..self }
+    }
+
     /// Records that ended in `from..to`, so many at a time.
     #[must_use]
     pub fn new(from_unix_nanos: u64, to_unix_nanos: u64, limit: u32) -> Self {
-        Self { from_unix_nanos, to_unix_nanos, limit, after_id: 0 }
+        Self { from_unix_nanos, to_unix_nanos, limit, whose: RecordWhose::default(), after_id: 0 }
     }
 }
 
 impl CallRecord {
+    /// What the call is rated by: the called number, or the user part of the called address, or the number of a `tel:`
+    /// URI.
+    #[must_use]
+    pub fn dialled(&self) -> &str {
+        if let Some(number) = &self.called_number {
+            return number.reveal();
+        }
+        let callee = self.callee.reveal();
+        let address = callee.split_once(':').map_or(callee.as_str(), |(_, address)| address);
+        address.split(['@', ';']).next().unwrap_or(address)
+    }
+
     /// A record for tests.
     #[must_use]
     #[expect(clippy::expect_used, reason = "a literal")]
@@ -103,6 +163,12 @@ impl CallRecord {
             region: Region::configured("test").expect("a plain name"),
             country: Some("GB".to_owned()),
             transport: "udp".into(),
+            tenant: None,
+            calling_trunk: None,
+            called_trunk: None,
+            called_number: None,
+            is_emergency: false,
+            prepaid: None,
             status_code: 200,
             outcome: "answered".into(),
             cause: "normal".into(),

@@ -74,7 +74,10 @@ function CallTable({ calls }: { calls: CallRow[] }) {
               {call.region}
               {call.country && <small> {call.country}</small>}
             </td>
-            <td>{call.transport.toUpperCase()}</td>
+            <td>
+              {call.transport.toUpperCase()}
+              {(call.called_trunk ?? call.calling_trunk) && <small> {call.called_trunk ?? call.calling_trunk}</small>}
+            </td>
             <td>
               <Outcome call={call} />
             </td>

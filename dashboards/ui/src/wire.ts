@@ -123,6 +123,9 @@ export interface CallRow {
   region: string;
   country: string | null;
   transport: string;
+  tenant: string | null;
+  calling_trunk: string | null;
+  called_trunk: string | null;
   outcome: string;
   status_code: number;
   cause: string;

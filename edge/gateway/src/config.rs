@@ -94,6 +94,9 @@ pub struct LimitsConfig {
     pub sip_outward_max: usize,
     /// Messages waiting to be written to one flow; a reader slower than that loses its connection.
     pub sip_flow_queue_max: usize,
+    /// Addresses that are remembered for having been let in lately: they are served first when more datagrams come than
+    /// can be served. 8 bytes each.
+    pub sip_known_sources_max: usize,
     /// Remembered TLS sessions for resumption by id; tickets need no memory.
     pub tls_sessions_max: usize,
     /// Concurrent h2 streams of one connection.
@@ -256,6 +259,7 @@ impl Config {
             ("limits.sip_flows_max", limits.sip_flows_max),
             ("limits.sip_outward_max", limits.sip_outward_max),
             ("limits.sip_flow_queue_max", limits.sip_flow_queue_max),
+            ("limits.sip_known_sources_max", limits.sip_known_sources_max),
             ("limits.tls_sessions_max", limits.tls_sessions_max),
             ("http.trace_one_in", self.http.trace_one_in as usize),
             ("limits.h2_streams_max", limits.h2_streams_max as usize),

@@ -82,6 +82,11 @@ impl Cores {
         up.max_by_key(|link| weight(call_id, &link.name)).cloned()
     }
 
+    /// Whether a core does not keep up with what it is sent.
+    pub(crate) fn is_any_behind(&self) -> bool {
+        self.links.load().iter().any(|link| link.sender.is_behind())
+    }
+
     /// Tells every core.
     pub(crate) fn tell_all(&self, message: &FromEdge) {
         for core in self.links.load().iter() {

@@ -84,6 +84,11 @@ impl Edge {
         }
     }
 
+    /// The answer to a datagram for which there is no time.
+    pub(crate) fn too_busy(&self, datagram: &[u8]) -> Vec<u8> {
+        sip_text::service_unavailable(datagram, RETRY_AFTER_SECONDS)
+    }
+
     /// A connection flow ended.
     pub(crate) fn flow_closed(&self, flow: &FlowToken) {
         self.cores.tell_all(&FromEdge::FlowClosed { flow: flow.clone() });

@@ -5,8 +5,10 @@ use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use belfry_signal::GaugeGuard;
+use belfry_signal::{GaugeGuard, now_unix_nanos};
+use belfry_signalling::KnownFlows;
 use belfry_signalling::handle::{FlowToken, FromEdge, SendFailure, Transport};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -18,6 +20,10 @@ use crate::datagrams;
 use crate::flow_token::{FlowKey, FlowName};
 use crate::signals::{Limit, Signals};
 use crate::sip_connect::Peer;
+use crate::sip_text;
+
+/// How long a UDP peer is known for having been let in: longer than registrations last.
+const KNOWN_FOR: Duration = Duration::from_secs(2 * 3600);
 
 /// A message on its way out.
 #[derive(Debug)]
@@ -58,6 +64,8 @@ pub(crate) struct Flows {
     key: FlowKey,
     next: AtomicU64,
     udp: OnceLock<Vec<UdpDoor>>,
+    /// UDP peers whom the core let in lately, by listener and address.
+    known: KnownFlows,
     flows_max: usize,
     outward_max: usize,
     queue_max: usize,
@@ -119,6 +127,7 @@ impl Flows {
             key,
             next,
             udp: OnceLock::new(),
+            known: KnownFlows::new(limits.sip_known_sources_max),
             flows_max: limits.sip_flows_max,
             outward_max: limits.sip_outward_max,
             queue_max: limits.sip_flow_queue_max,
@@ -135,6 +144,11 @@ impl Flows {
     /// The token of a UDP peer.
     pub(crate) fn udp_token(&self, listener: u32, remote: SocketAddr) -> FlowToken {
         self.key.sign(&FlowName { transport: Transport::Udp, listener, remote, connection: 0 })
+    }
+
+    /// Whether the core let this UDP peer in lately.
+    pub(crate) fn is_known(&self, listener: u32, remote: SocketAddr, unix_seconds: u64) -> bool {
+        self.known.is_known((listener, remote), unix_seconds, KNOWN_FOR)
     }
 
     /// A new connection's flow.
@@ -262,7 +276,11 @@ impl Flows {
                     continue;
                 }
             };
+            let unix_seconds = now_unix_nanos() / 1_000_000_000;
             for datagram in &batch[..sent] {
+                if sip_text::lets_in(&datagram.outgoing.bytes) {
+                    self.known.note((door.listener, datagram.remote), unix_seconds);
+                }
                 self.signals.sip_sent(Transport::Udp, datagram.outgoing.bytes.len());
             }
             batch = &batch[sent..];

@@ -25,6 +25,7 @@ mod listener;
 mod peer;
 mod proxy_header;
 mod routes;
+mod rush;
 mod server;
 mod signals;
 mod sip_connect;

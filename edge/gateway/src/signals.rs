@@ -20,7 +20,7 @@ use crate::peer::Peer;
 
 pub(crate) use labels::{CoreRefusal, Handshake, Limit, Malformed, Method};
 pub use labels::{ListenerName, ResponseFlag};
-use labels::{Reload, SendRefusal, StatusClass, TransportLabel, Way};
+use labels::{Reload, SendRefusal, Shed, StatusClass, TransportLabel, Way};
 
 /// An HTTP request that is over.
 #[derive(Debug)]
@@ -91,6 +91,7 @@ struct Inner {
     sip_keepalives: Counter<(TransportLabel,)>,
     sip_flows: Gauge<(TransportLabel,)>,
     sip_refused: Counter<(TransportLabel, CoreRefusal)>,
+    sip_shed: Counter<(ListenerName, Shed)>,
     sip_unsent: Counter<(TransportLabel, SendRefusal)>,
     cores: Gauge<()>,
     reloads: Counter<(Reload,)>,
@@ -140,6 +141,10 @@ impl Signals {
             sip_keepalives: at.counter("sip_keepalives_total", "Keep-alives answered (RFC 5626)."),
             sip_flows: at.gauge("sip_flows", "SIP connection flows open now."),
             sip_refused: at.counter("sip_refused_total", "SIP messages that no core took."),
+            sip_shed: at.counter(
+                "sip_shed_total",
+                "Datagrams of unknown senders that were not looked at, because more came than can be served.",
+            ),
             sip_unsent: at.counter("sip_unsent_total", "SIP messages that could not be sent to a customer."),
             cores: at.gauge("cores", "Links to signalling cores that are up."),
             reloads: at.counter("reloads_total", "Configuration reloads."),
@@ -209,6 +214,28 @@ impl Signals {
     pub(crate) fn core_left(&self, node: &str, up: usize) {
         self.inner.cores.set((), i64::try_from(up).unwrap_or(i64::MAX));
         self.log(Severity::Warn, "core is gone", vec![("mesh.peer".into(), text(node))]);
+    }
+
+    // A rush of datagrams.
+
+    pub(crate) fn datagrams_shed(&self, listener: &ListenerName, answered: u64, dropped: u64) {
+        self.inner.sip_shed.add((listener.clone(), Shed::Answered), answered);
+        self.inner.sip_shed.add((listener.clone(), Shed::Dropped), dropped);
+    }
+
+    pub(crate) fn rush_began(&self, listener: &ListenerName) {
+        let attributes = vec![("edge.listener".into(), text(listener.as_str()))];
+        let event = "more datagrams than can be served: known customers first";
+        self.log(Severity::Warn, event, attributes);
+    }
+
+    pub(crate) fn rush_ended(&self, listener: &ListenerName, answered: u64, dropped: u64) {
+        let attributes = vec![
+            ("edge.listener".into(), text(listener.as_str())),
+            ("datagrams.answered".into(), answered.into()),
+            ("datagrams.dropped".into(), dropped.into()),
+        ];
+        self.log(Severity::Info, "the rush of datagrams is over", attributes);
     }
 
     // Connections.

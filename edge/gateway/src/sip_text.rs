@@ -105,6 +105,17 @@ pub(crate) fn is_start_line(line: &[u8]) -> bool {
     is_request || line.starts_with(b"SIP/2.0 ")
 }
 
+/// Whether a message to somebody shows that the core has let it in: a request, which only customers, their calls and
+/// trunks get, or the success of what one must have proved for who one is.
+pub(crate) fn lets_in(message: &[u8]) -> bool {
+    let Some(rest) = message.strip_prefix(b"SIP/2.0 ") else { return true };
+    rest.first() == Some(&b'2')
+        && glance(message).is_some_and(|seen| {
+            let method = seen.cseq.rsplit(' ').next().unwrap_or_default();
+            matches!(method, "REGISTER" | "INVITE" | "BYE")
+        })
+}
+
 /// A stateless `503 Service Unavailable` from the request's own lines (RFC 3261 section 8.2.6.2): Via, From, To,
 /// Call-ID and CSeq are copied as they stand; To gets a tag that is the same for every retransmission.
 pub(crate) fn service_unavailable(request: &[u8], retry_after_seconds: u32) -> Vec<u8> {
@@ -217,5 +228,23 @@ mod tests {
         ] {
             assert_eq!(is_start_line(line.as_bytes()), is_sip, "{line:?}");
         }
+    }
+
+    #[test]
+    fn whoever_gets_a_request_or_a_success_was_let_in() {
+        let check = |start: &str, cseq: &str, expected: bool| {
+            let message = format!("{start}\r\nCall-ID: x\r\nCSeq: 1 {cseq}\r\n\r\n");
+            assert_eq!(lets_in(message.as_bytes()), expected, "{start} {cseq}");
+        };
+        check("INVITE sip:a SIP/2.0", "INVITE", true);
+        check("SIP/2.0 200 OK", "REGISTER", true);
+        check("SIP/2.0 202 Accepted", "INVITE", true);
+        check("SIP/2.0 200 OK", "BYE", true);
+        // Anybody may ask what we can do.
+        check("SIP/2.0 200 OK", "OPTIONS", false);
+        check("SIP/2.0 100 Trying", "INVITE", false);
+        check("SIP/2.0 401 Unauthorized", "REGISTER", false);
+        check("SIP/2.0 503 Service Unavailable", "INVITE", false);
+        assert!(!lets_in(b"SIP/2.0 2"));
     }
 }

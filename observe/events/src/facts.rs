@@ -250,6 +250,16 @@ impl<'a> Facts<'a> {
         if let Some(country) = &call.country {
             self.add("geo.country", country.as_str());
         }
+        let names = [
+            ("call.tenant", &call.tenant),
+            ("call.calling_trunk", &call.calling_trunk),
+            ("call.called_trunk", &call.called_trunk),
+        ];
+        for (name, value) in names {
+            if let Some(value) = value {
+                self.add(name, value.as_str());
+            }
+        }
         let optional = [
             ("call.post_dial_seconds", call.post_dial_seconds),
             ("rtc.mos_min", call.mos_min),

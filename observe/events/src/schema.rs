@@ -17,7 +17,7 @@ use tantivy::tokenizer::{Token, TokenStream, Tokenizer, TokenizerManager};
 use crate::error::Error;
 
 /// Changes whenever a split of before cannot be read or searched as before.
-pub(crate) const FORMAT: &str = "belfry-events-2 tantivy-0.27 sstable";
+pub(crate) const FORMAT: &str = "belfry-events-3 tantivy-0.27 sstable";
 
 const TOKENIZER: &str = "lines";
 /// The column that says which block a document is of: its checksum.

@@ -92,6 +92,12 @@ pub struct CallSummaryJson {
     pub country: Option<String>,
     /// The caller's transport.
     pub transport: String,
+    /// Whose customer's it is.
+    pub tenant: Option<String>,
+    /// The trunk that it came by.
+    pub calling_trunk: Option<String>,
+    /// The trunk that it left by, or last tried to.
+    pub called_trunk: Option<String>,
     /// `answered`, `busy`, `no_answer`, `cancelled`, `rejected`, `failed`.
     pub outcome: String,
     /// Final status code of the INVITE.
@@ -312,6 +318,9 @@ impl CallSummaryJson {
             region: call.region.as_str().to_owned(),
             country: call.country.clone(),
             transport: call.transport.as_ref().to_owned(),
+            tenant: call.tenant.clone(),
+            calling_trunk: call.calling_trunk.clone(),
+            called_trunk: call.called_trunk.clone(),
             outcome: call.outcome.as_ref().to_owned(),
             status_code: call.status_code,
             cause: call.cause.as_ref().to_owned(),

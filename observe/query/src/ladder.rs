@@ -67,6 +67,16 @@ fn summary(out: &mut String, call: &Call) {
     let country = call.country.as_deref().unwrap_or("unknown country");
     let start = text(call.start_unix_nanos);
     line(out, &format!("  {start}, from {} in {country} over {}", call.region.as_str(), call.transport));
+    let whose = [
+        ("tenant", &call.tenant),
+        ("came by trunk", &call.calling_trunk),
+        ("left by trunk", &call.called_trunk),
+    ];
+    let whose: Vec<String> =
+        whose.iter().filter_map(|(what, name)| Some(format!("{what} {}", name.as_ref()?))).collect();
+    if !whose.is_empty() {
+        line(out, &format!("  {}", whose.join(", ")));
+    }
     let mut figures = Vec::new();
     if let Some(answer) = call.answer_unix_nanos {
         let seconds = offset_millis(call.start_unix_nanos, answer) / 1000.0;

@@ -357,6 +357,12 @@ pub struct Call {
     pub country: Option<String>,
     /// The caller's transport.
     pub transport: Name,
+    /// Whose customer's it is: the caller's tenant, or the called one's for calls from trunks.
+    pub tenant: Option<String>,
+    /// The trunk that it came by.
+    pub calling_trunk: Option<String>,
+    /// The trunk that it left by, or last tried to.
+    pub called_trunk: Option<String>,
     /// `answered`, `busy`, `no_answer`, `cancelled`, `rejected`, `failed`.
     pub outcome: Name,
     /// The final status code of the INVITE.

@@ -1,5 +1,5 @@
 use belfry_signal::{Registry, Resource};
-use belfry_state::{Config, ProfileDocument, RecordPage, State};
+use belfry_state::{CallRecord, Config, Prepaid, ProfileDocument, RecordPage, State};
 
 use super::*;
 
@@ -103,4 +103,62 @@ async fn calls_are_rated_once_and_again_when_it_is_asked_for() {
         .put_profile(ProfileDocument { name: "all".to_owned(), version: 2, document: "other".to_owned() })
         .await;
     assert_eq!(refused.expect_err("a version never changes").reason(), "profile_changed");
+}
+
+/// A call of a minute that alice's account pays for.
+fn prepaid(name: &str, second: u64, version: u32) -> CallRecord {
+    let prepaid = Prepaid {
+        account: "a@x.test".to_owned().into(),
+        profile: "all".to_owned(),
+        profile_version: version,
+    };
+    CallRecord { prepaid: Some(prepaid), ..call(name, "sip:a@x.test", "sip:431@x.test", second) }
+}
+
+async fn balance(ledger: &Ledger) -> String {
+    let account = ledger.account("a@x.test").await.expect("readable").expect("there");
+    let movements = ledger.movements_of("a@x.test", 1_000).await.expect("readable");
+    let sum: Decimal = movements.iter().map(|movement| movement.amount).sum();
+    assert_eq!(sum, account.balance, "the balance is the sum of the ledger: {movements:?}");
+    assert_eq!(movements.first().map(|movement| movement.balance_after), Some(account.balance));
+    account.balance.normalize().to_string()
+}
+
+#[tokio::test]
+async fn an_account_is_charged_once_for_each_record_by_the_version_that_its_call_was_let_in_by() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = Registry::new(Resource::for_test(), 100).0;
+    let state = State::open(Config::for_test(folder.path()), &registry).await.expect("opens");
+    let ledger = state.ledger().expect("open");
+    put(&ledger, "all", 1, "0.60").await;
+    ledger.open_account("a@x.test", "EUR").await.expect("opened");
+    ledger.credit_account("a@x.test", Decimal::from(5), "v1", None).await.expect("booked");
+    let close = async |record: &CallRecord| {
+        let kept = state.books().close_call(state.books().open_call(), record.clone()).await;
+        kept.expect("kept");
+        assert!(state.books().settle().await);
+    };
+    close(&prepaid("one", 100, 1)).await;
+    // The same call again, as after a crash between the record and its delivery.
+    close(&prepaid("one", 100, 1)).await;
+    rate(&ledger).await;
+    // A minute; the free seconds of the profile are not for those who pay in advance.
+    assert_eq!(balance(&ledger).await, "4.4");
+    put(&ledger, "all", 2, "6").await;
+    close(&prepaid("two", 200, 1)).await;
+    close(&CallRecord { answer_unix_nanos: None, ..prepaid("unanswered", 300, 2) }).await;
+    close(&CallRecord { is_emergency: true, ..prepaid("for help", 400, 2) }).await;
+    rate(&ledger).await;
+    assert_eq!(balance(&ledger).await, "3.8");
+    // Rating again what was rated charges nobody again.
+    assert_eq!(ledger.forget_ratings(0, u64::MAX / 4).await.expect("forgotten"), 0);
+    rate(&ledger).await;
+    assert_eq!(balance(&ledger).await, "3.8");
+    // Nothing is lost when the account is not there: it owes.
+    let mut orphan = prepaid("orphan", 500, 1);
+    orphan.prepaid = orphan.prepaid.map(|prepaid| Prepaid { account: "b@x".to_owned().into(), ..prepaid });
+    close(&orphan).await;
+    rate(&ledger).await;
+    let owing = ledger.account("b@x").await.expect("readable").expect("opened");
+    assert_eq!(owing.balance.normalize().to_string(), "-0.6");
 }

@@ -12,6 +12,8 @@ use crate::window::Windows;
 pub(super) const TENANTS_MAX: usize = 10_000;
 pub(super) const TRUNKS_MAX: usize = 250;
 pub(super) const GATEWAYS_MAX: usize = 16;
+/// Places of redirections that one call may try.
+const REDIRECTS_MAX: u8 = 8;
 pub(super) const ALIASES_MAX: usize = 1_000_000;
 pub(super) const SUBSCRIBERS_MAX: usize = 1_000_000;
 pub(super) const PREFIXES_MAX: usize = 1_000_000;
@@ -303,6 +305,20 @@ fn check_trunk(trunk: &Trunk, key: &str, faults: &mut Faults) {
     }
     if !(1..=32).contains(&trunk.response_timeout_seconds) {
         faults.push((format!("{key}.response_timeout_seconds"), "use 1 to 32 seconds".to_owned()));
+    }
+    if trunk.redirects_max > REDIRECTS_MAX {
+        faults.push((format!("{key}.redirects_max"), format!("use 0 to {REDIRECTS_MAX}")));
+    }
+    if trunk.probe.interval_seconds != 0 && !(5..=3600).contains(&trunk.probe.interval_seconds) {
+        faults.push((
+            format!("{key}.probe.interval_seconds"),
+            "use 5 to 3600 seconds, or 0 for none".to_owned(),
+        ));
+    }
+    for (name, count) in [("failures", trunk.probe.failures), ("successes", trunk.probe.successes)] {
+        if !(1..=20).contains(&count) {
+            faults.push((format!("{key}.probe.{name}"), "use 1 to 20".to_owned()));
+        }
     }
     if let Err((index, window_key, message)) = Windows::compile(&trunk.windows) {
         faults.push((format!("{key}.windows[{index}].{window_key}"), message));

@@ -185,6 +185,8 @@ fn trunk_entry(trunk: &Trunk, zones: &mut Vec<TimeZone>) -> Result<TrunkEntry, T
         // A trunk without room is 503 as well, and the next one's turn.
         failover_codes: trunk.failover_codes.iter().copied().chain([503]).collect(),
         response_timeout_seconds: trunk.response_timeout_seconds,
+        redirects_max: trunk.redirects_max,
+        probe: trunk.probe,
         concurrent_calls_max: trunk.concurrent_calls_max,
         calls_per_second_max: trunk.calls_per_second_max,
         user: trunk.user.as_deref().map(Arc::from),

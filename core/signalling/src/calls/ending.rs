@@ -5,7 +5,7 @@ use belfry_signal::{Pii, SpanContext, SpanId, TraceId, record};
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_state::{CallRecord, Kept, Lost};
 
-use super::{Call, Ending, Phase};
+use super::{Call, Ending, Phase, Whose};
 use crate::core::{Core, Done, Then, now};
 use crate::exchange::CallKey;
 use crate::signals::{AttemptResult, CallCause, RecordOutcome};
@@ -14,7 +14,7 @@ impl Core {
     /// A call is over, answered or not: frees its media and closes its books. Gives the epoch under which its
     /// books are found until they are closed; `None` when it was over before.
     pub(crate) fn end_call(&mut self, key: &CallKey, status: u16, cause: CallCause) -> Option<u64> {
-        let epoch = self.calls.ended(key, Ending { status, cause }, self.moment())?;
+        let epoch = self.calls.ended(key, Ending { status, cause }, self.moment(), now())?;
         let call = self.calls.closing(epoch)?;
         for timer in [call.lifetime.take(), call.watch.alarm.take()].into_iter().flatten() {
             self.timers.stop(timer);
@@ -22,6 +22,7 @@ impl Core {
         let (hold, was_answered) = (std::mem::take(&mut call.hold), call.answer_unix_nanos.is_some());
         let relay = call.relay.clone();
         self.release(hold, was_answered);
+        self.stop_paying(epoch);
         let Some(relay) = relay else {
             self.write_record(epoch);
             return Some(epoch);
@@ -45,9 +46,12 @@ impl Core {
         let node = self.signals.node().to_owned();
         let Some(call) = self.calls.closing(epoch) else { return };
         call.settle_end();
+        call.keep_within_credit();
         let record = call_record(call, node);
+        let (book, paying) = (call.book, call.paying.take());
+        self.settle_credit(paying, &record);
         // The books take it now and keep it, whatever becomes of whoever waits for their word.
-        let closing = self.state.books().close_call(call.book, record);
+        let closing = self.state.books().close_call(book, record);
         let timeout = self.config.store_timeout;
         let job = async move {
             let outcome = match tokio::time::timeout(timeout, closing).await {
@@ -72,7 +76,8 @@ impl Core {
             }
         };
         self.signals.record_written(label, &call.key);
-        self.signals.call_ended(shown_call(&call), call.talked(), call.ending.cause, call.root);
+        let scope = self.scope(&call.region, &call.whose);
+        self.signals.call_ended(shown_call(&call), call.talked(), call.ending.cause, call.root, &scope);
         for (id, status, bytes) in call.held {
             // The transaction may have been given up meanwhile.
             let _ = self.transactions.respond(id, status, bytes, now());
@@ -90,7 +95,15 @@ impl Core {
         for record in records {
             let trace_id = TraceId::parse(&record.trace_id).unwrap_or_else(TraceId::random);
             let root = SpanContext { trace_id, span_id: SpanId::random(), sampled: true };
-            self.signals.call_lost(lost_call(record, trace_id), root);
+            let whose = Whose {
+                tenant: record.tenant.as_deref().map(Into::into),
+                calling_trunk: record.calling_trunk.as_deref().map(Into::into),
+                called_trunk: record.called_trunk.as_deref().map(Into::into),
+                ..Whose::default()
+            };
+            let region = record.region.clone();
+            let scope = self.scope(&region, &whose);
+            self.signals.call_lost(lost_call(record, trace_id), root, &scope);
         }
     }
 
@@ -137,6 +150,12 @@ fn call_record(call: &Call, node: String) -> CallRecord {
         region: call.region.clone(),
         country: call.country.clone(),
         transport: call.transport.uri_token().into(),
+        tenant: owned(call.whose.tenant.as_deref()),
+        calling_trunk: owned(call.whose.calling_trunk.as_deref()),
+        called_trunk: owned(call.whose.called_trunk.as_deref()),
+        called_number: call.whose.called_number.map(|number| Pii::new(number.to_string())),
+        is_emergency: call.whose.is_emergency,
+        prepaid: call.paying.as_ref().map(|paying| paying.prepaid()),
         status_code: call.ending.status,
         outcome: outcome_of(call).into(),
         cause: call.ending.cause.as_str().into(),
@@ -169,6 +188,9 @@ fn lost_call(record: CallRecord, trace_id: TraceId) -> record::Call {
         region: record.region,
         country: record.country,
         transport: record.transport,
+        tenant: record.tenant,
+        calling_trunk: record.calling_trunk,
+        called_trunk: record.called_trunk,
         outcome: record.outcome,
         status_code: record.status_code,
         cause: record.cause,
@@ -200,6 +222,9 @@ fn shown_call(call: &Call) -> record::Call {
         region: call.region.clone(),
         country: call.country.clone(),
         transport: call.transport.uri_token().into(),
+        tenant: owned(call.whose.tenant.as_deref()),
+        calling_trunk: owned(call.whose.calling_trunk.as_deref()),
+        called_trunk: owned(call.whose.called_trunk.as_deref()),
         outcome: outcome_of(call).into(),
         status_code: call.ending.status,
         cause: call.ending.cause.as_str().into(),
@@ -208,6 +233,10 @@ fn shown_call(call: &Call) -> record::Call {
         mos_mean: mean,
         silent_legs: silent_legs(call).into_iter().map(|leg| leg.as_str().into()).collect(),
     }
+}
+
+fn owned(name: Option<&str>) -> Option<String> {
+    name.map(str::to_owned)
 }
 
 fn outcome_of(call: &Call) -> &'static str {

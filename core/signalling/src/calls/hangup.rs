@@ -109,6 +109,7 @@ impl Core {
             CallCause::LifetimeOver => (408, "call lifetime over"),
             CallCause::ShutDown => (503, "server is stopping"),
             CallCause::SessionExpired => (408, "session was not refreshed"),
+            CallCause::NoCredit => (402, "credit is used up"),
             CallCause::Operator => (480, "ended by the operator"),
             _ => (408, "media timeout"),
         };

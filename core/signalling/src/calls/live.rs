@@ -41,7 +41,7 @@ pub struct LiveFilter {
     pub state: Option<LiveState>,
     /// Whose customer's it is.
     pub tenant: Option<String>,
-    /// The trunk that it leaves by.
+    /// The trunk that it came by or leaves by.
     pub trunk: Option<String>,
     /// The caller's region.
     pub region: Option<String>,
@@ -74,8 +74,10 @@ pub struct LiveCall {
     pub held_by: Vec<&'static str>,
     /// Whose customer's it is.
     pub tenant: Option<String>,
-    /// The trunk that it left by.
-    pub trunk: Option<String>,
+    /// The trunk that it came by.
+    pub calling_trunk: Option<String>,
+    /// The trunk that it left by, or is being tried at.
+    pub called_trunk: Option<String>,
     /// The side that called.
     pub caller: LiveParty,
     /// The side that was called.
@@ -96,6 +98,8 @@ pub struct LiveCall {
     pub start_unix_nanos: u64,
     /// When it was answered.
     pub answer_unix_nanos: Option<u64>,
+    /// Seconds since the answer that its account has paid for, when it is paid for in advance.
+    pub paid_seconds: Option<u64>,
     /// When its dialog last had a message.
     pub heard_unix_nanos: u64,
     /// Its session timer, when one side at least keeps one.
@@ -282,20 +286,8 @@ impl LiveFilter {
             && is(&self.country, call.country.as_deref())
             && is(&self.transport, Some(call.transport.uri_token()))
             && is(&self.relay, call.relay.as_deref())
-            && is(&self.tenant, call.tenant())
-            && is(&self.trunk, call.trunk())
-    }
-}
-
-impl Call {
-    /// Whose customer's it is.
-    fn tenant(&self) -> Option<&str> {
-        self.watch.tenant.as_deref()
-    }
-
-    /// The trunk that it left by.
-    fn trunk(&self) -> Option<&str> {
-        self.hold.on_trunk.as_ref().map(|trunk| &*trunk.way.name)
+            && is(&self.tenant, call.whose.tenant.as_deref())
+            && self.trunk.as_deref().is_none_or(|trunk| call.is_on_trunk(trunk))
     }
 }
 
@@ -320,8 +312,9 @@ fn live(call: &Call) -> LiveCall {
         trace_id: call.root.trace_id.to_string(),
         state: state_of(call),
         held_by: names(call.watch.holders().collect()),
-        tenant: call.tenant().map(str::to_owned),
-        trunk: call.trunk().map(str::to_owned),
+        tenant: call.whose.tenant.as_deref().map(str::to_owned),
+        calling_trunk: call.whose.calling_trunk.as_deref().map(str::to_owned),
+        called_trunk: call.whose.called_trunk.as_deref().map(str::to_owned),
         caller: party(&call.caller),
         callee: party(&call.callee),
         region: call.region.clone(),
@@ -332,6 +325,7 @@ fn live(call: &Call) -> LiveCall {
         age_seconds: age_of(call).as_secs_f64(),
         start_unix_nanos: call.start_unix_nanos,
         answer_unix_nanos: call.answer_unix_nanos,
+        paid_seconds: call.paying.as_ref().map(|paying| paying.seconds()),
         heard_unix_nanos: call.watch.heard_unix_nanos,
         session: session(call),
     }

@@ -25,7 +25,7 @@ pub(crate) struct Strangers {
 impl Core {
     /// Whether a request of a dialog belongs to a call that this core does not know; one that has just ended is known.
     pub(crate) fn is_stranger(&self, request: &Received) -> bool {
-        self.calls.get(request.call_id()).is_none() && !self.calls.is_closing(request.call_id())
+        self.calls.get(request.call_id()).is_none() && !self.calls.is_over(request.call_id())
     }
 
     /// The BYE of a stranger is on its way to the other side.

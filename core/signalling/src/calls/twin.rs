@@ -49,6 +49,11 @@ impl Twin {
         Self { call_id: call_id.into(), local, remote, dialogs: Vec::new() }
     }
 
+    /// Our tag in its dialogs.
+    pub(crate) fn local_tag(&self) -> Option<&str> {
+        NameAddr::parse(self.local.as_bytes())?.tag()
+    }
+
     /// The dialog with this tag, as the caller sees it.
     pub(crate) fn shown_as(&self, shown: &str) -> Option<&TwinDialog> {
         self.dialogs.iter().find(|dialog| &*dialog.shown == shown)

@@ -1,7 +1,6 @@
 //! What is watched of a call while it lives: when it was last heard of, who holds whom, and for how long its session
 //! lives without a refresh (RFC 4028).
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belfry_relay_api::Leg;
@@ -24,8 +23,6 @@ pub(crate) struct Watch {
     pub(crate) refreshes: u32,
     /// Looks whether the session was refreshed.
     pub(crate) alarm: Option<TimerKey>,
-    /// Whose customer's it is.
-    pub(crate) tenant: Option<Arc<str>>,
     /// The INVITE that sets it up.
     pub(crate) setup: Option<TransactionId>,
 }
@@ -50,7 +47,6 @@ impl Watch {
             session: None,
             refreshes: 0,
             alarm: None,
-            tenant: None,
             setup: None,
         }
     }

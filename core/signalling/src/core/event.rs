@@ -11,10 +11,11 @@ use belfry_state::{CallRecord, Error, Kept, Lost, Subscriber};
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 
-use super::{Core, now};
+use super::{Core, Holdings, now};
 use crate::authority::Ban;
 use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
+use crate::prepaid::News;
 use crate::received::Received;
 use crate::registrar::Bound;
 use crate::relays::RelayEvent;
@@ -34,6 +35,8 @@ pub(crate) enum Event {
 pub(crate) enum Control {
     /// Who is banned?
     Bans(oneshot::Sender<Vec<Ban>>),
+    /// What is held in memory?
+    Holdings(oneshot::Sender<Holdings>),
     /// Forgive an address; tells whether it was banned.
     Pardon(IpAddr, oneshot::Sender<bool>),
     /// No new calls.
@@ -42,6 +45,8 @@ pub(crate) enum Control {
     Stop,
     /// Stop as a crash would.
     Kill,
+    /// There is news of accounts that pay in advance.
+    Accounts(Box<News>),
     /// From now on calls go by these routes.
     Routes(Arc<Active>),
 }
@@ -52,7 +57,7 @@ pub(crate) enum Done {
     /// What is known of the subscriber whom an exchange asked about.
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// It is known where a next hop is.
-    Located { id: TransactionId, branch: BranchIndex, places: Vec<Place> },
+    Located { id: TransactionId, branch: BranchIndex, lookup: u32, places: Vec<Place> },
     /// The bindings of a REGISTER are in the journal, or could not be written.
     Bound { id: TransactionId, bound: Bound, written: Result<(), Error> },
     /// A call record is safe, or nobody waits for it any longer.
@@ -80,6 +85,8 @@ pub(crate) enum Purpose {
 pub(crate) enum Alarm {
     /// Timer C of an exchange.
     Ring(TransactionId),
+    /// A request other than INVITE has no answer yet.
+    Trying(TransactionId),
     /// The relay took too long over a request.
     Relay(u64),
     /// A REGISTER that a fault delays may go on.
@@ -90,6 +97,8 @@ pub(crate) enum Alarm {
     Lifetime(CallKey),
     /// A session may not have been refreshed in time.
     SessionOver(CallKey),
+    /// A call's money runs out, or the slice of it that it has.
+    Credit(CallKey),
     /// A silent session that is no call of ours was not ended by anybody.
     Orphan { relay: Arc<str>, session: SessionKey },
     /// Callers of a core that is gone have given up.
@@ -173,9 +182,9 @@ impl Core {
     pub(super) fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
             Ok(Done::Subscriber { id, purpose, found }) => self.on_subscriber(id, purpose, found),
-            Ok(Done::Located { id, branch, places }) => {
+            Ok(Done::Located { id, branch, lookup, places }) => {
                 self.lookups = self.lookups.saturating_sub(1);
-                self.on_located(id, branch, places);
+                self.on_located(id, branch, lookup, places);
             }
             Ok(Done::Bound { id, bound, written }) => self.on_bound(id, &bound, written),
             Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
@@ -207,6 +216,7 @@ impl Core {
         while let Some(alarm) = self.timers.next_due(now) {
             match alarm {
                 Alarm::Ring(id) => self.on_ring_timeout(id),
+                Alarm::Trying(id) => self.on_no_answer_yet(id),
                 Alarm::Relay(id) => {
                     if let Some(waiting) = self.relays.take(id) {
                         self.on_relay_silent(waiting);
@@ -216,6 +226,7 @@ impl Core {
                 Alarm::Denial(id) => self.on_denial_due(id),
                 Alarm::Lifetime(call) => self.on_lifetime_over(&call),
                 Alarm::SessionOver(call) => self.on_session_over(&call),
+                Alarm::Credit(call) => self.on_credit_due(&call),
                 Alarm::Orphan { relay, session } => self.on_orphan(&relay, session),
                 Alarm::LostCallers => self.close_lost_calls(Lost::All),
                 Alarm::Sweep => self.sweep(),

@@ -94,6 +94,7 @@ impl Core {
             // Of every dialog-forming response, two Record-Routes are ours.
             if self.calls.answered(&key, response, 2) {
                 self.note_trunk_answer(&key);
+                self.begin_paying(&key);
             }
         } else if let Some(call) = self.calls.get_mut(&key) {
             let leg = exchange.forward.as_ref().map(|forward| forward.from.other());

@@ -16,7 +16,7 @@ use super::prepare::Leaving;
 use crate::calls::Phase;
 use crate::core::Core;
 use crate::edges::Hop;
-use crate::exchange::{CallKey, Destination, Failure, Reach};
+use crate::exchange::{CallKey, Destination, EndedCall, Failure, Reach};
 use crate::handle::{FlowToken, Target, Transport};
 use crate::location::destination_of;
 use crate::received::Received;
@@ -173,7 +173,8 @@ impl Core {
             Leg::Caller => CallCause::CallerHungUp,
             Leg::Callee => CallCause::CalleeHungUp,
         };
-        let ended = self.end_call(key, 200, cause);
+        let whose = self.calls.get(key).map(|call| call.whose.clone()).unwrap_or_default();
+        let ended = self.end_call(key, 200, cause).map(|epoch| EndedCall { epoch, whose });
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.ended_call = ended;
         }

@@ -110,7 +110,10 @@ impl Core {
             body: None,
             early: EarlyDialogs::default(),
             alarm: None,
+            trying: None,
+            redirects: 0,
         });
+        self.expect_answer(id);
         if !self.anchor_request(id) {
             self.set_out(id);
         }
@@ -173,6 +176,8 @@ impl Core {
             places: VecDeque::new(),
             alternates_used: 0,
             authorization: None,
+            lookups: 0,
+            early_tags: Vec::new(),
         });
         if let Some(Err(failure)) = trunk.map(|way| self.enter_trunk(id, &way)) {
             return self.fail_try(id, branch, Trouble::Ours, failure);
@@ -182,9 +187,9 @@ impl Core {
 
     /// Sends a branch to its destination, once it is known where that is.
     pub(super) fn reach(&mut self, id: TransactionId, branch: BranchIndex) {
-        let Some(destination) = self.try_of(id, branch).map(|known| Arc::clone(&known.destination)) else {
-            return;
-        };
+        let Some(known) = self.try_of(id, branch) else { return };
+        known.lookups += 1;
+        let destination = Arc::clone(&known.destination);
         match &destination.reach {
             Reach::Flow(hop) => self.send_try(id, branch, hop.clone()),
             Reach::NextHop(next_hop) => self.locate(id, branch, next_hop),
@@ -292,8 +297,10 @@ impl Core {
         }
         self.note_trunk_failure(id, branch, trouble);
         if let Some(forward) = self.forward_of(id) {
-            forward.context.on_final(branch, trouble.status(&failure), failure, now());
+            let status = trouble.status(&failure);
+            forward.context.on_final(branch, status, failure, now());
             self.act(id);
+            self.tell_lost_dialogs(id, branch, status);
         }
     }
 

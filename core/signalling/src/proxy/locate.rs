@@ -51,8 +51,10 @@ impl Core {
             is_secure: next_hop.is_secure,
         };
         let dice = rand::random();
+        let Some(known) = self.try_of(id, branch) else { return };
+        let lookup = known.lookups;
         if is_literal(&wanted.host) {
-            return self.on_located(id, branch, Locator::new(wanted, dice).places());
+            return self.on_located(id, branch, lookup, Locator::new(wanted, dice).places());
         }
         if self.lookups >= self.config.dns_lookups_max {
             let failure = Failure::ours(503, Room::Core, Cause::Overload, CallCause::Overload);
@@ -61,14 +63,21 @@ impl Core {
         self.lookups += 1;
         let resolver = self.resolver.clone();
         self.run_job(
-            async move { Done::Located { id, branch, places: resolver.locate(wanted, dice).await } },
-            Done::Located { id, branch, places: Vec::new() },
+            async move { Done::Located { id, branch, lookup, places: resolver.locate(wanted, dice).await } },
+            Done::Located { id, branch, lookup, places: Vec::new() },
         );
     }
 
     /// It is known where a branch's next hop is. Where nobody answered lately is tried only when nothing else is left.
-    pub(crate) fn on_located(&mut self, id: TransactionId, branch: BranchIndex, places: Vec<locate::Place>) {
-        let Some(known) = self.try_of(id, branch) else { return };
+    pub(crate) fn on_located(
+        &mut self,
+        id: TransactionId,
+        branch: BranchIndex,
+        lookup: u32,
+        places: Vec<locate::Place>,
+    ) {
+        // The branch may be on its way to another flow of the same phone by now.
+        let Some(known) = self.try_of(id, branch).filter(|known| known.lookups == lookup) else { return };
         let Reach::NextHop(next_hop) = &known.destination.reach else { return };
         let name = Arc::clone(&next_hop.host);
         let now = now();
@@ -134,6 +143,7 @@ impl Core {
         };
         let is_wanted = self.is_wanted(id, branch);
         let Some(request) = self.request_of(id) else { return false };
+        let body = self.forward_of(id).and_then(|forward| forward.body.clone());
         let Some(known) = self.try_of(id, branch).filter(|_| is_wanted) else { return false };
         let policy = known.destination.policy.clone();
         let Some(credentials) = policy.as_ref().and_then(|policy| policy.credentials.as_ref()) else {
@@ -148,14 +158,15 @@ impl Core {
         };
         let cnonce = format!("{:016x}", rand::random::<u64>());
         let uri = known.destination.uri.as_deref().unwrap_or_else(|| request.message.request_uri());
-        let answer = challenge.answer(&Answering {
+        let answering = Answering {
             username: &credentials.username,
             password: &credentials.password,
             method: request.message.method(),
             uri,
             cnonce: &cnonce,
             nonce_count: 1,
-        });
+        };
+        let answer = challenge.answer_for(&answering, body.as_deref().unwrap_or(request.message.body()));
         known.authorization = Some((header, answer));
         match known.place.clone() {
             Some(place) => {

@@ -27,8 +27,8 @@ impl Core {
     pub(super) fn mask(&mut self, id: TransactionId, targets: &TargetSet) {
         let Some(exchange) = self.exchanges.get(&id) else { return };
         let (Some(key), request) = (exchange.call.clone(), Arc::clone(&exchange.request)) else { return };
-        let is_new = exchange.is_setup && self.calls.get(&key).is_some_and(|call| call.twin.is_none());
-        if is_new && self.hides(&request, targets) {
+        let call = self.calls.get(&key).filter(|call| exchange.is_setup && call.twin.is_none());
+        if call.is_some_and(|call| self.hides(call.whose.calling_trunk.as_deref(), targets)) {
             let twin = self.new_twin(&request);
             self.calls.set_twin(&key, twin);
         }
@@ -39,12 +39,11 @@ impl Core {
     }
 
     /// Whether either side of a call is one that is told nothing of the other.
-    fn hides(&self, request: &Received, targets: &TargetSet) -> bool {
+    fn hides(&self, calling_trunk: Option<&str>, targets: &TargetSet) -> bool {
         let hiding = &self.config.hiding;
         let is_listed = |name: &str| hiding.trunks.iter().any(|known| known == "*" || known == name);
-        let from = self.trunk_of(request).and_then(|trunk| self.routes.table.trunk(trunk));
         let mut destinations = targets.iter().flat_map(|group| &group.targets);
-        from.is_some_and(|trunk| is_listed(&trunk.name))
+        calling_trunk.is_some_and(is_listed)
             || destinations.any(|destination| match &destination.trunk {
                 Some(way) => is_listed(&way.name),
                 None => hiding.customers,
@@ -77,7 +76,7 @@ impl Core {
     }
 
     /// The To tag that a caller sees in place of the called side's.
-    fn shown_tag(&self, call_id: &str, tag: &str) -> String {
+    pub(super) fn shown_tag(&self, call_id: &str, tag: &str) -> String {
         format!("{:016x}", self.hash(("shown tag", call_id, tag)))
     }
 

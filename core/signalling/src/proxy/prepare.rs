@@ -68,6 +68,7 @@ impl Core {
         } else {
             edit = edit.prepend(HeaderName::Via, &via);
         }
+        edit = self.with_named_dialogs(edit, request.method, message);
         if is_recorded && !is_masked {
             // The caller's side first, so that the callee's stands on top (RFC 5658 section 4).
             for (hop, leg) in [(&hop_of(request), Leg::Caller), (hop, Leg::Callee)] {

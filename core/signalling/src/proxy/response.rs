@@ -84,9 +84,11 @@ impl Core {
         response: Received,
     ) {
         let Some(forward) = self.forward_of(exchange) else { return };
-        if !forward.context.on_provisional(index, status, now()) {
+        // Of other requests none but our own 100 goes back (RFC 4320 section 4.1).
+        if !forward.context.on_provisional(index, status, now()) || response.method != MethodName::Invite {
             return;
         }
+        self.note_early_dialog(exchange, index, status, response.message.to_tag());
         if self.exchanges.get(&exchange).is_some_and(|exchange| exchange.is_setup) {
             self.note_ringing(exchange);
         }
@@ -161,6 +163,9 @@ impl Core {
     fn on_failure(&mut self, exchange: TransactionId, index: BranchIndex, status: u16, response: &Received) {
         if !self.exchanges.contains_key(&exchange) || self.answer_challenge(exchange, index, status, response)
         {
+            return;
+        }
+        if (300..400).contains(&status) && self.follow_redirect(exchange, index, response) {
             return;
         }
         let failure = match status {

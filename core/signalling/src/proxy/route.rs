@@ -26,7 +26,7 @@ use crate::signals::{CallCause, Decision as Decided, MethodName, SendFault};
 
 /// Who sends a request, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Sender {
+pub(crate) enum Sender {
     /// A subscriber who has shown who it is.
     Subscriber(Aor),
     /// Another network.
@@ -120,6 +120,7 @@ impl Core {
             // The same call came twice by different ways (RFC 3261 section 8.2.2.2).
             return self.fail(id, Failure::plain(482, CallCause::Rejected));
         }
+        self.note_calling_trunk(id, sender);
         let Some(called) = called else {
             return self.fail(id, Failure::plain(404, CallCause::UnknownCustomer));
         };
@@ -148,6 +149,7 @@ impl Core {
             // A GRUU means one device of one subscriber, whatever its user part looks like (RFC 5627).
             decision.outcome = Outcome::Local(Local { user: aor.user.clone(), domain: aor.domain.clone() });
         }
+        self.note_decision(id, &decision);
         if matches!(sender, Sender::Unknown(_)) && (!decision.is_emergency || gruu.is_some()) {
             // What calls for help by its looks and goes elsewhere by the rules is a call of nobody.
             self.decided(id, Decided::Refuse, "unknown caller, and no emergency");
@@ -157,8 +159,28 @@ impl Core {
             decision.outcome = Outcome::Refused(Refusal { reason });
         }
         self.tell_route(id, request, &decision, began);
+        if is_invite && let Err(failure) = self.pay(id, sender, &called.user, &decision) {
+            return self.fail(id, failure);
+        }
         let instance = gruu.and_then(|gruu| gruu.instance);
         self.follow(id, request, sender, instance, decision);
+    }
+
+    /// Asks the account of a subscriber, if it has one, to pay for a call; calls for help, and from trunks, are nobody's.
+    fn pay(
+        &mut self,
+        id: TransactionId,
+        sender: &Sender,
+        dialled: &str,
+        decision: &Decision,
+    ) -> Result<(), Failure> {
+        match (sender, &decision.outcome) {
+            (_, Outcome::Refused(_)) => Ok(()),
+            (Sender::Subscriber(aor), _) if !decision.is_emergency => {
+                self.take_credit(id, aor, dialled, decision)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Counts a call against limits and shows it to the guard.
@@ -179,7 +201,6 @@ impl Core {
         let meter = self.guarded(request, sender, decision)?;
         if let Some(call) = key.and_then(|key| self.calls.get_mut(&key)) {
             call.hold.admitted = Some(admitted);
-            call.watch.tenant = Some(Arc::clone(&decision.tenant));
             call.hold.meter = meter;
         }
         Ok(())
@@ -420,6 +441,7 @@ impl Core {
         let Some(call) = key.as_ref().and_then(|key| self.calls.get_mut(key)) else { return Ok(()) };
         // The place on the trunk that failed is free before the next one is asked for: it may be the same.
         call.hold.on_trunk = None;
+        call.whose.called_trunk = Some(Arc::clone(&way.name));
         let routes = Arc::clone(&self.routes);
         let entered = self.usage.enter_trunk(&routes.table, &way.name, way.is_emergency, now_unix_nanos());
         let outcome = match &entered {

@@ -118,6 +118,7 @@ pub(crate) struct RoutingSignals {
     inbound: Counter<(TrunkName,)>,
     trunk_calls: Gauge<(TrunkName,)>,
     tenant_calls: Gauge<(TenantName,)>,
+    tenants_unlabelled: Gauge<()>,
     emergency: Counter<()>,
     fraud: Counter<(SuspicionName, FraudAction)>,
     unwatched: Counter<()>,
@@ -152,6 +153,10 @@ impl RoutingSignals {
             inbound: c.counter("trunk_requests_total", "Requests that came in from a trunk."),
             trunk_calls: c.gauge("trunk_calls", "Calls on a trunk now, both ways."),
             tenant_calls: c.gauge("tenant_calls", "Calls of a tenant now."),
+            tenants_unlabelled: c.gauge(
+                "tenants_unlabelled",
+                "Tenants that share the label other, because they are too many.",
+            ),
             emergency: c.counter("emergency_calls_total", "Calls to emergency numbers."),
             fraud: c.counter("fraud_suspicions_total", "Calls that look like fraud, by what was done."),
             unwatched: c.counter(
@@ -278,6 +283,11 @@ impl RoutingSignals {
     /// How many calls a tenant has now.
     pub(crate) fn tenant_load(&self, tenant: TenantName, calls: u32) {
         self.tenant_calls.set((tenant,), calls.into());
+    }
+
+    /// So many tenants have no label of their own.
+    pub(crate) fn tenants_unlabelled(&self, tenants: usize) {
+        self.tenants_unlabelled.set((), to_i64(tenants));
     }
 
     fn span(

@@ -3,6 +3,8 @@
 use belfry_relay_api::{Refusal, Reply};
 use belfry_signal::{Region, label_enum};
 
+use crate::routes::{TenantName, TrunkName};
+
 label_enum! {
     /// A SIP method; everything that we do not know is `other`.
     pub(crate) enum MethodName("method") {
@@ -196,7 +198,7 @@ label_enum! {
         Ineffective = "ineffective",
         /// 404, 410, 484, 604: no such customer.
         NotFound = "not_found",
-        /// 401, 403, 407: the caller may not.
+        /// 401, 402, 403, 407: the caller may not.
         Denied = "denied",
         /// Every other failure.
         Rejected = "rejected",
@@ -216,7 +218,7 @@ impl AttemptResult {
             487 => Self::Cancelled,
             408 | 500 | 503 | 504 => Self::Ineffective,
             404 | 410 | 484 | 604 => Self::NotFound,
-            401 | 403 | 407 => Self::Denied,
+            401..=403 | 407 => Self::Denied,
             _ => Self::Rejected,
         }
     }
@@ -246,11 +248,24 @@ label_enum! {
 }
 
 /// Whose a measure is: what all indicators of calls are told apart by. Names of the configuration only, so that their
-/// number is known; what is to be told apart next is a field here and a label in `signals.rs`.
-#[derive(Clone, Copy, Debug)]
+/// number is known; what is to be told apart next is a field here and a set in `signals/indicators.rs`.
+#[derive(Clone, Debug)]
 pub(crate) struct Scope<'a> {
     /// The caller's region.
     pub(crate) region: &'a Region,
+    /// The caller's tenant, or the called one's for calls from trunks.
+    pub(crate) tenant: Option<TenantName>,
+    /// The trunk that a call came by.
+    pub(crate) calling_trunk: Option<TrunkName>,
+    /// The trunk that it left by, or was last tried at.
+    pub(crate) called_trunk: Option<TrunkName>,
+}
+
+impl<'a> Scope<'a> {
+    /// Nobody knows whose it is.
+    pub(crate) fn of_region(region: &'a Region) -> Self {
+        Self { region, tenant: None, calling_trunk: None, called_trunk: None }
+    }
 }
 
 label_enum! {
@@ -308,6 +323,10 @@ label_enum! {
         TrunkFull = "trunk_full",
         /// It looked like fraud.
         Fraud = "fraud",
+        /// The account that pays for it has no money, or its money came to an end.
+        NoCredit = "no_credit",
+        /// Its account has no price for the number, or is blocked.
+        NotCharged = "not_chargeable",
     }
 }
 
@@ -404,6 +423,8 @@ label_enum! {
         Fork = "fork",
         /// That another place is tried.
         FailOver = "fail_over",
+        /// Whether and for how long its account pays for it.
+        Charge = "charge",
         /// That it goes nowhere.
         Refuse = "refuse",
     }

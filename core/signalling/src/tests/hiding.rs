@@ -187,3 +187,82 @@ async fn an_operator_ends_both_dialogs_and_after_that_nobody_knows_them() {
     house.say(&bob, &by(&house, &bob, "INFO", 9, &setup, Some("tb")));
     house.hear_status(&bob, 481).await;
 }
+
+/// A third phone, registered.
+async fn carol(house: &mut House) -> Phone {
+    let carol = Phone::new("carol", Transport::Tls);
+    house.register(&carol).await;
+    carol
+}
+
+/// A call that is answered, whoever calls whom: what the called side got, and what the caller got.
+async fn talk(house: &mut House, caller: &Phone, called: &Phone, call_id: &str) -> (Heard, Heard) {
+    let invite = house.invite(caller, called, call_id, "").await;
+    let contact = format!("Contact: {}\n", called.contact());
+    let tag = format!("t{}", called.user);
+    house.say_with(called, &invite.answer("200 OK", &tag, &contact), SDP);
+    let answered = house.hear_status(caller, 200).await;
+    house.say(caller, &by(house, caller, "ACK", 2, &answered, None));
+    house.hear_request(called, "ACK").await;
+    (invite, answered)
+}
+
+/// A dialog as whoever is called by this name knows it, for its other side: Replaces names the other side's tag first.
+fn named(seen: &Heard, own_tag: Option<&str>) -> String {
+    let tag = |name: HeaderName| {
+        let value = seen.header(name);
+        value.split("tag=").nth(1).unwrap_or_default().split(';').next().unwrap_or_default().to_owned()
+    };
+    let call_id = seen.header(HeaderName::CallId);
+    match own_tag {
+        None => format!("{call_id};to-tag={};from-tag={}", tag(HeaderName::To), tag(HeaderName::From)),
+        Some(own) => format!("{call_id};to-tag={};from-tag={own}", tag(HeaderName::From)),
+    }
+}
+
+#[tokio::test]
+async fn an_attended_transfer_names_a_hidden_call_as_its_other_side_knows_it() {
+    // Who consulted whom decides in whose words the call is named.
+    for is_consulted in [true, false] {
+        let (mut house, alice, bob) = house_with_phones().await;
+        let carol = carol(&mut house).await;
+        let (to_bob, first) = talk(&mut house, &alice, &bob, "first").await;
+        let (named_by_alice, known_to_carol) = if is_consulted {
+            let (invite, answered) = talk(&mut house, &alice, &carol, "consultation").await;
+            let known = format!(
+                "{};to-tag=tcarol;from-tag={}",
+                invite.header(HeaderName::CallId),
+                invite.message.from_tag().unwrap_or_default()
+            );
+            (named(&answered, None), known)
+        } else {
+            let (invite, answered) = talk(&mut house, &carol, &alice, "consultation").await;
+            let to = answered.message.to_tag().unwrap_or_default().to_owned();
+            let known = format!("consultation;to-tag=fcarol;from-tag={to}");
+            (named(&invite, Some("talice")), known)
+        };
+        assert_ne!(named_by_alice, known_to_carol, "two dialogs");
+        let escaped = named_by_alice.replace(';', "%3B").replace('=', "%3D");
+        let refer = by(&house, &alice, "REFER", 3, &first, None)
+            + &format!("Refer-To: \"C\" <sip:carol@belfry.test?Subject=x&Replaces={escaped}>\n");
+        house.say(&alice, &refer);
+        let refer = house.hear_request(&bob, "REFER").await;
+        let refer_to = refer.header(HeaderName::ReferTo);
+        let replaces = refer_to.split("Replaces=").nth(1).unwrap_or_default().trim_end_matches('>');
+        let replaces = replaces.replace("%3B", ";").replace("%3D", "=");
+        assert_eq!(replaces, known_to_carol, "{refer_to}");
+        assert!(refer_to.starts_with("\"C\" <sip:carol@belfry.test?Subject=x&"), "{refer_to}");
+        let _ = &to_bob;
+        // Bob does as he is told; and so does one who was told by somebody else, in alice's words.
+        for (call_id, value) in [("joined-1", replaces), ("joined-2", named_by_alice)] {
+            let headers = format!("Require: replaces\nReplaces: {value};early-only\n");
+            let invite = house.invite(&bob, &carol, call_id, &headers).await;
+            let replaces = invite.header(HeaderName::Replaces);
+            assert_eq!(replaces, format!("{known_to_carol};early-only"), "{}", invite.text());
+        }
+        // What names no call here passes as it is.
+        let headers = "Replaces: elsewhere;to-tag=1;from-tag=2\n";
+        let invite = house.invite(&bob, &carol, "strange", headers).await;
+        assert_eq!(invite.header(HeaderName::Replaces), "elsewhere;to-tag=1;from-tag=2");
+    }
+}

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use crate::handle::{FlowToken, FromEdge, Inbound, PublicAddress, SendFailure, Target, ToEdge, Transport};
-use crate::{Config, Core, CoreHandle, Deps, Faults, Routes};
+use crate::{Config, Core, CoreHandle, Deps, Faults, Prepaid, Routes};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const PASSWORD: &str = "secret";
@@ -49,7 +49,12 @@ pub(super) struct House {
 
 /// Routes by a plan alone; imported ones come later.
 fn routes_of(plan: &Plan, config: &Config) -> Routes {
-    Routes::of(plan.clone(), &config.domains, std::path::Path::new("")).expect("routes")
+    Routes::of(plan.clone(), config, std::path::Path::new("")).expect("routes")
+}
+
+/// Accounts of the store; who has no profile is billed by `all`.
+async fn prepaid(state: &State) -> Prepaid {
+    Prepaid::load(Some("all".to_owned()), state).await.expect("accounts")
 }
 
 /// What the relay does next, and what it was asked.
@@ -199,6 +204,7 @@ impl House {
             mesh: mesh.clone(),
             state: state.clone(),
             routes: routes_of(&plan, &config),
+            prepaid: prepaid(&state).await,
             trace_key: TraceKey::new([7; 32]),
             faults: faults.clone(),
         };
@@ -239,6 +245,7 @@ impl House {
             mesh: self.mesh.clone(),
             state: self.state.clone(),
             routes: routes_of(&self.plan, &self.config),
+            prepaid: prepaid(&self.state).await,
             trace_key: TraceKey::new([7; 32]),
             faults: self.faults.clone(),
         };

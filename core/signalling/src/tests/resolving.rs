@@ -30,6 +30,11 @@ const ZONE: &[(&str, RecordType, &[&str])] = &[
 
 /// A name server on loopback.
 async fn name_server() -> SocketAddr {
+    name_server_after(Duration::ZERO).await
+}
+
+/// One that takes its time over each answer.
+async fn name_server_after(delay: Duration) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
     let address = socket.local_addr().expect("bound");
     tokio::spawn(async move {
@@ -46,6 +51,7 @@ async fn name_server() -> SocketAddr {
                 answer.add_answer(Record::from_rdata(query.name().clone(), 60, data));
             }
             let bytes = answer.to_vec().expect("a message");
+            tokio::time::sleep(delay).await;
             socket.send_to(&bytes, from).await.expect("sent");
         }
     });
@@ -58,30 +64,36 @@ async fn house(contacts: &[(&str, u16)], config: Config) -> (House, Phone) {
     let alice = Phone::new("alice", Transport::Udp);
     house.register(&alice).await;
     for (contact, q_thousandths) in contacts {
-        let binding = Binding {
-            key: (*contact).to_owned(),
-            contact: Pii::new((*contact).to_owned()),
-            q_thousandths: *q_thousandths,
-            expires_unix_nanos: u64::MAX,
-            updated_unix_nanos: 0,
-            epoch_unix_nanos: 0,
-            wants_keepalive: false,
-            path: Vec::new(),
-            flow: None,
-            transport: "udp".to_owned(),
-            source: Pii::new(SocketAddr::from(([192, 0, 2, 1], 5060))),
-            call_id: Pii::new("static".to_owned()),
-            cseq: 1,
-            instance: None,
-            reg_id: None,
-            user_agent: None,
-            region: Region::configured("eu").expect("a plain name"),
-            country: None,
-        };
+        let binding = at_fixed(contact, *q_thousandths, 0);
         let writing = house.state.bindings().update("bob@belfry.test", &[Change::Put(binding)]);
         writing.expect("room").wait().await.expect("written");
     }
     (house, alice)
+}
+
+/// A device that is reached at this contact; with a `reg-id` it is one flow of a phone that has several.
+fn at_fixed(contact: &str, q_thousandths: u16, reg_id: u32) -> Binding {
+    let is_flow = reg_id > 0;
+    Binding {
+        key: contact.to_owned(),
+        contact: Pii::new(contact.to_owned()),
+        q_thousandths,
+        expires_unix_nanos: u64::MAX,
+        updated_unix_nanos: u64::from(reg_id),
+        epoch_unix_nanos: 0,
+        wants_keepalive: false,
+        path: Vec::new(),
+        flow: None,
+        transport: "udp".to_owned(),
+        source: Pii::new(SocketAddr::from(([192, 0, 2, 1], 5060))),
+        call_id: Pii::new("static".to_owned()),
+        cseq: 1,
+        instance: is_flow.then(|| "urn:uuid:1".to_owned()),
+        reg_id: is_flow.then_some(reg_id),
+        user_agent: None,
+        region: Region::configured("eu").expect("a plain name"),
+        country: None,
+    }
 }
 
 async fn with_dns() -> Config {
@@ -264,6 +276,32 @@ async fn a_caller_that_gives_up_during_the_lookup_rings_nobody() {
     // Without a caller that gives up it takes only so long.
     house.call(&alice, "bob", "silent-dns-2", SDP).await;
     house.hear_status(&alice, 503).await;
+}
+
+#[tokio::test]
+async fn a_look_up_that_comes_too_late_sends_nothing_more() {
+    // Bob's phone has two flows; the name of the first is found only after its time is over and the second was tried.
+    let server = name_server_after(Duration::from_millis(1_200)).await;
+    let config = Config {
+        dns_servers: vec![server],
+        dns_timeout: Duration::from_secs(4),
+        fork_ring_timeout: Duration::from_secs(1),
+        ..Config::for_test()
+    };
+    let (mut house, alice) = house(&[], config).await;
+    let changes = [
+        Change::Put(at_fixed("sip:bob@secure.test", 1000, 2)),
+        Change::Put(at_fixed("sip:bob@192.0.2.108", 1000, 1)),
+        Change::Put(at_fixed("sip:bob@192.0.2.109", 100, 0)),
+    ];
+    house.state.bindings().update("bob@belfry.test", &changes).expect("room").wait().await.expect("written");
+    house.call(&alice, "bob", "late-lookup", SDP).await;
+    let second = hear_at(&mut house, "udp 192.0.2.108:5060 192.0.2.108", "INVITE").await;
+    house.say(&peer("192.0.2.108:5060"), &second.answer("180 Ringing", "t", ""));
+    house.hear_status(&alice, 180).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let others = house.hear_all().await;
+    assert!(others.iter().all(|heard| !heard.flow.contains("192.0.2.104")), "{others:?}");
 }
 
 #[tokio::test]

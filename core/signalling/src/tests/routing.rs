@@ -11,7 +11,7 @@ use super::house::{Heard, House, PASSWORD, Phone, SDP, authorize};
 use crate::Config;
 use crate::handle::{SendFailure, Transport};
 
-const PLAN: &str = r#"
+pub(super) const PLAN: &str = r#"
     [[tenants]]
     name = "acme"
     domains = ["belfry.test"]
@@ -39,9 +39,9 @@ const PLAN: &str = r#"
     cost = "0.02"
 "#;
 
-const ONE: &str = "udp 192.0.2.201:5060 192.0.2.201";
-const TWO: &str = "udp 192.0.2.202:5060 192.0.2.202";
-const NUMBER: &str = "004930123";
+pub(super) const ONE: &str = "udp 192.0.2.201:5060 192.0.2.201";
+pub(super) const TWO: &str = "udp 192.0.2.202:5060 192.0.2.202";
+pub(super) const NUMBER: &str = "004930123";
 
 async fn house_with(config: Config, more: &str) -> (House, Phone) {
     let mut house = House::with_plan(config, &format!("{PLAN}{more}")).await;
@@ -55,25 +55,25 @@ async fn house() -> (House, Phone) {
 }
 
 /// A trunk as the core hears it.
-fn trunk(place: &str) -> Phone {
+pub(super) fn trunk(place: &str) -> Phone {
     let source = place.split(' ').nth(1).expect("a place").parse().expect("an address");
     Phone { user: "carrier", flow: format!("flow of {place}"), transport: Transport::Udp, source }
 }
 
-async fn hear_at(house: &mut House, place: &str, method: &str) -> Heard {
+pub(super) async fn hear_at(house: &mut House, place: &str, method: &str) -> Heard {
     let heard = house.hear().await;
     assert_eq!((heard.flow.as_str(), heard.message.method()), (place, method), "{}", heard.text());
     heard
 }
 
 /// The trunk refuses, and gets its ACK.
-async fn refuse(house: &mut House, place: &str, invite: &Heard, status: &str) {
+pub(super) async fn refuse(house: &mut House, place: &str, invite: &Heard, status: &str) {
     house.say(&trunk(place), &invite.answer(status, "tt", ""));
     hear_at(house, place, "ACK").await;
 }
 
 /// The trunk answers, and the call is acknowledged; gives the 200 that the caller got.
-async fn pick_up(house: &mut House, alice: &Phone, place: &str, invite: &Heard) -> Heard {
+pub(super) async fn pick_up(house: &mut House, alice: &Phone, place: &str, invite: &Heard) -> Heard {
     let contact = format!("Contact: {}\n", trunk(place).contact());
     house.say_with(&trunk(place), &invite.answer("200 OK", "tt", &contact), SDP);
     let answered = house.hear_status(alice, 200).await;
@@ -85,7 +85,7 @@ async fn pick_up(house: &mut House, alice: &Phone, place: &str, invite: &Heard) 
     answered
 }
 
-async fn hang_up(house: &mut House, alice: &Phone, place: &str, answered: &Heard) {
+pub(super) async fn hang_up(house: &mut House, alice: &Phone, place: &str, answered: &Heard) {
     // Another BYE of the same CSeq would have the same branch in these tests.
     static CSEQ: AtomicU32 = AtomicU32::new(100);
     let cseq = CSEQ.fetch_add(1, Ordering::Relaxed);
@@ -98,7 +98,7 @@ async fn hang_up(house: &mut House, alice: &Phone, place: &str, answered: &Heard
 }
 
 /// Waits until nothing is held any more.
-async fn is_idle(house: &House) {
+pub(super) async fn is_idle(house: &House) {
     house
         .until(|text| {
             let held =

@@ -88,7 +88,7 @@ fn what_is_not_our_digest() {
         ("Digest", CredentialsError::Malformed),
         ("Digest username", CredentialsError::Malformed),
         ("Digest algorithm=SHA-512", CredentialsError::UnknownAlgorithm),
-        ("Digest qop=auth-int", CredentialsError::UnknownProtection),
+        ("Digest qop=auth-conf", CredentialsError::UnknownProtection),
         ("Digest qop=auth, cnonce=\"x\", nc=zz", CredentialsError::Malformed),
         ("Digest qop=auth, nc=00000001", CredentialsError::Malformed),
         ("Digest algorithm=MD5-sess, username=\"a\"", CredentialsError::Malformed),
@@ -96,4 +96,47 @@ fn what_is_not_our_digest() {
     for (value, error) in cases {
         assert_eq!(Credentials::parse(value.as_bytes()), Err(error), "{value}");
     }
+}
+
+#[test]
+fn auth_int_protects_the_body_too() {
+    for algorithm in [Algorithm::Md5, Algorithm::Sha256, Algorithm::Sha256Sess] {
+        let offered = Challenge::new("r", "n".to_owned(), algorithm, false).with_auth_int(true).to_string();
+        assert!(offered.contains("qop=\"auth,auth-int\""), "{offered}");
+        let both = Challenge::parse(offered.as_bytes()).expect("ours");
+        let only = Challenge::parse(offered.replace("auth,auth-int", "auth-int").as_bytes()).expect("ours");
+        let answering = Answering {
+            username: "bob",
+            password: "pw",
+            method: "MESSAGE",
+            uri: "sip:a@b",
+            cnonce: "c",
+            nonce_count: 1,
+        };
+        let ha1 = algorithm.ha1("bob", "r", "pw");
+        // Where both are offered the body need not be known.
+        let answer = both.answer_for(&answering, b"body");
+        assert!(answer.contains("qop=auth,"), "{answer}");
+        let credentials = Credentials::parse(answer.as_bytes()).expect("ours");
+        assert!(credentials.verify_for("MESSAGE", b"another", &ha1));
+        let answer = only.answer_for(&answering, b"body");
+        assert!(answer.contains("qop=auth-int,"), "{answer}");
+        let credentials = Credentials::parse(answer.as_bytes()).expect("ours");
+        assert!(credentials.verify_for("MESSAGE", b"body", &ha1));
+        assert!(!credentials.verify_for("MESSAGE", b"another", &ha1));
+        assert!(!credentials.verify("MESSAGE", &ha1));
+    }
+    // RFC 2617 section 3.2.2.3, by hand: H(A2) = MD5(method ":" uri ":" MD5(body)).
+    let value = "Digest username=\"u\", realm=\"r\", nonce=\"n\", uri=\"sip:x\", qop=auth-int, nc=00000001, \
+                 cnonce=\"c\", response=\"";
+    let md5 = |text: &str| hex::encode(Md5::digest(text));
+    let ha2 = md5(&format!("INFO:sip:x:{}", md5("hello")));
+    let response = md5(&format!("{}:n:00000001:c:auth-int:{ha2}", md5("u:r:p")));
+    let value = format!("{value}{response}\"");
+    let credentials = Credentials::parse(value.as_bytes()).expect("valid");
+    assert!(credentials.verify_for("INFO", b"hello", &Algorithm::Md5.ha1("u", "r", "p")));
+    assert_eq!(
+        Credentials::parse(value.replace("auth-int", "auth-conf").as_bytes()),
+        Err(CredentialsError::UnknownProtection)
+    );
 }

@@ -104,6 +104,16 @@ fn a_forwarded_request_is_all_its_edits_at_once() {
 }
 
 #[test]
+fn what_a_peer_says_of_its_own_source_is_gone_however_often_it_says_it() {
+    let text = "OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP h;received=1.1.1.1;rport;Received=2.2.2.2;x=y;RPORT=3\r\n\r\n";
+    let message = Message::parse(text.as_bytes(), &Limits::default()).expect("valid");
+    let edited = Edit::new(&message).set_received([192, 0, 2, 1].into(), Some(9)).finish();
+    let expected = "Via: SIP/2.0/UDP h;x=y;received=192.0.2.1;rport=9\r\n";
+    let edited = String::from_utf8(edited).expect("text");
+    assert!(edited.contains(expected), "{edited}");
+}
+
+#[test]
 fn noting_the_source_finds_everything_as_a_new_scan_does() {
     for (text, rport) in [
         ("OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nTo: <sip:a>\r\n\r\n", None),

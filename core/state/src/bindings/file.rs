@@ -9,6 +9,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Bindings;
 use super::table::{Packed, unpack};
@@ -49,7 +50,7 @@ pub(super) enum Record<'a> {
 /// The open journal and where its folder is.
 pub(super) struct Files {
     /// Held locked for as long as this process owns the folder: two would tidy away each other's journals.
-    _lock: File,
+    lock: Arc<File>,
     directory: PathBuf,
     journal: File,
     journal_number: u64,
@@ -104,7 +105,12 @@ impl Files {
         // What was read stands in older files; a fold at the first change or the first tick tidies them away.
         let is_dirty = !numbers.is_empty();
         let directory = directory.to_owned();
-        Ok(Self { _lock: lock, directory, journal, journal_number, is_dirty, journal_bytes: 0 })
+        Ok(Self { lock: Arc::new(lock), directory, journal, journal_number, is_dirty, journal_bytes: 0 })
+    }
+
+    /// Whoever else writes in the folder holds this for as long.
+    pub(super) fn lock(&self) -> Arc<File> {
+        Arc::clone(&self.lock)
     }
 
     /// Writes whole records. A write that fails half-way is cut off again, so that the next one is readable.

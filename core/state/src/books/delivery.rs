@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::desk::Door;
 use super::entry::Entry;
 use super::keeper::{Command, Refused, give_up};
 use super::log::{Change, Progress};
@@ -20,6 +21,10 @@ use crate::database::{Verdict, Write};
 use crate::error::Error;
 use crate::record::{CallRecord, Kept};
 use crate::signals::Signals;
+
+/// From one delivery to the next: what ends meanwhile goes in one transaction. The first after a pause does not wait,
+/// and readers of the database ask for everything first.
+const DELIVERY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What is asked of the delivery.
 #[derive(Debug)]
@@ -34,7 +39,8 @@ pub(crate) enum Order {
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) reader: Reader,
-    pub(crate) books: mpsc::Sender<Command>,
+    /// To the keeper, which ends when nothing more can come from here.
+    pub(crate) books: Door,
     pub(crate) writes: mpsc::Sender<Write>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) refused: mpsc::Receiver<Refused>,
@@ -47,6 +53,8 @@ pub(crate) struct Delivery {
     pub(crate) in_memory: VecDeque<Refused>,
     /// When to try again, after an attempt that failed.
     pub(crate) retry_at: Option<Instant>,
+    /// Until then, records wait for company.
+    pub(crate) resting_until: Option<Instant>,
     /// Whether the last attempt failed.
     pub(crate) is_away: bool,
 }
@@ -74,11 +82,12 @@ impl Delivery {
                     Some(Order::Finish) | None => return self.finish().await,
                 },
                 Some(refused) = self.refused.recv() => self.take(refused),
-                changed = self.progress.changed(), if self.retry_at.is_none() => {
+                changed = self.progress.changed(), if self.retry_at.or(self.resting_until).is_none() => {
                     if changed.is_err() {
                         return self.finish().await;
                     }
                 }
+                () = sleep_until(self.resting_until), if self.retry_at.is_none() => self.resting_until = None,
                 () = sleep_until(self.retry_at) => self.retry_at = None,
             }
             self.deliver().await;
@@ -102,7 +111,7 @@ impl Delivery {
     /// Everything that is asked so far, in the database if it takes it.
     async fn settle(&mut self) -> bool {
         let (waiting, synced) = oneshot::channel();
-        let _ = self.books.send(Command::Sync { waiting }).await;
+        self.books.0.push_own(Command::Sync { waiting });
         let _ = synced.await;
         while let Ok(refused) = self.refused.try_recv() {
             self.take(refused);
@@ -151,7 +160,7 @@ impl Delivery {
             if let Some(waiting) = refused.waiting {
                 drop(waiting.send(Ok(Kept::Stored)));
             }
-            let _ = self.books.send(Command::Note(Change::Gone { book: refused.book })).await;
+            self.books.0.push_own(Command::Note(Change::Gone { book: refused.book }));
         }
         self.signals.in_memory_changed(self.in_memory.len());
         true
@@ -163,7 +172,7 @@ impl Delivery {
             self.in_memory.front().map(|first| (first.book, first.record.clone()))
         {
             let (waiting, mut kept) = oneshot::channel();
-            let _ = self.books.send(Command::Close { book, record, waiting: Some(waiting) }).await;
+            self.books.0.push_own(Command::Close { book, record, waiting: Some(waiting) });
             let is_spooled = loop {
                 tokio::select! {
                     kept = &mut kept => break matches!(kept, Ok(Ok(Kept::Spooled))),
@@ -196,14 +205,17 @@ impl Delivery {
             Err(_) => return false,
         };
         let is_empty = records.is_empty();
-        if !is_empty && !self.store(records).await {
-            return false;
+        if !is_empty {
+            self.resting_until = Some(Instant::now() + DELIVERY_INTERVAL);
+            if !self.store(records).await {
+                return false;
+            }
         }
         let is_ahead = reader.number > self.reader.number || reader.delivered > self.reader.delivered;
         self.reader = reader;
         if is_ahead {
             let change = Change::Delivered { sequence: self.reader.delivered, number: self.reader.number };
-            let _ = self.books.send(Command::Note(change)).await;
+            self.books.0.push_own(Command::Note(change));
         }
         !is_empty
     }

@@ -1,13 +1,18 @@
-//! The task that owns the log: whoever waits for the disk shares one fsync with all others who do. While one is under
+//! The thread that owns the log: whoever waits for the disk shares one fsync with all others who do. While one is under
 //! way, more is written, so that a note reaches the kernel before the message that it is about reaches the network.
+//!
+//! A thread of its own and a second one for syncs: a call hands in three things, and each as a job of the runtime's
+//! pool would cost two wakings more.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io;
-use std::time::Instant;
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 
+use super::desk::{Desk, Found, Wanted};
 use super::log::{Change, Log, Lost, Progress, Sync};
 use crate::error::Error;
 use crate::record::{Book, CallRecord, Kept};
@@ -17,6 +22,10 @@ use crate::signals::Signals;
 const COMMANDS_PER_WRITE_MAX: usize = 1024;
 /// Records that may wait for one sync; more wait in the queue.
 const WRITTEN_MAX: usize = 16_384;
+
+/// From the beginning of one sync to that of the next, when records are waited for: those that end meanwhile share it.
+/// The first after a pause does not wait.
+const SYNC_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Who waits until a record is safe.
 pub(crate) type Waiting = Option<oneshot::Sender<Result<Kept, Error>>>;
@@ -42,11 +51,13 @@ pub(crate) struct Refused {
     pub(crate) waiting: Waiting,
 }
 
-/// The task.
+/// The thread.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     pub(crate) log: Log,
-    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) desk: Arc<Desk>,
+    /// To the thread that syncs.
+    pub(crate) syncs_to_run: std_mpsc::SyncSender<Sync>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) refused: mpsc::Sender<Refused>,
     pub(crate) signals: Signals,
@@ -55,9 +66,13 @@ pub(crate) struct Keeper {
     /// Who waits for the platter, with how many records were written before.
     pub(crate) syncs: Vec<oneshot::Sender<()>>,
     pub(crate) is_sync_wanted: bool,
+    /// Before that, a sync waits for company.
+    pub(crate) sync_at: Instant,
     pub(crate) syncing: Option<Syncing>,
     /// The log's losses that were made good.
     pub(crate) losses: u64,
+    /// Locked as long as anybody writes in the folder.
+    pub(crate) _folder: Arc<File>,
 }
 
 /// A record on its way to the platter.
@@ -71,7 +86,6 @@ pub(crate) struct Written {
 /// A sync under way.
 #[derive(Debug)]
 pub(crate) struct Syncing {
-    task: JoinHandle<(Sync, io::Result<()>)>,
     began: Instant,
     /// How many records, and who waits, it is for.
     written: usize,
@@ -107,41 +121,38 @@ struct Outcome {
 }
 
 impl Keeper {
-    pub(crate) async fn run(mut self) {
+    /// Works until nothing more can come.
+    pub(crate) fn run(mut self) {
         let mut batch = Vec::with_capacity(COMMANDS_PER_WRITE_MAX);
         loop {
-            let has_room = self.written.len() < WRITTEN_MAX;
-            let result = tokio::select! {
-                biased;
-                ended = ended(&mut self.syncing) => self.on_synced(ended).await,
-                count = self.commands.recv_many(&mut batch, COMMANDS_PER_WRITE_MAX), if has_room => {
-                    if count == 0 {
-                        break;
-                    }
-                    let work = self.sort(batch.drain(..));
-                    self.write(work).await
-                }
-            };
-            // Only a runtime that is going down loses a task.
-            let Some(keeper) = result else { return };
-            self = keeper;
-            self.begin_sync();
-        }
-        self.end().await;
-    }
-
-    /// Nobody will ask for more: what is written is brought to the platter.
-    async fn end(mut self) {
-        self.is_sync_wanted = true;
-        loop {
-            self.begin_sync();
-            if self.syncing.is_none() {
+            let found = self.wait(&mut batch);
+            if let Some((sync, result)) = found.synced {
+                self.on_synced(&sync, result);
+            }
+            if !batch.is_empty() {
+                let work = self.sort(batch.drain(..));
+                self.write(work);
+            }
+            // Nobody will ask for more: what is written is brought to the platter.
+            self.is_sync_wanted |= found.is_over;
+            self.begin_sync(found.is_over);
+            if found.is_over && self.syncing.is_none() {
                 return;
             }
-            let ended = ended(&mut self.syncing).await;
-            let Some(keeper) = self.on_synced(ended).await else { return };
-            self = keeper;
         }
+    }
+
+    fn wait(&self, batch: &mut Vec<Command>) -> Found {
+        let has_room = self.written.len() < WRITTEN_MAX;
+        let is_syncing = self.syncing.is_some();
+        self.desk.take(
+            Wanted {
+                commands_max: if has_room { COMMANDS_PER_WRITE_MAX } else { 0 },
+                is_syncing,
+                until: (self.is_sync_wanted && !is_syncing).then_some(self.sync_at),
+            },
+            batch,
+        )
     }
 
     fn sort(&mut self, batch: impl Iterator<Item = Command>) -> Work {
@@ -172,22 +183,13 @@ impl Keeper {
 
     /// Hands everything to the kernel, beside a sync that may be under way: what is noted survives the process at
     /// once, however long the platter takes. What the disk lost is written again, once.
-    async fn write(mut self, mut work: Work) -> Option<Self> {
+    fn write(&mut self, mut work: Work) {
         loop {
-            let mut log = self.log;
-            let writing = tokio::task::spawn_blocking(move || {
-                let outcome = write(&mut log, work);
-                (log, outcome)
-            });
-            let (log, outcome) = writing.await.ok()?;
-            self.log = log;
+            let outcome = write(&mut self.log, work);
             self.take(outcome);
             match self.left_to_write() {
                 Some(again) => work = again,
-                None => {
-                    self.publish();
-                    return Some(self);
-                }
+                None => return self.publish(),
             }
         }
     }
@@ -225,29 +227,28 @@ impl Keeper {
         (!closing.is_empty()).then(|| Work { closing, ..Work::default() })
     }
 
-    fn begin_sync(&mut self) {
-        if self.syncing.is_some() || !self.is_sync_wanted {
+    /// Begins a sync when one is wanted and due.
+    fn begin_sync(&mut self, is_over: bool) {
+        let now = Instant::now();
+        // Whoever waits for everything so far is a reader or the end, and not one of many.
+        let is_due = is_over || !self.syncs.is_empty() || self.sync_at <= now;
+        if self.syncing.is_some() || !self.is_sync_wanted || !is_due {
             return;
         }
         self.is_sync_wanted = false;
+        self.sync_at = now + SYNC_INTERVAL;
         let sync = match self.log.begin_sync() {
-            Ok(Some(sync)) => sync,
+            Some(sync) => sync,
             // Nothing to wait for, or a file that is given up: what was in it is written again.
-            Ok(None) => return self.confirm(self.written.len(), Instant::now()),
-            Err(error) => {
-                self.signals.books_written(Some(&error));
-                let refused = std::mem::take(&mut self.written).into_iter().map(|written| written.one);
-                refused.for_each(|refused| pass_on(&self.refused, refused, &self.signals));
-                self.losses = self.log.losses();
-                return;
-            }
+            None => return self.confirm(self.written.len(), now),
         };
-        let task = tokio::task::spawn_blocking(move || {
+        self.syncing =
+            Some(Syncing { began: now, written: self.written.len(), syncs: std::mem::take(&mut self.syncs) });
+        // There is one at a time, and its thread lives as long as this one.
+        if let Err(std_mpsc::SendError(sync)) = self.syncs_to_run.send(sync) {
             let result = sync.run();
-            (sync, result)
-        });
-        let (written, syncs) = (self.written.len(), std::mem::take(&mut self.syncs));
-        self.syncing = Some(Syncing { task, began: Instant::now(), written, syncs });
+            self.on_synced(&sync, result);
+        }
     }
 
     /// These records are safe.
@@ -264,22 +265,21 @@ impl Keeper {
         self.publish();
     }
 
-    async fn on_synced(mut self, ended: Option<(Syncing, Sync, io::Result<()>)>) -> Option<Self> {
-        let (syncing, sync, result) = ended?;
-        if let Err(error) = self.log.end_sync(&sync, result) {
+    fn on_synced(&mut self, sync: &Sync, result: io::Result<()>) {
+        let Some(syncing) = self.syncing.take() else { return };
+        if let Err(error) = self.log.end_sync(sync, result) {
             self.signals.books_written(Some(&error));
             self.syncs.extend(syncing.syncs);
             self.is_sync_wanted |= !self.syncs.is_empty();
             // Nothing since the last sync is sure: once more, in a new file.
-            return match self.left_to_write() {
-                Some(again) => self.write(again).await,
-                None => Some(self),
-            };
+            if let Some(again) = self.left_to_write() {
+                self.write(again);
+            }
+            return;
         }
         let later = std::mem::replace(&mut self.syncs, syncing.syncs);
         self.confirm(syncing.written, syncing.began);
         self.syncs = later;
-        Some(self)
     }
 
     fn publish(&self) {
@@ -289,12 +289,12 @@ impl Keeper {
     }
 }
 
-/// The end of the sync that is under way; never, when there is none. Nothing when the runtime is going down.
-async fn ended(syncing: &mut Option<Syncing>) -> Option<(Syncing, Sync, io::Result<()>)> {
-    let Some(under_way) = syncing else { return std::future::pending().await };
-    let joined = (&mut under_way.task).await;
-    let (sync, result) = joined.ok()?;
-    syncing.take().map(|syncing| (syncing, sync, result))
+/// Runs one sync after the other, until the keeper is gone.
+pub(crate) fn run_syncs(syncs: &std_mpsc::Receiver<Sync>, desk: &Desk) {
+    for sync in syncs {
+        let result = sync.run();
+        desk.synced(sync, result);
+    }
 }
 
 /// Hands a record on that the spool would not take; one that nobody can take is lost.

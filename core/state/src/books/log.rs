@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::entry::Entry;
 use super::segment::{self, Scanner, Segment, Writer};
@@ -54,7 +55,7 @@ pub(crate) struct Log {
 /// A sync under way.
 #[derive(Debug)]
 pub(crate) struct Sync {
-    file: fs::File,
+    file: Arc<fs::File>,
     number: u64,
     bytes: u64,
 }
@@ -303,33 +304,16 @@ impl Log {
     /// # Errors
     /// When the disk refuses: then what was written since the last time must be written again.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
-        match self.begin_sync() {
-            Ok(Some(sync)) => {
-                let result = sync.run();
-                self.end_sync(&sync, result)
-            }
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        }
+        let Some(sync) = self.begin_sync() else { return Ok(()) };
+        let result = sync.run();
+        self.end_sync(&sync, result)
     }
 
     /// What brings everything written so far to the platter, while more is written; `None` when all is there.
-    ///
-    /// # Errors
-    /// When the file cannot be had a second time.
-    pub(crate) fn begin_sync(&mut self) -> Result<Option<Sync>, Error> {
-        let Some(current) = self.current.as_ref() else { return Ok(None) };
-        let Segment { number, bytes, .. } = current.writer.segment;
-        if bytes == current.writer.synced_bytes {
-            return Ok(None);
-        }
-        match current.writer.handle() {
-            Ok(file) => Ok(Some(Sync { file, number, bytes })),
-            Err(error) => {
-                self.abandon();
-                Err(Error::file("open again", &self.limits.directory)(error))
-            }
-        }
+    pub(crate) fn begin_sync(&mut self) -> Option<Sync> {
+        let writer = &self.current.as_ref()?.writer;
+        let Segment { number, bytes, .. } = writer.segment;
+        (bytes != writer.synced_bytes).then(|| Sync { file: writer.handle(), number, bytes })
     }
 
     /// A sync came to its end.

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::frame::{self, Front};
 
@@ -25,7 +26,7 @@ pub(super) struct Segment {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) segment: Segment,
-    file: File,
+    file: Arc<File>,
     /// How much of it is on the platter.
     pub(super) synced_bytes: u64,
 }
@@ -74,12 +75,12 @@ impl Writer {
         let path = directory.join(format!("{PREFIX}{number:012}-{salt:08x}{SUFFIX}"));
         let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
         File::open(directory)?.sync_all()?;
-        Ok(Self { segment: Segment { path, number, salt, bytes: 0 }, file, synced_bytes: 0 })
+        Ok(Self { segment: Segment { path, number, salt, bytes: 0 }, file: Arc::new(file), synced_bytes: 0 })
     }
 
     /// Hands bytes to the kernel: they survive the process.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
+        (&*self.file).write_all(bytes)?;
         self.segment.bytes += bytes.len() as u64;
         Ok(())
     }
@@ -100,8 +101,8 @@ impl Writer {
     }
 
     /// A second handle on the file, to bring it to the platter beside further writing.
-    pub(super) fn handle(&self) -> io::Result<File> {
-        self.file.try_clone()
+    pub(super) fn handle(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// A sync through such a handle went well when so much had been written.

@@ -20,7 +20,7 @@ const GIVE_FREE_SECONDS_BACK: &str = "update free_seconds_used set seconds = sec
     and c.end_unix_nanos >= ?1 and c.end_unix_nanos < ?2)";
 const FORGET: &str = "update call_record set rating = null, profile = null, profile_version = null, price = null, \
     currency = null, destination = null, charged_seconds = null, free_seconds = null, free_period = null \
-    where end_unix_nanos >= ?1 and end_unix_nanos < ?2 and rating is not null";
+    where end_unix_nanos >= ?1 and end_unix_nanos < ?2 and rating is not null and account is null";
 
 /// Makes a change within a transaction; how many rows it is about.
 pub(super) async fn change(connection: &mut SqliteConnection, change: &BillingChange) -> Result<u64, Error> {
@@ -37,6 +37,7 @@ pub(super) async fn change(connection: &mut SqliteConnection, change: &BillingCh
             sqlx::query(GIVE_FREE_SECONDS_BACK).bind(from).bind(to).execute(&mut *connection).await?;
             Ok(sqlx::query(FORGET).bind(from).bind(to).execute(connection).await?.rows_affected())
         }
+        BillingChange::Account(change) => super::accounts::change(connection, change).await,
         BillingChange::Profile(profile) => put_profile(connection, profile).await,
         BillingChange::Assign { address, profile: Some(profile) } => {
             let sql = "insert into billing_assignment (address, profile) values (?1, ?2) \
@@ -66,6 +67,9 @@ async fn rate(connection: &mut SqliteConnection, rating: &Rating) -> Result<u64,
         .execute(&mut *connection)
         .await?
         .rows_affected();
+    if let Some(debit) = rating.debit.as_ref().filter(|_| rated == 1) {
+        super::accounts::charge(&mut *connection, debit).await?;
+    }
     let used = charge.filter(|charge| rated == 1 && charge.free_seconds > 0);
     if let Some((charge, period)) = used.and_then(|charge| Some((charge, charge.free_period.as_deref()?))) {
         sqlx::query(USE_FREE_SECONDS)

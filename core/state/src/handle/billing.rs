@@ -15,7 +15,7 @@ use crate::signals::Signals;
 /// The database of a state alone: for commands that run beside a process that has the rest of it.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    readers: sqlx::SqlitePool,
+    pub(super) readers: sqlx::SqlitePool,
     writes: tokio::sync::mpsc::Sender<Write>,
     signals: Signals,
 }
@@ -125,7 +125,7 @@ impl Ledger {
         database::record_page(&self.readers, page).await
     }
 
-    async fn change(&self, change: BillingChange) -> Result<u64, Error> {
+    pub(super) async fn change(&self, change: BillingChange) -> Result<u64, Error> {
         let (waiting, answer) = oneshot::channel();
         self.writes.send(Write::Billing(Box::new(change), waiting)).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?

@@ -36,6 +36,16 @@ belfry_signal::label_enum! {
 }
 
 belfry_signal::label_enum! {
+    /// What became of a datagram for which there was no time.
+    pub(crate) enum Shed("outcome") {
+        /// It got a 503.
+        Answered = "answered",
+        /// Nothing was said.
+        Dropped = "dropped",
+    }
+}
+
+belfry_signal::label_enum! {
     /// The class of an HTTP status.
     pub(crate) enum StatusClass("class") {
         Informational = "1xx",

@@ -84,6 +84,7 @@ sip_message_bytes_max = 20000
 sip_flows_max = 1000
 sip_outward_max = 100
 sip_flow_queue_max = 64
+sip_known_sources_max = 64
 tls_sessions_max = 100
 h2_streams_max = 100
 http_requests_per_connection_max = 1000

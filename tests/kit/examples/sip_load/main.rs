@@ -66,6 +66,9 @@ pub(crate) struct Arguments {
     /// The users are user0, user1 and so on, this many.
     #[arg(long, default_value_t = 1000)]
     pub(crate) users: u32,
+    /// The number of the first of them.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) first_user: u32,
     /// Their password.
     #[arg(long, default_value = "secret")]
     pub(crate) password: String,
@@ -78,6 +81,12 @@ pub(crate) struct Arguments {
     /// After this a piece of work has failed.
     #[arg(long, default_value_t = 8.0)]
     pub(crate) patience_seconds: f64,
+    /// Over UDP, repeat as phones do, later and later (timers A and E of RFC 3261), and not every half second.
+    #[arg(long)]
+    pub(crate) backoff: bool,
+    /// Also report each second for itself: what was due in it, and what came of that within the patience.
+    #[arg(long)]
+    pub(crate) by_second: bool,
     /// The certificate (PEM) of the authority that the server's must come from.
     #[arg(long)]
     pub(crate) authority: Option<PathBuf>,
@@ -94,7 +103,7 @@ impl Arguments {
     }
 
     pub(crate) fn user(&self, number: u32) -> u32 {
-        number % self.users
+        self.first_user + number % self.users
     }
 }
 

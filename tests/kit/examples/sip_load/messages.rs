@@ -23,6 +23,7 @@ pub(crate) struct Desk {
     password: String,
     via: &'static str,
     users: u32,
+    first_user: u32,
     expires: u32,
     /// Rises from run to run and within each, as the CSeq of one phone must.
     cseq: u32,
@@ -46,6 +47,7 @@ impl Desk {
             password: arguments.password.clone(),
             via,
             users: arguments.users,
+            first_user: arguments.first_user,
             expires: if arguments.row == Row::Unregister { 0 } else { 600 },
             cseq,
             run: std::process::id(),
@@ -54,7 +56,7 @@ impl Desk {
 
     /// The callee of a caller.
     pub(crate) fn callee(&self, user: u32) -> u32 {
-        (user + 1) % self.users
+        self.first_user + (user - self.first_user + 1) % self.users
     }
 
     /// What the answer to a challenge says.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::Failure;
+use crate::{Arguments, Failure};
 
 /// Longer than anything that is waited for, in microseconds.
 const MICROS_MAX: u64 = 600_000_000;
@@ -19,10 +19,21 @@ pub(crate) struct Report {
     /// The first thing that went wrong.
     pub(crate) first_failure: Option<String>,
     pub(crate) elapsed: Duration,
+    /// By the second in which the work was due; empty unless they are asked for.
+    seconds: Vec<Second>,
+    patience: Duration,
+}
+
+/// What was due in one second.
+#[derive(Clone, Default)]
+struct Second {
+    due: u32,
+    done: u32,
+    micros: Vec<u64>,
 }
 
 impl Report {
-    pub(crate) fn new() -> Result<Self, Failure> {
+    pub(crate) fn new(arguments: &Arguments) -> Result<Self, Failure> {
         let histogram = || Histogram::new_with_bounds(1, MICROS_MAX, 3);
         Ok(Self {
             latency: histogram()?,
@@ -32,13 +43,22 @@ impl Report {
             repeated: 0,
             first_failure: None,
             elapsed: Duration::ZERO,
+            seconds: seconds_of(arguments),
+            patience: arguments.patience(),
         })
     }
 
     /// A piece of work was done, so long after it was due.
-    pub(crate) fn done(&mut self, after: Duration) {
+    pub(crate) fn done(&mut self, due: Duration, after: Duration) {
         self.done += 1;
         self.latency.saturating_record(micros(after));
+        let second = usize::try_from(due.as_secs()).unwrap_or(usize::MAX);
+        if after <= self.patience
+            && let Some(second) = self.seconds.get_mut(second)
+        {
+            second.done += 1;
+            second.micros.push(micros(after));
+        }
     }
 
     pub(crate) fn failed(&mut self, why: impl FnOnce() -> String) {
@@ -70,9 +90,30 @@ impl Report {
                 "max": milliseconds(&self.latency, 1.0),
             },
             "late_ms_p99": milliseconds(&self.lateness, 0.99),
+            "by_second": self.seconds.iter().map(Second::json).collect::<Vec<_>>(),
         })
         .to_string()
     }
+}
+
+impl Second {
+    fn json(&self) -> serde_json::Value {
+        let mut micros = self.micros.clone();
+        micros.sort_unstable();
+        let at =
+            |part: f64| micros.get((micros.len() as f64 * part) as usize).map(|micros| *micros as f64 / 1e3);
+        serde_json::json!({"due": self.due, "done": self.done, "p50": at(0.5), "p99": at(0.99)})
+    }
+}
+
+fn seconds_of(arguments: &Arguments) -> Vec<Second> {
+    let mut seconds = Vec::new();
+    for number in (0..arguments.count).take_while(|_| arguments.by_second) {
+        let second = usize::try_from(arguments.due(number).as_secs()).unwrap_or(usize::MAX);
+        seconds.resize(second + 1, Second::default());
+        seconds[second].due += 1;
+    }
+    seconds
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -33,6 +33,9 @@ async fn storm(arguments: Arguments, transport: Transport) -> Result<Report, Fai
     if arguments.row != Row::Register {
         return Err("only `register` is done over connections".into());
     }
+    if arguments.by_second {
+        return Err("seconds are reported over UDP only".into());
+    }
     let connector = match transport {
         Transport::Tls => Some(connector(&arguments)?),
         _ => None,
@@ -47,12 +50,12 @@ async fn storm(arguments: Arguments, transport: Transport) -> Result<Report, Fai
     let (ended, mut endings) = mpsc::channel(1024);
     let began = Instant::now();
     let begin_all = begin_all(Arc::clone(&storm), began, ended);
-    let mut report = Report::new()?;
+    let mut report = Report::new(&storm.arguments)?;
     let count_all = async {
         while let Some((late, after, failure)) = endings.recv().await {
             report.begun(late);
             match failure {
-                None => report.done(after),
+                None => report.done(Duration::MAX, after),
                 Some(failure) => report.failed(|| failure),
             }
         }

@@ -1,9 +1,11 @@
 //! The open loop over UDP: one thread that sends what is due, takes what comes, and repeats what is lost.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
+use belfry_sip_proto::build::ack_to;
 use belfry_sip_proto::digest::Challenge;
 use belfry_sip_proto::{Limits, Message};
 use nix::poll::{PollFd, PollFlags};
@@ -14,15 +16,18 @@ use crate::messages::{Desk, NONCE_NUMBER, answers_to, challenge_of, dialog_of};
 use crate::report::Report;
 use crate::{Arguments, Failure, Row};
 
-/// Timer T1 of RFC 3261, not doubled: losses are to be seen, not to be waited for.
+/// Timer T1 of RFC 3261, not doubled unless asked for: losses are to be seen, not to be waited for.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
+/// Repeats are no further apart than this: timer T2.
+const REPEAT_AFTER_MAX: Duration = Duration::from_secs(4);
 /// Work that is begun before incoming messages are looked at again.
 const BURST: usize = 64;
 
 struct Work {
     user: u32,
-    /// Sent again until it is answered; empty when nothing is to be repeated.
+    /// Sent again until it is answered.
     request: Vec<u8>,
+    is_heard: bool,
     step: u32,
 }
 
@@ -34,7 +39,8 @@ struct Load<'a> {
     next: u32,
     work: Vec<Option<Work>>,
     open: u32,
-    repeats: VecDeque<(Instant, u32, u32)>,
+    /// When, which work, which of its steps, and how often it was repeated before.
+    repeats: BinaryHeap<Reverse<(Instant, u32, u32, u32)>>,
     challenge: Option<Challenge>,
     report: Report,
 }
@@ -54,9 +60,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, Failure> {
         next: 0,
         work: Vec::new(),
         open: 0,
-        repeats: VecDeque::new(),
+        repeats: BinaryHeap::new(),
         challenge: None,
-        report: Report::new()?,
+        report: Report::new(arguments)?,
     };
     load.learn_nonce()?;
     load.began = Instant::now();
@@ -139,7 +145,8 @@ impl Load<'_> {
                 Row::Call => self.desk.invite(user, number, local, challenge),
             };
             let step = u32::from(matches!(self.arguments.row, Row::Register | Row::Unregister));
-            self.work[usize::try_from(number)?] = Some(Work { user, request: Vec::new(), step });
+            self.work[usize::try_from(number)?] =
+                Some(Work { user, request: Vec::new(), is_heard: false, step });
             self.open += 1;
             self.send(number, step, request);
         }
@@ -152,12 +159,19 @@ impl Load<'_> {
     }
 
     fn send(&mut self, number: u32, step: u32, request: Vec<u8>) {
+        self.send_again(number, step, request, 0);
+    }
+
+    fn send_again(&mut self, number: u32, step: u32, request: Vec<u8>, repeats: u32) {
         let Some(Some(work)) = self.work.get_mut(number as usize) else { return };
         work.step = step;
+        work.is_heard = false;
         work.request.clone_from(&request);
         let user = work.user;
         self.socket_of(user).push(request);
-        self.repeats.push_back((Instant::now() + REPEAT_AFTER, number, step));
+        let doubled = if self.arguments.backoff { repeats.min(3) } else { 0 };
+        let after = (REPEAT_AFTER * (1 << doubled)).min(REPEAT_AFTER_MAX);
+        self.repeats.push(Reverse((Instant::now() + after, number, step, repeats)));
     }
 
     fn receive(&mut self) -> Result<usize, Failure> {
@@ -190,7 +204,7 @@ impl Load<'_> {
         let (user, status) = (work.user, response.status().unwrap_or_default());
         if status < 200 {
             // It was heard: INVITE is not repeated any more (RFC 3261 section 17.1.1.2).
-            work.request.clear();
+            work.is_heard = true;
             return;
         }
         let local = self.socket_of(user).local;
@@ -208,12 +222,15 @@ impl Load<'_> {
                 self.send(number, 2, bye);
             }
             (_, _, 200) => {
-                let after = self.began.elapsed().saturating_sub(self.arguments.due(number));
-                self.report.done(after);
+                let due = self.arguments.due(number);
+                self.report.done(due, self.began.elapsed().saturating_sub(due));
                 self.work[number as usize] = None;
                 self.open -= 1;
             }
             _ => {
+                if (self.arguments.row, step) == (Row::Call, 0) {
+                    self.acknowledge(number, user, response);
+                }
                 let bytes = String::from_utf8_lossy(response.as_bytes()).into_owned();
                 self.report.failed(|| bytes);
                 self.work[number as usize] = None;
@@ -222,20 +239,28 @@ impl Load<'_> {
         }
     }
 
+    /// A failed INVITE is acknowledged hop by hop (RFC 3261 section 17.1.1.3).
+    fn acknowledge(&mut self, number: u32, user: u32, response: &Message<'_>) {
+        let Some(Some(work)) = self.work.get(number as usize) else { return };
+        let Ok(invite) = Message::parse(work.request.as_slice(), &Limits::default()) else { return };
+        let ack = ack_to(&invite, response);
+        self.socket_of(user).push(ack);
+    }
+
     fn repeat_lost(&mut self) {
         let now = Instant::now();
-        while let Some((at, number, step)) = self.repeats.front().copied() {
+        while let Some(Reverse((at, number, step, repeats))) = self.repeats.peek().copied() {
             if at > now {
                 break;
             }
-            self.repeats.pop_front();
+            self.repeats.pop();
             let Some(Some(work)) = self.work.get(number as usize) else { continue };
-            if work.step != step || work.request.is_empty() {
+            if work.step != step || work.is_heard {
                 continue;
             }
             let request = work.request.clone();
             self.report.repeated += 1;
-            self.send(number, step, request);
+            self.send_again(number, step, request, repeats + 1);
         }
     }
 

@@ -220,7 +220,7 @@ fn the_error_of_a_sync_counts_when_its_file_was_closed_meanwhile() {
     let begin = |log: &mut Log, n| {
         note(log, n, "call");
         log.close(Book(n), &record("call")).expect("closed");
-        log.begin_sync().expect("a handle").expect("something to sync")
+        log.begin_sync().expect("something to sync")
     };
     let sync = begin(&mut log, 1);
     log.close_after_error();

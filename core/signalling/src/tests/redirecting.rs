@@ -1,0 +1,116 @@
+//! Redirections by trunks: followed as far as the plan of the trunk allows (RFC 3261 section 16.7 step 4).
+
+use belfry_sip_proto::HeaderName;
+
+use super::house::{Heard, House, Phone, SDP};
+use crate::Config;
+use crate::handle::Transport;
+
+fn plan(redirects_max: u8) -> String {
+    format!(
+        r#"
+        [[tenants]]
+        name = "acme"
+        domains = ["belfry.test"]
+        dial = {{ country_code = "44" }}
+
+        [[trunks]]
+        name = "one"
+        gateways = [{{ uri = "sip:192.0.2.201" }}]
+        cost = "0.01"
+        concurrent_calls_max = 1
+        redirects_max = {redirects_max}
+
+        [[trunks]]
+        name = "two"
+        gateways = [{{ uri = "sip:192.0.2.202" }}]
+        cost = "0.02"
+        "#
+    )
+}
+
+fn at(number: u8) -> String {
+    format!("udp 192.0.2.{number}:5060 192.0.2.{number}")
+}
+
+/// Who is at such a place, as the core hears it.
+fn peer(number: u8) -> Phone {
+    let source = std::net::SocketAddr::from(([192, 0, 2, number], 5060));
+    Phone { user: "carrier", flow: format!("flow of {number}"), transport: Transport::Udp, source }
+}
+
+/// The next INVITE, which must go there.
+async fn hear_invite(house: &mut House, number: u8) -> Heard {
+    let heard = house.hear().await;
+    assert_eq!((heard.flow.as_str(), heard.message.method()), (&*at(number), "INVITE"), "{}", heard.text());
+    heard
+}
+
+/// It refuses, or sends elsewhere, and gets its ACK.
+async fn refuse(house: &mut House, number: u8, invite: &Heard, status: &str, headers: &str) {
+    house.say(&peer(number), &invite.answer(status, "tt", headers));
+    let ack = house.hear().await;
+    assert_eq!((ack.flow.as_str(), ack.message.method()), (&*at(number), "ACK"), "{}", ack.text());
+}
+
+async fn called(redirects_max: u8, call_id: &str) -> (House, Phone, Heard) {
+    let mut house = House::with_plan(Config::for_test(), &plan(redirects_max)).await;
+    let alice = Phone::new("alice", Transport::Udp);
+    house.register(&alice).await;
+    house.call(&alice, "+4930123", call_id, SDP).await;
+    let invite = hear_invite(&mut house, 201).await;
+    (house, alice, invite)
+}
+
+const PLACES: &str = "Contact: <sip:b@192.0.2.212>;q=0.5, <sip:a@192.0.2.211;user=phone?Subject=x>;q=0.9\n\
+                      Contact: <sip:us@belfry.test>, <tel:+4930>, <sip:c@192.0.2.213>;q=0.1\n";
+
+#[tokio::test]
+async fn places_are_tried_by_their_wish_and_no_more_than_allowed() {
+    let (mut house, alice, invite) = called(2, "followed").await;
+    refuse(&mut house, 201, &invite, "302 Moved Temporarily", PLACES).await;
+    let first = hear_invite(&mut house, 211).await;
+    assert_eq!(first.message.request_uri(), "sip:a@192.0.2.211;user=phone", "no headers of the URI");
+    // It fails as the trunk itself may, and the next is tried; a second redirection has nothing left to spend.
+    refuse(&mut house, 211, &first, "500 Oops", "").await;
+    let second = hear_invite(&mut house, 212).await;
+    assert_eq!(second.message.request_uri(), "sip:b@192.0.2.212");
+    refuse(&mut house, 212, &second, "301 Moved Permanently", "Contact: <sip:d@192.0.2.214>\n").await;
+    let told = house.hear_status(&alice, 301).await;
+    assert!(told.header(HeaderName::Contact).contains("192.0.2.214"), "the caller may go on by itself");
+    house.acknowledge(&alice, &told);
+    house
+        .until(|text| text.contains("core_call_attempts_total{region=\"eu\",result=\"redirected\"} 1"))
+        .await;
+    house.until(|text| text.contains("core_trunk_calls{trunk=\"one\"} 0")).await;
+}
+
+#[tokio::test]
+async fn a_place_that_answers_gets_the_call_and_takes_the_trunks_place() {
+    let (mut house, alice, invite) = called(3, "answered").await;
+    refuse(&mut house, 201, &invite, "302 Moved Temporarily", "Contact: <sip:a@192.0.2.211>\n").await;
+    let invite = hear_invite(&mut house, 211).await;
+    house.say_with(&peer(211), &invite.answer("200 OK", "t", "Contact: <sip:a@192.0.2.211>\n"), SDP);
+    house.hear_status(&alice, 200).await;
+    house.until(|text| text.contains("core_trunk_calls{trunk=\"one\"} 1")).await;
+}
+
+#[tokio::test]
+async fn places_that_lead_back_or_were_tried_are_no_places() {
+    let (mut house, alice, invite) = called(4, "circle").await;
+    refuse(&mut house, 201, &invite, "302 Moved Temporarily", "Contact: <sip:a@192.0.2.211>\n").await;
+    let first = hear_invite(&mut house, 211).await;
+    let circle = "Contact: <sip:a@192.0.2.211>, <sip:alice@belfry.test>, <sip:edge.test>\n";
+    refuse(&mut house, 211, &first, "302 Moved Temporarily", circle).await;
+    let told = house.hear_status(&alice, 302).await;
+    house.acknowledge(&alice, &told);
+}
+
+#[tokio::test]
+async fn without_leave_the_caller_is_told() {
+    let (mut house, alice, invite) = called(0, "told").await;
+    refuse(&mut house, 201, &invite, "302 Moved Temporarily", PLACES).await;
+    let told = house.hear_status(&alice, 302).await;
+    assert_eq!(told.values(HeaderName::Contact).len(), 5);
+    house.acknowledge(&alice, &told);
+}

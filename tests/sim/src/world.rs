@@ -1,0 +1,531 @@
+//! The story itself: what happens when, until nothing happens any more.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use belfry_relay_api::{FromRelay, ToRelay};
+use belfry_signal::{Pii, Region};
+use belfry_signalling::Holdings;
+use belfry_signalling::handle::{FlowToken, FromEdge, Inbound, SendFailure, Target, ToEdge, Transport};
+use tokio::time::Instant;
+
+use crate::core_house::CoreHouse;
+use crate::dice::Seed;
+use crate::message::Message;
+use crate::network::Network;
+use crate::phone::{Action, Phone, Story, Wake};
+use crate::relay::Relay;
+use crate::script::CallScript;
+use crate::witness::{End, Witness};
+
+/// Calls begin within so many milliseconds.
+const WINDOW_MS: u64 = 90_000;
+/// After the last event nothing may be left after so long: the lifetime of a call, and of its transactions.
+const PEACE_MS: u64 = 330_000;
+/// The edge's clock at the beginning.
+const BEGIN_UNIX_NANOS: u64 = 1_800_000_000_000_000_000;
+/// Calls of a fault's story that are printed.
+const TOLD_MAX: usize = 3;
+
+/// How a run went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Of everything that crossed the core's door, and when.
+    pub hash: u64,
+    /// Calls that were begun, answered, and have a record.
+    pub calls: usize,
+    /// Calls whose caller heard somebody pick up.
+    pub answered: usize,
+    /// Call records.
+    pub records: usize,
+    /// Messages that reached the core, and that it sent.
+    pub messages: usize,
+}
+
+#[derive(Debug)]
+enum Event {
+    Begin(usize),
+    Die(usize),
+    Wake(usize, Wake),
+    /// A message reaches the core.
+    ToCore(usize, Vec<u8>),
+    /// A message reaches a phone.
+    ToPhone(usize, Vec<u8>),
+    FromRelay(FromRelay),
+    Edge(FromEdge),
+}
+
+struct World {
+    story: Story,
+    began: Instant,
+    house: CoreHouse,
+    network: Network,
+    relay: Relay,
+    witness: Witness,
+    phones: Vec<Phone>,
+    by_flow: HashMap<String, usize>,
+    /// The call of each Call-ID that the core made up.
+    masks: HashMap<String, usize>,
+    /// Time, order, event.
+    events: BinaryHeap<Reverse<Queued>>,
+    last_event: u64,
+    /// What crossed the core's door: time and text, by call.
+    told: BTreeMap<Option<usize>, Vec<(u64, String)>>,
+    messages: usize,
+}
+
+#[derive(Debug)]
+struct Queued(u64, u64, Event);
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+/// Runs one seed with so many calls.
+///
+/// # Errors
+/// Everything that should not have been, with the stories of some calls that it happened to.
+///
+/// # Panics
+/// When the core cannot be started.
+pub fn run(seed: u64, calls: usize) -> Result<Outcome, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let mut world = World::begin(Seed(seed), calls).await;
+        world.play().await;
+        world.end().await
+    })
+}
+
+/// Phones by user: how many each has, and the parameters of their contacts.
+fn households(seed: Seed) -> Vec<(String, Vec<(Transport, &'static str)>)> {
+    let mut dice = seed.dice("households");
+    let mut phone = |params| (dice.pick(&[Transport::Udp, Transport::Udp, Transport::Tcp]), params);
+    let mut users: Vec<_> = (0..8).map(|n| (format!("single{n}"), vec![phone("")])).collect();
+    users.extend((0..3).map(|n| (format!("double{n}"), vec![phone(""), phone("")])));
+    users.push(("triple".to_owned(), vec![phone(""), phone(""), phone("")]));
+    users.push(("ordered".to_owned(), vec![phone(";q=1.0"), phone(";q=0.5"), phone(";q=0.5")]));
+    users
+}
+
+impl World {
+    async fn begin(seed: Seed, calls: usize) -> Self {
+        let households = households(seed);
+        let mut phones = Vec::new();
+        let mut params = Vec::new();
+        for (user, owned) in &households {
+            for (transport, param) in owned {
+                phones.push(Phone::new(phones.len(), user, *transport));
+                params.push(*param);
+            }
+        }
+        let registered = phones.len();
+        for last in [201, 202, 203] {
+            phones.push(Phone::gateway(phones.len(), SocketAddr::from(([192, 0, 2, last], 5060))));
+        }
+        let mut users: Vec<String> = households.iter().map(|(user, _)| user.clone()).collect();
+        let mut called: Vec<String> = users.iter().cloned().cycle().take(3 * users.len()).collect();
+        called.extend(["+4930123", "+4930124", "+4930125", "+4930126", "ghost", "away"].map(str::to_owned));
+        users.push("away".to_owned());
+        // A carrier calls in, too.
+        let callers: Vec<usize> = (0..registered).chain([registered + 1, registered + 1]).collect();
+        let script = |number| CallScript::of(seed, number, &callers, &called, WINDOW_MS);
+        let scripts: Vec<CallScript> = (0..calls).map(script).collect();
+        let house = CoreHouse::start(seed, &users, &["ghost".to_owned(), "gateway".to_owned()]).await;
+        let by_flow = phones.iter().map(|phone| (phone.flow.clone(), phone.index)).collect();
+        let story = Story { seed, scripts, picked_up: BTreeMap::new(), now: 0 };
+        let mut world = Self {
+            story,
+            began: Instant::now(),
+            house,
+            network: Network::new(seed),
+            relay: Relay::new(seed),
+            witness: Witness::default(),
+            phones,
+            by_flow,
+            masks: HashMap::new(),
+            events: BinaryHeap::new(),
+            last_event: 0,
+            told: BTreeMap::new(),
+            messages: 0,
+        };
+        for (phone, params) in params.into_iter().enumerate() {
+            world.register(phone, params).await;
+        }
+        tokio::time::pause();
+        world.began = Instant::now();
+        world.schedule_story(registered);
+        world
+    }
+
+    /// Registrations are before the story: they need the journal's thread, which knows nothing of our time.
+    async fn register(&mut self, phone: usize, params: &str) {
+        let first = self.phones[phone].register(params, None);
+        self.give_to_core(phone, first);
+        let challenged = self.hear_status(401).await;
+        let second = self.phones[phone].register(params, Some(&challenged));
+        self.give_to_core(phone, second);
+        self.hear_status(200).await;
+    }
+
+    async fn hear_status(&mut self, status: u16) -> Message {
+        loop {
+            let sent = self.house.from_core.recv().await.expect("the core lives");
+            let ToEdge::Send { bytes, .. } = sent;
+            let message = Message::read(&bytes).expect("the core speaks SIP");
+            if message.method() == "REGISTER" {
+                assert_eq!(message.status(), status, "{}", String::from_utf8_lossy(&bytes));
+                return message;
+            }
+        }
+    }
+
+    fn schedule_story(&mut self, registered: usize) {
+        for number in 0..self.story.scripts.len() {
+            self.schedule(self.story.scripts[number].begin_ms, Event::Begin(number));
+        }
+        let mut dice = self.story.seed.dice("deaths");
+        for phone in 0..registered {
+            let at = dice.roll(3 * WINDOW_MS);
+            if dice.happens(80) {
+                self.schedule(at, Event::Die(phone));
+            }
+        }
+    }
+
+    fn schedule(&mut self, at: u64, event: Event) {
+        self.last_event += 1;
+        self.events.push(Reverse(Queued(at, self.last_event, event)));
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Lets everything happen, until nothing is left and the core has nothing to do.
+    async fn play(&mut self) {
+        let mut quiet_since = None;
+        loop {
+            let now = self.now();
+            self.story.now = now;
+            while self.events.peek().is_some_and(|Reverse(Queued(at, ..))| *at <= now) {
+                let Some(Reverse(Queued(_, _, event))) = self.events.pop() else { break };
+                self.happen(event);
+            }
+            let next = self.events.peek().map(|Reverse(Queued(at, ..))| *at);
+            if next.is_some() {
+                quiet_since = None;
+            } else {
+                let since = *quiet_since.get_or_insert(now);
+                if is_at_peace(self.house.core.holdings().await) || now > since + PEACE_MS {
+                    return;
+                }
+            }
+            let until = self.began + Duration::from_millis(next.unwrap_or(now + 500).max(now + 1));
+            tokio::select! {
+                biased;
+                Some(sent) = self.house.from_core.recv() => self.from_core(sent),
+                Some(asked) = self.house.from_relays_owner.recv() => self.from_relays_owner(asked),
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Begin(number) => {
+                let caller = self.story.scripts[number].caller;
+                if !self.phones[caller].is_dead {
+                    self.phones[caller].call(&self.story, number);
+                    self.act(caller);
+                }
+            }
+            Event::Wake(phone, wake) => {
+                if !self.phones[phone].is_dead {
+                    self.phones[phone].wake(&mut self.story, &wake);
+                    self.act(phone);
+                }
+            }
+            Event::Die(phone) => self.die(phone),
+            Event::ToCore(phone, bytes) => self.give_to_core(phone, bytes),
+            Event::ToPhone(phone, bytes) => {
+                let Some(message) = Message::read(&bytes) else { return };
+                if !self.phones[phone].is_dead {
+                    let call = self.call_of(&message).unwrap_or(usize::MAX);
+                    self.phones[phone].hear(&mut self.story, &message, call);
+                    self.act(phone);
+                }
+            }
+            Event::FromRelay(reply) => self.house.to_relays_owner.try_send(reply).expect("room for a reply"),
+            Event::Edge(told) => self.house.to_core.try_send(told).expect("room for what the edge tells"),
+        }
+    }
+
+    /// A phone is switched off; who holds its connection notices.
+    fn die(&mut self, phone: usize) {
+        if std::mem::replace(&mut self.phones[phone].is_dead, true)
+            || !self.phones[phone].transport.is_reliable()
+        {
+            return;
+        }
+        let flow = FlowToken(self.phones[phone].flow.clone());
+        self.schedule(self.story.now + 5, Event::Edge(FromEdge::FlowClosed { flow }));
+    }
+
+    fn act(&mut self, phone: usize) {
+        for action in self.phones[phone].take_actions() {
+            let now = self.story.now;
+            match action {
+                Action::Send(bytes) => self.from_phone(phone, bytes),
+                Action::Wake(after, wake) => self.schedule(now + after, Event::Wake(phone, wake)),
+                Action::Die => self.die(phone),
+            }
+        }
+    }
+
+    /// The call of a message: phones and the core carry its number with them; what the core makes itself has the Call-ID.
+    fn call_of(&mut self, message: &Message) -> Option<usize> {
+        let id = message.call_id();
+        if let Some(number) = id.strip_prefix("sim-").and_then(|number| number.parse().ok()) {
+            return Some(number);
+        }
+        let number =
+            message.sip().extension("X-Sim").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        match number {
+            Some(number) => drop(self.masks.insert(id, number)),
+            None => return self.masks.get(&id).copied(),
+        }
+        number
+    }
+
+    /// What the dice and the traces call a message of a phone.
+    fn name_of(&mut self, phone: usize, is_up: bool, message: &Message) -> (Option<usize>, String) {
+        let call = self.call_of(message);
+        let way = if is_up { "->" } else { "<-" };
+        let number = call.map_or_else(String::new, |call| call.to_string());
+        (call, format!("{phone}{way} {number} {}", message.label()))
+    }
+
+    fn from_phone(&mut self, phone: usize, bytes: Vec<u8>) {
+        let Some(message) = Message::read(&bytes) else {
+            self.witness.nonsense.push(format!("a phone of ours said {}", String::from_utf8_lossy(&bytes)));
+            return;
+        };
+        let (_, name) = self.name_of(phone, true, &message);
+        let now = self.story.now;
+        if self.phones[phone].transport.is_reliable() {
+            let at = self.network.stream(&name, true, phone, now);
+            return self.schedule(at, Event::ToCore(phone, bytes));
+        }
+        for delay in self.network.datagram(&name) {
+            self.schedule(now + delay, Event::ToCore(phone, bytes.clone()));
+        }
+    }
+
+    fn give_to_core(&mut self, phone: usize, bytes: Vec<u8>) {
+        let now = self.story.now;
+        if let Some(message) = Message::read(&bytes)
+            && message.method() != "REGISTER"
+        {
+            let (call, name) = self.name_of(phone, true, &message);
+            self.tell(call, name);
+            self.witness.came(phone, call.unwrap_or(usize::MAX), &message, now);
+        }
+        let phone = &self.phones[phone];
+        let inbound = Inbound {
+            flow: FlowToken(phone.flow.clone()),
+            transport: phone.transport,
+            source: Pii::new(phone.source),
+            region: Region::configured("eu").expect("a plain name"),
+            country: Some("GB".to_owned()),
+            peer_names: Vec::new(),
+            received_unix_nanos: BEGIN_UNIX_NANOS + now * 1_000_000,
+            bytes,
+        };
+        self.messages += 1;
+        self.house.to_core.try_send(FromEdge::Message(inbound)).expect("room for a message");
+    }
+
+    fn from_core(&mut self, sent: ToEdge) {
+        let ToEdge::Send { id, target, bytes } = sent;
+        self.story.now = self.now();
+        let flow = match &target {
+            Target::Flow(FlowToken(token)) => token.clone(),
+            Target::Address { address, .. } => address.to_string(),
+        };
+        let (Some(phone), Some(message)) = (self.by_flow.get(&flow).copied(), Message::read(&bytes)) else {
+            let text = format!("the core said to {flow}: {}", String::from_utf8_lossy(&bytes));
+            return self.witness.nonsense.push(text);
+        };
+        self.messages += 1;
+        let (call, name) = self.name_of(phone, false, &message);
+        let now = self.story.now;
+        self.witness.went(phone, call.unwrap_or(usize::MAX), &message, now);
+        if call.is_some() {
+            self.tell(call, name.clone());
+        }
+        let is_reliable = self.phones[phone].transport.is_reliable();
+        let failure = match is_reliable {
+            true => self.phones[phone].is_dead.then_some(SendFailure::FlowGone),
+            false => self.network.is_unsendable(&name).then_some(SendFailure::Unreachable),
+        };
+        if let Some(failure) = failure {
+            if message.method() == "INVITE" && message.status() == 0 {
+                self.witness.was_unsendable(phone, &message.branch());
+            }
+            self.tell(call, format!("   ({name} could not be sent)"));
+            self.schedule(now + 1, Event::Edge(FromEdge::SendFailed { id, failure }));
+        } else if !is_reliable {
+            for delay in self.network.datagram(&name) {
+                self.schedule(now + delay, Event::ToPhone(phone, bytes.clone()));
+            }
+        } else {
+            let at = self.network.stream(&name, false, phone, now);
+            self.schedule(at, Event::ToPhone(phone, bytes));
+        }
+    }
+
+    fn from_relays_owner(&mut self, asked: ToRelay) {
+        let now = self.now();
+        let (delay, reply) = self.relay.asked(asked.request);
+        self.schedule(now + delay, Event::FromRelay(FromRelay::Reply { id: asked.id, reply }));
+    }
+
+    fn tell(&mut self, call: Option<usize>, text: String) {
+        let now = self.story.now;
+        self.told.entry(call).or_default().push((now, text));
+    }
+
+    /// Looks at what is left, and at the records.
+    async fn end(self) -> Result<Outcome, String> {
+        let holdings = self.house.core.holdings().await;
+        // The gauges follow once a second.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let virtual_ms = self.now();
+        tokio::time::resume();
+        let records = self.house.state.call_records(1_000_000).await.map_err(|error| error.to_string())?;
+        let end = End {
+            records: &records,
+            calls: self.story.scripts.len(),
+            is_anchored: self.house.config.anchor_media,
+            may_hide: self.house.config.hiding.customers || !self.house.config.hiding.trunks.is_empty(),
+            ended: self.house.sum("core_calls_ended_total"),
+        };
+        let mut faults = self.witness.faults(&end);
+        self.check_memory(holdings, &mut faults);
+        self.check_phones(&mut faults);
+        self.house.core.drain(Duration::ZERO).await;
+        self.house.state.drain(Duration::from_secs(10)).await;
+        if faults.is_empty() {
+            let outcome = Outcome {
+                hash: self.hash(),
+                calls: self.story.scripts.len(),
+                answered: records.iter().filter(|record| record.answer_unix_nanos.is_some()).count(),
+                records: records.len(),
+                messages: self.messages,
+            };
+            return Ok(outcome);
+        }
+        Err(self.story_of(&faults, virtual_ms))
+    }
+
+    /// Everything that was held is given back.
+    fn check_memory(&self, holdings: Holdings, faults: &mut Vec<(Option<usize>, String)>) {
+        if !is_at_peace(holdings) {
+            faults.push((None, format!("still held: {holdings:?}")));
+        }
+        if self.house.config.anchor_media && self.relay.made == 0 {
+            faults.push((None, "the relay was never asked".to_owned()));
+        }
+        for session in &self.relay.open {
+            let call = session.strip_prefix("sim-").and_then(|number| number.parse().ok());
+            faults.push((call, format!("the relay still has the session {session}")));
+        }
+        for gauge in ["core_trunk_calls{", "core_tenant_calls{"] {
+            let value = self.house.sum(gauge);
+            if value > 0.5 {
+                faults.push((None, format!("{gauge} is {value} in the end")));
+            }
+        }
+        for counter in
+            ["core_call_records_total{outcome=\"repeated\"}", "core_call_records_total{outcome=\"failed\"}"]
+        {
+            let value = self.house.sum(counter);
+            if value > 0.5 {
+                faults.push((None, format!("{counter} is {value}")));
+            }
+        }
+    }
+
+    /// No living phone thinks that it talks to somebody, unless it was told otherwise and did not hear it.
+    fn check_phones(&self, faults: &mut Vec<(Option<usize>, String)>) {
+        for phone in self.phones.iter().filter(|phone| !phone.is_dead) {
+            for dialog in phone.open_dialogs() {
+                if !self.witness.was_hung_up_on(dialog.call, phone.index, &dialog.local_tag) {
+                    let text = format!("phone {} still talks ({})", phone.index, dialog.local_tag);
+                    faults.push((Some(dialog.call), text));
+                }
+            }
+        }
+    }
+
+    fn hash(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for (call, lines) in &self.told {
+            let mut lines: Vec<_> = lines.iter().collect();
+            lines.sort();
+            for byte in format!("{call:?} {lines:?}").bytes() {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        }
+        hash
+    }
+
+    fn story_of(&self, faults: &[(Option<usize>, String)], virtual_ms: u64) -> String {
+        let config = &self.house.config;
+        let mut text = format!(
+            "{} faults after {virtual_ms} ms; {:?}; anchored {}, hiding {:?}, ring {:?}, session {:?}\n",
+            faults.len(),
+            self.network.weather,
+            config.anchor_media,
+            config.hiding,
+            config.ring_timeout,
+            config.session_interval,
+        );
+        for (call, fault) in faults.iter().take(40) {
+            text.push_str(&format!("  call {call:?}: {fault}\n"));
+        }
+        let mut calls: Vec<usize> = faults.iter().filter_map(|(call, _)| *call).collect();
+        calls.dedup();
+        for call in calls.into_iter().take(TOLD_MAX) {
+            text.push_str(&format!("{:?}\n", self.story.scripts.get(call)));
+            for (at, line) in self.told.get(&Some(call)).into_iter().flatten() {
+                text.push_str(&format!("  {at:>8} {line}\n"));
+            }
+        }
+        text
+    }
+}
+
+/// Whether nothing is left but the timer that looks after everything once a second.
+fn is_at_peace(holdings: Holdings) -> bool {
+    Holdings { timers: holdings.timers.saturating_sub(1), ..holdings } == Holdings::default()
+}
