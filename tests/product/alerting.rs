@@ -134,7 +134,7 @@ fn site(directory: &Path, rules: &str, routes: &str) -> Running {
     std::fs::write(directory.join("alertmanager.yml"), routes).unwrap();
     let config = site_config(directory, &ports)
         + &format!(
-            "[observe.pipeline]\nsample_interval = \"1s\"\n[alerts.engine]\n[alerts.notify]\n[alerts.routing]\nrule_files = [\"{0}/rules.yaml\", \"shipped\"]\nalertmanager_file = \"{0}/alertmanager.yml\"\nposts_wait = \"2s\"\n",
+            "[observe.pipeline]\nsample_interval = \"1s\"\n[alerts.engine]\n[alerts.notify]\n[alerts.routing]\nrule_files = [\"{0}/rules.yaml\"]\nalertmanager_file = \"{0}/alertmanager.yml\"\nposts_wait = \"2s\"\n",
             directory.display()
         );
     Running::start(directory, ports, &config)

@@ -30,6 +30,8 @@ pub struct Notify;
 pub struct NotifyHandle {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Arc<NotifyStatus>>,
+    /// Whether there was anybody at the start who is told over TLS: roots are read then.
+    has_tls: bool,
 }
 
 /// How notification fares.
@@ -96,7 +98,7 @@ impl Notify {
         let needs_tls = config.services.iter().any(|service| service.url.starts_with("https:"))
             || targets.iter().any(TargetConfig::needs_tls);
         let post = http_post(needs_tls, config.request_timeout)?;
-        start_all(config, targets, registry, post)
+        Ok(NotifyHandle { has_tls: needs_tls, ..start_all(config, targets, registry, post)? })
     }
 }
 
@@ -130,7 +132,7 @@ fn start_all(
     let sender =
         Sender::new(config, services, origin, outbox, Signals::register(registry), post, receiver, publisher);
     tokio::spawn(sender.run(loaded));
-    Ok(NotifyHandle { commands, status })
+    Ok(NotifyHandle { commands, status, has_tls: true })
 }
 
 fn service(config: &crate::config::ServiceConfig) -> Result<Service, Error> {
@@ -196,6 +198,10 @@ impl NotifyHandle {
     /// # Errors
     /// When a secret of one cannot be read: then those of before stay.
     pub async fn set_targets(&self, targets: &[TargetConfig]) -> Result<(), Error> {
+        if let Some(target) = targets.iter().find(|target| target.needs_tls() && !self.has_tls) {
+            let message = "is the first that is told over TLS: in force after a restart".to_owned();
+            return Err(Error::Config { key: format!("target {}", target.name), message });
+        }
         let targets = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
         let (done, is_done) = oneshot::channel();
         let command = Command::SetTargets { targets, done };

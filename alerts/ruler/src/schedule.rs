@@ -32,6 +32,13 @@ impl Schedule {
         schedule
     }
 
+    /// The same, with the last moment before now still to come: a group that is new need not wait to be heard.
+    #[must_use]
+    pub fn hurried(mut self) -> Schedule {
+        self.due_ms -= self.interval_ms;
+        self
+    }
+
     /// How long the pauses are.
     pub fn interval_ms(&self) -> i64 {
         self.interval_ms
@@ -75,6 +82,9 @@ mod tests {
         assert!((1_000_000..1_060_000).contains(&first));
         assert_eq!(Schedule::new("calls", 60_000, first).due_ms(), first, "stable over restarts");
         assert_eq!(schedule.take(first - 1), None);
+        let mut hurried = schedule.hurried();
+        assert_eq!(hurried.take(first - 1), Some(Turn { at_ms: first - 60_000, missed: 0 }));
+        assert_eq!(hurried.due_ms(), first);
         assert_eq!(schedule.take(first + 10), Some(Turn { at_ms: first, missed: 0 }));
         assert_eq!(schedule.take(first + 20), None, "once per moment");
         let late = first + 60_000 * 4 + 5;

@@ -86,7 +86,7 @@ impl Ruler {
             let name = source(spec);
             let interval_ms = spec.interval_ms.unwrap_or(self.default_interval_ms);
             let mut group = Group::new(spec.clone());
-            let mut schedule = Schedule::new(&name, interval_ms, now_ms);
+            let mut schedule = Schedule::new(&name, interval_ms, now_ms).hurried();
             let mut firing = Vec::new();
             if let Some(held) = before.remove(&name) {
                 if held.schedule.interval_ms() == interval_ms {
