@@ -73,11 +73,14 @@ deps-test: deps
 	@$(call need,$(TEST_TOOLS))
 	@$(call unpack,promtool:prometheus)
 	@$(call unpack,amtool:prometheus-alertmanager)
+	@$(call unpack,prometheus-node-exporter:prometheus-node-exporter)
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || { echo "missing: rustfmt and clippy. Run: rustup component add rustfmt clippy"; exit 1; }
 
 deps-bench: deps
 	@$(call need,$(BENCH_TOOLS))
 	@ls /usr/lib/*/kamailio/modules/tls.so >/dev/null 2>&1 || { $(call need,kamailio-speaks-tls:kamailio-tls-modules); }
+	@ls /usr/lib/*/kamailio/modules/db_postgres.so >/dev/null 2>&1 || { $(call need,kamailio-keeps-in-postgres:kamailio-postgres-modules); }
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { $(call need,postgres-server:postgresql); }
 
 clean: ## Remove what was built
 	@cargo clean && rm -rf build-output belfry-data

@@ -18,12 +18,14 @@ use belfry_engine::{Change, EngineHandle};
 use belfry_gateway::{Gateway, GatewayDeps, GatewayHandle};
 use belfry_mesh::Mesh;
 use belfry_notify::NotifyHandle;
+use belfry_pipeline::metrics::scrape::Scraper;
 use belfry_relay::RelayHandle;
 use belfry_signal::{Registry, Resource, TraceKey, now_unix_nanos};
 use belfry_signalling::{Core, CoreHandle, Deps, Prepaid, Routes};
 use belfry_state::{State, Subscriber};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tower_http::compression::CompressionLayer;
 
 use crate::admin::{self, Admin, Order, SetLogLevel, Text};
 use crate::config::{Config, needs_restart};
@@ -84,6 +86,7 @@ pub struct App {
     pub api: Option<DoorHandle>,
     /// The observe room.
     pub observe: Option<observe::Observe>,
+    scraper: Option<Scraper>,
     notify: Option<NotifyHandle>,
     /// The alert engine.
     pub engine: Option<EngineHandle>,
@@ -135,12 +138,7 @@ impl App {
         let routes = live.router(signals.clone());
         let admin = start_admin(door, &config.admin, &doors, routes, &surroundings).await?;
         let mut app = Self {
-            observe: config
-                .observe
-                .as_ref()
-                .map(|observe| observe::start(observe, &registry, records))
-                .transpose()
-                .context("start the observe room")?,
+            observe: start_observe(&config, &registry, records, &surroundings.tower)?,
             config,
             registry,
             signals,
@@ -158,6 +156,7 @@ impl App {
             notify: None,
             engine: None,
             dashboard: None,
+            scraper: None,
             relay: None,
             state: None,
             rater: None,
@@ -279,13 +278,19 @@ impl App {
             self.signals.config_refused(1);
             return vec![format!("alerts: {error:#}; rules and routes of alerts stay as they were")];
         }
+        let scraping = self.scraper.as_ref().map_or(Ok(()), |scraper| {
+            let _in_tower = self.surroundings.tower.enter();
+            scraper.reload()
+        });
         let needs_restart = needs_restart(&self.config_text.get(), &text);
         self.config_text.set(&text);
         self.config = config;
         self.signals.config_reloaded(&needs_restart);
         self.note_change("config", "configuration reloaded");
         let restart = needs_restart.into_iter().map(|key| format!("{key} changed: in force after a restart"));
-        restart.collect()
+        let scraping =
+            scraping.err().map(|fault| format!("observe.scrape: {fault}; what was scraped still is"));
+        restart.chain(scraping).collect()
     }
 
     /// Takes changed token files into force; a file that cannot be used changes nothing and is named.
@@ -360,6 +365,9 @@ impl App {
     fn stop_watchers(&mut self) -> Vec<Step> {
         let limits = self.config.node.drain;
         let mut steps = Vec::new();
+        if let Some(scraper) = self.scraper.take() {
+            scraper.stop();
+        }
         if let Some(engine) = self.engine.take() {
             steps.push(Step::new(
                 "alerts",
@@ -423,6 +431,12 @@ impl App {
         if self.config.core.is_some() {
             router = router.merge(self.live.router(self.signals.clone()));
         }
+        let doors = {
+            let _in_tower = self.surroundings.tower.enter();
+            observe::start_doors(config, observe, &self.registry, &self.config.mesh.peers, &self.mesh)
+        };
+        let (scraper, pushed) = doors.context("start the doors for metrics")?;
+        router = router.merge(pushed).layer(CompressionLayer::new());
         let guard = access("observe", config.token_file.as_deref(), &config.host_names, API_OPEN_PATHS)
             .context("start the read APIs")?;
         let (doors, listen, limits) = (self.doors.clone(), config.listen, config.limits());
@@ -431,6 +445,7 @@ impl App {
             .tower
             .spawn(async move { doors.open(Door::Api, listen, limits, Access::Guarded(guard), router) });
         self.api = Some(opening.await?.context("start the read APIs")?);
+        self.scraper = Some(scraper);
         self.signals.room_started("observe");
         Ok(())
     }
@@ -498,6 +513,18 @@ impl App {
         self.signals.room_started("edge");
         Ok(())
     }
+}
+
+/// Starts the observe room, if the configuration has one.
+fn start_observe(
+    config: &Config,
+    registry: &Registry,
+    records: belfry_signal::RecordReceiver,
+    tower: &Handle,
+) -> anyhow::Result<Option<observe::Observe>> {
+    let section = config.observe.as_ref();
+    let started = section.map(|section| observe::start(section, registry, records, tower));
+    started.transpose().context("start the observe room")
 }
 
 async fn start_admin(

@@ -266,6 +266,9 @@ pub struct RouteExplainArguments {
     /// The configuration.
     #[arg(long, default_value = "belfry.toml")]
     pub config: PathBuf,
+    /// The running Belfry that knows which gateways are alive, when trunks are asked.
+    #[command(flatten)]
+    pub site: Site,
 }
 
 /// Which routes.

@@ -129,8 +129,14 @@ pub struct Observe {
     pub token_file: Option<PathBuf>,
     /// Names that the read APIs go by without a token, beside addresses and `localhost`.
     pub host_names: Vec<String>,
+    /// Whether queries may use the experimental parts of PromQL.
+    pub promql_experimental: bool,
     /// WAL and delivery.
     pub pipeline: belfry_pipeline::Config,
+    /// Metrics that others push.
+    pub receive: belfry_pipeline::metrics::receive::Config,
+    /// Metrics that we fetch, and where they are sent on.
+    pub scrape: belfry_pipeline::metrics::scrape::Config,
     /// Time series.
     pub series: belfry_series::Config,
     /// Logs, spans, SIP messages, calls.
@@ -218,7 +224,7 @@ impl Config {
         if faults.is_empty() { Ok(config.placed()) } else { Err(faults) }
     }
 
-    /// What is wrong with the token files.
+    /// What is wrong with files that the configuration names: tokens, and what is scraped.
     #[must_use]
     pub fn check_tokens(&self) -> Vec<Fault> {
         let files = [
@@ -233,7 +239,13 @@ impl Config {
                 message: error.to_string(),
             })
         };
-        files.into_iter().filter_map(wrong).collect()
+        let scrape = self.observe.as_ref().and_then(|observe| observe.scrape.check_file());
+        let scrape = scrape.map(|message| Fault {
+            source: "[observe.scrape] file".to_owned(),
+            position: None,
+            message,
+        });
+        files.into_iter().filter_map(wrong).chain(scrape).collect()
     }
 
     /// What is wrong although it has the right type: section, key inside it, what is allowed.
@@ -263,6 +275,8 @@ impl Config {
         if let Some(observe) = &self.observe {
             add("observe", "", observe.check());
             add("observe", "pipeline", observe.pipeline.check());
+            add("observe", "receive", observe.receive.check());
+            add("observe", "scrape", observe.scrape.check());
             add("observe", "series", observe.series.check());
             add("observe", "events", observe.events.check());
         }
@@ -396,6 +410,7 @@ impl Config {
         paths.extend(&mut self.admin.token_file);
         if let Some(observe) = &mut self.observe {
             paths.extend(&mut observe.token_file);
+            paths.extend(&mut observe.scrape.file);
             paths.extend([
                 &mut observe.pipeline.directory,
                 &mut observe.events.directory,

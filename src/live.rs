@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use belfry_door::PeerAddress;
-use belfry_signalling::{CoreHandle, InquiryError, LiveCall, LiveFilter, LiveState};
+use belfry_signalling::{CoreHandle, GatewayState, InquiryError, LiveCall, LiveFilter, LiveState};
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -40,11 +40,13 @@ impl LiveCalls {
         core.ok_or_else(|| Problem::unavailable("no core runs in this process"))
     }
 
-    /// `GET /api/v1/calls/live` and `DELETE /api/v1/calls/live/{call_id}`, and the same of bans.
+    /// `GET /api/v1/calls/live` and `DELETE /api/v1/calls/live/{call_id}`, the same of bans, and `GET /api/v1/trunks`: which
+    /// gateways are alive.
     pub fn router(&self, signals: Signals) -> Router {
         Router::new()
             .route("/api/v1/calls/live", get(list))
             .route("/api/v1/calls/live/{call_id}", delete(end))
+            .route("/api/v1/trunks", get(trunks))
             .with_state((self.clone(), signals.clone()))
             .merge(bans::router(self.clone(), signals))
     }
@@ -138,6 +140,15 @@ async fn list(
     let mut response = Json(Listed { calls: page.calls, next: page.next }).into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+async fn trunks(State((live, _)): State<(LiveCalls, Signals)>) -> Result<Response, Problem> {
+    #[derive(Serialize)]
+    struct Known {
+        gateways: Vec<GatewayState>,
+    }
+    let gateways = live.core()?.gateways().await;
+    Ok(Json(Known { gateways }).into_response())
 }
 
 async fn end(

@@ -2,6 +2,7 @@
 //!
 //! Everything here works on the configuration file and the store beside a running Belfry, which sees imports by itself.
 
+mod health;
 mod import;
 
 use std::net::IpAddr;
@@ -53,6 +54,7 @@ pub fn explain(arguments: &RouteExplainArguments) -> anyhow::Result<ExitCode> {
     };
     let mut steps: Vec<Step> = Vec::new();
     let decision = table.decide(&question, &mut steps);
+    steps.extend(health::steps(&table, &decision, &arguments.site));
     if arguments.json {
         say(&serde_json::to_string_pretty(&decision_json(&table, &decision, &steps))?);
     } else {

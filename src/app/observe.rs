@@ -6,12 +6,19 @@
 use std::sync::Arc;
 
 use belfry_events::{EventsReader, EventsWriter};
+use belfry_mesh::{Mesh, PeerConfig};
+use belfry_pipeline::metrics::{receive, scrape, send};
 use belfry_pipeline::{Entry, Pipeline, PipelineHandle, Store, StoreError, numbered};
 use belfry_query::Reader;
 use belfry_series::{SeriesReader, SeriesWriter};
-use belfry_signal::{RecordReceiver, Registry};
+use belfry_signal::{RecordReceiver, Registry, Written};
+
+use tokio::runtime::Handle;
 
 use crate::config;
+
+/// Where in the log's directory it is noted how far other stores have it.
+const SENT: &str = "sent";
 
 /// The running room.
 #[derive(Clone)]
@@ -32,16 +39,58 @@ pub fn start(
     config: &config::Observe,
     registry: &Registry,
     records: RecordReceiver,
+    tower: &Handle,
 ) -> anyhow::Result<Observe> {
+    let _in_tower = tower.enter();
     let (mut series_writer, series_reader): (SeriesWriter, SeriesReader) =
         belfry_series::Series::open(config.series.clone(), registry)?;
     series_writer.compact_in_background()?;
     let (events_writer, events_reader): (EventsWriter, EventsReader) =
         belfry_events::Events::open(config.events.clone(), registry)?;
-    let stores: Vec<Box<dyn Store>> =
-        vec![Box::new(EventsStore(events_writer)), Box::new(SeriesStore(series_writer))];
+    let mut stores: Vec<Box<dyn Store>> =
+        vec![Box::new(EventsStore(events_writer)), Box::new(SeriesStore::new(series_writer))];
+    if let Some(file) = &config.scrape.file {
+        let positions = config.pipeline.directory.join(SENT);
+        let senders = send::senders(file, &positions, registry).map_err(anyhow::Error::msg)?;
+        stores.extend(senders.into_iter().map(|sender| Box::new(sender) as Box<dyn Store>));
+    }
     let pipeline = Pipeline::start(config.pipeline.clone(), registry.clone(), records, stores)?;
-    Ok(Observe { pipeline, series: series_reader.clone(), reader: Reader::new(events_reader, series_reader) })
+    let reader = Reader::new(events_reader, series_reader.clone())
+        .with_experimental_promql(config.promql_experimental);
+    Ok(Observe { pipeline, reader, series: series_reader })
+}
+
+/// Starts scraping what the file says, and what others push comes in by the router that this gives too.
+///
+/// # Errors
+/// When the file cannot be used.
+pub fn start_doors(
+    config: &config::Observe,
+    observe: &Observe,
+    registry: &Registry,
+    peers: &[PeerConfig],
+    mesh: &Mesh,
+) -> anyhow::Result<(scrape::Scraper, axum::Router)> {
+    let pipeline = observe.pipeline.clone();
+    let nodes = mesh_nodes(peers.to_vec(), mesh.clone());
+    let scraper = scrape::Scraper::start(config.scrape.clone(), pipeline.clone(), registry, nodes);
+    let scraper = scraper.map_err(anyhow::Error::msg)?;
+    let router = receive::router(config.receive.clone(), pipeline, registry).merge(scraper.router());
+    Ok((scraper, router))
+}
+
+/// The other nodes of the mesh that have an address.
+fn mesh_nodes(peers: Vec<PeerConfig>, mesh: Mesh) -> scrape::MeshNodes {
+    Arc::new(move || {
+        let health = mesh.peers();
+        let node = |peer: &PeerConfig| {
+            let (host, _port) = peer.address.as_deref()?.rsplit_once(':')?;
+            let mut links = health.iter().filter(|link| link.name == peer.name).peekable();
+            let is_up = links.peek().is_some().then(|| links.any(|link| link.up));
+            Some(scrape::MeshNode { name: peer.name.clone(), host: host.to_owned(), is_up })
+        };
+        peers.iter().filter_map(node).collect()
+    })
 }
 
 /// Events as a store of the pipeline.
@@ -77,7 +126,19 @@ impl Store for EventsStore {
 }
 
 /// Series as a store of the pipeline.
-pub struct SeriesStore(pub SeriesWriter);
+pub struct SeriesStore {
+    writer: SeriesWriter,
+    /// What became of the points of the last batch, by position.
+    written: Vec<(u64, Written)>,
+}
+
+impl SeriesStore {
+    /// The store behind this writer.
+    #[must_use]
+    pub fn new(writer: SeriesWriter) -> Self {
+        Self { writer, written: Vec::new() }
+    }
+}
 
 impl Store for SeriesStore {
     fn name(&self) -> &'static str {
@@ -87,11 +148,18 @@ impl Store for SeriesStore {
     fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError> {
         // A block that cannot be sealed is an error, but its samples are taken: the rest of the batch must be too.
         let mut first_error = None;
+        self.written.clear();
         for (position, entry) in numbered(position, entries) {
             let taken = match entry {
                 Entry::Record(_) => Ok(()),
-                Entry::Samples { unix_millis, samples } => self.0.append(position, *unix_millis, samples),
-                Entry::Series(batch) => self.0.write(position, batch).map(drop),
+                Entry::Samples { unix_millis, samples } => {
+                    self.writer.append(position, *unix_millis, samples)
+                }
+                Entry::Series(batch) => {
+                    let (written, sealed) = self.writer.write(position, batch);
+                    self.written.push((position, written));
+                    sealed
+                }
             };
             if let Err(error) = taken {
                 first_error.get_or_insert(StoreError::new(error.reason(), error.to_string()).but_taken());
@@ -100,15 +168,19 @@ impl Store for SeriesStore {
         first_error.map_or(Ok(()), Err)
     }
 
+    fn take_written(&mut self) -> Vec<(u64, Written)> {
+        std::mem::take(&mut self.written)
+    }
+
     fn checkpoint(&self) -> u64 {
-        self.0.checkpoint()
+        self.writer.checkpoint()
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.0.flush().map_err(|error| StoreError::new(error.reason(), error.to_string()))
+        self.writer.flush().map_err(|error| StoreError::new(error.reason(), error.to_string()))
     }
 
     fn tick(&mut self, unix_millis: i64) {
-        self.0.tick(unix_millis);
+        self.writer.tick(unix_millis);
     }
 }

@@ -11,8 +11,9 @@ use tempfile::TempDir;
 use crate::running::{Ports, Running, belfry, eventually, free_port, site_config};
 use crate::sipp::{Playing, Sipp, TRUNKS, register_with_sipp};
 
-/// How long scenarios talk at least, in seconds: the pause before their BYE.
-const TALK_SECONDS: f64 = 0.3;
+/// How long scenarios talk at least, in seconds: the pause before their BYE, less what sipp's clock of milliseconds may
+/// leave out.
+const TALK_SECONDS: f64 = 0.298;
 
 /// A site, and phones that are registered from ports of their own.
 struct House {
@@ -371,4 +372,35 @@ fn a_call_goes_on_after_a_busy_a_silent_and_a_slow_trunk() {
     let failures = by_label(&metrics, "core_trunk_failures_total", "trunk");
     let expected = BTreeMap::from([("trunk-0", 1.0), ("trunk-1", 1.0), ("trunk-2", 1.0)]);
     assert_eq!(failures, expected, "each was tried and failed once");
+}
+
+#[test]
+fn a_trunk_that_answers_no_options_is_left_out_and_explain_says_so() {
+    let ports: [u16; 2] = std::array::from_fn(|_| free_port());
+    let house = House::with(&["alice"], |_| {
+        let probe = "cost = \"0.01\"\nprobe = { interval_seconds = 5, failures = 1 }";
+        trunks(&ports).replace("cost = \"0.01\"", probe)
+    });
+    // Nobody is at the first.
+    eventually("the trunk is known to be down", || {
+        let down = house.belfry.metric("core_trunk_gateways", "state=\"down\"");
+        (down - 1.0).abs().lt(&0.5).then_some(())
+    });
+    let config = house.belfry.config.to_string_lossy();
+    let api = format!("127.0.0.1:{}", house.belfry.ports.api);
+    let explain = |api: &str| {
+        let call = ["--from", "alice@belfry.test", "--to", "+4930123456", "--config", &config, "--api", api];
+        let output = belfry(&[&["route", "explain"], &call[..]].concat());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let text = explain(&api);
+    assert!(text.contains("down, left out while others are up, since 20"), "{text}");
+    assert_eq!(text.matches("gateway ").count(), 1, "of the other nobody knows: {text}");
+    let nobody = format!("127.0.0.1:{}", free_port());
+    assert!(explain(&nobody).contains("who is alive is not known"), "{}", explain(&nobody));
+    let trunk = Sipp::new(house.directory.path(), "callee", ports[1]).of("carrier", "", "");
+    house.calls("alice", "caller", "+4930123456", vec![trunk.at_the_trunks().start(house.belfry.ports.sip)]);
+    house.tells(&[Told { who: "alice +4930123456", ended: ANSWERED, ladder: TALKED }]);
+    assert_eq!(house.belfry.metric("core_trunk_failures_total", ""), 0.0);
+    assert!(house.belfry.logged().contains("trunk gateway is down"), "{}", house.belfry.logged());
 }

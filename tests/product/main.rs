@@ -9,6 +9,7 @@ mod demo;
 mod doors;
 mod flows;
 mod indicators;
+mod metric_doors;
 mod operators;
 mod prepaid;
 mod promql;

@@ -51,7 +51,7 @@ fn start(directory: &Path) -> (PipelineHandle, SeriesReader, Registry) {
     let (mut writer, reader) =
         Series::open(series_config(directory), &registry).expect("every start succeeds");
     writer.compact_in_background().expect("a thread");
-    let stores: Vec<Box<dyn belfry_pipeline::Store>> = vec![Box::new(SeriesStore(writer))];
+    let stores: Vec<Box<dyn belfry_pipeline::Store>> = vec![Box::new(SeriesStore::new(writer))];
     let pipeline = Pipeline::start(pipeline_config(directory), registry.clone(), records, stores);
     (pipeline.expect("every start succeeds"), reader, registry)
 }
@@ -233,7 +233,7 @@ fn a_full_disk_refuses_clearly_queries_go_on_and_it_recovers_by_itself() {
         let mut number = 2;
         let refused = loop {
             match pipeline.write(batch(number)).await {
-                Ok(()) => number += 1,
+                Ok(_) => number += 1,
                 Err(error) => break error,
             }
         };

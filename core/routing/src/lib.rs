@@ -15,6 +15,7 @@ mod import;
 mod number;
 mod plan;
 pub mod prepaid;
+mod probe;
 pub mod rating;
 mod table;
 mod trie;
@@ -32,6 +33,7 @@ pub use plan::{
     Alias, Block, Emergency, Fraud, FraudLimits, Gateway, Identity, Location, Order, Outside, Plan,
     PrefixPlan, PrefixRow, ProbePlan, Side, SubscriberPlan, Tenant, Trunk,
 };
+pub use probe::{Change, GatewayKey, Health, Probes, Turn};
 pub use table::{DEFAULT_TENANT, GatewayEntry, Table, TableError, TableSize, TenantLimits, TrunkEntry};
 pub use usage::{Admitted, Full, Slot, TrunkPass, Usage};
 pub use window::WindowPlan;

@@ -36,7 +36,7 @@ impl Core {
     /// The response of ours to a request, with a To tag that is the same for the same request.
     pub(crate) fn response(&self, request: &Received, status: u16, extra: &[(HeaderName, &str)]) -> Vec<u8> {
         let message = request.original.as_deref().unwrap_or(&request.message);
-        let branch = message.top_via().and_then(|via| via.branch().map(str::to_owned));
+        let branch = message.top_via().and_then(|via| via.branch());
         let tag = format!("{:016x}", self.hash((request.call_id(), branch)));
         let tag = (status != 100).then_some(tag.as_str());
         build::response_to(message, status, None, tag, extra)

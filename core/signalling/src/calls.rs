@@ -81,7 +81,7 @@ pub(crate) struct Call {
     pub(crate) silent_legs: Vec<Leg>,
     /// The final status of the INVITE and why the call ended; meaningless while it lives.
     pub(crate) ending: Ending,
-    /// Gives the call up when it outlives every sensible call.
+    /// Gives the call up when it outlives every sensible call; once it is over, when its record does not get safe.
     pub(crate) lifetime: Option<TimerKey>,
     /// Whose it is.
     pub(crate) whose: Whose,

@@ -6,7 +6,7 @@ mod holdings;
 mod outputs;
 mod routine;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -21,7 +21,7 @@ use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
 use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
-use belfry_state::{Lost, State};
+use belfry_state::{Lost, State, Told};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
@@ -38,10 +38,12 @@ use crate::exchange::{Branch, CallKey, Exchange};
 use crate::keepalive::KeepAlive;
 use crate::location::Gruus;
 use crate::prepaid::{Follower, Prepaid};
+use crate::probing::Gateways;
 use crate::received::Received;
+use crate::registrar::Verdict;
 use crate::relays::Relays;
 use crate::resolver::Resolver;
-use crate::routes::{Active, Keeper, QuietGateways, REROUTES_MAX, Reroute, Routes, RoutesError};
+use crate::routes::{Active, Keeper, REROUTES_MAX, Reroute, Routes, RoutesError};
 use crate::signals::Signals;
 use crate::{edges, relays};
 
@@ -188,6 +190,11 @@ impl CoreHandle {
         holdings.await.unwrap_or_default()
     }
 
+    /// Orders something; a core that is gone takes no orders, and whoever waits for its answer learns that.
+    pub(crate) async fn order(&self, order: Control) {
+        let _ = self.control.send(order).await;
+    }
+
     /// Forgives an address (IPv6: its /64) all its failures; whether it was banned.
     pub async fn pardon(&self, source: IpAddr) -> bool {
         let (answer, was_banned) = oneshot::channel();
@@ -225,8 +232,12 @@ pub struct Core {
     /// Refusals of wrong credentials that wait.
     pub(crate) denials_waiting: usize,
     pub(crate) gruus: Gruus,
+    /// Registrations that wait for the journal, by the write that takes them, oldest first.
+    pub(crate) unwritten: VecDeque<(u64, Vec<(TransactionId, Verdict)>)>,
     pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
+    /// Where the books tell what became of records.
+    pub(crate) told_sender: mpsc::UnboundedSender<Told>,
     /// Who may call whom, by which way; swapped as a whole.
     pub(crate) routes: Arc<Active>,
     /// Calls against limits.
@@ -235,7 +246,8 @@ pub struct Core {
     /// Whose money is where.
     pub(crate) accounts: Accounts,
     pub(crate) tariffs: Arc<Tariffs>,
-    pub(crate) quiet_gateways: QuietGateways,
+    /// Which gateways of trunks answer.
+    pub(crate) gateways: Gateways,
     pub(crate) resolver: Resolver,
     /// Next hops that are being looked up.
     pub(crate) lookups: usize,
@@ -288,6 +300,7 @@ impl Core {
         doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
+        let (told_sender, told) = mpsc::unbounded_channel();
         let mut core = Self {
             signals,
             calls: Calls::new(deps.state.books().clone()),
@@ -305,14 +318,16 @@ impl Core {
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             denials_waiting: 0,
+            unwritten: VecDeque::new(),
             keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
+            told_sender,
             routes,
             usage: Usage::default(),
             guard: Guard::default(),
             accounts,
             tariffs,
-            quiet_gateways: QuietGateways::default(),
+            gateways: Gateways::default(),
             resolver: Resolver::new(&config),
             lookups: 0,
             gate,
@@ -327,6 +342,7 @@ impl Core {
             hasher: RandomState::new(),
             config,
         };
+        core.await_records(told);
         core.start_following(follower);
         tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
         Ok(CoreHandle { control, reroutes, inquiries, load })
@@ -346,6 +362,7 @@ impl Core {
         mut control: mpsc::Receiver<Control>,
     ) {
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
+        self.gateways.probes.follow(&self.routes.table, now(), unix_seconds());
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
         let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep_until(now().into()));
@@ -358,7 +375,8 @@ impl Core {
                     Control::Drain => self.begin_drain(),
                     Control::Stop => self.begin_stop(),
                     Control::Kill => return,
-                    Control::Routes(routes) => self.routes = routes,
+                    Control::Routes(routes) => self.follow_routes(routes),
+                    Control::Gateways(answer) => drop(answer.send(self.gateway_states())),
                     Control::Accounts(news) => self.on_account_news(*news),
                     // Whoever asked may be gone.
                     Control::Bans(answer) => drop(answer.send(self.bans())),
@@ -415,6 +433,12 @@ impl Core {
         self.drain_outputs();
     }
 
+    /// From now on calls go by these routes.
+    fn follow_routes(&mut self, routes: Arc<Active>) {
+        self.gateways.probes.follow(&routes.table, now(), unix_seconds());
+        self.routes = routes;
+    }
+
     fn begin_drain(&mut self) {
         self.is_draining = true;
         self.signals.drain_began(self.calls.live_count());
@@ -444,6 +468,7 @@ impl Core {
         self.authority.guard.expire(now());
         self.signals.customers.bans_changed(self.authority.guard.bans_count());
         self.keep_alive();
+        self.probe_gateways();
         self.report_strangers();
         self.report_usage();
         self.report_accounts();

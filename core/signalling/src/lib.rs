@@ -21,6 +21,7 @@ pub mod handle;
 mod keepalive;
 mod location;
 mod prepaid;
+mod probing;
 mod proxy;
 mod received;
 mod registrar;
@@ -43,6 +44,7 @@ pub use config::{
 };
 pub use error::Error;
 pub use prepaid::{Prepaid, PrepaidError};
+pub use probing::GatewayState;
 pub use routes::{Routes, RoutesError, compose, rows_of_known};
 
 /// Registers the core's signals without starting it, for the catalogue.

@@ -20,6 +20,9 @@ use tokio::sync::mpsc;
 use crate::core::{Control, Core};
 pub(crate) use signals::{ChargeOutcome, PrepaidSignals, Renewed};
 
+/// Prices are looked at once in so many looks at the ledger: they change less often than balances, and are more to read.
+const LOOKS_PER_TARIFFS: u32 = 10;
+
 /// Movements that are read at a time.
 const MOVEMENTS_PER_READ: u32 = 1_000;
 
@@ -106,6 +109,7 @@ pub(crate) struct Follower {
     /// The last movement that the core knows; `None` until balances are known.
     last_movement: Option<i64>,
     has_accounts: bool,
+    looks: u32,
     signals: PrepaidSignals,
     /// Weak, so that a core whose handles are gone still ends.
     core: mpsc::WeakSender<Control>,
@@ -119,7 +123,7 @@ impl Follower {
         core: mpsc::WeakSender<Control>,
     ) -> Self {
         let has_accounts = !prepaid.names.is_empty();
-        Self { state, tariffs: prepaid.tariffs, last_movement: None, has_accounts, signals, core }
+        Self { state, tariffs: prepaid.tariffs, last_movement: None, has_accounts, looks: 0, signals, core }
     }
 
     /// Runs until the core is gone.
@@ -144,7 +148,9 @@ impl Follower {
 
     async fn look(&mut self) -> Result<(), PrepaidError> {
         let ledger = self.state.ledger()?;
-        if self.has_accounts && refresh(&mut self.tariffs, &ledger).await? {
+        let is_turn = self.looks.is_multiple_of(LOOKS_PER_TARIFFS);
+        self.looks = self.looks.wrapping_add(1);
+        if self.has_accounts && is_turn && refresh(&mut self.tariffs, &ledger).await? {
             self.tell(News::Tariffs(Arc::new(self.tariffs.clone()))).await;
         }
         let Some(mut last) = self.last_movement else { return self.open(&ledger).await };

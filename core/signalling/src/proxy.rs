@@ -18,6 +18,10 @@ mod response;
 mod route;
 mod waiting;
 
+pub(crate) use locate::{protocol_of, transport_of};
+pub(crate) use prepare::{via_value, way_to};
+
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -264,11 +268,9 @@ impl Core {
 
     /// Asks the store for a subscriber; the answer comes back as an event, or at once when it is remembered.
     pub(crate) fn look_up(&mut self, id: TransactionId, purpose: Purpose, user: String, domain: String) {
-        let key = (user, domain);
-        if let Some(remembered) = self.state.remembered_subscriber(&key) {
+        if let Some(remembered) = self.state.remembered_subscriber(&user, &domain) {
             return self.on_subscriber(id, purpose, Ok(remembered));
         }
-        let (user, domain) = key;
         if self.jobs.len() >= self.config.store_requests_max && !self.is_help(id) {
             self.signals.request_shed(ShedReason::Queue);
             if purpose == Purpose::Register {
@@ -429,8 +431,12 @@ fn server_key(request: &Received) -> ServerKey {
         _ => MethodKind::Other,
     };
     let via = message.top_via();
-    let sent_by = via.map(|via| format!("{}:{}", via.host, via.port_or_default())).unwrap_or_default();
-    let legacy = LegacyParts {
+    let mut sent_by = Vec::with_capacity(48);
+    if let Some(via) = &via {
+        // Writing into a vector cannot fail.
+        let _ = write!(sent_by, "{}:{}", via.host, via.port_or_default());
+    }
+    let legacy = || LegacyParts {
         request_uri: message.request_uri().as_bytes(),
         from_tag: message.from_tag().unwrap_or_default().as_bytes(),
         call_id: message.call_id().unwrap_or_default().as_bytes(),
@@ -438,5 +444,5 @@ fn server_key(request: &Received) -> ServerKey {
         top_via: message.headers(HeaderName::Via).next().unwrap_or_default(),
     };
     let branch = via.and_then(|via| via.branch().map(str::as_bytes));
-    ServerKey::new(branch, sent_by.as_bytes(), message.method().as_bytes(), kind, legacy)
+    ServerKey::new(branch, &sent_by, message.method().as_bytes(), kind, legacy)
 }

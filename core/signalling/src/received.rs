@@ -9,7 +9,7 @@ use std::sync::Arc;
 use belfry_routing::Table;
 use belfry_signal::{Region, TraceId, TraceKey};
 use belfry_sip_proto::multipart::part_of;
-use belfry_sip_proto::{Fault, FaultKind, HeaderName, Limits, OwnedMessage, admit};
+use belfry_sip_proto::{Fault, FaultKind, HeaderName, Limits, Message, OwnedMessage, admit};
 
 use crate::admission::Class;
 use crate::handle::{FlowToken, Inbound, Target, Transport};
@@ -56,7 +56,7 @@ impl Received {
     ) -> Result<Self, Fault> {
         let source = inbound.source.into_inner();
         let wire = inbound.bytes;
-        let (message, fault) = OwnedMessage::scan(wire.clone(), limits);
+        let (message, fault) = Message::scan(&wire[..], limits);
         let Some(message) = message else {
             return Err(fault.unwrap_or(Fault {
                 position: 0,
@@ -168,14 +168,12 @@ impl Received {
 }
 
 /// Notes in the top Via of a request where it really came from.
-fn with_source(message: OwnedMessage, source: SocketAddr) -> OwnedMessage {
-    if !message.is_request() {
-        return message;
-    }
-    let Some(via) = message.top_via() else { return message };
-    let wants_rport = via.wants_rport();
-    if !wants_rport && via.host_ip() == Some(source.ip()) {
-        return message;
-    }
-    message.with_received(source.ip(), wants_rport.then_some(source.port()))
+fn with_source(message: Message<'_>, source: SocketAddr) -> OwnedMessage {
+    let via = message.top_via().filter(|_| message.is_request());
+    let noted = via.and_then(|via| {
+        let wants_rport = via.wants_rport();
+        let is_there = !wants_rport && via.host_ip() == Some(source.ip());
+        if is_there { None } else { message.with_received(source.ip(), wants_rport.then_some(source.port())) }
+    });
+    noted.unwrap_or_else(|| message.into_owned_message())
 }

@@ -5,12 +5,14 @@
 
 mod contacts;
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use belfry_signal::{Cause, Room, now_unix_nanos};
+use belfry_sip_proto::digest::Credentials;
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_sip_proto::{HeaderName, NameAddr};
-use belfry_state::{Binding, Error, Writing};
+use belfry_state::{Binding, Error, Subscriber, Writing};
 
 use crate::authority::{Authority, Judgement, Side};
 use crate::core::{Alarm, Core, Done, Found, Purpose, now, unix_seconds};
@@ -20,9 +22,9 @@ use crate::received::Received;
 use crate::signals::{Ended, RegisterOutcome};
 use contacts::{Ask, Origin, Refusal, Wanted};
 
-/// How a REGISTER is answered.
+/// How a REGISTER is answered, once the journal has what it changed.
 #[derive(Debug)]
-struct Verdict {
+pub(crate) struct Verdict {
     status: u16,
     outcome: RegisterOutcome,
     extra: Vec<(HeaderName, String)>,
@@ -76,10 +78,15 @@ impl Core {
             Ok(Some(credentials)) if !self.is_meant(&credentials, &request) => {
                 self.end_registration(id, Verdict::new(400, RegisterOutcome::Rejected));
             }
-            Ok(Some(credentials)) => {
-                let user = credentials.username.into_owned();
-                self.look_up(id, Purpose::Register, user, realm);
-            }
+            Ok(Some(credentials)) => match self.state.remembered_subscriber(&credentials.username, &realm) {
+                Some(subscriber) => {
+                    self.judge_registration(id, &request, &realm, &credentials, subscriber.as_deref());
+                }
+                None => {
+                    let user = credentials.username.into_owned();
+                    self.look_up(id, Purpose::Register, user, realm);
+                }
+            },
             Ok(None) => self.challenge_registration(id, &request, &realm, false),
             Err(_) => self.end_registration(id, Verdict::new(400, RegisterOutcome::Rejected)),
         }
@@ -100,31 +107,44 @@ impl Core {
             // The edge whose address the phone meant left meanwhile.
             return self.end_registration(id, Verdict::new(404, RegisterOutcome::Rejected));
         };
-        let at = (&*realm, request.source.ip());
+        self.judge_registration(id, &request, &realm, &credentials, subscriber.as_deref());
+    }
+
+    fn judge_registration(
+        &mut self,
+        id: TransactionId,
+        request: &Arc<Received>,
+        realm: &str,
+        credentials: &Credentials<'_>,
+        subscriber: Option<&Subscriber>,
+    ) {
+        let at = (realm, request.source.ip());
         let asked = ("REGISTER", request.message.body());
-        let judgement = self.authority.judge(&credentials, asked, at, subscriber.as_deref(), unix_seconds());
-        let is_own = self.aor_of_registration(&request).is_some_and(|aor| aor.user == credentials.username);
+        let judgement = self.authority.judge(credentials, asked, at, subscriber, unix_seconds());
         match judgement {
-            Judgement::Stale => self.challenge_registration(id, &request, &realm, true),
+            Judgement::Stale => self.challenge_registration(id, request, realm, true),
             Judgement::Granted => {
-                self.credentials_were_right(&request, &credentials.username, &realm);
-                if is_own { self.bind(id, &request) } else { self.deny_registration(id) }
+                self.credentials_were_right(request, &credentials.username, realm);
+                match self.aor_of_registration(request).filter(|aor| aor.user == credentials.username) {
+                    Some(aor) => self.bind(id, request, &aor),
+                    None => self.deny_registration(id),
+                }
             }
-            Judgement::Denied => self.deny(id, &request, &credentials.username, &realm),
+            Judgement::Denied => self.deny(id, request, &credentials.username, realm),
         }
     }
 
     /// Steps 5 to 8: the contacts.
-    fn bind(&mut self, id: TransactionId, request: &Arc<Received>) {
-        let Some(aor) = self.aor_of_registration(request) else { return };
+    fn bind(&mut self, id: TransactionId, request: &Arc<Received>, aor: &Aor) {
         let now = now_unix_nanos();
-        let present = self.bindings_of(&aor, now);
+        let key = aor.key();
+        let present = self.state.bindings().get(&key, now);
         let Some(origin) = self.origin_of(request) else {
             return self.end_registration(id, Verdict::new(403, RegisterOutcome::Rejected));
         };
         let ask = Ask {
             request,
-            aor: &aor,
+            aor,
             origin: &origin,
             present: &present,
             config: &self.config,
@@ -132,12 +152,16 @@ impl Core {
         };
         let verdict = match ask.wanted() {
             Ok(Wanted::Fetch) => {
-                self.bindings_answer(&aor, request, &Bound::new(RegisterOutcome::Fetched, false), now)
+                self.bindings_answer(aor, request, RegisterOutcome::Fetched, false, &present)
             }
             Ok(Wanted::Changes { changes, is_removal, is_outbound }) => {
                 let outcome = if is_removal { RegisterOutcome::Removed } else { RegisterOutcome::Bound };
-                match self.state.bindings().update(&aor.key(), &changes) {
-                    Ok(writing) => return self.await_journal(id, writing, Bound::new(outcome, is_outbound)),
+                match self.state.bindings().update(&key, &changes) {
+                    Ok(writing) => {
+                        let bindings = contacts::changed(present, changes);
+                        let verdict = self.bindings_answer(aor, request, outcome, is_outbound, &bindings);
+                        return self.await_journal(id, writing, verdict);
+                    }
                     Err(error) => self.store_verdict(&error),
                 }
             }
@@ -146,26 +170,33 @@ impl Core {
         self.end_registration(id, verdict);
     }
 
-    /// A binding may be relied on when it survives the death of this process, so the answer waits for that.
-    fn await_journal(&mut self, id: TransactionId, writing: Writing, bound: Bound) {
+    /// A binding may be relied on when it survives the death of this process, so the answer waits for that. Those that
+    /// the journal takes in one write wait together.
+    fn await_journal(&mut self, id: TransactionId, writing: Writing, verdict: Verdict) {
+        let batch = writing.batch();
+        let waiting = (id, verdict);
+        match self.unwritten.back_mut() {
+            Some((last, registrations)) if *last == batch => return registrations.push(waiting),
+            _ => self.unwritten.push_back((batch, vec![waiting])),
+        }
         let timeout = self.config.store_timeout;
         self.jobs.spawn(async move {
             let written = tokio::time::timeout(timeout, writing.wait()).await;
-            Done::Bound { id, bound, written: written.unwrap_or(Err(Error::Closed)) }
+            Done::Written { batch, written: written.unwrap_or(Err(Error::Closed)) }
         });
     }
 
-    /// The journal has the changes, or could not take them.
-    pub(crate) fn on_bound(&mut self, id: TransactionId, bound: &Bound, written: Result<(), Error>) {
-        let Some(request) = self.exchanges.get(&id).map(|exchange| Arc::clone(&exchange.request)) else {
-            return;
-        };
-        let Some(aor) = self.aor_of_registration(&request) else { return };
-        let verdict = match written {
-            Ok(()) => self.bindings_answer(&aor, &request, bound, now_unix_nanos()),
-            Err(error) => self.store_verdict(&error),
-        };
-        self.end_registration(id, verdict);
+    /// The journal has the changes of a write, or could not take them.
+    pub(crate) fn on_written(&mut self, batch: u64, written: &Result<(), Error>) {
+        let Some(at) = self.unwritten.iter().position(|(known, _)| *known == batch) else { return };
+        let (_, registrations) = self.unwritten.remove(at).unwrap_or_default();
+        for (id, verdict) in registrations {
+            let verdict = match written {
+                Ok(()) => verdict,
+                Err(error) => self.store_verdict(error),
+            };
+            self.end_registration(id, verdict);
+        }
     }
 
     fn refusal_verdict(&self, refusal: Refusal) -> Verdict {
@@ -211,15 +242,22 @@ impl Core {
     }
 
     /// 200 with every present binding (step 8).
-    fn bindings_answer(&self, aor: &Aor, request: &Received, bound: &Bound, now: u64) -> Verdict {
-        let message = &request.message;
-        let mut verdict = Verdict::new(200, bound.outcome);
+    fn bindings_answer(
+        &self,
+        aor: &Aor,
+        request: &Received,
+        outcome: RegisterOutcome,
+        is_outbound: bool,
+        bindings: &[Arc<Binding>],
+    ) -> Verdict {
+        let (message, now) = (&request.message, now_unix_nanos());
+        let mut verdict = Verdict::new(200, outcome);
         let wants_gruu = message.has_token(HeaderName::Supported, "gruu");
-        for binding in self.bindings_of(aor, now) {
-            let mut value = contact_value(&binding, now);
+        for binding in bindings {
+            let mut value = contact_value(binding, now);
             if wants_gruu && let Some(instance) = &binding.instance {
                 value.push_str(&format!(";pub-gruu=\"{}\"", Gruus::public(aor, instance)));
-                let temporary = self.gruus.temporary(aor, &binding);
+                let temporary = self.gruus.temporary(aor, binding);
                 value.extend(temporary.map(|temporary| format!(";temp-gruu=\"{temporary}\"")));
             }
             verdict = verdict.with(HeaderName::Contact, value);
@@ -229,7 +267,7 @@ impl Core {
                 verdict = verdict.with(HeaderName::Path, String::from_utf8_lossy(value));
             }
         }
-        if bound.is_outbound {
+        if is_outbound {
             let seconds = self.config.flow_timer.as_secs().to_string();
             verdict = verdict.with(HeaderName::Require, "outbound").with(HeaderName::FlowTimer, seconds);
         }
@@ -298,7 +336,11 @@ impl Core {
     fn realm_of_registration(&self, request: &Received) -> Option<String> {
         let asked = self.domain_of(&request.message.uri()?)?;
         // Credentials of one domain must not bind an address of another.
-        (self.aor_of_registration(request)?.domain == asked).then_some(asked)
+        let to = request.message.to()?;
+        let is_user = to.uri.user().is_some_and(|user| !user.is_empty());
+        let domain =
+            if to.uri.is_sip() { self.domain_of(&to.uri) } else { self.config.domains.first().cloned() };
+        (is_user && domain? == asked).then_some(asked)
     }
 
     fn aor_of_registration(&self, request: &Received) -> Option<Aor> {
@@ -307,31 +349,21 @@ impl Core {
     }
 }
 
-/// What was done, while the journal works on it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bound {
-    outcome: RegisterOutcome,
-    is_outbound: bool,
-}
-
-impl Bound {
-    fn new(outcome: RegisterOutcome, is_outbound: bool) -> Self {
-        Self { outcome, is_outbound }
-    }
-}
-
 /// The binding as the registrar shows it in a 200.
 fn contact_value(binding: &Binding, now_unix_nanos: u64) -> String {
     let left = binding.expires_unix_nanos.saturating_sub(now_unix_nanos).div_ceil(1_000_000_000);
-    let mut value = format!("<{}>;expires={left}", binding.contact.reveal());
+    let contact = binding.contact.reveal();
+    let mut value = String::with_capacity(contact.len() + 96);
+    // Writing to a string cannot fail.
+    let _ = write!(value, "<{contact}>;expires={left}");
     if binding.q_thousandths < 1000 {
-        value.push_str(&format!(";q={}.{:03}", binding.q_thousandths / 1000, binding.q_thousandths % 1000));
+        let _ = write!(value, ";q={}.{:03}", binding.q_thousandths / 1000, binding.q_thousandths % 1000);
     }
     if let Some(instance) = &binding.instance {
-        value.push_str(&format!(";+sip.instance=\"{instance}\""));
+        let _ = write!(value, ";+sip.instance=\"{instance}\"");
     }
     if let Some(reg_id) = binding.reg_id {
-        value.push_str(&format!(";reg-id={reg_id}"));
+        let _ = write!(value, ";reg-id={reg_id}");
     }
     value
 }

@@ -24,7 +24,7 @@ use crate::signals::Signals;
 
 pub(crate) use quiet::QuietGateways;
 pub(crate) use signals::{
-    FraudAction, RouteOutcome, Routed, RoutingSignals, TenantName, TrunkName, TrunkOutcome,
+    FraudAction, ProbeOutcome, RouteOutcome, Routed, RoutingSignals, TenantName, TrunkName, TrunkOutcome,
 };
 
 /// New configurations that may wait.
@@ -380,8 +380,12 @@ impl Core {
     /// What limits hold now, for the gauges.
     pub(crate) fn report_usage(&self) {
         let signals = &self.signals.routing;
+        let gateways = self.gateways.probes.all();
         for (name, label) in &self.routes.trunks {
             signals.trunk_load(label.clone(), self.usage.trunk_calls(name));
+            let (up, down): (Vec<_>, Vec<_>) =
+                gateways.iter().filter(|one| one.key.0 == *name).partition(|one| !one.is_down);
+            signals.gateways_counted(label, up.len(), down.len());
         }
         for (name, label) in &self.routes.tenants {
             signals.tenant_load(label.clone(), self.usage.tenant_calls(name));

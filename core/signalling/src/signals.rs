@@ -7,6 +7,7 @@ mod attributes;
 mod customer_signals;
 mod indicators;
 mod labels;
+mod message_counters;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -21,13 +22,14 @@ use crate::handle::Transport;
 use crate::prepaid::PrepaidSignals;
 use crate::routes::RoutingSignals;
 
-use attributes::{IntoValue, count, next_hop, to_i64};
+use attributes::{IntoValue, count, next_hop, status_text, to_i64};
 use customer_signals::CustomerSignals;
 use indicators::CallIndicators;
 pub(crate) use labels::{
     AttemptResult, BindingLoss, CallCause, Decision, KeepAliveStep, MethodName, RecordOutcome,
     RegisterOutcome, RelayOutcome, RelayRequest, Scope, SendFault, ShedReason, StatusClass, Way,
 };
+use message_counters::MessageCounters;
 
 pub(crate) const COMPONENT: &str = "core";
 
@@ -37,8 +39,7 @@ pub(crate) struct Signals {
     emitter: Emitter,
     journeys: Journeys,
     node: String,
-    requests: Counter<(MethodName, Way)>,
-    responses: Counter<(MethodName, StatusClass, Way)>,
+    messages: MessageCounters,
     retransmissions: Counter<(Way,)>,
     malformed: CounterHandle,
     stray: CounterHandle,
@@ -121,8 +122,7 @@ impl Signals {
             emitter: c.emitter(),
             journeys: c.journeys(),
             node,
-            requests: c.counter("requests_total", "SIP requests, retransmissions included."),
-            responses: c.counter("responses_total", "SIP responses, retransmissions included."),
+            messages: MessageCounters::register(&c),
             retransmissions: c.counter("retransmissions_total", "SIP messages that came or went again."),
             malformed: plain(
                 &c,
@@ -216,10 +216,7 @@ impl Signals {
 
     /// A SIP message came or went.
     pub(crate) fn message_counted(&self, method: MethodName, status: Option<u16>, way: Way, is_repeat: bool) {
-        match status {
-            None => self.requests.inc((method, way)),
-            Some(status) => self.responses.inc((method, StatusClass::of(status), way)),
-        }
+        self.messages.count(method, status, way);
         if is_repeat {
             self.retransmissions.inc((way,));
         }
@@ -229,7 +226,7 @@ impl Signals {
     pub(crate) fn message_told(&self, passing: Passing<'_>) {
         let summary = match passing.status {
             None => passing.method.wire().into(),
-            Some(status) => status.to_string().into(),
+            Some(status) => status_text(status),
         };
         let unknown_peer = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         let message = SipMessage {

@@ -11,6 +11,7 @@ mod house;
 mod kpis;
 mod looping;
 mod prepaid;
+mod probing;
 mod redirecting;
 mod registering;
 mod resolving;

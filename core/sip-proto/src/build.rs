@@ -76,6 +76,15 @@ impl Writer {
         self
     }
 
+    fn tagged_to(mut self, to: &[u8], tag: &str) -> Self {
+        self.bytes.extend_from_slice(b"To: ");
+        self.text(to);
+        self.bytes.extend_from_slice(b";tag=");
+        self.text(tag.as_bytes());
+        self.bytes.extend_from_slice(b"\r\n");
+        self
+    }
+
     fn field(mut self, name: &str, value: &[u8]) -> Self {
         self.text(name.as_bytes());
         self.bytes.extend_from_slice(b": ");
@@ -104,7 +113,7 @@ pub fn response<B: AsRef<[u8]>>(
     let mut writer =
         Writer::response(code, reason).copy(request, HeaderName::Via).copy(request, HeaderName::From);
     writer = match (request.header(HeaderName::To), to_tag.filter(|_| request.to_tag().is_none())) {
-        (Some(to), Some(tag)) => writer.field("To", &[to, b";tag=", tag.as_bytes()].concat()),
+        (Some(to), Some(tag)) => writer.tagged_to(to, tag),
         _ => writer.copy(request, HeaderName::To),
     };
     writer = writer.copy(request, HeaderName::CallId).copy(request, HeaderName::CSeq);

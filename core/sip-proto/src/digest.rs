@@ -10,7 +10,7 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use crate::header::split_list;
@@ -29,12 +29,45 @@ pub enum Algorithm {
     Sha256Sess,
 }
 
+/// A hash in lower-case hexadecimal.
+struct Hash {
+    text: [u8; 64],
+    length: usize,
+}
+
+impl Hash {
+    fn of<'a, D: sha2::Digest>(parts: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut digest = D::new();
+        for (number, part) in parts.enumerate() {
+            if number > 0 {
+                digest.update(b":");
+            }
+            digest.update(part);
+        }
+        let mut hash = Self { text: [0; 64], length: 0 };
+        let (bytes, length) = (digest.finalize(), 2 * <D as sha2::Digest>::output_size());
+        // Neither hash is longer than 32 bytes.
+        if let Some(text) = hash.text.get_mut(..length)
+            && hex::encode_to_slice(&bytes, text).is_ok()
+        {
+            hash.length = length;
+        }
+        hash
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[..self.length]).unwrap_or_default()
+    }
+}
+
 /// Signs and checks nonces.
 #[derive(Clone)]
-pub struct NonceKey([u8; 32]);
+pub struct NonceKey(Option<Hmac<Sha256>>);
 
 /// The time and the salt at the beginning of a nonce.
 const ISSUE_BYTES: usize = 12;
+/// Of the keyed hash, so much follows.
+const SEAL_BYTES: usize = 16;
 
 /// Qualities of protection (RFC 7616 section 3.4).
 const AUTH: &str = "auth";
@@ -172,27 +205,31 @@ impl Algorithm {
         matches!(self, Self::Md5Sess | Self::Sha256Sess)
     }
 
-    fn hash(self, parts: &[&str]) -> String {
-        self.hash_bytes(parts.join(":").as_bytes())
+    /// The hash of the parts with colons between them.
+    fn hash(self, parts: &[&str]) -> Hash {
+        let parts = parts.iter().map(|part| part.as_bytes());
+        if self.is_sha256() { Hash::of::<Sha256>(parts) } else { Hash::of::<Md5>(parts) }
     }
 
-    fn hash_bytes(self, bytes: &[u8]) -> String {
-        if self.is_sha256() { hex::encode(Sha256::digest(bytes)) } else { hex::encode(Md5::digest(bytes)) }
+    fn hash_bytes(self, bytes: &[u8]) -> Hash {
+        let parts = std::iter::once(bytes);
+        if self.is_sha256() { Hash::of::<Sha256>(parts) } else { Hash::of::<Md5>(parts) }
     }
 
     /// H(user:realm:password) in lower-case hexadecimal: what a server keeps instead of the password.
     /// The session variant keeps the same one.
     #[must_use]
     pub fn ha1(self, username: &str, realm: &str, password: &str) -> String {
-        self.hash(&[username, realm, password])
+        self.hash(&[username, realm, password]).as_str().to_owned()
     }
 }
 
 impl NonceKey {
     /// A key, from a random source or the configuration.
     #[must_use]
-    pub const fn new(key: [u8; 32]) -> Self {
-        Self(key)
+    pub fn new(key: [u8; 32]) -> Self {
+        // HMAC takes keys of any length, so this cannot fail; an unkeyed seal would only ever match itself.
+        Self(Hmac::new_from_slice(&key).ok())
     }
 
     /// A nonce for this realm, issued at this time. `salt` is a random number: two clients that are challenged in the
@@ -202,13 +239,19 @@ impl NonceKey {
         let mut issue = [0; ISSUE_BYTES];
         issue[..8].copy_from_slice(&unix_seconds.to_be_bytes());
         issue[8..].copy_from_slice(&salt.to_be_bytes());
-        format!("{}{}", hex::encode(issue), hex::encode(self.seal(realm, &issue)))
+        let mut nonce = [0; ISSUE_BYTES + SEAL_BYTES];
+        nonce[..ISSUE_BYTES].copy_from_slice(&issue);
+        nonce[ISSUE_BYTES..].copy_from_slice(&self.seal(realm, &issue));
+        hex::encode(nonce)
     }
 
     /// What a nonce is worth now. A nonce from more than a minute in the future counts as stale: a clock moved.
     #[must_use]
     pub fn check(&self, realm: &str, nonce: &str, unix_seconds: u64, lifetime_seconds: u64) -> Nonce {
-        let Ok(bytes) = hex::decode(nonce) else { return Nonce::Foreign };
+        let mut bytes = [0; ISSUE_BYTES + SEAL_BYTES];
+        if hex::decode_to_slice(nonce, &mut bytes).is_err() {
+            return Nonce::Foreign;
+        }
         let Some((issue, seal)) = bytes.split_first_chunk::<ISSUE_BYTES>() else { return Nonce::Foreign };
         if !bool::from(self.seal(realm, issue).ct_eq(seal)) {
             return Nonce::Foreign;
@@ -228,13 +271,12 @@ impl NonceKey {
         Some(u64::from_be_bytes(time))
     }
 
-    fn seal(&self, realm: &str, issue: &[u8; ISSUE_BYTES]) -> [u8; 16] {
-        let mut seal = [0; 16];
-        // HMAC takes keys of any length, so this cannot fail; an unkeyed seal would only ever match itself.
-        if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) {
+    fn seal(&self, realm: &str, issue: &[u8; ISSUE_BYTES]) -> [u8; SEAL_BYTES] {
+        let mut seal = [0; SEAL_BYTES];
+        if let Some(mut mac) = self.0.clone() {
             mac.update(issue);
             mac.update(realm.as_bytes());
-            seal.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+            seal.copy_from_slice(&mac.finalize().into_bytes()[..SEAL_BYTES]);
         }
         seal
     }
@@ -303,6 +345,7 @@ impl Challenge {
         let protection = qop.map(|qop| (count.as_str(), with.cnonce, qop));
         let request = (with.method, with.uri, body);
         let response = compute(self.algorithm, &ha1, &self.nonce, Some(with.cnonce), protection, request);
+        let response = response.as_str();
         let mut value = format!(
             "Digest username={}, realm={}, nonce={}, uri={}, response=\"{response}\", algorithm={}",
             quoted(with.username),
@@ -395,8 +438,13 @@ impl<'a> Credentials<'a> {
         };
         let request = (method, &*self.uri, body);
         let expected = compute(self.algorithm, ha1, &self.nonce, cnonce, protection, request);
-        let given = self.response.to_ascii_lowercase();
-        expected.as_bytes().ct_eq(given.as_bytes()).into()
+        let mut given = [0; 64];
+        let Some(given) = given.get_mut(..self.response.len()) else { return false };
+        given.copy_from_slice(self.response.as_bytes());
+        given.make_ascii_lowercase();
+        let expected = expected.as_str().as_bytes();
+        // What is empty is no hash.
+        bool::from(expected.ct_eq(given)) && !expected.is_empty()
     }
 }
 
@@ -408,20 +456,20 @@ fn compute(
     cnonce: Option<&str>,
     protection: Option<(&str, &str, &str)>,
     request: (&str, &str, &[u8]),
-) -> String {
+) -> Hash {
     let session = match cnonce {
         Some(cnonce) if algorithm.is_session() => Some(algorithm.hash(&[ha1, nonce, cnonce])),
         _ => None,
     };
-    let ha1 = session.as_deref().unwrap_or(ha1);
+    let ha1 = session.as_ref().map_or(ha1, Hash::as_str);
     let (method, uri, body) = request;
     let ha2 = match protection {
-        Some((_, _, AUTH_INT)) => algorithm.hash(&[method, uri, &algorithm.hash_bytes(body)]),
+        Some((_, _, AUTH_INT)) => algorithm.hash(&[method, uri, algorithm.hash_bytes(body).as_str()]),
         _ => algorithm.hash(&[method, uri]),
     };
     match protection {
-        Some((count, cnonce, qop)) => algorithm.hash(&[ha1, nonce, count, cnonce, qop, &ha2]),
-        None => algorithm.hash(&[ha1, nonce, &ha2]),
+        Some((count, cnonce, qop)) => algorithm.hash(&[ha1, nonce, count, cnonce, qop, ha2.as_str()]),
+        None => algorithm.hash(&[ha1, nonce, ha2.as_str()]),
     }
 }
 
@@ -440,8 +488,11 @@ impl<'a> AuthParams<'a> {
             let name = std::str::from_utf8(trim(&text[..equals])).ok()?;
             Some((name, trim(&text[equals + 1..])))
         };
-        let pairs = split_list(&value[end..]).filter(|text| !text.is_empty()).map(pair);
-        pairs.collect::<Option<_>>().map(Self).ok_or(CredentialsError::Malformed)
+        let mut pairs = Vec::with_capacity(16);
+        for text in split_list(&value[end..]).filter(|text| !text.is_empty()) {
+            pairs.push(pair(text).ok_or(CredentialsError::Malformed)?);
+        }
+        Ok(Self(pairs))
     }
 
     fn text(&self, name: &str) -> Option<Cow<'a, str>> {
@@ -460,8 +511,26 @@ impl<'a> AuthParams<'a> {
     }
 }
 
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+fn quoted(text: &str) -> Quoted<'_> {
+    Quoted(text)
+}
+
+/// A quoted string: what may not stand in it as it is has a backslash before it.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        let mut rest = self.0;
+        while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'\\' | b'"')) {
+            f.write_str(&rest[..at])?;
+            f.write_str("\\")?;
+            f.write_str(&rest[at..=at])?;
+            rest = &rest[at + 1..];
+        }
+        f.write_str(rest)?;
+        f.write_str("\"")
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Nothing is re-serialised: what no edit touches leaves exactly as it came, whoever wrote it and however.
 //! Bytes behind Content-Length in a datagram are dropped (RFC 4475 section 3.1.1.8).
 
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -193,22 +194,51 @@ impl<'m> Edit<'m> {
     }
 }
 
-impl OwnedMessage {
+impl<B: AsRef<[u8]>> Parsed<B> {
     /// The message with the address that it came from in its top Via (see [`Edit::set_received`]), without another scan:
-    /// all that stands behind that Via moves by as much as it grew.
+    /// all that stands behind that Via moves by as much as it grew. None when it has no Via.
     #[must_use]
-    pub fn with_received(self, address: IpAddr, rport: Option<u16>) -> Self {
-        let Some(via) = self.spans(HeaderName::Via).next().map(|field| field.value.end) else { return self };
-        let bytes = Edit::new(&self).set_received(address, rport).finish();
+    pub fn with_received(&self, address: IpAddr, rport: Option<u16>) -> Option<OwnedMessage> {
+        let via_end = self.spans(HeaderName::Via).next()?.value.end;
+        let bytes = self.spliced(address, rport)?;
         let left_out = leading_blank_lines(self.as_bytes());
         let kept = self.table.body.range().end - left_out;
-        let mut table = self.table;
+        let mut table = self.table.clone();
         table.relocate(|at| {
             let moved = at as usize - left_out;
             // An edit of one Via never takes away more than stands before its end.
-            if at >= via { moved + bytes.len() - kept } else { moved }
+            if at >= via_end { moved + bytes.len() - kept } else { moved }
         });
-        Self::with_table(bytes, table)
+        Some(OwnedMessage::with_table(bytes, table))
+    }
+
+    /// What [`Edit::set_received`] makes of the bytes, in one pass: every request goes through here.
+    fn spliced(&self, address: IpAddr, rport: Option<u16>) -> Option<Vec<u8>> {
+        let bytes = self.as_bytes();
+        let value = self.spans(HeaderName::Via).next()?.value.range();
+        let via = &bytes[value.clone()];
+        let via = &via[..comma(via).unwrap_or(via.len())];
+        let end = value.start + trim_end(via).len();
+        let mut removed = param_ranges(via, "received");
+        if rport.is_some() {
+            removed.extend(param_ranges(via, "rport"));
+        }
+        removed.sort_by_key(|range| range.start);
+        let body_end = self.table.body.range().end;
+        let mut message = Vec::with_capacity(body_end + 64);
+        let mut at = leading_blank_lines(bytes);
+        for range in removed {
+            message.extend_from_slice(&bytes[at..value.start + range.start]);
+            at = value.start + range.end;
+        }
+        message.extend_from_slice(&bytes[at..end]);
+        // Writing into a vector cannot fail.
+        let _ = write!(message, ";received={address}");
+        if let Some(port) = rport {
+            let _ = write!(message, ";rport={port}");
+        }
+        message.extend_from_slice(&bytes[end..body_end]);
+        Some(message)
     }
 }
 

@@ -37,7 +37,12 @@ macro_rules! header_names {
                 if let [byte] = name {
                     return match byte.to_ascii_lowercase() { $($($compact => Self::$name,)?)+ _ => Self::Other };
                 }
-                $(if name.len() == $text.len() && name.eq_ignore_ascii_case($text.as_bytes()) {
+                // Few names have one length and one first letter.
+                let first = name.first().map(u8::to_ascii_lowercase);
+                $(if name.len() == $text.len()
+                    && first == Some($text.as_bytes()[0].to_ascii_lowercase())
+                    && name.eq_ignore_ascii_case($text.as_bytes())
+                {
                     return Self::$name;
                 })+
                 Self::Other
@@ -312,7 +317,9 @@ impl<'a> Contact<'a> {
         if !is_q {
             return 1000;
         }
-        format!("{whole}{part:0<3}").parse().map_or(1000, |q: u16| q.min(1000))
+        let digit = |at: usize| part.as_bytes().get(at).map_or(0, |digit| u16::from(digit - b'0'));
+        let thousandths = digit(0) * 100 + digit(1) * 10 + digit(2);
+        (if whole == "1" { 1000 + thousandths } else { thousandths }).min(1000)
     }
 }
 

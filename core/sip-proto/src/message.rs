@@ -91,6 +91,12 @@ impl<B: AsRef<[u8]>> Parsed<B> {
         Parsed { bytes: self.as_bytes().to_vec(), table: self.table.clone() }
     }
 
+    /// The same message over a copy of its bytes.
+    #[must_use]
+    pub fn into_owned_message(self) -> OwnedMessage {
+        Parsed { bytes: self.bytes.as_ref().to_vec(), table: self.table }
+    }
+
     /// Whether it is a request.
     #[must_use]
     pub fn is_request(&self) -> bool {

@@ -92,6 +92,8 @@ struct Effects {
     repeat: Option<Option<Duration>>,
     /// `Some` re-arms the timer that ends the present state.
     end: Option<Duration>,
+    /// The bytes handed in are the last word: they are sent, kept for repeats, and all else is forgotten (Timer J).
+    is_settled: bool,
     is_timed_out: bool,
     is_terminated: bool,
     /// The kept bytes are not needed any more.
@@ -112,6 +114,7 @@ impl Effects {
         transmit: None,
         repeat: None,
         end: None,
+        is_settled: false,
         is_timed_out: false,
         is_terminated: false,
         forget: false,

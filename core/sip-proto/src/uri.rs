@@ -44,7 +44,7 @@ impl<'a> Uri<'a> {
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return None;
         }
-        let (scheme, rest) = text.split_once(':')?;
+        let (scheme, rest) = split_at_byte(text, b':')?;
         if !is_scheme(scheme) {
             return None;
         }
@@ -225,22 +225,23 @@ fn is_scheme(scheme: &str) -> bool {
 }
 
 fn parse_sip<'a>(text: &'a str, scheme: Scheme, rest: &'a str) -> Option<Uri<'a>> {
-    let (userinfo, rest) = match rest.split_once('@') {
+    let (userinfo, rest) = match split_at_byte(rest, b'@') {
         Some((userinfo, rest)) => (Some(userinfo), rest),
         None => (None, rest),
     };
-    let (user, password) = match userinfo.map(|info| info.split_once(':').map_or((info, None), with_some)) {
-        Some((user, password)) => (Some(user), password),
-        None => (None, None),
-    };
+    let (user, password) =
+        match userinfo.map(|info| split_at_byte(info, b':').map_or((info, None), with_some)) {
+            Some((user, password)) => (Some(user), password),
+            None => (None, None),
+        };
     let is_password = |byte| is_unreserved(byte) || matches!(byte, b'&' | b'=' | b'+' | b'$' | b',');
     if user.is_some_and(|user| user.is_empty() || !is_escaped_text(user, is_user_char))
         || password.is_some_and(|password| !is_escaped_text(password, is_password))
     {
         return None;
     }
-    let (rest, headers) = rest.split_once('?').map_or((rest, None), with_some);
-    let (hostport, params) = match rest.find(';') {
+    let (rest, headers) = split_at_byte(rest, b'?').map_or((rest, None), with_some);
+    let (hostport, params) = match byte_at(rest, b';') {
         Some(at) => rest.split_at(at),
         None => (rest, ""),
     };
@@ -277,8 +278,8 @@ fn parse_tel<'a>(text: &'a str, rest: &'a str) -> Option<Uri<'a>> {
 /// Splits `host[:port]`, IPv6 in brackets.
 pub(crate) fn split_host_port(text: &str) -> Option<(&str, Option<u16>)> {
     let host_end = match text.strip_prefix('[') {
-        Some(inner) => inner.find(']')? + 2,
-        None => text.find(':').unwrap_or(text.len()),
+        Some(inner) => byte_at(inner, b']')? + 2,
+        None => byte_at(text, b':').unwrap_or(text.len()),
     };
     let (host, rest) = text.split_at(host_end);
     let port = match rest.strip_prefix(':') {
@@ -321,6 +322,15 @@ fn ipv6(text: &str) -> Option<Ipv6Addr> {
         format!("{front}::{back}").parse().ok()
     };
     text.parse().ok().or_else(tolerated)
+}
+
+/// Where an ASCII byte stands. These texts are short: a plain loop is over before a search has been set up.
+fn byte_at(text: &str, byte: u8) -> Option<usize> {
+    text.bytes().position(|known| known == byte)
+}
+
+fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
+    byte_at(text, byte).map(|at| (&text[..at], &text[at + 1..]))
 }
 
 fn with_some<A, B>((a, b): (A, B)) -> (A, Option<B>) {

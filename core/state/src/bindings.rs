@@ -17,13 +17,12 @@ use std::thread::JoinHandle;
 
 use belfry_signal::{Pii, Region};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::signals::Signals;
 use file::{Files, Record};
-use journal::Pending;
+use journal::{Batch, Pending};
 use table::{Packed, Table, pack, unpack};
 
 /// One contact of an address of record.
@@ -69,6 +68,14 @@ pub struct Binding {
     pub country: Option<String>,
 }
 
+impl Binding {
+    /// The larger, the sooner it is tried: the more wanted, then the one that was refreshed last.
+    #[must_use]
+    pub fn rank(&self) -> impl Ord + use<> {
+        (self.q_thousandths, self.updated_unix_nanos, self.expires_unix_nanos)
+    }
+}
+
 /// A binding that is gone, with its address of record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expired {
@@ -106,18 +113,36 @@ pub struct Round {
     pub lost: Vec<Expired>,
 }
 
-/// Tells when changes are in the journal.
-#[derive(Debug)]
-pub struct Writing(oneshot::Receiver<Result<(), Error>>);
+/// Tells when changes are in the journal. The journal's thread is woken by whoever waits, so that changes that are made
+/// one right after another go into one write.
+#[must_use = "the changes go to the journal when somebody waits for it"]
+pub struct Writing {
+    batch: Arc<Batch>,
+    shared: Arc<Shared>,
+}
 
 impl Writing {
+    /// Names the write that takes the changes: those with one number are written together, and one that waits for it
+    /// waits for all.
+    #[must_use]
+    pub fn batch(&self) -> u64 {
+        self.batch.number()
+    }
+
     /// Waits until the changes survive the death of this process.
     ///
     /// # Errors
     /// [`Error::File`] when the journal could not be written, and then the changes are taken back;
     /// [`Error::Closed`] when state closed meanwhile.
     pub async fn wait(self) -> Result<(), Error> {
-        self.0.await.map_err(|_| Error::Closed)?
+        self.shared.wake.notify_one();
+        self.batch.outcome().await
+    }
+}
+
+impl std::fmt::Debug for Writing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Writing").field(&self.batch()).finish()
     }
 }
 
@@ -199,9 +224,7 @@ impl Bindings {
         for change in changes {
             held.change(address, change);
         }
-        let writing = Writing(held.pending.wait());
-        self.changed(&held);
-        Ok(writing)
+        Ok(Writing { batch: held.pending.wait(), shared: Arc::clone(&self.shared) })
     }
 
     /// The bindings that have not run out, the most wanted first, then the one that was refreshed last.
@@ -209,9 +232,7 @@ impl Bindings {
     pub fn get(&self, address: &str, now_unix_nanos: u64) -> Vec<Arc<Binding>> {
         let mut found = self.held().table.get(address);
         found.retain(|binding| binding.expires_unix_nanos > now_unix_nanos);
-        found.sort_by_key(|binding| {
-            std::cmp::Reverse((binding.q_thousandths, binding.updated_unix_nanos, binding.expires_unix_nanos))
-        });
+        found.sort_by_key(|binding| std::cmp::Reverse(binding.rank()));
         found.into_iter().map(Arc::new).collect()
     }
 
@@ -234,7 +255,7 @@ impl Bindings {
             held.change(address, &Change::Remove(table::key_of(packed).to_owned()));
         }
         if !of_flow.is_empty() {
-            self.changed(&held);
+            self.changed();
         }
         drop(held);
         gone(of_flow)
@@ -256,7 +277,7 @@ impl Bindings {
             }
         }
         if !lost.is_empty() {
-            self.changed(&held);
+            self.changed();
         }
         drop(held);
         Round { due, lost: gone(lost) }
@@ -311,8 +332,7 @@ impl Bindings {
         result
     }
 
-    fn changed(&self, held: &Held) {
-        self.shared.signals.bindings_changed(held.table.len());
+    fn changed(&self) {
         self.shared.wake.notify_one();
     }
 
@@ -334,14 +354,15 @@ impl Shared {
 
 impl Held {
     fn change(&mut self, address: &str, change: &Change) {
+        let address = self.table.shared_address(address);
         match change {
             Change::Put(binding) => {
                 let Some(packed) = pack(binding) else { return };
-                let before = self.table.put(address, binding, Arc::clone(&packed));
+                let before = self.table.put(Arc::clone(&address), binding, Arc::clone(&packed));
                 self.pending.note(address, before, Some(packed));
             }
             Change::Remove(key) => {
-                let before = self.table.remove(address, key);
+                let before = self.table.remove(&address, key);
                 self.pending.note(address, before, None);
             }
         }
@@ -371,7 +392,7 @@ fn apply(table: &mut Table, record: Record<'_>) {
     match record {
         Record::Put { address, packed } => {
             if let Some(binding) = unpack(packed) {
-                table.put(address, &binding, packed.into());
+                table.put(table.shared_address(address), &binding, packed.into());
             }
         }
         Record::Remove { address, key } => {

@@ -42,7 +42,8 @@ use crate::record::{Book, CallRecord, Kept};
 use crate::signals::Signals;
 use delivery::{Delivery, Order, Reader};
 use desk::{Desk, Door};
-use keeper::{Command, Keeper, Refused};
+pub use keeper::Told;
+use keeper::{Command, Keeper, Refused, Waiter};
 pub use log::Lost;
 use log::{Change, Limits, Log};
 
@@ -181,11 +182,27 @@ impl Books {
         record: CallRecord,
     ) -> impl Future<Output = Result<Kept, Error>> + Send + use<> {
         let (waiting, answer) = oneshot::channel();
-        let command = Command::Close { book, record: Box::new(record), waiting: Some(waiting) };
+        self.close(book, record, Waiter::Alone(waiting));
+        async move { answer.await.map_err(|_| Error::Closed)? }
+    }
+
+    /// As [`close_call`](Self::close_call), for whoever closes many: the answer goes to a channel, with the name that the
+    /// caller has for the call. None comes when state is closing.
+    pub fn close_call_among(
+        &self,
+        book: Book,
+        record: CallRecord,
+        name: u64,
+        told: &mpsc::UnboundedSender<Told>,
+    ) {
+        self.close(book, record, Waiter::Among(told.clone(), name));
+    }
+
+    fn close(&self, book: Book, record: CallRecord, waiter: Waiter) {
+        let command = Command::Close { book, record: Box::new(record), waiting: Some(waiter) };
         if let Err(Command::Close { book, record, waiting }) = self.send(command) {
             keeper::pass_on(&self.refused, Refused { book, record, waiting }, &self.signals);
         }
-        async move { answer.await.map_err(|_| Error::Closed)? }
     }
 
     /// Closes the books of calls whose core is gone; they get their record, which comes back.

@@ -27,11 +27,38 @@ pub(crate) enum Front<'a> {
 /// # Errors
 /// When it is longer than [`BYTES_MAX`]: it could not be read back.
 pub(crate) fn push(seed: u32, record: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
-    let length = u32::try_from(record.len()).ok().filter(|_| record.len() <= BYTES_MAX);
-    let length = length.ok_or_else(|| io::Error::other("the record is too long"))?;
-    into.extend_from_slice(&length.to_le_bytes());
-    into.extend_from_slice(&crc32c::crc32c_append(seed, record).to_le_bytes());
-    into.extend_from_slice(record);
+    push_with(seed, into, |into| {
+        into.extend_from_slice(record);
+        Ok(())
+    })
+}
+
+/// Appends the record that `write` appends, which is written in its place at once.
+///
+/// # Errors
+/// Those of `write`, and when the record is longer than [`BYTES_MAX`]; nothing is appended then.
+pub(crate) fn push_with(
+    seed: u32,
+    into: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+) -> io::Result<()> {
+    let start = into.len();
+    into.extend_from_slice(&[0; HEADER_BYTES]);
+    let pushed = write(into).and_then(|()| finish(seed, into.get_mut(start..).unwrap_or_default()));
+    if pushed.is_err() {
+        into.truncate(start);
+    }
+    pushed
+}
+
+/// Fills in the length and the checksum of a frame.
+fn finish(seed: u32, frame: &mut [u8]) -> io::Result<()> {
+    let too_long = || io::Error::other("the record is too long");
+    let (header, record) = frame.split_first_chunk_mut::<HEADER_BYTES>().ok_or_else(too_long)?;
+    let length =
+        u32::try_from(record.len()).ok().filter(|_| record.len() <= BYTES_MAX).ok_or_else(too_long)?;
+    header[..4].copy_from_slice(&length.to_le_bytes());
+    header[4..].copy_from_slice(&crc32c::crc32c_append(seed, record).to_le_bytes());
     Ok(())
 }
 

@@ -38,9 +38,6 @@ pub struct State {
     signals: Signals,
 }
 
-/// The user part and the domain of an address of record.
-type UserAndDomain = (String, String);
-
 /// What was read and when.
 type Read = (Option<Arc<Subscriber>>, Instant);
 
@@ -58,7 +55,8 @@ type Task = (&'static str, JoinHandle<()>);
 struct Remembered {
     entries_max: usize,
     lifetime: Duration,
-    entries: Mutex<HashMap<UserAndDomain, Read>>,
+    /// By domain, of which there are few, and user.
+    entries: Mutex<HashMap<String, HashMap<String, Read>>>,
 }
 
 impl State {
@@ -110,11 +108,18 @@ impl State {
     ) -> Result<(), Error> {
         prepare(&config.directory)?;
         let (readers, writes, writer) = database::open(config, Signals::register(registry)).await?;
-        for subscriber in subscribers {
-            let (waiting, answer) = oneshot::channel();
-            let write = Write::Subscriber(Box::new(subscriber.clone()), waiting);
-            writes.send(write).await.map_err(|_| Error::Closed)?;
-            answer.await.map_err(|_| Error::Closed)??;
+        // As many as share a commit are on their way together.
+        for together in subscribers.chunks(config.writes_per_commit_max.max(1)) {
+            let mut answers = Vec::with_capacity(together.len());
+            for subscriber in together {
+                let (waiting, answer) = oneshot::channel();
+                let write = Write::Subscriber(Box::new(subscriber.clone()), waiting);
+                writes.send(write).await.map_err(|_| Error::Closed)?;
+                answers.push(answer);
+            }
+            for answer in answers {
+                answer.await.map_err(|_| Error::Closed)??;
+            }
         }
         drop(writes);
         writer.await.map_err(|_| Error::Closed)?;
@@ -171,8 +176,8 @@ impl State {
     /// What is remembered of the subscriber with this user part and domain; `None` when the database must be asked
     /// ([`State::subscriber`]).
     #[must_use]
-    pub fn remembered_subscriber(&self, key: &(String, String)) -> Option<Option<Arc<Subscriber>>> {
-        let remembered = self.subscribers.get(key)?;
+    pub fn remembered_subscriber(&self, user: &str, domain: &str) -> Option<Option<Arc<Subscriber>>> {
+        let remembered = self.subscribers.get(user, domain)?;
         self.signals.subscriber_remembered();
         Some(remembered)
     }
@@ -182,15 +187,14 @@ impl State {
     /// # Errors
     /// When the database cannot be read.
     pub async fn subscriber(&self, user: &str, domain: &str) -> Result<Option<Arc<Subscriber>>, Error> {
-        let key = (user.to_owned(), domain.to_owned());
-        if let Some(remembered) = self.subscribers.get(&key) {
+        if let Some(remembered) = self.subscribers.get(user, domain) {
             self.signals.subscriber_remembered();
             return Ok(remembered);
         }
         let read = database::subscriber(&self.readers, user, domain).await;
         self.signals.subscriber_read(read.is_ok());
         let read = read?;
-        self.subscribers.remember(key, read.clone());
+        self.subscribers.remember(user, domain, read.clone());
         Ok(read)
     }
 
@@ -202,7 +206,7 @@ impl State {
         let (waiting, answer) = oneshot::channel();
         self.write(Write::Subscriber(Box::new(subscriber.clone()), waiting))?;
         let result = answer.await.map_err(|_| Error::Closed)?;
-        self.subscribers.forget(&(subscriber.user.clone(), subscriber.domain.clone()));
+        self.subscribers.forget(&subscriber.user, &subscriber.domain);
         result
     }
 
@@ -303,28 +307,38 @@ impl std::fmt::Debug for State {
 
 impl Remembered {
     #[expect(clippy::option_option, reason = "unknown here, and known not to exist, are two things")]
-    fn get(&self, key: &UserAndDomain) -> Option<Option<Arc<Subscriber>>> {
+    fn get(&self, user: &str, domain: &str) -> Option<Option<Arc<Subscriber>>> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let (subscriber, at) = entries.get(key)?;
+        let (subscriber, at) = entries.get(domain)?.get(user)?;
         (at.elapsed() < self.lifetime).then(|| subscriber.clone())
     }
 
-    fn remember(&self, key: UserAndDomain, subscriber: Option<Arc<Subscriber>>) {
+    fn remember(&self, user: &str, domain: &str, subscriber: Option<Arc<Subscriber>>) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= self.entries_max {
-            entries.retain(|_, (_, at)| at.elapsed() < self.lifetime);
+        let count = |entries: &HashMap<String, HashMap<String, Read>>| {
+            entries.values().map(HashMap::len).sum::<usize>()
+        };
+        if count(&entries) >= self.entries_max {
+            for users in entries.values_mut() {
+                users.retain(|_, (_, at)| at.elapsed() < self.lifetime);
+            }
+            entries.retain(|_, users| !users.is_empty());
         }
-        if entries.len() >= self.entries_max {
+        if count(&entries) >= self.entries_max {
             // Everything is young: starting over costs one query each, and keeps no order to maintain per read.
             entries.clear();
         }
         if self.entries_max > 0 {
-            entries.insert(key, (subscriber, Instant::now()));
+            let users = entries.entry(domain.to_owned()).or_default();
+            users.insert(user.to_owned(), (subscriber, Instant::now()));
         }
     }
 
-    fn forget(&self, key: &UserAndDomain) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    fn forget(&self, user: &str, domain: &str) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(users) = entries.get_mut(domain) {
+            users.remove(user);
+        }
     }
 }
 

@@ -12,6 +12,9 @@ use serde::Deserialize;
 use crate::signals::ListenerName;
 use crate::sip_connect::OUTWARD;
 
+/// Longer than that, somebody would notice.
+const UDP_GATHER_MAX: Duration = Duration::from_millis(20);
+
 /// The edge's configuration. Keys marked *(start)* need a restart; the rest follow a reload.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -183,6 +186,20 @@ pub struct SipConfig {
     pub flow_key_file: PathBuf,
     /// Where WebSocket clients connect.
     pub websocket_path: String,
+    /// Where datagrams come thick, they are taken once in so long and not one by one; 0 takes each when it comes.
+    #[serde(with = "humantime_serde", default = "udp_gather_default")]
+    pub udp_gather: Duration,
+    /// From so many datagrams a second on, to one listener, they come thick.
+    #[serde(default = "udp_gather_from_default")]
+    pub udp_gather_from_per_second: u32,
+}
+
+fn udp_gather_default() -> Duration {
+    Duration::from_millis(1)
+}
+
+fn udp_gather_from_default() -> u32 {
+    1_000
 }
 
 /// HTTP forwarding.
@@ -281,6 +298,7 @@ impl Config {
         ] {
             need(!value.is_zero(), key, "use more than 0 s, as in \"10s\"");
         }
+        need(self.sip.udp_gather <= UDP_GATHER_MAX, "sip.udp_gather", "use 0 to 20ms, as in \"1ms\"");
         need(
             self.sip.websocket_path.starts_with('/'),
             "sip.websocket_path",

@@ -29,12 +29,12 @@ pub(crate) async fn run(edge: Arc<Edge>, mut links: Links<FromEdge, ToEdge>) {
         if sender.try_send(hello).is_err() {
             continue;
         }
-        let core = edge.cores.add(sender);
+        let core = Arc::new(edge.cores.add(sender));
         tokio::spawn(obey(Arc::clone(&edge), core, receiver));
     }
 }
 
-async fn obey(edge: Arc<Edge>, core: Core, mut receiver: LinkReceiver<ToEdge>) {
+async fn obey(edge: Arc<Edge>, core: Arc<Core>, mut receiver: LinkReceiver<ToEdge>) {
     let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
     let mut datagrams = Vec::with_capacity(MESSAGES_PER_TURN);
     let mut stopping = pin!(edge.stopping.cancelled());
@@ -56,9 +56,9 @@ async fn obey(edge: Arc<Edge>, core: Core, mut receiver: LinkReceiver<ToEdge>) {
 }
 
 /// Sends a message, unless it is a datagram, which is given back to be sent with others.
-fn send(edge: &Arc<Edge>, core: &Core, id: u64, target: Target, bytes: Vec<u8>) -> Option<Datagram> {
-    let report = Report { id, core: core.clone() };
-    let outgoing = Outgoing { bytes, report: Some(report.clone()) };
+fn send(edge: &Arc<Edge>, core: &Arc<Core>, id: u64, target: Target, bytes: Vec<u8>) -> Option<Datagram> {
+    let report = || Report { id, core: Arc::clone(core) };
+    let outgoing = Outgoing { bytes, report: Some(report()) };
     let outcome = match target {
         Target::Flow(token) => edge.flows.send(&token, outgoing),
         Target::Address { transport, address, name } => match transport {
@@ -76,7 +76,7 @@ fn send(edge: &Arc<Edge>, core: &Core, id: u64, target: Target, bytes: Vec<u8>) 
     };
     outcome.unwrap_or_else(|(transport, failure)| {
         edge.signals.send_refused(transport, failure);
-        report.failed(failure);
+        report().failed(failure);
         None
     })
 }

@@ -75,11 +75,17 @@ impl Cores {
         self.signals.core_left(&core.name, self.links.load().len());
     }
 
-    /// The core of a call.
-    pub(crate) fn pick(&self, call_id: &str) -> Option<Core> {
+    /// Hands a message to the core of its call.
+    pub(crate) fn send(&self, call_id: &str, message: FromEdge) -> Result<(), CoreRefusal> {
         let links = self.links.load();
-        let up = links.iter().filter(|link| link.sender.is_up());
-        up.max_by_key(|link| weight(call_id, &link.name)).cloned()
+        let core = match &links[..] {
+            [only] => Some(only),
+            several => {
+                let up = several.iter().filter(|link| link.sender.is_up());
+                up.max_by_key(|link| weight(call_id, &link.name))
+            }
+        };
+        core.map_or(Err(CoreRefusal::NoneUp), |core| core.send(message))
     }
 
     /// Whether a core does not keep up with what it is sent.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, ListenerCount};
 use crate::certificates::Certificates;
-use crate::config::{LimitsConfig, TimeoutsConfig};
+use crate::config::{LimitsConfig, SipConfig, TimeoutsConfig};
 use crate::cores::Cores;
 use crate::flows::Flows;
 use crate::geography::Geography;
@@ -31,7 +31,7 @@ pub(crate) struct Edge {
     pub(crate) signals: Signals,
     pub(crate) limits: LimitsConfig,
     pub(crate) timeouts: TimeoutsConfig,
-    pub(crate) websocket_path: String,
+    pub(crate) sip: SipConfig,
     pub(crate) admission: Admission,
     pub(crate) handshakes: Semaphore,
     pub(crate) certificates: Arc<Certificates>,
@@ -65,9 +65,6 @@ impl Edge {
             self.signals.input_malformed(&peer.listener, Malformed::SipNoCallId, peer.address);
             return None;
         };
-        let Some(core) = self.cores.pick(seen.call_id) else {
-            return self.refuse(peer, transport, &seen, bytes, CoreRefusal::NoneUp);
-        };
         let inbound = Inbound {
             flow: flow.clone(),
             transport,
@@ -78,7 +75,7 @@ impl Edge {
             received_unix_nanos,
             bytes: bytes.to_vec(),
         };
-        match core.send(FromEdge::Message(inbound)) {
+        match self.cores.send(seen.call_id, FromEdge::Message(inbound)) {
             Ok(()) => None,
             Err(reason) => self.refuse(peer, transport, &seen, bytes, reason),
         }

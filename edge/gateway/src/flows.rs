@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,6 @@ use std::time::Duration;
 use belfry_signal::{GaugeGuard, now_unix_nanos};
 use belfry_signalling::KnownFlows;
 use belfry_signalling::handle::{FlowToken, FromEdge, SendFailure, Transport};
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +37,7 @@ pub(crate) struct Outgoing {
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) id: u64,
-    pub(crate) core: Core,
+    pub(crate) core: Arc<Core>,
 }
 
 impl Report {

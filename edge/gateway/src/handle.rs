@@ -297,7 +297,7 @@ fn build(
         signals: signals.clone(),
         limits: limits.clone(),
         timeouts: config.timeouts.clone(),
-        websocket_path: config.sip.websocket_path.clone(),
+        sip: config.sip.clone(),
         admission: Admission::new(limits),
         handshakes: Semaphore::new(limits.handshakes_max),
         certificates,

@@ -22,6 +22,7 @@ mod geography;
 mod handle;
 mod http;
 mod listener;
+mod pace;
 mod peer;
 mod proxy_header;
 mod routes;

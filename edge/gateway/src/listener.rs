@@ -185,7 +185,7 @@ impl Listener {
             Some(spoken) => spoken,
             None => {
                 let mut first_bytes = BytesMut::new();
-                let sniffed = sniff::sniff(&mut stream, &mut first_bytes, &self.edge.websocket_path);
+                let sniffed = sniff::sniff(&mut stream, &mut first_bytes, &self.edge.sip.websocket_path);
                 let sniffed = timeout_at(until, sniffed).await;
                 stream.unread(first_bytes);
                 match sniffed {

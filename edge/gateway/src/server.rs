@@ -3,7 +3,7 @@
 //! Pingora never listens, never handles a signal, never writes a pid file or an upgrade socket, never exits the
 //! process. What we take from it is its runtime and its HTTP engine (ADR 0002).
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora_core::services::Service;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -172,12 +172,11 @@ impl Service for EdgeService {
             let address = bound.address;
             self.edge.signals.started(&bound.name, address);
             if bound.config.kind == ListenerKind::SipUdp {
-                let _near_core = self.near_core.enter();
-                let Ok(socket) = UdpSocket::from_std(bound.socket.into()) else { continue };
-                let socket = Arc::new(socket);
+                let socket = Arc::new(UdpSocket::from(bound.socket));
                 let is_ipv4 = address.is_ipv4();
                 doors.push(UdpDoor { listener: bound.tag, socket: Arc::clone(&socket), is_ipv4 });
-                tokio::spawn(sip_udp::receive(Arc::clone(&self.edge), bound.name, bound.tag, socket));
+                let receiving = sip_udp::receive(Arc::clone(&self.edge), bound.name, bound.tag, socket);
+                self.near_core.spawn(receiving);
             } else {
                 let listener = Listener {
                     edge: Arc::clone(&self.edge),

@@ -1,84 +1,172 @@
 //! SIP over UDP: one task per socket; a flow is nothing but the peer's address, so there is no state to fill up.
 //!
 //! The task runs where the core's does when both are in one process: a message then goes in and its answer out
-//! without waking another thread. When more comes than can be served, [`crate::rush`] says who goes first.
+//! without waking another thread. When many come, they are gathered ([`crate::pace`]); when more come than can be
+//! served, [`crate::rush`] says who goes first.
 
 use std::io;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use belfry_signal::now_unix_nanos;
 use belfry_signalling::handle::Transport;
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::net::UdpSocket as Watched;
 
 use crate::datagrams;
 use crate::edge::Edge;
+use crate::pace::{Next, Pace};
 use crate::rush::{Change, Fate, Rush};
 use crate::signals::{ListenerName, Malformed};
 use crate::sip_text;
 use crate::stun;
 
-/// Batches that are taken in one turn of a rush; then others have theirs.
+/// How long to leave a socket alone whose readiness nobody can tell.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Errors in a row after which a socket is left alone for a moment.
+const ERRORS_MAX: usize = 16;
+/// Batches that are taken in one turn; then others have theirs.
 const BATCHES_PER_TURN_MAX: usize = 64;
 
 /// Receives until the edge stops. Draining does not end it: calls that are up still need their BYE.
 pub(crate) async fn receive(edge: Arc<Edge>, listener: ListenerName, tag: u32, socket: Arc<UdpSocket>) {
-    let mut stopping = pin!(edge.stopping.cancelled());
-    let mut rush = Rush::new(Instant::now());
-    loop {
-        tokio::select! {
-            () = &mut stopping => return,
-            // An error would be that of the runtime's own poll, and comes again below.
-            _ = socket.readable() => {}
+    let now = Instant::now();
+    let pace = Pace::new(edge.sip.udp_gather, edge.sip.udp_gather_from_per_second, now);
+    let mut door = Door { edge: &edge, listener, tag, socket: &socket, rush: Rush::new(now) };
+    tokio::select! {
+        () = edge.stopping.cancelled() => {}
+        () = door.run(pace) => {}
+    }
+}
+
+/// One socket and what its datagrams are looked at with.
+struct Door<'a> {
+    edge: &'a Edge,
+    listener: ListenerName,
+    tag: u32,
+    socket: &'a UdpSocket,
+    rush: Rush,
+}
+
+/// What a try to take one batch found.
+enum Taken {
+    Full(usize),
+    /// What comes after a batch that was not full is announced anew, so nobody needs to look again.
+    Last(usize),
+    /// The echo of an earlier send (ICMP port unreachable), not the end of the socket.
+    Echo,
+}
+
+impl Door<'_> {
+    async fn run(&mut self, mut pace: Pace) {
+        loop {
+            let mut rest = match self.one_by_one(&mut pace).await {
+                Ok(rest) => rest,
+                // The system has no room for another descriptor to watch.
+                Err(_) => LOOK_AGAIN,
+            };
+            // Nobody is woken for this socket from here to the end of the rush.
+            loop {
+                tokio::time::sleep(rest).await;
+                match pace.took(self.take_all(None).await, Instant::now()) {
+                    Next::Wait => break,
+                    Next::Rest(next) => rest = next,
+                }
+            }
         }
-        rush.begin_turn(edge.cores.is_any_behind(), Instant::now());
-        // The socket is emptied, so that the kernel drops nothing unseen.
+    }
+
+    /// Takes datagrams as they come until they come thick; then says how long to rest.
+    async fn one_by_one(&mut self, pace: &mut Pace) -> io::Result<Duration> {
+        // A second descriptor of the same socket: with it goes the watch.
+        let watched = Watched::from_std(self.socket.try_clone()?)?;
+        loop {
+            watched.readable().await?;
+            if let Next::Rest(rest) = pace.took(self.take_all(Some(&watched)).await, Instant::now()) {
+                return Ok(rest);
+            }
+        }
+    }
+
+    /// Takes what has come, turn by turn, and says how many datagrams that was.
+    async fn take_all(&mut self, watched: Option<&Watched>) -> usize {
+        let mut all = 0;
+        loop {
+            let (taken, is_all) = self.take_turn(watched);
+            all += taken;
+            if is_all {
+                return all;
+            }
+            // More waits; the core has its turn first, so that its queue does not fill up.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The socket is emptied within the turn's bound, so that the kernel drops nothing unseen. How many came, and
+    /// whether that was all.
+    fn take_turn(&mut self, watched: Option<&Watched>) -> (usize, bool) {
+        self.rush.begin_turn(self.edge.cores.is_any_behind(), Instant::now());
+        let (mut all, mut errors, mut is_all) = (0, 0, false);
         for _ in 0..BATCHES_PER_TURN_MAX {
-            if !take_batch(&edge, &listener, tag, &socket, &mut rush) {
+            match self.take_batch(watched) {
+                Taken::Full(count) => all += count,
+                Taken::Echo if errors < ERRORS_MAX => errors += 1,
+                Taken::Echo => is_all = true,
+                Taken::Last(count) => {
+                    all += count;
+                    is_all = true;
+                }
+            }
+            if is_all {
                 break;
             }
         }
-        end_turn(&edge, &listener, &mut rush);
-        // More may wait; the core has its turn first, so that its queue does not fill up.
-        tokio::task::yield_now().await;
+        self.end_turn();
+        (all, is_all)
     }
-}
 
-fn end_turn(edge: &Edge, listener: &ListenerName, rush: &mut Rush) {
-    let change = rush.end_turn(Instant::now());
-    let (answered, dropped) = rush.take_shed();
-    if answered + dropped > 0 {
-        edge.signals.datagrams_shed(listener, answered, dropped);
-    }
-    match change {
-        Change::None => {}
-        Change::Began => edge.signals.rush_began(listener),
-        Change::Ended { answered, dropped } => edge.signals.rush_ended(listener, answered, dropped),
-    }
-}
-
-/// Takes what has come, at most one batch; whether it was full.
-fn take_batch(edge: &Edge, listener: &ListenerName, tag: u32, socket: &UdpSocket, rush: &mut Rush) -> bool {
-    let unix_seconds = now_unix_nanos() / 1_000_000_000;
-    let mut is_full = false;
-    // Errors are the echo of an earlier send (ICMP port unreachable), not the end of the socket.
-    let _ = socket.try_io(Interest::READABLE, || {
-        let taken = datagrams::receive(socket, |datagram, source| {
-            match rush.fate(datagram, || edge.flows.is_known(tag, source, unix_seconds)) {
-                Fate::Taken => arrived(edge, listener, tag, socket, datagram, source),
-                // When the socket is full, it is dropped.
-                Fate::Answered => drop(socket.try_send_to(&edge.too_busy(datagram), source)),
-                Fate::Dropped => {}
+    fn end_turn(&mut self) {
+        let change = self.rush.end_turn(Instant::now());
+        let (answered, dropped) = self.rush.take_shed();
+        if answered + dropped > 0 {
+            self.edge.signals.datagrams_shed(&self.listener, answered, dropped);
+        }
+        match change {
+            Change::None => {}
+            Change::Began => self.edge.signals.rush_began(&self.listener),
+            Change::Ended { answered, dropped } => {
+                self.edge.signals.rush_ended(&self.listener, answered, dropped);
             }
-        })?;
-        is_full = taken == datagrams::BATCH;
-        // What comes after a batch that was not full is announced anew, so nobody needs to look again.
-        if is_full { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-    });
-    is_full
+        }
+    }
+
+    fn take_batch(&mut self, watched: Option<&Watched>) -> Taken {
+        let Self { edge, listener, tag, socket, rush } = self;
+        let unix_seconds = now_unix_nanos() / 1_000_000_000;
+        let mut count = 0;
+        let mut take = || {
+            count = datagrams::receive(socket, |datagram, source| {
+                match rush.fate(datagram, || edge.flows.is_known(*tag, source, unix_seconds)) {
+                    Fate::Taken => arrived(edge, listener, *tag, socket, datagram, source),
+                    // When the socket is full, it is dropped.
+                    Fate::Answered => drop(socket.send_to(&edge.too_busy(datagram), source)),
+                    Fate::Dropped => {}
+                }
+            })?;
+            // A watch ends with the last batch.
+            if count < datagrams::BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        };
+        let taken = match watched {
+            Some(watched) => watched.try_io(Interest::READABLE, take),
+            None => take(),
+        };
+        match taken {
+            Ok(()) => Taken::Full(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Taken::Last(count),
+            Err(_) => Taken::Echo,
+        }
+    }
 }
 
 fn arrived(
@@ -94,7 +182,7 @@ fn arrived(
         if datagram.len() >= 4 {
             edge.signals.keepalive_answered(Transport::Udp);
             // When the socket is full, the phone asks again.
-            let _ = socket.try_send_to(b"\r\n", source);
+            let _ = socket.send_to(b"\r\n", source);
         }
         return;
     }
@@ -102,7 +190,7 @@ fn arrived(
         if let Some(answer) = stun::answer(datagram, source) {
             edge.signals.keepalive_answered(Transport::Udp);
             // When the socket is full, the phone asks again.
-            let _ = socket.try_send_to(&answer, source);
+            let _ = socket.send_to(&answer, source);
         }
         return;
     }
@@ -119,7 +207,7 @@ fn arrived(
     let peer = edge.geography.load().place(listener, source, false);
     let token = edge.flows.udp_token(tag, source);
     if let Some(answer) = edge.sip_arrived(&peer, Transport::Udp, &token, message)
-        && socket.try_send_to(&answer, source).is_ok()
+        && socket.send_to(&answer, source).is_ok()
     {
         edge.signals.sip_sent(Transport::Udp, answer.len());
     }

@@ -9,7 +9,7 @@ use tantivy::directory::RamDirectory;
 use tantivy::indexer::SingleSegmentIndexWriter;
 use tantivy::{IndexBuilder, TantivyDocument};
 
-use crate::blocks::{BlockRow, Packer, Run};
+use crate::blocks::{BlockRow, Packer, Run, Stub, unpack_one};
 use crate::bundle::BundleWriter;
 use crate::catalogue::SplitRow;
 use crate::config::Config;
@@ -72,7 +72,23 @@ impl<'a> Assembly<'a> {
 
     /// Takes a record. Those of one run should come together.
     pub(crate) fn push(&mut self, sequence: u64, record: &Record) -> Result<(), Error> {
-        let run = Run::of(record);
+        self.index(record, Run::of(record))?;
+        self.packer.push(sequence, record).map_err(|error| self.unstorable(&error))
+    }
+
+    /// Takes a record of a live batch as it stands there.
+    pub(crate) fn push_packed(&mut self, stub: &Stub, bytes: &[u8]) -> Result<(), Error> {
+        let (_, record) = unpack_one(bytes).map_err(|error| self.unstorable(&error))?;
+        self.index(&record, stub.place.0)?;
+        self.packer.push_packed(bytes, stub.unix_nanos).map_err(|error| self.unstorable(&error))
+    }
+
+    fn unstorable(&self, error: &dyn std::error::Error) -> Error {
+        Error::Damaged { split: self.row.id, what: format!("record cannot be stored: {error}") }
+    }
+
+    /// What the record can be found by goes to its block, which is the present one or the next.
+    fn index(&mut self, record: &Record, run: Run) -> Result<(), Error> {
         if self.packer.is_full() || run != self.run {
             self.end_block()?;
             self.run = run;
@@ -81,10 +97,7 @@ impl<'a> Assembly<'a> {
             self.components.insert(record.component.clone());
         }
         self.terms.add(&Facts::of(record, self.config.record_text_bytes_max), &mut self.names);
-        self.packer.push(sequence, record).map_err(|error| Error::Damaged {
-            split: self.row.id,
-            what: format!("record cannot be stored: {error}"),
-        })
+        Ok(())
     }
 
     fn end_block(&mut self) -> Result<(), Error> {

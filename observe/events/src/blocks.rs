@@ -4,7 +4,8 @@
 //! better than mixed ones, and because who looks for one call then unpacks one block.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::hash::BuildHasher;
+use std::sync::{Arc, LazyLock};
 
 use belfry_signal::record::Body;
 use belfry_signal::{Record, Severity, wire};
@@ -12,7 +13,7 @@ use foldhash::quality::RandomState;
 use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{call_id, severity};
+use crate::facts::{RecordKind, Stream, call_id, severity};
 
 /// Records are packed together until they are so many bytes. Bigger blocks pack better, smaller ones make a single hit
 /// cheaper.
@@ -76,12 +77,20 @@ impl Packer {
     }
 
     pub(crate) fn push(&mut self, sequence: u64, record: &Record) -> Result<(), postcard::Error> {
-        self.record.clear();
-        wire::append(&mut self.record, &(sequence, record))?;
-        wire::append_bytes(&mut self.raw, &self.record)?;
+        let mut bytes = std::mem::take(&mut self.record);
+        bytes.clear();
+        wire::append(&mut bytes, &(sequence, record))?;
+        self.push_packed(&bytes, record.unix_nanos)?;
+        self.record = bytes;
+        Ok(())
+    }
+
+    /// Takes a record as it stands in a live batch.
+    pub(crate) fn push_packed(&mut self, bytes: &[u8], unix_nanos: u64) -> Result<(), postcard::Error> {
+        wire::append_bytes(&mut self.raw, bytes)?;
         self.records += 1;
-        self.from_nanos = self.from_nanos.min(record.unix_nanos);
-        self.to_nanos = self.to_nanos.max(record.unix_nanos);
+        self.from_nanos = self.from_nanos.min(unix_nanos);
+        self.to_nanos = self.to_nanos.max(unix_nanos);
         Ok(())
     }
 
@@ -122,7 +131,7 @@ pub(crate) fn unpack(
         let (bytes, after) = postcard::take_from_bytes::<&[u8]>(rest).map_err(|_| BadBlock::Record)?;
         rest = after;
         if needle.is_none_or(|needle| needle.find(bytes).is_some()) {
-            let (sequence, record) = postcard::from_bytes(bytes).map_err(|_| BadBlock::Record)?;
+            let (sequence, record) = unpack_one(bytes)?;
             visit(sequence, record);
         }
     }
@@ -150,27 +159,94 @@ impl Run {
     }
 }
 
-/// The records in the order in which they lie in a split: by run, and in that of calls by call.
-pub(crate) fn in_order<'a>(
-    records: impl Iterator<Item = (u64, &'a Arc<Record>)>,
-) -> impl Iterator<Item = (u64, &'a Arc<Record>)> {
+/// Things in the order in which they lie in a split: by run, and in that of calls by call. `place` tells the run and a
+/// hash of the call.
+pub(crate) fn in_order<T>(
+    things: impl Iterator<Item = T>,
+    place: impl Fn(&T) -> (Run, u64),
+) -> impl Iterator<Item = T> {
     let (mut ended, mut bad, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-    let mut calls: Vec<Vec<(u64, &Arc<Record>)>> = Vec::new();
-    let mut known: HashMap<&str, usize, RandomState> = HashMap::default();
-    for (sequence, record) in records {
-        match Run::of(record) {
-            Run::Ended => ended.push((sequence, record)),
-            Run::Calls => {
-                let call_id = call_id(&record.body).unwrap_or_default();
-                let call = *known.entry(call_id).or_insert_with(|| {
+    let mut calls: Vec<Vec<T>> = Vec::new();
+    let mut known: HashMap<u64, usize, RandomState> = HashMap::default();
+    for thing in things {
+        match place(&thing) {
+            (Run::Ended, _) => ended.push(thing),
+            (Run::Calls, call) => {
+                let call = *known.entry(call).or_insert_with(|| {
                     calls.push(Vec::new());
                     calls.len() - 1
                 });
-                calls[call].push((sequence, record));
+                calls[call].push(thing);
             }
-            Run::Bad => bad.push((sequence, record)),
-            Run::Rest => rest.push((sequence, record)),
+            (Run::Bad, _) => bad.push(thing),
+            (Run::Rest, _) => rest.push(thing),
         }
     }
     ended.into_iter().chain(calls.into_iter().flatten()).chain(bad).chain(rest)
+}
+
+/// Where a record lies in a split, for [`in_order`]. Should two calls have one hash, they lie together.
+pub(crate) fn place_of(record: &Record) -> (Run, u64) {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+    (Run::of(record), call_id(&record.body).map_or(0, |call_id| HASHER.hash_one(call_id)))
+}
+
+/// Records as they stand in a block before it is packed with zstd, and what the builder wants to know of each before it
+/// takes them out.
+#[derive(Debug, Default)]
+pub(crate) struct Packed {
+    raw: Vec<u8>,
+    stubs: Vec<Stub>,
+}
+
+/// What is known of a record that is packed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stub {
+    begin: usize,
+    end: usize,
+    pub(crate) unix_nanos: u64,
+    pub(crate) stream: Stream,
+    pub(crate) kind: RecordKind,
+    pub(crate) place: (Run, u64),
+}
+
+impl Packed {
+    /// Packs records, of which the first has this number and the others the next.
+    pub(crate) fn of(sequence: u64, records: &[Arc<Record>]) -> Result<Self, postcard::Error> {
+        let mut packed = Self { raw: Vec::with_capacity(records.len() * 640), ..Self::default() };
+        for (sequence, record) in (sequence..).zip(records) {
+            let begin = packed.raw.len();
+            wire::append(&mut packed.raw, &(sequence, &**record))?;
+            packed.stubs.push(Stub {
+                begin,
+                end: packed.raw.len(),
+                unix_nanos: record.unix_nanos,
+                stream: Stream::of(&record.body),
+                kind: RecordKind::of(&record.body),
+                place: place_of(record),
+            });
+        }
+        packed.raw.shrink_to_fit();
+        Ok(packed)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.stubs.len()
+    }
+
+    /// The memory that they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.raw.capacity() + self.stubs.capacity() * size_of::<Stub>()
+    }
+
+    /// The records, still packed.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Stub, &[u8])> {
+        let bytes = |stub: &Stub| self.raw.get(stub.begin..stub.end).unwrap_or_default();
+        self.stubs.iter().map(move |stub| (stub, bytes(stub)))
+    }
+}
+
+/// A packed record with its number.
+pub(crate) fn unpack_one(bytes: &[u8]) -> Result<(u64, Record), BadBlock> {
+    postcard::from_bytes(bytes).map_err(|_| BadBlock::Record)
 }

@@ -10,8 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use belfry_signal::Record;
-
+use crate::blocks::Stub;
 use crate::catalogue::SplitRow;
 use crate::error::Error;
 use crate::facts::{RecordKind, Stream};
@@ -199,11 +198,11 @@ fn build(store: &Store, sealed: &Arc<Sealed>) -> Result<Vec<Arc<Split>>, Error> 
         let path = store.config.directory.clone();
         return Err(Error::DiskFull { path, free_bytes: wanted_bytes - missing_bytes, wanted_bytes });
     }
-    let mut streams: [Vec<(u64, &Arc<Record>)>; Stream::ALL.len()] = std::array::from_fn(|_| Vec::new());
+    let mut streams: [Vec<(&Stub, &[u8])>; Stream::ALL.len()] = std::array::from_fn(|_| Vec::new());
     let mut kinds = [0; RecordKind::ALL.len()];
-    for (sequence, record) in sealed.numbered() {
-        streams[Stream::of(&record.body) as usize].push((sequence, record));
-        kinds[RecordKind::of(&record.body) as usize] += 1;
+    for (stub, bytes) in sealed.batches.iter().flat_map(|batch| batch.records.iter()) {
+        streams[stub.stream as usize].push((stub, bytes));
+        kinds[stub.kind as usize] += 1;
     }
     let started = Instant::now();
     let wanted: Vec<_> = Stream::ALL.iter().zip(streams).filter(|(_, records)| !records.is_empty()).collect();
@@ -215,7 +214,7 @@ fn build(store: &Store, sealed: &Arc<Sealed>) -> Result<Vec<Arc<Split>>, Error> 
             ..SplitRow::new(*id, *stream, sealed.position, sealed.sequence_next)
         };
         let made = store.make_split(*id, |path| {
-            Split::build(path, row, records.into_iter(), &store.config, &store.fields)
+            Split::build_packed(path, row, records.into_iter(), &store.config, &store.fields)
         });
         match made {
             Ok(split) => splits.push(Arc::new(split)),

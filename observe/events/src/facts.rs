@@ -354,28 +354,3 @@ pub(crate) fn call_id(body: &Body) -> Option<&str> {
     };
     Some(call_id.reveal())
 }
-
-/// About how much memory a record takes.
-pub(crate) fn weight(record: &Record) -> usize {
-    let attributes = |attributes: &Attributes| -> usize {
-        attributes
-            .iter()
-            .map(|(name, value)| {
-                let text = match value {
-                    Value::Text(text) => text.len(),
-                    Value::Private(text) => text.reveal().len(),
-                    Value::Int(_) | Value::Float(_) | Value::Bool(_) => 0,
-                };
-                64 + name.len() + text
-            })
-            .sum()
-    };
-    let own = match &record.body {
-        Body::Log(log) => log.message.len() + attributes(&log.attributes),
-        Body::Span(span) => span.name.len() + attributes(&span.attributes),
-        Body::Sip(message) => message.bytes.reveal().len() + message.cseq.len() + message.node.len(),
-        Body::Quality(_) => 0,
-        Body::Call(call) => 256 + call.caller.reveal().len() + call.callee.reveal().len(),
-    };
-    size_of::<Record>() + 64 + own + call_id(&record.body).map_or(0, str::len)
-}

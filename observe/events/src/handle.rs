@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use belfry_signal::record::{Body, Call};
 use belfry_signal::{Pii, TraceId};
+use memchr::memmem::Finder;
 
+use crate::blocks::unpack_one;
 use crate::error::Error;
 use crate::facts::{RecordKind, call_key, trace_id};
 use crate::filter::trace_key;
@@ -167,10 +169,23 @@ impl EventsReader {
         let mut gathered = Gathered::default();
         // One more than is asked for, to know whether there are more.
         let wanted = limit + 1;
-        for (sequence, record) in batches.iter().flat_map(|batch| batch.numbered()) {
-            if range.holds(record.unix_nanos) && matches_record(expr, record, text_bytes_max) {
-                let record = Arc::clone(record);
-                gathered.hits.push(Hit { unix_nanos: record.unix_nanos, sequence, record });
+        let needle = expr.needle().map(Finder::new);
+        for batch in batches.iter().rev() {
+            let oldest = gathered.time_of_last(wanted).unwrap_or(0);
+            for (stub, bytes) in batch.records.iter() {
+                let may_matter = range.holds(stub.unix_nanos) && stub.unix_nanos >= oldest;
+                if !may_matter || needle.as_ref().is_some_and(|needle| needle.find(bytes).is_none()) {
+                    continue;
+                }
+                // They were packed in this process a moment ago.
+                let Ok((sequence, record)) = unpack_one(bytes) else { continue };
+                if matches_record(expr, &record, text_bytes_max) {
+                    let record = Arc::new(record);
+                    gathered.hits.push(Hit { unix_nanos: stub.unix_nanos, sequence, record });
+                }
+            }
+            if gathered.hits.len() > wanted {
+                gathered.keep_newest(wanted);
             }
         }
         gathered.keep_newest(wanted);

@@ -5,16 +5,14 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use belfry_signal::Record;
-
+use crate::blocks::Packed;
 use crate::split::Split;
 
-/// Records that came together.
+/// Records that came together, packed: they wait for half a minute, and what was allocated for them in pieces is better
+/// used again by whoever made them.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// The number of the first: numbers are the order in which records came.
-    pub(crate) sequence: u64,
-    pub(crate) records: Vec<Arc<Record>>,
+    pub(crate) records: Packed,
 }
 
 /// A full buffer on its way into a split.
@@ -45,20 +43,6 @@ pub(crate) struct Snapshot {
     /// Live records, in order of arrival.
     pub(crate) batches: Vec<Arc<Batch>>,
     pub(crate) splits: Vec<Arc<Split>>,
-}
-
-impl Batch {
-    /// The records with their numbers.
-    pub(crate) fn numbered(&self) -> impl Iterator<Item = (u64, &Arc<Record>)> {
-        (self.sequence..).zip(&self.records)
-    }
-}
-
-impl Sealed {
-    /// The records with their numbers.
-    pub(crate) fn numbered(&self) -> impl Iterator<Item = (u64, &Arc<Record>)> {
-        self.batches.iter().flat_map(|batch| batch.numbered())
-    }
 }
 
 impl Live {

@@ -17,7 +17,7 @@ use tantivy::{DocSet, Index, SegmentReader, TERMINATED, TantivyError};
 use belfry_signal::Record;
 
 use crate::assembly::Assembly;
-use crate::blocks::{BLOCK_BYTES, BlockRow, in_order, unpack};
+use crate::blocks::{BLOCK_BYTES, BlockRow, Stub, in_order, place_of, unpack};
 use crate::bundle::{BundleWriter, Footer, open_index, read_footer};
 use crate::catalogue::SplitRow;
 use crate::config::Config;
@@ -112,8 +112,23 @@ impl Split {
         fields: &Fields,
     ) -> Result<Self, Error> {
         let mut assembly = Assembly::begin(&path, row, config, fields)?;
-        for (sequence, record) in in_order(records) {
+        for (sequence, record) in in_order(records, |(_, record)| place_of(record)) {
             assembly.push(sequence, record)?;
+        }
+        Ok(Self::new(assembly.finish()?, path))
+    }
+
+    /// As [`build`](Self::build), from records of live batches, which are taken out one after the other.
+    pub(crate) fn build_packed<'a>(
+        path: PathBuf,
+        row: SplitRow,
+        records: impl Iterator<Item = (&'a Stub, &'a [u8])>,
+        config: &Config,
+        fields: &Fields,
+    ) -> Result<Self, Error> {
+        let mut assembly = Assembly::begin(&path, row, config, fields)?;
+        for (stub, bytes) in in_order(records, |(stub, _)| stub.place) {
+            assembly.push_packed(stub, bytes)?;
         }
         Ok(Self::new(assembly.finish()?, path))
     }

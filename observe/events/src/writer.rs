@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use belfry_signal::{Record, Registry};
 
+use crate::blocks::Packed;
 use crate::building::Builder;
 use crate::config::Config;
 use crate::error::Error;
-use crate::facts::weight;
 use crate::handle::EventsReader;
 use crate::housekeeping::Housekeeper;
 use crate::live::Batch;
@@ -82,11 +82,12 @@ impl EventsWriter {
         if position <= self.applied {
             return Ok(());
         }
-        let bytes: usize = records.iter().map(|record| weight(record)).sum();
-        let count = records.len();
+        let records =
+            Packed::of(self.sequence_next, &records).map_err(|error| Error::Build(error.to_string()))?;
+        let (count, bytes) = (records.len(), records.bytes());
         self.make_room(count, bytes)?;
         if count > 0 {
-            self.store.live.push(Batch { sequence: self.sequence_next, records });
+            self.store.live.push(Batch { records });
         }
         self.sequence_next += count as u64;
         self.applied = position;

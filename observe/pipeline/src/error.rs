@@ -85,18 +85,26 @@ pub struct StoreError {
     pub text: String,
     /// The entries were taken all the same: they need not be offered again.
     pub is_taken: bool,
+    /// The store has no room now: it is given these entries, and what follows them, from the log, a little later.
+    pub is_later: bool,
 }
 
 impl StoreError {
     /// An error of a store.
     pub fn new(reason: &'static str, text: impl Into<String>) -> Self {
-        Self { reason, text: text.into(), is_taken: false }
+        Self { reason, text: text.into(), is_taken: false, is_later: false }
     }
 
     /// The same error, of a store that took the entries nevertheless.
     #[must_use]
     pub fn but_taken(self) -> Self {
         Self { is_taken: true, ..self }
+    }
+
+    /// A store without room: nothing is wrong, and nothing is lost while the log has it.
+    #[must_use]
+    pub fn later() -> Self {
+        Self { is_later: true, ..Self::new("later", "no room now") }
     }
 
     /// The bounded name.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use belfry_signal::{RecordReceiver, Registry, SeriesBatch};
+use belfry_signal::{RecordReceiver, Registry, SeriesBatch, Written};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
@@ -93,12 +93,12 @@ impl Pipeline {
 }
 
 impl PipelineHandle {
-    /// Stores points of series that others measured: when this returns well, they survive a crash, and the series store
-    /// has taken them or counted why not. Calls wait here while the disk is slow, and are stored together.
+    /// Stores points of series that others measured: when this returns well, they survive a crash, and it says what the
+    /// series store took, and what it refused and why. Calls wait here while the disk is slow, and are stored together.
     ///
     /// # Errors
     /// When they were not stored, or only the first of them.
-    pub async fn write(&self, batch: SeriesBatch) -> Result<(), WriteError> {
+    pub async fn write(&self, batch: SeriesBatch) -> Result<Written, WriteError> {
         let (done, is_done) = oneshot::channel();
         let write = Control::Write(pieces(batch), done);
         self.control.send(write).await.map_err(|_| WriteError::Ended)?;

@@ -7,12 +7,15 @@
 //!
 //! Spans and logs also go to a collector over OTLP/gRPC where one is configured, without their private values.
 //!
-//! Not here: what the stores do with entries (series, events), queries, doors for other people's telemetry.
+//! [`metrics`] are the doors for metrics that others measured, in and out.
+//!
+//! Not here: what the stores do with entries (series, events), queries.
 
 mod config;
 mod error;
 mod export;
 mod handle;
+pub mod metrics;
 mod pieces;
 mod signals;
 mod store;
@@ -27,6 +30,9 @@ pub use store::{Entry, Store, numbered};
 /// Registers this room's signals without starting it, for the catalogue.
 pub fn describe(registry: &belfry_signal::Registry) {
     drop(signals::Signals::register(registry));
+    drop(metrics::signals::ReceiveSignals::register(registry));
+    drop(metrics::signals::ScrapeSignals::register(registry));
+    drop(metrics::signals::SendSignals::register(registry));
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use belfry_signal::{Record, Sample, SeriesBatch};
+use belfry_signal::{Record, Sample, SeriesBatch, Written};
 
 use crate::error::StoreError;
 
@@ -35,6 +35,12 @@ pub trait Store: Send {
     /// again before the next start, and then only if [`Store::checkpoint`] does not cover them. Entries from the log
     /// that were not taken are offered again a little later, before any that follow them.
     fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError>;
+
+    /// What became of the points of the last [`Store::apply`], entry by entry, for those who wait for an answer: the
+    /// position of each [`Entry::Series`] and its outcome. A store that keeps no points has nothing to say.
+    fn take_written(&mut self) -> Vec<(u64, Written)> {
+        Vec::new()
+    }
 
     /// Everything up to this position survives a crash in the store's own files; zero when nothing does.
     /// The log keeps what lies beyond it.

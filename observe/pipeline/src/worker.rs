@@ -3,11 +3,12 @@
 //! It runs a small tokio runtime for its timers and channels. The only queue between a component and the disk is the
 //! emitter's: what does not fit there is dropped and counted at the source.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use belfry_signal::record::Body;
-use belfry_signal::{Record, RecordReceiver, Registry, SeriesBatch};
+use belfry_signal::{Record, RecordReceiver, Registry, SeriesBatch, Written};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -41,12 +42,12 @@ pub(crate) enum Control {
     Flush(oneshot::Sender<()>),
     Drain(oneshot::Sender<()>),
     /// Points that are to be stored, in pieces that fit the log, and whom to tell.
-    Write(Vec<SeriesBatch>, oneshot::Sender<Result<(), WriteError>>),
+    Write(Vec<SeriesBatch>, oneshot::Sender<Result<Written, WriteError>>),
 }
 
 /// Someone who waits until entries are durable.
 struct Waiter {
-    done: oneshot::Sender<Result<(), WriteError>>,
+    done: oneshot::Sender<Result<Written, WriteError>>,
     /// Which of the pending entries are his.
     entries: std::ops::Range<usize>,
 }
@@ -304,7 +305,7 @@ impl Worker {
         }
     }
 
-    fn take_series(&mut self, pieces: Vec<SeriesBatch>, done: oneshot::Sender<Result<(), WriteError>>) {
+    fn take_series(&mut self, pieces: Vec<SeriesBatch>, done: oneshot::Sender<Result<Written, WriteError>>) {
         self.pending_since.get_or_insert_with(Instant::now);
         let first = self.pending.len();
         self.pending.extend(pieces.into_iter().map(Entry::Series));
@@ -367,7 +368,7 @@ impl Worker {
         self.pending_since = None;
         let waiters = std::mem::take(&mut self.waiters);
         if self.pending.is_empty() {
-            answer(waiters, |_| Ok(()));
+            answer(waiters, |_| Ok(Written::default()));
             return;
         }
         let mut entries = std::mem::take(&mut self.pending);
@@ -388,10 +389,7 @@ impl Worker {
         }
         apply(&mut self.stores, &self.signals, appended.position, &entries);
         // Answered when readers can see them too.
-        let is_left_out = |place: &usize| appended.oversize.contains(place);
-        answer(waiters, |mut entries| {
-            if entries.any(|place| is_left_out(&place)) { Err(WriteError::Oversize) } else { Ok(()) }
-        });
+        self.answer_writers(waiters, &appended, entries.len());
         if let Some(export) = &self.export {
             export.offer(entries);
         } else {
@@ -425,6 +423,29 @@ impl Worker {
             }
             std::thread::sleep(RETRY_PAUSE);
         }
+    }
+
+    /// Tells those who wait what the stores made of their entries. `stored` are the entries that were not left out.
+    fn answer_writers(&mut self, waiters: Vec<Waiter>, appended: &Appended, stored: usize) {
+        if waiters.is_empty() {
+            return;
+        }
+        let told = self.stores.iter_mut().flat_map(|attached| attached.store.take_written());
+        let written: HashMap<u64, Written> = told.collect();
+        let first = (appended.position + 1).saturating_sub(stored as u64);
+        answer(waiters, |places| {
+            let mut sum = Written::default();
+            for place in places {
+                let Err(before) = appended.oversize.binary_search(&place) else {
+                    return Err(WriteError::Oversize);
+                };
+                // What a store that is behind will make of it, nobody knows yet.
+                if let Some(outcome) = written.get(&(first + (place - before) as u64)) {
+                    sum.add(outcome);
+                }
+            }
+            Ok(sum)
+        });
     }
 
     fn tick(&mut self) {
@@ -465,10 +486,15 @@ fn apply(stores: &mut [Attached], signals: &Signals, position: u64, entries: &[E
         if fresh.is_empty() {
             continue;
         }
-        attached.applied = position;
-        if let Err(error) = attached.store.apply(position, fresh) {
-            signals.store_failed(&attached.name, error.reason());
+        match attached.store.apply(position, fresh) {
+            Err(error) if error.is_later => {
+                attached.standing = Standing::Refused;
+                continue;
+            }
+            Err(error) => signals.store_failed(&attached.name, error.reason()),
+            Ok(()) => {}
         }
+        attached.applied = position;
     }
 }
 
@@ -481,7 +507,9 @@ fn replay_to(stores: &mut [Attached], signals: &Signals, position: u64, entries:
         }
         let count = fresh.len() as u64;
         let taken = attached.store.apply(position, fresh);
-        if let Err(error) = &taken {
+        if let Err(error) = &taken
+            && !error.is_later
+        {
             signals.store_failed(&attached.name, error.reason());
         }
         if taken.is_err_and(|error| !error.is_taken) {
@@ -494,7 +522,7 @@ fn replay_to(stores: &mut [Attached], signals: &Signals, position: u64, entries:
 }
 
 /// Tells those who wait what became of their entries; one who stopped waiting need not know.
-fn answer(waiters: Vec<Waiter>, result: impl Fn(std::ops::Range<usize>) -> Result<(), WriteError>) {
+fn answer(waiters: Vec<Waiter>, result: impl Fn(std::ops::Range<usize>) -> Result<Written, WriteError>) {
     for waiter in waiters {
         let _told = waiter.done.send(result(waiter.entries));
     }

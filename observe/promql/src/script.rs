@@ -8,7 +8,8 @@ mod points;
 use std::sync::atomic::AtomicBool;
 
 use crate::ast::{At, Expr, Node, ValueType};
-use crate::engine::{Options, Times, is_invariant, query_expr};
+use crate::engine::{Answer, Options, Times, is_invariant, query_expr};
+use crate::error::Error;
 use crate::labels::Labels;
 use crate::matcher::MatchOp;
 use crate::memory::MemorySeries;
@@ -43,6 +44,11 @@ pub trait ScriptStore: Series {
     fn loaded(&mut self) {}
     /// Forgets everything.
     fn clear(&mut self);
+    /// Sees each question with the engine's answer over this store, to compare it with another way to ask. What it
+    /// finds wrong fails the eval.
+    fn asked(&self, _text: &str, _times: Times, _answer: &Result<Answer, Error>) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 impl ScriptStore for MemorySeries {
@@ -204,12 +210,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn answer(
-        &self,
-        text: &str,
-        expr: &Expr,
-        times: Times,
-    ) -> Result<crate::engine::Answer, crate::error::Error> {
+    fn answer(&self, text: &str, expr: &Expr, times: Times) -> Result<Answer, Error> {
         let options = Options {
             lookback_ms: 300_000,
             samples_max: 5_000_000,
@@ -222,6 +223,7 @@ impl Runner<'_> {
     fn check(&self, eval: &Eval) -> Result<(), String> {
         let parsed = crate::parser::parse(&eval.query);
         let result = parsed.clone().and_then(|expr| self.answer(&eval.query, &expr, eval.times));
+        self.store.asked(&eval.query, eval.times, &result)?;
         let answer = match result {
             Err(error) => return eval.expected.check_failure(&error.to_string()),
             Ok(answer) => answer,

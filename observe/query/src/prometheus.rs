@@ -3,10 +3,13 @@
 //! Paths, parameters (GET and POST form), shapes, statuses and error types are those of Prometheus 3. Beyond it, times may
 //! also be `now` and `-15m`. `metadata` describes the metrics of this process, and those of which the store was told.
 //!
-//! Not here: evaluation (`belfry-promql`), rules, alerts and targets, writing.
+//! Not here: evaluation (`belfry-promql`), rules and alerts; targets and writing, which the pipeline's doors answer.
 
 mod envelope;
+mod federate;
 mod parameters;
+mod parsed;
+mod remote_read;
 mod render;
 mod stored;
 
@@ -16,7 +19,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Serialize;
 
 use belfry_promql::{Severity, Times};
@@ -43,6 +46,7 @@ const TRUNCATED: &str = "results truncated due to limit";
 struct Api {
     reader: Reader,
     registry: Registry,
+    started: jiff::Timestamp,
 }
 
 pub(crate) fn routes(reader: Reader, registry: Registry) -> Router {
@@ -51,15 +55,21 @@ pub(crate) fn routes(reader: Reader, registry: Registry) -> Router {
         .route("/api/v1/query_range", get(query_range).post(query_range))
         .route("/api/v1/query_exemplars", get(stored::exemplars).post(stored::exemplars))
         .route("/api/v1/format_query", get(format_query).post(format_query))
+        .route("/api/v1/parse_query", get(parse_query).post(parse_query))
+        .route("/api/v1/read", post(remote_read::read))
+        .route("/federate", get(federate::federate))
         .route("/api/v1/series", get(series).post(series))
         .route("/api/v1/labels", get(labels).post(labels))
         .route("/api/v1/label/{name}/values", get(label_values))
         .route("/api/v1/metadata", get(metadata))
         .route("/api/v1/status/buildinfo", get(build))
         .route("/api/v1/status/tsdb", get(stored::status).post(stored::status))
+        .route("/api/v1/status/runtimeinfo", get(stored::runtime))
+        .route("/api/v1/status/flags", get(stored::flags))
+        .route("/api/v1/status/walreplay", get(stored::replay))
         .route("/-/healthy", get(async || "Belfry is healthy.\n"))
         .route("/-/ready", get(async || "Belfry is ready.\n"))
-        .with_state(Api { reader, registry })
+        .with_state(Api { reader, registry, started: jiff::Timestamp::now() })
 }
 
 async fn query(State(api): State<Api>, parameters: Parameters) -> Result<Response, Refusal> {
@@ -121,6 +131,10 @@ async fn evaluate(api: &Api, parameters: &Parameters, times: Times) -> Result<Re
 
 async fn format_query(parameters: Parameters) -> Result<Response, Refusal> {
     envelope::success(&belfry_promql::format(&parse(&parameters)?), Remarks::default())
+}
+
+async fn parse_query(parameters: Parameters) -> Result<Response, Refusal> {
+    envelope::success(&parsed::tree(&parse(&parameters)?), Remarks::default())
 }
 
 fn parse(parameters: &Parameters) -> Result<belfry_promql::ast::Expr, Refusal> {
@@ -264,5 +278,7 @@ fn now_ms() -> i64 {
     i64::try_from(now_unix_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
+#[cfg(test)]
+mod conformance;
 #[cfg(test)]
 mod tests;

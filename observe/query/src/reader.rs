@@ -17,7 +17,7 @@ const QUESTIONS_MAX: usize = 4;
 /// How long a question waits for its turn.
 const TURN_WAIT: Duration = Duration::from_secs(5);
 /// Samples that one query may read and values that it may compute, 16 bytes each.
-const QUERY_SAMPLES_MAX: usize = 10_000_000;
+pub(crate) const QUERY_SAMPLES_MAX: usize = 10_000_000;
 /// The step of a subquery that names none: the usual distance of samples here and in Prometheus.
 const SUBQUERY_STEP_MS: i64 = 60_000;
 
@@ -27,6 +27,7 @@ pub struct Reader {
     events: EventsReader,
     series: SeriesReader,
     turns: Arc<Semaphore>,
+    has_experimental: bool,
 }
 
 /// A query in PromQL.
@@ -55,6 +56,14 @@ impl PromqlQuery {
     }
 }
 
+/// A selection of series in a time, both ends inclusive, in milliseconds since the Unix epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadQuestion {
+    pub(crate) matchers: Vec<belfry_promql::Matcher>,
+    pub(crate) from_ms: i64,
+    pub(crate) to_ms: i64,
+}
+
 /// Tells a query that nobody waits for it any more.
 struct RaiseOnDrop(Arc<AtomicBool>);
 
@@ -68,7 +77,13 @@ impl Reader {
     /// A reader of these stores.
     #[must_use]
     pub fn new(events: EventsReader, series: SeriesReader) -> Self {
-        Self { events, series, turns: Arc::new(Semaphore::new(QUESTIONS_MAX)) }
+        Self { events, series, turns: Arc::new(Semaphore::new(QUESTIONS_MAX)), has_experimental: false }
+    }
+
+    /// The same reader, with the experimental parts of PromQL or without them.
+    #[must_use]
+    pub fn with_experimental_promql(self, has_experimental: bool) -> Self {
+        Self { has_experimental, ..self }
     }
 
     /// Records that meet a search, newest first.
@@ -141,7 +156,7 @@ impl Reader {
             lookback_ms: i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX),
             samples_max: QUERY_SAMPLES_MAX,
             subquery_step_ms: SUBQUERY_STEP_MS,
-            experimental: false,
+            experimental: self.has_experimental,
         };
         let asking = self.ask(move |stores| {
             let source = PromqlSource::new(&stores.series, &cancel);
@@ -151,6 +166,31 @@ impl Reader {
             Ok(answered) => Ok(answered??),
             Err(_) => Err(Error::Timeout { timeout }),
         }
+    }
+
+    /// All points of the series that some questions select, histograms among them, put to use where blocking is allowed.
+    /// It is worked on only as long as the future lives.
+    pub(crate) async fn read_then<T: Send + 'static>(
+        &self,
+        questions: Vec<ReadQuestion>,
+        then: impl FnOnce(Vec<Vec<belfry_promql::SeriesData>>) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let _given_up = RaiseOnDrop(Arc::clone(&cancel));
+        let answered = self.ask(move |stores| {
+            let source = PromqlSource::new(&stores.series, &cancel);
+            let one = |question: &ReadQuestion| {
+                belfry_promql::Series::select(&source, &question.matchers, question.from_ms, question.to_ms)
+            };
+            questions.iter().map(one).collect::<Result<Vec<_>, _>>().map(then)
+        });
+        Ok(answered.await??)
+    }
+
+    /// How long series are kept.
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        self.series.retention()
     }
 
     /// The labels of the series that satisfy every matcher of one list at least and may have points from `from_ms` to

@@ -132,7 +132,7 @@ fn measure(kind: &str, series: usize) -> String {
             });
         }
         let began = cpu_seconds();
-        writer.write(u64::try_from(round).expect("small") + 1, &batch).expect("the disk works");
+        writer.write(u64::try_from(round).expect("small") + 1, &batch).1.expect("the disk works");
         taking += Duration::from_secs_f64(cpu_seconds() - began);
         if round == 478 {
             head_bytes = resident_bytes().saturating_sub(before);

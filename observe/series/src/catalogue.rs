@@ -4,13 +4,20 @@
 //! transaction, and the log, or the blocks that it was made of, still have its samples; so it is set aside, for a person
 //! to look at. Only when the catalogue itself is gone or cannot be read do the blocks speak for themselves, each knowing
 //! its own checkpoint. A directory of another format is set aside whole. Nothing that is not known is deleted.
+//!
+//! After a failed write the library refuses every later one, and nobody knows what the disk has. So the file is then closed
+//! and opened again by whatever comes next, which takes the failed change back before it does its own.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use belfry_signal::MetricMetadata;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableHandle,
+    WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::block::{self, Block, Meta};
@@ -29,9 +36,19 @@ const UNKNOWN: &str = "unknown";
 
 #[derive(Debug)]
 pub(crate) struct Catalogue {
-    database: Database,
+    /// None after a failure, until it is next used.
+    database: Option<Database>,
     directory: PathBuf,
     next_id: u64,
+    checkpoint: u64,
+    undos: Vec<Undo>,
+}
+
+/// A change that failed: the disk may have it, the store goes on without it.
+#[derive(Debug)]
+struct Undo {
+    added: Vec<u64>,
+    removed: Vec<Meta>,
     checkpoint: u64,
 }
 
@@ -58,15 +75,32 @@ fn open_file(directory: &Path) -> Result<(Database, bool), Error> {
     let file_fault = |source| Error::File { path: directory.to_owned(), source };
     std::fs::create_dir_all(directory).map_err(file_fault)?;
     let path = directory.join(FILE);
-    match Database::create(&path) {
+    match database_at(&path, true) {
         Ok(database) => Ok((database, true)),
         Err(DatabaseError::DatabaseAlreadyOpen) => Err(Error::InUse { path }),
+        // A disk that refuses to be written says nothing about what it holds.
+        Err(DatabaseError::Storage(StorageError::Io(source))) if !is_content(source.kind()) => {
+            Err(Error::File { path, source })
+        }
         Err(_) => {
             // A start never refuses because of damage: the file is set aside for a person to look at.
             set_aside(&path).map_err(file_fault)?;
-            Ok((Database::create(&path).map_err(fault)?, false))
+            Ok((database_at(&path, true).map_err(fault)?, false))
         }
     }
+}
+
+/// The file, opened; behind the tests' failing disk in tests.
+fn database_at(path: &Path, is_created: bool) -> Result<Database, DatabaseError> {
+    #[cfg(test)]
+    return crate::tests::faults::open(path, is_created);
+    #[cfg(not(test))]
+    if is_created { Database::create(path) } else { Database::open(path) }
+}
+
+/// Whether a fault speaks of what the file holds: the library says "invalid" or "ended early" of one that is cut.
+fn is_content(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
 }
 
 /// The names of all tables: none in a new file, others in one of another format.
@@ -119,7 +153,13 @@ impl Catalogue {
         }
         let ids = block::list(directory).map_err(file_fault)?;
         block::remove_unfinished(directory).map_err(file_fault)?;
-        let mut catalogue = Self { database, directory: directory.to_owned(), next_id: 0, checkpoint: 0 };
+        let mut catalogue = Self {
+            database: Some(database),
+            directory: directory.to_owned(),
+            next_id: 0,
+            checkpoint: 0,
+            undos: Vec::new(),
+        };
         if !is_readable || (tables.is_empty() && !ids.is_empty()) {
             let rebuilt = catalogue.rebuild(&ids)?;
             signals.catalogue_rebuilt(rebuilt);
@@ -128,8 +168,35 @@ impl Catalogue {
         Ok((catalogue, contents))
     }
 
+    /// The file; after a failure it is opened anew.
+    fn database(&mut self) -> Result<Database, Error> {
+        match self.database.take() {
+            Some(database) => Ok(database),
+            None => database_at(&self.directory.join(FILE), false).map_err(fault),
+        }
+    }
+
+    /// Does something in one transaction, after what failed before was taken back.
+    fn transact<T>(&mut self, work: impl FnOnce(&WriteTransaction) -> Result<T, Error>) -> Result<T, Error> {
+        let database = self.database()?;
+        // Put back only when all went well.
+        let write = database.begin_write().map_err(fault)?;
+        if !self.undos.is_empty() {
+            undo(&write, &self.undos)?;
+        }
+        let done = work(&write)?;
+        write.commit().map_err(fault)?;
+        self.database = Some(database);
+        for id in self.undos.drain(..).flat_map(|undo| undo.added) {
+            // A file that stays is set aside at the next start: the catalogue does not know it.
+            let _deleted = std::fs::remove_file(block::path(&self.directory, id));
+        }
+        Ok(done)
+    }
+
     fn read(&mut self, ids: &[u64], signals: &Signals) -> Result<Contents, Error> {
-        let write = self.database.begin_write().map_err(fault)?;
+        let database = self.database()?;
+        let write = database.begin_write().map_err(fault)?;
         let mut contents = Contents::default();
         {
             let blocks = write.open_table(BLOCKS).map_err(fault)?;
@@ -161,6 +228,7 @@ impl Catalogue {
             write.open_table(IMPORTED).map_err(fault)?;
         }
         write.commit().map_err(fault)?;
+        self.database = Some(database);
         contents.blocks.sort_by_key(|block| (block.meta().first_id, block.meta().id));
         Ok(contents)
     }
@@ -184,84 +252,119 @@ impl Catalogue {
         self.checkpoint
     }
 
-    /// Publishes blocks and forgets others, in one transaction with the checkpoint.
-    pub(crate) fn change(&mut self, added: &[Meta], removed: &[u64], checkpoint: u64) -> Result<(), Error> {
-        let write = self.database.begin_write().map_err(fault)?;
-        {
+    /// Publishes blocks and forgets others, in one transaction with the checkpoint. After an error the disk may have the
+    /// change; the next transaction takes it back first, and only then the files of the added blocks go.
+    pub(crate) fn change(&mut self, added: &[Meta], removed: &[Meta], checkpoint: u64) -> Result<(), Error> {
+        let changed = self.transact(|write| {
             let mut blocks = write.open_table(BLOCKS).map_err(fault)?;
             for meta in added {
-                let bytes = postcard::to_stdvec(meta).map_err(Error::Encode)?;
-                blocks.insert(meta.id, bytes.as_slice()).map_err(fault)?;
+                put_block(&mut blocks, meta)?;
             }
-            for id in removed {
-                blocks.remove(id).map_err(fault)?;
+            for meta in removed {
+                blocks.remove(meta.id).map_err(fault)?;
             }
             let mut facts = write.open_table(FACTS).map_err(fault)?;
             facts.insert(CHECKPOINT, checkpoint).map_err(fault)?;
+            Ok(())
+        });
+        match changed {
+            Ok(()) => self.checkpoint = checkpoint,
+            Err(_) => self.undos.push(Undo {
+                added: added.iter().map(|meta| meta.id).collect(),
+                removed: removed.to_vec(),
+                checkpoint: self.checkpoint,
+            }),
         }
-        write.commit().map_err(fault)?;
-        self.checkpoint = checkpoint;
-        Ok(())
+        changed
     }
 
     /// Keeps what metrics are.
     pub(crate) fn put_metadata<'a>(
-        &self,
+        &mut self,
         metadata: impl Iterator<Item = &'a MetricMetadata>,
     ) -> Result<(), Error> {
-        let write = self.database.begin_write().map_err(fault)?;
-        {
+        self.transact(|write| {
             let mut table = write.open_table(METADATA).map_err(fault)?;
             for metric in metadata {
                 let bytes = postcard::to_stdvec(metric).map_err(Error::Encode)?;
                 table.insert(metric.name.as_str(), bytes.as_slice()).map_err(fault)?;
             }
-        }
-        write.commit().map_err(fault)
+            Ok(())
+        })
     }
 
     /// Notes a deletion that is to be done, whatever happens meanwhile; its id is new.
     pub(crate) fn put_deletion(&mut self, mut deletion: StoredDeletion) -> Result<StoredDeletion, Error> {
         deletion.id = self.take_id();
-        let write = self.database.begin_write().map_err(fault)?;
-        {
+        self.transact(|write| {
             let bytes = postcard::to_stdvec(&deletion).map_err(Error::Encode)?;
             let mut table = write.open_table(DELETIONS).map_err(fault)?;
             table.insert(deletion.id, bytes.as_slice()).map_err(fault)?;
-        }
-        write.commit().map_err(fault)?;
+            Ok(())
+        })?;
         Ok(deletion)
     }
 
     /// A deletion is done.
-    pub(crate) fn remove_deletion(&self, id: u64) -> Result<(), Error> {
-        let write = self.database.begin_write().map_err(fault)?;
-        write.open_table(DELETIONS).map_err(fault)?.remove(id).map_err(fault)?;
-        write.commit().map_err(fault)
+    pub(crate) fn remove_deletion(&mut self, id: u64) -> Result<(), Error> {
+        self.transact(|write| {
+            write.open_table(DELETIONS).map_err(fault)?.remove(id).map_err(fault)?;
+            Ok(())
+        })
     }
 
     /// Whether a block of this name was taken over.
-    pub(crate) fn is_imported(&self, name: &str) -> Result<bool, Error> {
-        let read = self.database.begin_read().map_err(fault)?;
+    pub(crate) fn is_imported(&mut self, name: &str) -> Result<bool, Error> {
+        let database = self.database()?;
+        let read = database.begin_read().map_err(fault)?;
         let table = read.open_table(IMPORTED).map_err(fault)?;
-        Ok(table.get(name).map_err(fault)?.is_some())
+        let is_there = table.get(name).map_err(fault)?.is_some();
+        drop((table, read));
+        self.database = Some(database);
+        Ok(is_there)
     }
 
     /// A block of this name was taken over.
-    pub(crate) fn put_imported(&self, name: &str) -> Result<(), Error> {
-        let write = self.database.begin_write().map_err(fault)?;
-        write.open_table(IMPORTED).map_err(fault)?.insert(name, 1).map_err(fault)?;
-        write.commit().map_err(fault)
+    pub(crate) fn put_imported(&mut self, name: &str) -> Result<(), Error> {
+        self.transact(|write| {
+            write.open_table(IMPORTED).map_err(fault)?.insert(name, 1).map_err(fault)?;
+            Ok(())
+        })
     }
 
     /// Deletions that are not done yet.
-    pub(crate) fn deletions(&self) -> Result<Vec<StoredDeletion>, Error> {
-        let read = self.database.begin_read().map_err(fault)?;
+    pub(crate) fn deletions(&mut self) -> Result<Vec<StoredDeletion>, Error> {
+        let database = self.database()?;
+        let read = database.begin_read().map_err(fault)?;
         let mut deletions = Vec::new();
         for row in read.open_table(DELETIONS).map_err(fault)?.iter().map_err(fault)? {
             let (_, stored) = row.map_err(fault)?;
             deletions.extend(postcard::from_bytes(stored.value()).ok());
         }
+        drop(read);
+        self.database = Some(database);
         Ok(deletions)
     }
+}
+
+fn put_block(blocks: &mut redb::Table<'_, u64, &'static [u8]>, meta: &Meta) -> Result<(), Error> {
+    let bytes = postcard::to_stdvec(meta).map_err(Error::Encode)?;
+    blocks.insert(meta.id, bytes.as_slice()).map_err(fault)?;
+    Ok(())
+}
+
+/// Takes back what failed, the last first: what the first found is then what there is.
+fn undo(write: &WriteTransaction, undos: &[Undo]) -> Result<(), Error> {
+    let mut blocks = write.open_table(BLOCKS).map_err(fault)?;
+    let mut facts = write.open_table(FACTS).map_err(fault)?;
+    for undo in undos.iter().rev() {
+        for id in &undo.added {
+            blocks.remove(id).map_err(fault)?;
+        }
+        for meta in &undo.removed {
+            put_block(&mut blocks, meta)?;
+        }
+        facts.insert(CHECKPOINT, undo.checkpoint).map_err(fault)?;
+    }
+    Ok(())
 }

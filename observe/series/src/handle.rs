@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use belfry_promql::{Histogram, Value};
-use belfry_signal::{MetricMetadata, PointValue, Registry, Sample, SeriesBatch, SeriesPoints};
+use belfry_signal::{MetricMetadata, PointValue, Registry, Sample, SeriesBatch, SeriesPoints, Written};
 
 use crate::catalogue::Catalogue;
 use crate::compact::Compactor;
@@ -38,19 +38,6 @@ pub struct SeriesWriter {
     is_seal_failing: bool,
     last_clock_seal_ms: Option<i64>,
     compactor: Option<Compactor>,
-}
-
-/// What became of the points of one write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Points taken.
-    pub taken: u64,
-    /// Points that were there already: nothing is lost.
-    pub repeated: u64,
-    /// Points that were refused, counted by reason in `series_samples_dropped_total`.
-    pub refused: u64,
-    /// Exemplars taken.
-    pub exemplars: u64,
 }
 
 impl Series {
@@ -117,13 +104,10 @@ impl SeriesWriter {
             labels.extend(pairs.filter(|(_, value)| !value.is_empty()));
             labels.sort_unstable();
             let found = self.find(&mut head, &labels, 1);
-            let Some(number) = found else {
-                written.refused += 1;
-                continue;
-            };
+            let Ok(number) = found else { continue };
             self.push_point(&mut head, number, unix_millis, &Value::Float(sample.value), &mut written);
         }
-        self.finish(&head, written);
+        self.finish(&head, &written);
         sealed
     }
 
@@ -131,8 +115,9 @@ impl SeriesWriter {
     /// [`append`](Self::append), what is refused is counted by reason, and the rest is visible at once.
     ///
     /// # Errors
-    /// When a window was over and its block could not be written. The points are taken all the same.
-    pub fn write(&mut self, position: u64, batch: &SeriesBatch) -> Result<Written, Error> {
+    /// Beside what became of the points: when a window was over and its block could not be written. The points are
+    /// taken all the same.
+    pub fn write(&mut self, position: u64, batch: &SeriesBatch) -> (Written, Result<(), Error>) {
         let newest_ms =
             batch.series.iter().flat_map(|series| series.points.iter().map(|(time, _)| *time)).max();
         let sealed = self.begin(position, newest_ms);
@@ -141,17 +126,16 @@ impl SeriesWriter {
         {
             let mut head = shared.head_mut();
             if head.bytes() >= shared.config.head_bytes_max {
-                written.refused = batch.points() as u64;
-                shared.signals.dropped(DropReason::HeadFull, written.refused);
-                return sealed.map(|()| written);
+                self.refuse(DropReason::HeadFull, batch.points() as u64, &mut written);
+                return (written, sealed);
             }
             for series in &batch.series {
                 self.write_series(&mut head, series, &mut written);
             }
-            self.finish(&head, written);
+            self.finish(&head, &written);
         }
         self.take_metadata(&batch.metadata);
-        sealed.map(|()| written)
+        (written, sealed)
     }
 
     /// Before samples of a position: seals what is due, and notes the position.
@@ -167,9 +151,9 @@ impl SeriesWriter {
         sealed
     }
 
-    fn finish(&self, head: &Head, written: Written) {
+    fn finish(&self, head: &Head, written: &Written) {
         let signals = &self.shared.signals;
-        signals.appended(written.taken);
+        signals.appended(written.taken() - written.repeated);
         signals.repeated(written.repeated);
         signals.head_measured(head.series_count(), head.bytes());
     }
@@ -181,26 +165,22 @@ impl SeriesWriter {
             .map(|(name, value)| (&**name, &**value))
             .filter(|(_, value)| !value.is_empty())
             .collect();
-        let refused = series.points.len() as u64;
+        let points = series.points.len() as u64;
         if labels.is_empty()
             || !labels.is_sorted_by(|a, b| a.0 < b.0)
             || labels.iter().any(|(name, _)| name.is_empty())
         {
-            written.refused += refused;
-            return self.shared.signals.dropped(DropReason::Invalid, refused);
+            return self.refuse(DropReason::Invalid, points, written);
         }
-        let Some(number) = self.find(head, &labels, refused) else {
-            written.refused += refused;
-            return;
+        let number = match self.find(head, &labels, points) {
+            Ok(number) => number,
+            Err(reason) => return written.refuse(reason.as_str(), points),
         };
-        self.push_created(head, number, series, written);
+        self.push_created(head, number, series);
         for (unix_millis, value) in &series.points {
             match checked(value) {
                 Some(value) => self.push_point(head, number, *unix_millis, &value, written),
-                None => {
-                    written.refused += 1;
-                    self.shared.signals.dropped(DropReason::Invalid, 1);
-                }
+                None => self.refuse(DropReason::Invalid, 1, written),
             }
         }
         for exemplar in &series.exemplars {
@@ -213,7 +193,7 @@ impl SeriesWriter {
     }
 
     /// A sample of zero when the series says that it began after what is known of it.
-    fn push_created(&self, head: &mut Head, number: u32, series: &SeriesPoints, written: &mut Written) {
+    fn push_created(&self, head: &mut Head, number: u32, series: &SeriesPoints) {
         let (Some(created_ms), Some((first_ms, value))) = (series.created_ms, series.points.first()) else {
             return;
         };
@@ -231,29 +211,42 @@ impl SeriesWriter {
             }
             _ => return,
         };
-        self.push_point(head, number, created_ms, &zero, written);
+        // Nobody sent it, so nobody is told what became of it.
+        let mut written = Written::default();
+        self.push_point(head, number, created_ms, &zero, &mut written);
+        self.shared.signals.appended(written.taken() - written.repeated);
     }
 
-    /// The number of a series, new or not; none, and its points counted with the reason, when it may not come in.
-    fn find(&self, head: &mut Head, labels: &[(&str, &str)], points: u64) -> Option<u32> {
+    /// Counts points that are refused.
+    fn refuse(&self, reason: DropReason, points: u64, written: &mut Written) {
+        self.shared.signals.dropped(reason, points);
+        written.refuse(reason.as_str(), points);
+    }
+
+    /// The number of a series, new or not; or why it may not come in, its points counted.
+    fn find(&self, head: &mut Head, labels: &[(&str, &str)], points: u64) -> Result<u32, DropReason> {
         let signals = &self.shared.signals;
-        match head.number(labels, &self.limits) {
-            Ok(number) => return Some(number),
-            Err(Refused::Series) => signals.dropped(DropReason::SeriesLimit, points),
-            Err(Refused::Metric { news }) => {
-                signals.dropped(DropReason::MetricLimit, points);
+        let refused = match head.number(labels, &self.limits) {
+            Ok(number) => return Ok(number),
+            Err(refused) => refused,
+        };
+        let reason = match refused {
+            Refused::Series => DropReason::SeriesLimit,
+            Refused::Metric { news } => {
                 if let Some(offender) = news {
                     signals.metric_limit_reached(&offender.name, &offender.label, offender.values);
                 }
+                DropReason::MetricLimit
             }
-            Err(Refused::Tenant { news }) => {
-                signals.dropped(DropReason::TenantLimit, points);
+            Refused::Tenant { news } => {
                 if let Some(offender) = news {
                     signals.tenant_limit_reached(&offender.name, &offender.label, offender.values);
                 }
+                DropReason::TenantLimit
             }
-        }
-        None
+        };
+        signals.dropped(reason, points);
+        Err(reason)
     }
 
     fn push_point(
@@ -264,16 +257,18 @@ impl SeriesWriter {
         value: &Value,
         written: &mut Written,
     ) {
+        let mut take = || match value {
+            Value::Float(_) => written.floats += 1,
+            Value::Histogram(_) => written.histograms += 1,
+        };
         let reason = match head.push(number, unix_millis, value, &self.limits) {
-            Taken::Appended => {
-                written.taken += 1;
-                return;
-            }
+            Taken::Appended => return take(),
             Taken::Late => {
-                written.taken += 1;
+                take();
                 return self.shared.signals.late();
             }
             Taken::Repeated => {
+                take();
                 written.repeated += 1;
                 return;
             }
@@ -281,8 +276,7 @@ impl SeriesWriter {
             Taken::OutOfOrder => DropReason::OutOfOrder,
             Taken::TooOld => DropReason::TooOld,
         };
-        written.refused += 1;
-        self.shared.signals.dropped(reason, 1);
+        self.refuse(reason, 1, written);
     }
 
     fn take_metadata(&self, metadata: &[MetricMetadata]) {

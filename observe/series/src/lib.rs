@@ -43,10 +43,10 @@ mod top;
 
 pub use config::Config;
 pub use error::Error;
-pub use handle::{Series, SeriesWriter, Written};
+pub use handle::{Series, SeriesWriter};
 pub use maintenance::{Deleted, Maintenance, Progress};
 pub use matcher::{MatchOperator, Matcher};
-pub use prometheus::Carried;
+pub use prometheus::{Carried, xor_chunk};
 pub use promql::PromqlSource;
 pub use read::{SeriesData, SeriesExemplars, SeriesReader};
 pub use top::{Top, TopEntry};

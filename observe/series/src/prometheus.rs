@@ -16,6 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
+/// Float points as an XOR chunk of Prometheus; at most 65535 of them.
+#[must_use]
+pub fn xor_chunk(points: &[(i64, f64)]) -> Vec<u8> {
+    xor::encode(points)
+}
+
 /// What was carried over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {

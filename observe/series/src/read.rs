@@ -266,6 +266,12 @@ impl SeriesReader {
         metadata.values().cloned().collect()
     }
 
+    /// How long blocks are kept.
+    #[must_use]
+    pub fn retention(&self) -> std::time::Duration {
+        self.shared.config.retention
+    }
+
     /// Series in the head: what is alive now.
     #[must_use]
     pub fn series_count(&self) -> usize {

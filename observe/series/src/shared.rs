@@ -87,7 +87,9 @@ impl Shared {
         let mut catalogue = self.catalogue();
         let opened = self.open_all(added)?;
         let checkpoint = catalogue.checkpoint();
-        catalogue.change(added, removed, checkpoint)?;
+        let blocks = self.blocks.load_full();
+        let gone = blocks.iter().map(|block| block.meta()).filter(|meta| removed.contains(&meta.id));
+        catalogue.change(added, &gone.cloned().collect::<Vec<_>>(), checkpoint)?;
         self.swap(opened, removed);
         drop(catalogue);
         for id in removed {

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod carried;
+pub(crate) mod faults;
 mod samples;
 
 use std::path::Path;

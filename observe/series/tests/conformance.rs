@@ -98,9 +98,8 @@ impl ScriptStore for Store {
 
     fn loaded(&mut self) {
         self.position += 1;
-        let written =
-            self.writer.write(self.position, &std::mem::take(&mut self.added)).expect("the disk works");
-        assert_eq!(written.refused, 0);
+        let written = self.writer.write(self.position, &std::mem::take(&mut self.added)).0;
+        assert_eq!(written.refusals(), 0);
         if matches!(self.place, Place::Sealed | Place::Compacted) {
             self.writer.flush().expect("the disk works");
         }

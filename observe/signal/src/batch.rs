@@ -75,6 +75,24 @@ pub struct Exemplar {
     pub value: f64,
 }
 
+/// What became of points that others measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Floats taken, those that were there already among them.
+    pub floats: u64,
+    /// Native histograms taken, those that were there already among them.
+    pub histograms: u64,
+    /// Exemplars taken.
+    pub exemplars: u64,
+    /// Of the floats and histograms, those that were there already: nothing is lost.
+    pub repeated: u64,
+    /// Points refused, by reason; these are the reasons of `series_samples_dropped_total`.
+    pub refused: Vec<(&'static str, u64)>,
+}
+
+/// The reason of refusal that passes by itself: there is no memory left until the disk takes what is there.
+pub const REFUSED_HEAD_FULL: &str = "head_full";
+
 /// What a metric is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricMetadata {
@@ -93,5 +111,41 @@ impl SeriesBatch {
     #[must_use]
     pub fn points(&self) -> usize {
         self.series.iter().map(|series| series.points.len()).sum()
+    }
+}
+
+impl Written {
+    /// Counts points that were refused.
+    pub fn refuse(&mut self, reason: &'static str, points: u64) {
+        if points == 0 {
+            return;
+        }
+        match self.refused.iter_mut().find(|(held, _)| *held == reason) {
+            Some((_, count)) => *count += points,
+            None => self.refused.push((reason, points)),
+        }
+    }
+
+    /// Floats and histograms that were taken.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.floats + self.histograms
+    }
+
+    /// Points that were refused, for whatever reason.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.refused.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Both together.
+    pub fn add(&mut self, other: &Self) {
+        self.floats += other.floats;
+        self.histograms += other.histograms;
+        self.exemplars += other.exemplars;
+        self.repeated += other.repeated;
+        for (reason, points) in &other.refused {
+            self.refuse(reason, *points);
+        }
     }
 }

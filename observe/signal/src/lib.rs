@@ -19,7 +19,8 @@ mod trace;
 pub mod wire;
 
 pub use batch::{
-    Exemplar, MetricMetadata, NativeHistogram, PointValue, SeriesBatch, SeriesLabels, SeriesPoints,
+    Exemplar, MetricMetadata, NativeHistogram, PointValue, REFUSED_HEAD_FULL, SeriesBatch, SeriesLabels,
+    SeriesPoints, Written,
 };
 pub use emitter::{Emitter, RecordReceiver, Resource};
 pub use journey::{Cause, FailedEvent, Journey, JourneyCount, Journeys, Room};

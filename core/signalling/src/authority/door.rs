@@ -39,12 +39,15 @@ impl Core {
 
     /// Whether credentials are not even looked at, because their user was guessed from there too often.
     pub(crate) fn is_user_banned(&self, request: &Received, user: &str, realm: &str) -> bool {
-        self.authority.guard.is_user_banned(request.source.ip(), &customer(user, realm), now())
+        let guard = &self.authority.guard;
+        guard.bans_count() > 0 && guard.is_user_banned(request.source.ip(), &customer(user, realm), now())
     }
 
     /// Credentials were right.
     pub(crate) fn credentials_were_right(&mut self, request: &Received, user: &str, realm: &str) {
-        self.authority.guard.succeeded(request.source.ip(), &customer(user, realm));
+        if self.authority.guard.has_suspects() {
+            self.authority.guard.succeeded(request.source.ip(), &customer(user, realm));
+        }
     }
 
     /// Credentials were wrong: the exchange gets its 403, the later the more often that happened.

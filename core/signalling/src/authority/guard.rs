@@ -107,14 +107,16 @@ impl Guard {
 
     /// Somebody's credentials were right.
     pub(crate) fn succeeded(&mut self, source: IpAddr, user: &str) {
-        if self.entries.is_empty() {
-            return;
-        }
         let source = network_of(source);
         self.forget(Suspect::User(source, self.hasher.hash_one(user)));
         if let Some(entry) = self.entries.get_mut(&Suspect::Source(source)) {
             entry.failures = entry.failures.saturating_sub(1);
         }
+    }
+
+    /// Whether anybody has failed lately.
+    pub(crate) fn has_suspects(&self) -> bool {
+        !self.entries.is_empty()
     }
 
     /// Whether everything from an address is refused now.
@@ -124,8 +126,7 @@ impl Guard {
 
     /// Whether a user's credentials are not even looked at when they come from an address.
     pub(crate) fn is_user_banned(&self, source: IpAddr, user: &str, now: Instant) -> bool {
-        !self.bans.is_empty()
-            && self.is_banned(Suspect::User(network_of(source), self.hasher.hash_one(user)), now)
+        self.is_banned(Suspect::User(network_of(source), self.hasher.hash_one(user)), now)
     }
 
     /// Every ban, longest first, at most so many.

@@ -3,12 +3,16 @@
 use belfry_relay_api::{Leg, LegReport, Request, SessionKey, SessionReport};
 use belfry_signal::{Pii, SpanContext, SpanId, TraceId, record};
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{CallRecord, Kept, Lost};
+use belfry_state::{CallRecord, Kept, Lost, Told};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Call, Ending, Phase, Whose};
-use crate::core::{Core, Done, Then, now};
+use crate::core::{Alarm, Core, Done, Then, now};
 use crate::exchange::CallKey;
 use crate::signals::{AttemptResult, CallCause, RecordOutcome};
+
+/// So many records are heard of at once.
+const RECORDS_PER_TURN: usize = 256;
 
 impl Core {
     /// A call is over, answered or not: frees its media and closes its books. Gives the epoch under which its
@@ -51,22 +55,37 @@ impl Core {
         let (book, paying) = (call.book, call.paying.take());
         self.settle_credit(paying, &record);
         // The books take it now and keep it, whatever becomes of whoever waits for their word.
-        let closing = self.state.books().close_call(book, record);
-        let timeout = self.config.store_timeout;
-        let job = async move {
-            let outcome = match tokio::time::timeout(timeout, closing).await {
-                Ok(Ok(kept)) => Ok(kept),
-                Ok(Err(error)) => Err(error.reason()),
-                Err(_) => Err("timeout"),
-            };
-            Done::Record { epoch, outcome }
-        };
-        self.run_job(job, Done::Record { epoch, outcome: Err("panicked") });
+        let too_late = self.timers.set(now() + self.config.store_timeout, Alarm::Record(epoch));
+        if let Some(call) = self.calls.closing(epoch) {
+            call.lifetime = Some(too_late);
+        }
+        self.state.books().close_call_among(book, record, epoch, &self.told_sender);
+    }
+
+    /// Waits for the books' word about any call, beside everything else.
+    pub(crate) fn await_records(&mut self, mut told: UnboundedReceiver<Told>) {
+        self.jobs.spawn(async move {
+            let mut all = Vec::new();
+            // The core holds a sender, so there is always something to wait for.
+            told.recv_many(&mut all, RECORDS_PER_TURN).await;
+            Done::Records { all, told }
+        });
+    }
+
+    /// The books have spoken.
+    pub(crate) fn on_records(&mut self, all: Vec<Told>, told: UnboundedReceiver<Told>) {
+        self.await_records(told);
+        for (epoch, outcome) in all {
+            self.on_record_written(epoch, outcome.map_err(|error| error.reason()));
+        }
     }
 
     /// The record is safe, or nobody waits any longer: the books are closed and what waited for it goes out.
     pub(crate) fn on_record_written(&mut self, epoch: u64, outcome: Result<Kept, &'static str>) {
         let Some(call) = self.calls.close(epoch) else { return };
+        if let Some(timer) = call.lifetime {
+            self.timers.stop(timer);
+        }
         let label = match outcome {
             Ok(Kept::Spooled | Kept::Stored) => RecordOutcome::Written,
             Ok(Kept::InMemory) => RecordOutcome::InMemory,

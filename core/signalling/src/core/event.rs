@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use belfry_relay_api::{FromRelay, SessionKey};
+use belfry_routing::GatewayKey;
 use belfry_sip_proto::forking::BranchIndex;
 use belfry_sip_proto::locate::Place;
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{CallRecord, Error, Kept, Lost, Subscriber};
+use belfry_state::{CallRecord, Error, Lost, Subscriber, Told};
 use futures_util::FutureExt as _;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use super::{Core, Holdings, now};
@@ -16,8 +18,8 @@ use crate::authority::Ban;
 use crate::edges::EdgeEvent;
 use crate::exchange::CallKey;
 use crate::prepaid::News;
+use crate::probing::GatewayState;
 use crate::received::Received;
-use crate::registrar::Bound;
 use crate::relays::RelayEvent;
 use crate::routes::Active;
 
@@ -45,6 +47,8 @@ pub(crate) enum Control {
     Stop,
     /// Stop as a crash would.
     Kill,
+    /// Which gateways are up?
+    Gateways(oneshot::Sender<Vec<GatewayState>>),
     /// There is news of accounts that pay in advance.
     Accounts(Box<News>),
     /// From now on calls go by these routes.
@@ -58,10 +62,12 @@ pub(crate) enum Done {
     Subscriber { id: TransactionId, purpose: Purpose, found: Found },
     /// It is known where a next hop is.
     Located { id: TransactionId, branch: BranchIndex, lookup: u32, places: Vec<Place> },
-    /// The bindings of a REGISTER are in the journal, or could not be written.
-    Bound { id: TransactionId, bound: Bound, written: Result<(), Error> },
-    /// A call record is safe, or nobody waits for it any longer.
-    Record { epoch: u64, outcome: Result<Kept, &'static str> },
+    /// It is known where a gateway is that is to be asked whether it is alive.
+    GatewayLocated { key: GatewayKey, uri: String, places: Vec<Place> },
+    /// The bindings that one write takes are in the journal, or could not be written.
+    Written { batch: u64, written: Result<(), Error> },
+    /// Call records are safe, or could not be made so; more will come.
+    Records { all: Vec<Told>, told: UnboundedReceiver<Told> },
     /// The calls of a core that is gone have their records.
     Lost(Vec<CallRecord>),
 }
@@ -93,6 +99,8 @@ pub(crate) enum Alarm {
     RegisterDelay(TransactionId),
     /// The refusal of wrong credentials has waited long enough.
     Denial(TransactionId),
+    /// The record of the call of this epoch takes too long.
+    Record(u64),
     /// A call outlived every sensible call.
     Lifetime(CallKey),
     /// A session may not have been refreshed in time.
@@ -186,8 +194,12 @@ impl Core {
                 self.lookups = self.lookups.saturating_sub(1);
                 self.on_located(id, branch, lookup, places);
             }
-            Ok(Done::Bound { id, bound, written }) => self.on_bound(id, &bound, written),
-            Ok(Done::Record { epoch, outcome }) => self.on_record_written(epoch, outcome),
+            Ok(Done::GatewayLocated { key, uri, places }) => {
+                self.lookups = self.lookups.saturating_sub(1);
+                self.on_gateway_located(&key, &uri, places);
+            }
+            Ok(Done::Written { batch, written }) => self.on_written(batch, &written),
+            Ok(Done::Records { all, told }) => self.on_records(all, told),
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // Jobs do not panic themselves and are not aborted.
             Err(_) => self.signals.store_failed("aborted"),
@@ -224,6 +236,7 @@ impl Core {
                 }
                 Alarm::RegisterDelay(id) => self.register(id),
                 Alarm::Denial(id) => self.on_denial_due(id),
+                Alarm::Record(epoch) => self.on_record_written(epoch, Err("timeout")),
                 Alarm::Lifetime(call) => self.on_lifetime_over(&call),
                 Alarm::SessionOver(call) => self.on_session_over(&call),
                 Alarm::Credit(call) => self.on_credit_due(&call),

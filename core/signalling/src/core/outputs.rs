@@ -16,7 +16,11 @@ impl Core {
         while let Some(output) = self.transactions.next_output() {
             match output {
                 Output::Transmit { id, path, bytes, is_repeat } => self.transmit(id, &path, bytes, is_repeat),
-                Output::TimedOut { id } => self.on_branch_timeout(id),
+                Output::TimedOut { id } => {
+                    if !self.is_probe_unsendable(id) {
+                        self.on_branch_timeout(id);
+                    }
+                }
                 Output::Terminated { id } => {
                     self.exchanges.remove(&id);
                     self.branches.remove(&id);
@@ -29,8 +33,8 @@ impl Core {
     /// Sends a message that belongs to a transaction.
     fn transmit(&mut self, id: TransactionId, way: &Arc<Way>, bytes: Vec<u8>, is_repeat: bool) {
         // A repeat is never routine.
-        if !is_repeat && self.routine.contains(&id) {
-            self.signals.message_counted(way.method, status_of(&bytes), Direction::Sent, false);
+        if !is_repeat && self.routine.contains(&id) || self.gateways.asked.contains_key(&id) {
+            self.signals.message_counted(way.method, status_of(&bytes), Direction::Sent, is_repeat);
         } else {
             self.message_sent(way, &bytes, is_repeat);
         }
@@ -51,6 +55,9 @@ impl Core {
     pub(super) fn on_send_failed(&mut self, id: u64, fault: SendFault) {
         self.signals.send_failed(fault);
         let id = TransactionId(id);
+        if self.is_probe_unsendable(id) {
+            return;
+        }
         if self.branches.get(&id).is_some_and(|branch| !branch.is_over) {
             self.on_branch_unsendable(id, fault);
             self.transactions.abandon(id, now());

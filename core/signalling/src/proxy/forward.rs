@@ -220,6 +220,11 @@ impl Core {
         }
     }
 
+    /// An address, by way of any edge that speaks its transport.
+    pub(crate) fn hop_outward(&self, place: &Place) -> Option<Hop> {
+        Some(hop_to(self.edges.outward(place.transport, None, false)?, place))
+    }
+
     fn send_try(&mut self, id: TransactionId, branch: BranchIndex, hop: Hop) {
         match self.try_to_send(id, branch, &hop) {
             Ok(transaction) => {

@@ -179,7 +179,7 @@ impl Core {
     }
 }
 
-fn protocol_of(transport: Transport) -> Protocol {
+pub(crate) fn protocol_of(transport: Transport) -> Protocol {
     match transport {
         Transport::Udp => Protocol::Udp,
         Transport::Tcp | Transport::Ws => Protocol::Tcp,
@@ -187,7 +187,7 @@ fn protocol_of(transport: Transport) -> Protocol {
     }
 }
 
-fn transport_of(protocol: Protocol) -> Transport {
+pub(crate) fn transport_of(protocol: Protocol) -> Transport {
     match protocol {
         Protocol::Udp => Transport::Udp,
         Protocol::Tcp => Transport::Tcp,

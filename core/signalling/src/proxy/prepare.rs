@@ -104,7 +104,7 @@ impl Core {
             })
     }
 
-    pub(super) fn new_branch(&self, mark: u64) -> String {
+    pub(crate) fn new_branch(&self, mark: u64) -> String {
         format!("z9hG4bK{:016x}.{mark:016x}", rand::random::<u64>())
     }
 
@@ -223,7 +223,7 @@ struct LoopParts<'a> {
 }
 
 /// The way of a request to a hop.
-pub(super) fn way_to(
+pub(crate) fn way_to(
     hop: &Hop,
     method: MethodName,
     message: &OwnedMessage,
@@ -243,7 +243,7 @@ pub(super) fn way_to(
     })
 }
 
-pub(super) fn via_value(transport: &str, host: &str, port: u16, branch: &str) -> String {
+pub(crate) fn via_value(transport: &str, host: &str, port: u16, branch: &str) -> String {
     format!("SIP/2.0/{transport} {host}:{port};branch={branch}")
 }
 

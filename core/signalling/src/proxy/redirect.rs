@@ -49,9 +49,10 @@ impl Core {
             return false;
         }
         forward.redirects = forward.redirects.saturating_add(count);
-        self.quiet_gateways.heard(&way.name, way.gateway);
+        self.gateways.quiet.heard(&way.name, way.gateway);
         self.decided(id, Decision::FailOver, "redirected");
         self.act(id);
+        self.tell_lost_dialogs(id, branch, response.message.status().unwrap_or_default());
         true
     }
 

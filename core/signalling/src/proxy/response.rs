@@ -23,6 +23,11 @@ impl Core {
         let branch = response.message.top_via().and_then(|via| via.branch().map(str::to_owned));
         let key = ClientKey::new(branch.unwrap_or_default().as_bytes(), response.message.method().as_bytes());
         let outcome = self.transactions.on_response(&key, status, now());
+        if let OnResponse::ToUser(id) = outcome
+            && self.is_probe_answer(id, &response)
+        {
+            return;
+        }
         self.tell_with_call(outcome, &mut response);
         self.message_received(&mut response, matches!(outcome, OnResponse::Absorbed(_)));
         match outcome {

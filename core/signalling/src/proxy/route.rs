@@ -35,6 +35,12 @@ pub(crate) enum Sender {
     Unknown(Aor),
 }
 
+/// Ways that are worth trying, and whether some were left out.
+struct Alive {
+    ways: Vec<Way>,
+    is_narrowed: bool,
+}
+
 /// A Request-URI as the table asks for it.
 struct Dialled {
     user: String,
@@ -307,13 +313,32 @@ impl Core {
                 targets
             }
             Outcome::Trunks(ways) => {
-                self.decided(id, Decided::Route, "trunks");
-                self.trunk_targets(request, &ways, decision.is_emergency)
+                let ways = self.ways_alive(ways, decision.is_emergency);
+                let reason =
+                    if ways.is_narrowed { "trunks, without gateways that are down" } else { "trunks" };
+                self.decided(id, Decided::Route, reason);
+                self.trunk_targets(request, &ways.ways, decision.is_emergency)
             }
         };
         let is_recorded = is_dialog_forming(request.method);
         let used = self.routes_used(&request.message).count;
         self.begin_forward(id, targets, used, is_recorded, Leg::Caller);
+    }
+
+    /// The ways without gateways that are known to be down. Should all be, they are tried all the same, because OPTIONS
+    /// are not calls; and who calls for help leaves nothing untried.
+    fn ways_alive(&self, ways: Vec<Way>, is_emergency: bool) -> Alive {
+        let is_down = |way: &Way| {
+            let trunk = self.routes.table.trunk(way.trunk);
+            trunk.is_some_and(|trunk| self.gateways.probes.is_down(&trunk.name, way.gateway))
+        };
+        let (down, mut alive): (Vec<Way>, Vec<Way>) = ways.into_iter().partition(is_down);
+        if down.is_empty() || alive.is_empty() {
+            alive.extend(down);
+            return Alive { ways: alive, is_narrowed: false };
+        }
+        alive.extend(down.into_iter().filter(|_| is_emergency));
+        Alive { ways: alive, is_narrowed: !is_emergency }
     }
 
     /// The ways as targets: one after another, all to the same number.
@@ -322,7 +347,7 @@ impl Core {
         let now = now();
         let is_quiet = |way: &&Way| {
             let trunk = self.routes.table.trunk(way.trunk);
-            trunk.is_some_and(|trunk| self.quiet_gateways.is_quiet(&trunk.name, way.gateway, now))
+            trunk.is_some_and(|trunk| self.gateways.quiet.is_quiet(&trunk.name, way.gateway, now))
         };
         let (quiet, heard): (Vec<&Way>, Vec<&Way>) = ways.iter().partition(is_quiet);
         for way in heard.into_iter().chain(quiet) {
@@ -475,9 +500,9 @@ impl Core {
         match trouble {
             Trouble::Silent | Trouble::NotSent(SendFault::Unreachable) => {
                 let (now, lifetime) = (now(), self.config.dead_next_hop_timeout);
-                self.quiet_gateways.note(&way.name, way.gateway, now + lifetime, now);
+                self.gateways.quiet.note(&way.name, way.gateway, now + lifetime, now);
             }
-            Trouble::Answered(_) => self.quiet_gateways.heard(&way.name, way.gateway),
+            Trouble::Answered(_) => self.gateways.quiet.heard(&way.name, way.gateway),
             Trouble::NotSent(_) | Trouble::Ours => {}
         }
         let label = self.routes.trunk_label(&way.name);
@@ -488,7 +513,7 @@ impl Core {
     pub(super) fn note_trunk_answer(&mut self, key: &str) {
         let Some(call) = self.calls.get_mut(key) else { return };
         if let Some(on_trunk) = &call.hold.on_trunk {
-            self.quiet_gateways.heard(&on_trunk.way.name, on_trunk.way.gateway);
+            self.gateways.quiet.heard(&on_trunk.way.name, on_trunk.way.gateway);
             let label = self.routes.trunk_label(&on_trunk.way.name);
             self.signals.routing.trunk_answered(label);
             if let Some(meter) = &call.hold.meter {

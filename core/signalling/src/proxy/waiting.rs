@@ -60,8 +60,9 @@ impl Core {
         let Some(request) = self.request_of(id) else { return };
         let message = &request.message;
         let is_understood = message.has_token(HeaderName::Supported, EARLY_DIALOG_TERMINATED);
-        // Where every provisional response must be reliable, none of a proxy's can be.
-        if !is_understood || message.has_token(HeaderName::Require, "100rel") {
+        // A dialog that is there already does not end with a change of it; and where every provisional response must be
+        // reliable, none of a proxy's can be.
+        if !is_understood || request.is_in_dialog() || message.has_token(HeaderName::Require, "100rel") {
             return;
         }
         let tags = self.try_of(id, branch).map(|known| std::mem::take(&mut known.early_tags));

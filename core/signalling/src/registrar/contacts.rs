@@ -4,6 +4,7 @@
 //! No store, no answer, no clock: present bindings and the time are arguments.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -272,6 +273,22 @@ impl Ask<'_> {
         let is_fit = added == 0 || total <= self.config.contacts_per_aor_max;
         is_fit.then_some(()).ok_or(Refusal::TooMany)
     }
+}
+
+/// The bindings after these changes, the most wanted first, as the store would give them.
+pub(super) fn changed(present: Vec<Arc<Binding>>, changes: Vec<Change>) -> Vec<Arc<Binding>> {
+    let mut bindings = present;
+    for change in changes {
+        let at = bindings.iter().position(|known| known.key == key_of(&change));
+        match (change, at) {
+            (Change::Put(binding), Some(at)) => bindings[at] = Arc::new(binding),
+            (Change::Put(binding), None) => bindings.insert(0, Arc::new(binding)),
+            (Change::Remove(_), Some(at)) => drop(bindings.remove(at)),
+            (Change::Remove(_), None) => {}
+        }
+    }
+    bindings.sort_by_key(|binding| Reverse(binding.rank()));
+    bindings
 }
 
 fn key_of(change: &Change) -> &str {

@@ -6,9 +6,10 @@
 use belfry_routing::{Reason, Suspicion, TableSize};
 use belfry_signal::record::{Attributes, Span, SpanKind, SpanStatus};
 use belfry_signal::{
-    Bound, Component, Counter, Emitter, Gauge, Label, Pii, Severity, SpanContext, SpanId, label_enum,
-    label_name, now_unix_nanos,
+    Bound, Component, Counter, Emitter, Gauge, Histogram, Label, Pii, SECONDS_FAST, Severity, SpanContext,
+    SpanId, label_enum, label_name, now_unix_nanos,
 };
+use std::time::Duration;
 
 use super::RoutesError;
 use crate::signals::{COMPONENT, StatusClass};
@@ -60,6 +61,32 @@ label_enum! {
         Rate = "rate",
         /// It answered the call.
         Answered = "answered",
+    }
+}
+
+label_enum! {
+    /// What became of an OPTIONS to a gateway.
+    pub(crate) enum ProbeOutcome("outcome") {
+        /// It answered.
+        Answered = "answered",
+        /// It said that it has no service (408, 503, 504).
+        Refused = "refused",
+        /// It said nothing in time.
+        Silent = "silent",
+        /// It could not be reached, or not be found.
+        Unreachable = "unreachable",
+        /// It was not asked, through no fault of its own.
+        Skipped = "skipped",
+    }
+}
+
+label_enum! {
+    /// Whether a gateway is alive.
+    pub(crate) enum GatewayLife("state") {
+        /// It is, as far as is known.
+        Up = "up",
+        /// It failed too often.
+        Down = "down",
     }
 }
 
@@ -116,6 +143,9 @@ pub(crate) struct RoutingSignals {
     tries: Counter<(TrunkName, TrunkOutcome)>,
     failures: Counter<(TrunkName, StatusClass)>,
     inbound: Counter<(TrunkName,)>,
+    probes: Counter<(TrunkName, ProbeOutcome)>,
+    probe_seconds: Histogram<(TrunkName,)>,
+    gateways: Gauge<(TrunkName, GatewayLife)>,
     trunk_calls: Gauge<(TrunkName,)>,
     tenant_calls: Gauge<(TenantName,)>,
     tenants_unlabelled: Gauge<()>,
@@ -151,6 +181,17 @@ impl RoutingSignals {
                 .counter("trunk_tries_total", "Calls that wanted to leave by a trunk, by what became of it."),
             failures: c.counter("trunk_failures_total", "Failures of calls on a trunk, by class of status."),
             inbound: c.counter("trunk_requests_total", "Requests that came in from a trunk."),
+            probes: c
+                .counter("trunk_probes_total", "OPTIONS to the gateways of a trunk, by what became of them."),
+            probe_seconds: c.histogram(
+                "trunk_probe_seconds",
+                "Time until a gateway of a trunk answered OPTIONS.",
+                SECONDS_FAST,
+            ),
+            gateways: c.gauge(
+                "trunk_gateways",
+                "Gateways of a trunk that are asked by OPTIONS, by whether they are alive.",
+            ),
             trunk_calls: c.gauge("trunk_calls", "Calls on a trunk now, both ways."),
             tenant_calls: c.gauge("tenant_calls", "Calls of a tenant now."),
             tenants_unlabelled: c.gauge(
@@ -248,6 +289,31 @@ impl RoutingSignals {
     /// A call failed on a trunk.
     pub(crate) fn trunk_failed(&self, trunk: TrunkName, status: u16) {
         self.failures.inc((trunk, StatusClass::of(status)));
+    }
+
+    /// A gateway was asked whether it is alive.
+    pub(crate) fn gateway_asked(&self, trunk: TrunkName, outcome: ProbeOutcome, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.probe_seconds.observe((trunk.clone(),), took.as_secs_f64());
+        }
+        self.probes.inc((trunk, outcome));
+    }
+
+    /// A gateway went down, or came back.
+    pub(crate) fn gateway_changed(&self, trunk: &TrunkName, gateway: u8, is_down: bool) {
+        let attributes: Attributes =
+            vec![("trunk".into(), name(trunk.as_str())), ("gateway".into(), i64::from(gateway).into())];
+        let (severity, message) = match is_down {
+            true => (Severity::Warn, "trunk gateway is down: it does not answer OPTIONS"),
+            false => (Severity::Info, "trunk gateway is up again"),
+        };
+        self.emitter.log(COMPONENT, severity, message, attributes, None, None);
+    }
+
+    /// How many gateways of a trunk are up and down.
+    pub(crate) fn gateways_counted(&self, trunk: &TrunkName, up: usize, down: usize) {
+        self.gateways.set((trunk.clone(), GatewayLife::Up), to_i64(up));
+        self.gateways.set((trunk.clone(), GatewayLife::Down), to_i64(down));
     }
 
     /// A call looks like fraud.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use belfry_signal::record::Attributes;
+use belfry_signal::record::{Attributes, Name};
 use belfry_signal::{Pii, Value};
 
 use crate::handle::Transport;
@@ -33,8 +33,28 @@ impl IntoValue for String {
     }
 }
 
-impl IntoValue for belfry_signal::record::Name {
+impl IntoValue for Name {
     fn into_value(self) -> Value {
         Value::Text(self)
     }
+}
+
+/// A status code as text; those that every call has cost no memory.
+pub(super) fn status_text(status: u16) -> Name {
+    const USUAL: [(u16, &str); 12] = [
+        (100, "100"),
+        (180, "180"),
+        (183, "183"),
+        (200, "200"),
+        (202, "202"),
+        (401, "401"),
+        (404, "404"),
+        (407, "407"),
+        (480, "480"),
+        (486, "486"),
+        (487, "487"),
+        (503, "503"),
+    ];
+    let usual = USUAL.iter().find(|(code, _)| *code == status);
+    usual.map_or_else(|| status.to_string().into(), |(_, text)| Name::Borrowed(text))
 }

@@ -1,6 +1,10 @@
+use sha2::Digest as _;
+
 use super::*;
 
-const KEY: NonceKey = NonceKey([7; 32]);
+fn key() -> NonceKey {
+    NonceKey::new([7; 32])
+}
 
 /// RFC 7616 section 3.9.1, the same request under both hashes.
 #[test]
@@ -41,7 +45,7 @@ fn credentials_without_protection() {
 #[test]
 fn both_sides_agree_and_a_wrong_password_does_not() {
     for algorithm in [Algorithm::Md5, Algorithm::Md5Sess, Algorithm::Sha256, Algorithm::Sha256Sess] {
-        let nonce = KEY.issue("demo \"quoted\"", 1_000, 7);
+        let nonce = key().issue("demo \"quoted\"", 1_000, 7);
         let challenge = Challenge::new("demo \"quoted\"", nonce, algorithm, true);
         let read = Challenge::parse(challenge.to_string().as_bytes()).expect("our own challenge");
         assert_eq!(read, challenge);
@@ -66,17 +70,17 @@ fn both_sides_agree_and_a_wrong_password_does_not() {
 
 #[test]
 fn nonces_age_and_cannot_be_forged() {
-    let nonce = KEY.issue("demo", 1_000, 7);
-    assert_ne!(nonce, KEY.issue("demo", 1_000, 8), "two clients in one second");
-    assert_eq!(KEY.check("demo", &nonce, 1_300, 300), Nonce::Fresh);
-    assert_eq!(KEY.check("demo", &nonce, 1_301, 300), Nonce::Stale);
-    assert_eq!(KEY.check("demo", &nonce, 100, 300), Nonce::Stale);
-    assert_eq!(KEY.check("other", &nonce, 1_000, 300), Nonce::Foreign);
-    assert_eq!(NonceKey([8; 32]).check("demo", &nonce, 1_000, 300), Nonce::Foreign);
+    let nonce = key().issue("demo", 1_000, 7);
+    assert_ne!(nonce, key().issue("demo", 1_000, 8), "two clients in one second");
+    assert_eq!(key().check("demo", &nonce, 1_300, 300), Nonce::Fresh);
+    assert_eq!(key().check("demo", &nonce, 1_301, 300), Nonce::Stale);
+    assert_eq!(key().check("demo", &nonce, 100, 300), Nonce::Stale);
+    assert_eq!(key().check("other", &nonce, 1_000, 300), Nonce::Foreign);
+    assert_eq!(NonceKey::new([8; 32]).check("demo", &nonce, 1_000, 300), Nonce::Foreign);
     let last = if nonce.ends_with('0') { "1" } else { "0" };
     let forged = format!("{}{last}", &nonce[..nonce.len() - 1]);
     for text in [forged.as_str(), "", "zz", "00", &nonce[..20]] {
-        assert_eq!(KEY.check("demo", text, 1_000, 300), Nonce::Foreign, "{text}");
+        assert_eq!(key().check("demo", text, 1_000, 300), Nonce::Foreign, "{text}");
     }
 }
 

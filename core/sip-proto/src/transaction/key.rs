@@ -40,32 +40,40 @@ pub struct LegacyParts<'a> {
 }
 
 impl ServerKey {
-    /// The key of a request. `branch` and `sent_by` (host and port as written) come from the top Via.
+    /// The key of a request. `branch` and `sent_by` (host and port as written) come from the top Via; the parts that
+    /// identify it without a branch are asked for only when they are needed.
     ///
     /// A branch without the magic cookie is not unique: then the RFC 2543 parts identify the request. The To tag is
     /// left out of them, because the ACK of a failed INVITE carries the tag of our answer and must still match.
     #[must_use]
-    pub fn new(
+    pub fn new<'a>(
         branch: Option<&[u8]>,
         sent_by: &[u8],
         method_name: &[u8],
         method: MethodKind,
-        legacy: LegacyParts<'_>,
+        legacy: impl FnOnce() -> LegacyParts<'a>,
     ) -> Self {
         // ACK belongs to its INVITE; every other method is a transaction of its own, CANCEL too.
         let name: &[u8] = if method == MethodKind::Ack { b"INVITE" } else { method_name };
         let key = match branch {
             Some(branch) if has_cookie(branch) => {
-                joined(&[&branch.to_ascii_lowercase(), &sent_by.to_ascii_lowercase(), name])
+                let mut key = joined(&[branch, sent_by, name]);
+                // The method's name keeps its case.
+                let tokens = key.len() - name.len();
+                key[..tokens].make_ascii_lowercase();
+                key
             }
-            _ => joined(&[
-                legacy.request_uri,
-                legacy.from_tag,
-                legacy.call_id,
-                legacy.cseq.to_string().as_bytes(),
-                legacy.top_via,
-                name,
-            ]),
+            _ => {
+                let legacy = legacy();
+                joined(&[
+                    legacy.request_uri,
+                    legacy.from_tag,
+                    legacy.call_id,
+                    legacy.cseq.to_string().as_bytes(),
+                    legacy.top_via,
+                    name,
+                ])
+            }
         };
         Self { key, method }
     }
@@ -95,5 +103,13 @@ fn has_cookie(branch: &[u8]) -> bool {
 
 /// The parts with a separator that cannot stand in any of them.
 fn joined(parts: &[&[u8]]) -> Box<[u8]> {
-    parts.join(&b'\n').into()
+    let length = parts.iter().map(|part| part.len() + 1).sum::<usize>().saturating_sub(1);
+    let mut all = Vec::with_capacity(length);
+    for (number, part) in parts.iter().enumerate() {
+        if number > 0 {
+            all.push(b'\n');
+        }
+        all.extend_from_slice(part);
+    }
+    all.into_boxed_slice()
 }

@@ -1,7 +1,10 @@
 //! The layer: finds the machine, runs it, and carries out its effects with timers and bytes.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
+
+use foldhash::fast::FixedState;
 
 use super::client::{Client, Passing};
 use super::key::{ClientKey, ServerKey};
@@ -72,9 +75,16 @@ pub struct TransactionLayer<P> {
     timers: Timers,
     transactions_max: usize,
     wheel: Wheel<Alarm>,
-    transactions: HashMap<TransactionId, Transaction<P>>,
+    transactions: ById<Transaction<P>>,
+    /// Server transactions with nothing left to do but to repeat their answer, and to end.
+    answered: ById<Answered<P>>,
+    /// When those end: all after the same time, so the first one in is the first one out.
+    ends: VecDeque<(Instant, TransactionId)>,
+    /// Their ends are told in steps of [`END_STEP`] from here.
+    origin: Instant,
     clients: HashMap<ClientKey, TransactionId>,
-    servers: HashMap<Box<[u8]>, TransactionId>,
+    servers: HashMap<Fingerprint, TransactionId>,
+    hashers: [RandomState; 2],
     last_id: u64,
     outputs: VecDeque<Output<P>>,
 }
@@ -90,10 +100,28 @@ struct Transaction<P> {
     is_cancelled: bool,
 }
 
+/// Ids are our own numbers: nobody can choose them so that they collide.
+type ById<V> = HashMap<TransactionId, V, FixedState>;
+
+/// Stands for a server transaction's key: keyed hashes that nobody else can make, so wide that two keys never share one.
+type Fingerprint = [u64; 2];
+
+/// Timer J may be so much late: one wake-up ends many transactions.
+const END_STEP: Duration = Duration::from_millis(100);
+
+/// What is left of a server transaction, not of an INVITE, that was answered finally over UDP: it is most of what a
+/// registrar remembers, so it is kept small.
+#[derive(Debug)]
+struct Answered<P> {
+    key: Fingerprint,
+    path: P,
+    bytes: Box<[u8]>,
+}
+
 #[derive(Debug)]
 enum Machine {
     Client(ClientKey, Client),
-    Server(Box<[u8]>, Server),
+    Server(Fingerprint, Server),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -110,9 +138,13 @@ impl<P: Clone> TransactionLayer<P> {
             timers,
             transactions_max,
             wheel: Wheel::new(now),
-            transactions: HashMap::new(),
+            transactions: HashMap::default(),
+            answered: HashMap::default(),
+            ends: VecDeque::new(),
+            origin: now,
             clients: HashMap::new(),
             servers: HashMap::new(),
+            hashers: [RandomState::new(), RandomState::new()],
             last_id: 0,
             outputs: VecDeque::new(),
         }
@@ -121,44 +153,44 @@ impl<P: Clone> TransactionLayer<P> {
     /// How many transactions are open.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.transactions.len()
+        self.transactions.len() + self.answered.len()
     }
 
     /// Whether no transaction is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.transactions.is_empty()
+        self.len() == 0
     }
 
     /// A request came from the network; responses to it go along `path`.
     pub fn on_request(&mut self, key: ServerKey, path: P, is_reliable: bool, now: Instant) -> OnRequest {
-        if let Some(&id) = self.servers.get(key.bytes()) {
+        let fingerprint = self.fingerprint(&key);
+        if let Some(&id) = self.servers.get(&fingerprint) {
             return self.on_known_request(id, key.method(), now);
         }
         if key.method() == MethodKind::Ack {
             return OnRequest::Unmatched;
         }
-        if self.transactions.len() >= self.transactions_max {
+        if self.len() >= self.transactions_max {
             return OnRequest::Refused;
         }
         let id = self.next_id();
         let machine = Server::new(key.method() == MethodKind::Invite, is_reliable, &self.timers);
-        let key: Box<[u8]> = key.bytes().into();
-        self.servers.insert(key.clone(), id);
-        self.transactions.insert(id, Transaction::new(Machine::Server(key, machine), path));
+        self.servers.insert(fingerprint, id);
+        self.transactions.insert(id, Transaction::new(Machine::Server(fingerprint, machine), path));
         OnRequest::New(id)
     }
 
     /// Whether a request with this key belongs to a transaction that is open, as repeats do.
     #[must_use]
     pub fn is_known(&self, key: &ServerKey) -> bool {
-        self.servers.contains_key(key.bytes())
+        self.servers.contains_key(&self.fingerprint(key))
     }
 
     /// The INVITE transaction that a CANCEL with this key belongs to.
     #[must_use]
     pub fn invite_of_cancel(&self, cancel: &ServerKey) -> Option<TransactionId> {
-        self.servers.get(cancel.invite_of_cancel().bytes()).copied()
+        self.servers.get(&self.fingerprint(&cancel.invite_of_cancel())).copied()
     }
 
     /// The user answers a server transaction.
@@ -190,7 +222,7 @@ impl<P: Clone> TransactionLayer<P> {
         request: ClientRequest<P>,
         now: Instant,
     ) -> Result<TransactionId, TransactionError> {
-        if self.transactions.len() >= self.transactions_max {
+        if self.len() >= self.transactions_max {
             return Err(TransactionError::Full);
         }
         if self.clients.contains_key(&request.key) {
@@ -240,17 +272,22 @@ impl<P: Clone> TransactionLayer<P> {
     /// Forgets a transaction at once: the transport failed, or the user has no use for it any more.
     /// [`Output::Terminated`] follows.
     pub fn abandon(&mut self, id: TransactionId, now: Instant) {
+        self.forget_answered(id);
         self.carry_out(id, Effects::TERMINATED, Vec::new(), now);
     }
 
     /// When to call [`TransactionLayer::on_time`] at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.wheel.deadline()
+        let end = self.ends.front().map(|(at, _)| *at);
+        [self.wheel.deadline(), end].into_iter().flatten().min()
     }
 
     /// Fires every timer that is due.
     pub fn on_time(&mut self, now: Instant) {
+        while let Some((_, id)) = self.ends.pop_front_if(|(at, _)| *at <= now) {
+            self.forget_answered(id);
+        }
         while let Some(alarm) = self.wheel.next_due(now) {
             let (Alarm::Repeat(id) | Alarm::End(id)) = alarm;
             let Some(transaction) = self.transactions.get_mut(&id) else { continue };
@@ -271,6 +308,11 @@ impl<P: Clone> TransactionLayer<P> {
     }
 
     fn on_known_request(&mut self, id: TransactionId, method: MethodKind, now: Instant) -> OnRequest {
+        if let Some(answered) = self.answered.get(&id) {
+            let (path, bytes) = (answered.path.clone(), answered.bytes.to_vec());
+            self.outputs.push_back(Output::Transmit { id, path, bytes, is_repeat: true });
+            return OnRequest::Repeated(id);
+        }
         let Some(transaction) = self.transactions.get_mut(&id) else { return OnRequest::Unmatched };
         let Machine::Server(_, machine) = &mut transaction.machine else { return OnRequest::Unmatched };
         if method != MethodKind::Ack {
@@ -284,6 +326,9 @@ impl<P: Clone> TransactionLayer<P> {
     }
 
     fn carry_out(&mut self, id: TransactionId, effects: Effects, given: Vec<u8>, now: Instant) {
+        if effects.is_settled {
+            return self.settle(id, given, now);
+        }
         let Some(transaction) = self.transactions.get_mut(&id) else { return };
         if effects.forget {
             transaction.kept = Vec::new();
@@ -315,6 +360,31 @@ impl<P: Clone> TransactionLayer<P> {
         if effects.is_terminated {
             self.forget(id);
         }
+    }
+
+    /// Sends the answer after which nothing happens any more but repeats of it, until Timer J ends it.
+    fn settle(&mut self, id: TransactionId, bytes: Vec<u8>, now: Instant) {
+        let Some(Transaction { machine: Machine::Server(key, _), path, .. }) = self.transactions.remove(&id)
+        else {
+            return;
+        };
+        self.answered.insert(id, Answered { key, path: path.clone(), bytes: bytes.as_slice().into() });
+        let end = now.saturating_duration_since(self.origin) + self.timers.sixty_four_t1();
+        let steps = end.as_nanos().div_ceil(END_STEP.as_nanos());
+        let end = self.origin + END_STEP * u32::try_from(steps).unwrap_or(u32::MAX);
+        self.ends.push_back((end, id));
+        self.outputs.push_back(Output::Transmit { id, path, bytes, is_repeat: false });
+    }
+
+    fn forget_answered(&mut self, id: TransactionId) {
+        if let Some(answered) = self.answered.remove(&id) {
+            self.servers.remove(&answered.key);
+            self.outputs.push_back(Output::Terminated { id });
+        }
+    }
+
+    fn fingerprint(&self, key: &ServerKey) -> Fingerprint {
+        self.hashers.each_ref().map(|hasher| hasher.hash_one(key.bytes()))
     }
 
     fn forget(&mut self, id: TransactionId) {

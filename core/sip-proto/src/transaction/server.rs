@@ -62,10 +62,9 @@ impl Server {
             }
             State::Trying | State::Proceeding => {
                 self.state = State::Completed;
-                // Timer J.
-                let linger = if self.is_reliable { Duration::ZERO } else { timers.sixty_four_t1() };
-                let transmit = send(!self.is_reliable).transmit;
-                Some(Effects { transmit, ..Effects::linger(linger) })
+                // Timer J is of no time over a connection, and the layer's own otherwise.
+                let is_over = self.is_reliable;
+                Some(Effects { is_settled: !is_over, is_terminated: is_over, ..send(false) })
             }
             State::Accepted if (200..300).contains(&status) => Some(send(false)),
             State::Completed | State::Confirmed | State::Accepted => None,

@@ -233,9 +233,15 @@ pub(super) fn encode(record: &Record<'_>, to: &mut Vec<u8>) -> io::Result<()> {
         Record::Put { address, packed } => (PUT, *address, *packed),
         Record::Remove { address, key } => (REMOVE, *address, key.as_bytes()),
     };
-    let mut bytes = postcard::to_stdvec(&(tag, address)).map_err(io::Error::other)?;
-    bytes.extend_from_slice(rest);
-    frame::push(SEED, &bytes, to)
+    frame::push_with(SEED, to, |to| {
+        // A text is its length and its bytes.
+        let mut head = [0; 16];
+        let head = postcard::to_slice(&(tag, address.len()), &mut head).map_err(io::Error::other)?;
+        to.extend_from_slice(head);
+        to.extend_from_slice(address.as_bytes());
+        to.extend_from_slice(rest);
+        Ok(())
+    })
 }
 
 /// Takes one record off the front; leaves the rest as it is when there is no whole one.

@@ -128,10 +128,11 @@ impl Table {
     }
 
     /// Adds a binding or replaces the one with its key; gives what was there before.
-    pub(super) fn put(&mut self, address: &str, binding: &Binding, packed: Packed) -> Option<Packed> {
+    pub(super) fn put(&mut self, address: Arc<str>, binding: &Binding, packed: Packed) -> Option<Packed> {
         let flow = binding.flow.as_deref().map_or(0, |flow| self.flow_hash(flow));
+        let known = self.find(&address, &binding.key);
         let mut slot = Slot {
-            address: self.shared_address(address),
+            address,
             packed,
             expires_unix_nanos: binding.expires_unix_nanos,
             flow,
@@ -141,12 +142,18 @@ impl Table {
             unanswered: 0,
         };
         self.kept_alive += usize::from(slot.wants_keepalive);
-        if let Some(at) = self.find(address, &binding.key) {
+        if let Some(at) = known {
             let known = self.slots.get_mut(at as usize)?.as_mut()?;
             (slot.next, slot.has_answered) = (known.next, known.has_answered);
             let before = std::mem::replace(known, slot);
-            self.unlist(at, &before);
-            self.list(at, binding.expires_unix_nanos, flow);
+            self.kept_alive -= usize::from(before.wants_keepalive);
+            // A refresh comes over the flow of before.
+            self.by_expiry.remove(&(before.expires_unix_nanos, at));
+            self.by_expiry.insert((binding.expires_unix_nanos, at));
+            if before.flow != flow {
+                self.by_flow.remove(&(before.flow, at));
+                self.by_flow.extend((flow != 0).then_some((flow, at)));
+            }
             return Some(before.packed);
         }
         let at = self.free.pop().unwrap_or_else(|| {
@@ -158,7 +165,8 @@ impl Table {
         if let Some(place) = self.slots.get_mut(at as usize) {
             *place = Some(slot);
         }
-        self.list(at, binding.expires_unix_nanos, flow);
+        self.by_expiry.insert((binding.expires_unix_nanos, at));
+        self.by_flow.extend((flow != 0).then_some((flow, at)));
         self.len += 1;
         None
     }
@@ -255,19 +263,13 @@ impl Table {
         self.chain(address).find(|(_, slot)| key_of(&slot.packed) == key).map(|(at, _)| at)
     }
 
-    fn shared_address(&self, address: &str) -> Arc<str> {
+    /// The address as the table has it, or a new one.
+    pub(super) fn shared_address(&self, address: &str) -> Arc<str> {
         self.addresses.get_key_value(address).map_or_else(|| address.into(), |(known, _)| Arc::clone(known))
     }
 
     fn flow_hash(&self, flow: &str) -> u64 {
         self.hasher.hash_one(flow).max(1)
-    }
-
-    fn list(&mut self, at: u32, expires_unix_nanos: u64, flow: u64) {
-        self.by_expiry.insert((expires_unix_nanos, at));
-        if flow != 0 {
-            self.by_flow.insert((flow, at));
-        }
     }
 
     fn unlist(&mut self, at: u32, slot: &Slot) {

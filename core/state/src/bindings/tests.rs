@@ -44,7 +44,8 @@ fn remove(bindings: &Bindings, address: &str, key: &str) {
 }
 
 fn written(writing: Writing) -> Result<(), Error> {
-    writing.0.blocking_recv().expect("the journal's thread lives")
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(writing.wait())
 }
 
 fn keys(bindings: &Bindings, address: &str, now_seconds: u64) -> Vec<String> {
@@ -65,6 +66,24 @@ fn the_most_wanted_and_youngest_come_first_and_old_ones_not_at_all() {
     let expired = bindings.expire(300 * SECOND);
     assert_eq!(expired.iter().map(|gone| gone.binding.key.as_str()).collect::<Vec<_>>(), ["two", "three"]);
     assert_eq!(keys(&bindings, "sip:a", 0), ["one"]);
+}
+
+#[test]
+fn changes_made_one_right_after_another_share_a_write() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bindings = open(folder.path(), 0);
+    let update = |address: &str| bindings.update(address, &[Change::Put(binding("1", 100))]).expect("room");
+    // Nobody waits yet, so nothing is written.
+    let (one, other) = (update("sip:a"), update("sip:b"));
+    assert_eq!(one.batch(), other.batch());
+    written(one).expect("written");
+    written(other).expect("written");
+    let next = update("sip:c");
+    assert_eq!(next.batch(), 1);
+    drop(next);
+    drop(bindings);
+    // The end of state writes what nobody waited for.
+    assert_eq!(open(folder.path(), 0).len(), 3);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::desk::Door;
 use super::entry::Entry;
-use super::keeper::{Command, Refused, give_up};
+use super::keeper::{Command, Refused, Waiter, give_up};
 use super::log::{Change, Progress};
 use super::refused::RefusedFile;
 use super::segment::{self, Scanner};
@@ -104,7 +104,7 @@ impl Delivery {
         self.in_memory.push_back(refused);
         self.signals.in_memory_changed(self.in_memory.len());
         if let Some(waiting) = waiting {
-            drop(waiting.send(Ok(Kept::InMemory)));
+            waiting.tell(Ok(Kept::InMemory));
         }
     }
 
@@ -151,14 +151,14 @@ impl Delivery {
         let is_stored = self.store(records).await;
         if !is_stored {
             for waiting in self.in_memory.iter_mut().filter_map(|refused| refused.waiting.take()) {
-                drop(waiting.send(Ok(Kept::InMemory)));
+                waiting.tell(Ok(Kept::InMemory));
             }
             self.spool_again().await;
             return false;
         }
         for refused in self.in_memory.drain(..count) {
             if let Some(waiting) = refused.waiting {
-                drop(waiting.send(Ok(Kept::Stored)));
+                waiting.tell(Ok(Kept::Stored));
             }
             self.books.0.push_own(Command::Note(Change::Gone { book: refused.book }));
         }
@@ -172,7 +172,7 @@ impl Delivery {
             self.in_memory.front().map(|first| (first.book, first.record.clone()))
         {
             let (waiting, mut kept) = oneshot::channel();
-            self.books.0.push_own(Command::Close { book, record, waiting: Some(waiting) });
+            self.books.0.push_own(Command::Close { book, record, waiting: Some(Waiter::Alone(waiting)) });
             let is_spooled = loop {
                 tokio::select! {
                     kept = &mut kept => break matches!(kept, Ok(Ok(Kept::Spooled))),

@@ -28,7 +28,29 @@ const WRITTEN_MAX: usize = 16_384;
 const SYNC_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Who waits until a record is safe.
-pub(crate) type Waiting = Option<oneshot::Sender<Result<Kept, Error>>>;
+pub(crate) type Waiting = Option<Waiter>;
+
+/// What became of a record whose call has this name to whoever closed its books.
+pub type Told = (u64, Result<Kept, Error>);
+
+/// How somebody waits.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// For this record alone.
+    Alone(oneshot::Sender<Result<Kept, Error>>),
+    /// For many, of which this one has a name.
+    Among(mpsc::UnboundedSender<Told>, u64),
+}
+
+impl Waiter {
+    /// Tells what became of the record; whoever stopped waiting does not want to know.
+    pub(crate) fn tell(self, outcome: Result<Kept, Error>) {
+        match self {
+            Self::Alone(waiting) => drop(waiting.send(outcome)),
+            Self::Among(waiting, name) => drop(waiting.send((name, outcome))),
+        }
+    }
+}
 
 /// What is asked of the books.
 #[derive(Debug)]
@@ -256,7 +278,7 @@ impl Keeper {
         self.signals.books_synced(began.elapsed(), count);
         for written in self.written.drain(..count) {
             if let Some(waiting) = written.one.waiting {
-                drop(waiting.send(Ok(Kept::Spooled)));
+                waiting.tell(Ok(Kept::Spooled));
             }
         }
         for waiting in self.syncs.drain(..) {
@@ -308,7 +330,7 @@ pub(super) fn pass_on(to: &mpsc::Sender<Refused>, refused: Refused, signals: &Si
 pub(super) fn give_up(refused: Refused, signals: &Signals) {
     signals.call_record_lost(&refused.record);
     if let Some(waiting) = refused.waiting {
-        drop(waiting.send(Err(Error::RecordLost)));
+        waiting.tell(Err(Error::RecordLost));
     }
 }
 

@@ -199,6 +199,32 @@ async fn every_open_call_gets_one_record_after_a_crash() {
 }
 
 #[tokio::test]
+async fn what_ends_together_shares_the_disk_and_a_call_told_twice_is_one_all_the_same() {
+    let house = House::new(|_| {}).await;
+    let books = house.state.books();
+    let (told, mut outcomes) = mpsc::unbounded_channel();
+    for n in 0..300_u64 {
+        // One call in a hundred is told a second time, at once.
+        let call = if n % 100 == 99 { n - 1 } else { n };
+        let record = CallRecord::for_test(&format!("call-{call:03}"));
+        books.close_call_among(books.open_call(), record, n, &told);
+    }
+    let mut names = Vec::new();
+    for _ in 0..300 {
+        let (name, outcome) = outcomes.recv().await.expect("told");
+        assert_eq!(outcome.expect("kept"), Kept::Spooled);
+        names.push(name);
+    }
+    names.sort_unstable();
+    assert!(names.into_iter().eq(0..300), "each is told once");
+    assert_eq!(house.names().await.len(), 297);
+    assert!((house.metric("state_call_records_total{outcome=\"new\"}") - 297.0).abs() < 0.5);
+    assert!((house.metric("state_call_records_total{outcome=\"known\"}") - 3.0).abs() < 0.5);
+    assert!(house.metric("state_spool_seconds_count") < 30.0, "ten records share a sync at least");
+    assert!(house.metric("state_commits_total{outcome=\"ok\"}") < 30.0, "and a transaction");
+}
+
+#[tokio::test]
 async fn a_drain_delivers_everything_and_takes_nothing_more() {
     let house = House::new(|config| config.records_retry_interval = Duration::from_secs(3600)).await;
     let books = house.state.books().clone();

@@ -10,6 +10,9 @@ use super::{integer, natural};
 use crate::accounts::{Account, AccountChange, AccountsSnapshot, Debit, Movement};
 use crate::error::Error;
 
+/// Accounts of one store: a core holds all of them in memory.
+const ACCOUNTS_MAX: i64 = 1_000_000;
+
 /// One line of the ledger to be.
 struct Booking<'a> {
     account: &'a str,
@@ -22,7 +25,16 @@ struct Booking<'a> {
 /// Makes a change within a transaction; how many movements it added.
 pub(super) async fn change(connection: &mut SqliteConnection, change: &AccountChange) -> Result<u64, Error> {
     match change {
-        AccountChange::Open { name, currency } => open(connection, name, currency).await,
+        AccountChange::Open { name, currency } => {
+            let count: i64 =
+                sqlx::query_scalar("select count(*) from account").fetch_one(&mut *connection).await?;
+            if count >= ACCOUNTS_MAX {
+                return Err(Error::BadAccount(format!(
+                    "there are {count} accounts, as many as there may be"
+                )));
+            }
+            open(connection, name, currency).await
+        }
         AccountChange::Credit { name, amount, key, note } => {
             let (account, key) = (name.as_str(), format!("credit:{key}"));
             let booking =

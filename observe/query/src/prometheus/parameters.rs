@@ -86,8 +86,20 @@ impl Parameters {
         }
     }
 
-    /// The matchers of every `match[]`.
+    /// The matchers of every `match[]`, for the store's index.
     pub(super) fn selectors(&self, selectors_max: usize) -> Result<Vec<Vec<Matcher>>, Refusal> {
+        let selectors = self.promql_selectors(selectors_max)?;
+        let selector = |matchers: &Vec<belfry_promql::Matcher>| {
+            matchers.iter().map(Matcher::try_from).collect::<Result<_, _>>().map_err(Error::from)
+        };
+        Ok(selectors.iter().map(selector).collect::<Result<_, _>>()?)
+    }
+
+    /// The matchers of every `match[]`.
+    pub(super) fn promql_selectors(
+        &self,
+        selectors_max: usize,
+    ) -> Result<Vec<Vec<belfry_promql::Matcher>>, Refusal> {
         let selectors: Vec<_> = self.all("match[]").map(selector).collect::<Result<_, _>>()?;
         if selectors.len() > selectors_max {
             return Err(Refusal::parameter("match[]", format_args!("more than {selectors_max} of them")));
@@ -96,13 +108,10 @@ impl Parameters {
     }
 }
 
-fn selector(text: &str) -> Result<Vec<Matcher>, Refusal> {
+fn selector(text: &str) -> Result<Vec<belfry_promql::Matcher>, Refusal> {
     let expr = belfry_promql::parse(text).map_err(|fault| Refusal::parameter("match[]", fault))?;
     match expr.node {
-        Node::Vector(selector) if selector.offset.is_none() && selector.at.is_none() => {
-            let matchers = selector.matchers.iter().map(Matcher::try_from).collect::<Result<_, _>>();
-            Ok(matchers.map_err(Error::from)?)
-        }
+        Node::Vector(selector) if selector.offset.is_none() && selector.at.is_none() => Ok(selector.matchers),
         _ => Err(Refusal::parameter("match[]", format_args!("{text:?} is not a series selector"))),
     }
 }

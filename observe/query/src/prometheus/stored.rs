@@ -12,6 +12,7 @@ use super::envelope::{self, Refusal, Remarks};
 use super::parameters::Parameters;
 use super::{Api, parse};
 use crate::error::Error;
+use crate::reader::PromqlQuery;
 
 /// Lines of each list of `status/tsdb`, as in Prometheus.
 const TOP_LINES: usize = 10;
@@ -124,6 +125,50 @@ struct Line {
 
 fn lines(entries: Vec<TopEntry>) -> Vec<Line> {
     entries.into_iter().map(|entry| Line { name: entry.name, value: entry.value }).collect()
+}
+
+/// `status/runtimeinfo`, as far as the names mean something here.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Runtime {
+    start_time: String,
+    server_time: String,
+    reload_config_success: bool,
+    time_series_count: u64,
+    storage_retention: String,
+    #[serde(rename = "GOMAXPROCS")]
+    threads: usize,
+}
+
+pub(super) async fn runtime(State(api): State<Api>) -> Result<Response, Refusal> {
+    let stamp = |stamp: jiff::Timestamp| stamp.round(jiff::Unit::Second).unwrap_or(stamp).to_string();
+    let runtime = Runtime {
+        start_time: stamp(api.started),
+        server_time: stamp(jiff::Timestamp::now()),
+        reload_config_success: true,
+        time_series_count: api.reader.series_count() as u64,
+        storage_retention: format!("{}h", api.reader.retention().as_secs() / 3600),
+        threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+    };
+    envelope::success(&runtime, Remarks::default())
+}
+
+/// `status/flags`: of Prometheus' flags, those that have a meaning here.
+pub(super) async fn flags(State(api): State<Api>) -> Result<Response, Refusal> {
+    let seconds = |duration: std::time::Duration| format!("{}s", duration.as_secs());
+    let flags = BTreeMap::from([
+        ("query.lookback-delta", seconds(PromqlQuery::LOOKBACK)),
+        ("query.timeout", seconds(PromqlQuery::TIMEOUT_MAX)),
+        ("query.max-samples", crate::reader::QUERY_SAMPLES_MAX.to_string()),
+        ("storage.tsdb.retention.time", seconds(api.reader.retention())),
+        ("web.enable-remote-write-receiver", "true".to_owned()),
+    ]);
+    envelope::success(&flags, Remarks::default())
+}
+
+/// `status/walreplay`: this door opens only when the log was read.
+pub(super) async fn replay() -> Result<Response, Refusal> {
+    envelope::success(&serde_json::json!({"min": 0, "max": 0, "current": 0}), Remarks::default())
 }
 
 /// Who costs what in memory.

@@ -150,7 +150,7 @@ fn a_block_of_many_series_is_read_by_pages() {
         ..series("", &[(1, n as f64)])
     };
     let batch = belfry_signal::SeriesBatch { series: (0..3000).map(wide).collect(), metadata: Vec::new() };
-    assert_eq!(writer.write(1, &batch).expect("the disk works").refused, 0);
+    assert_eq!(writer.write(1, &batch).0.refusals(), 0);
     writer.flush().expect("the disk works");
     let check = |matchers: &[Matcher], expected: &[usize]| {
         let found: Vec<usize> =

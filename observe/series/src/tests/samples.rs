@@ -40,8 +40,8 @@ fn late_samples_are_merged_when_they_are_read_and_when_they_are_compacted() {
     let late = Config { out_of_order_window: Duration::from_mins(30), ..config(directory.path()) };
     let (mut writer, reader, registry) = open(late);
     let write = |writer: &mut SeriesWriter, points: &[(i64, f64)]| {
-        let written = writer.write(1, &batch(vec![series("x", points)])).expect("the disk works");
-        (written.taken, written.repeated, written.refused)
+        let written = writer.write(1, &batch(vec![series("x", points)])).0;
+        (written.taken() - written.repeated, written.repeated, written.refusals())
     };
     assert_eq!(write(&mut writer, &[(5, 5.0), (40, 40.0), (42, 42.0)]), (3, 0, 0));
     // Behind the newest by less than the window, by more, twice the same, and another value at a time.
@@ -109,8 +109,8 @@ fn histograms_and_markers_survive_seal_restart_and_compaction() {
     let broken = NativeHistogram { schema: 99, ..native(1.0) };
     let refused =
         SeriesPoints { points: vec![(at(1), PointValue::Histogram(Box::new(broken)))], ..series("b", &[]) };
-    let written = writer.write(1, &batch(vec![histogram, refused])).expect("the disk works");
-    assert_eq!((written.taken, written.refused), (8, 1));
+    let written = writer.write(1, &batch(vec![histogram, refused])).0;
+    assert_eq!((written.floats, written.histograms, written.refused), (2, 6, vec![("invalid", 1)]));
 
     let all = [belfry_promql::Matcher::equal("__name__", "h")];
     let select = |reader: &SeriesReader| {
@@ -145,7 +145,7 @@ fn a_series_that_says_when_it_began_starts_at_zero() {
     let mut write = |created_minute: Option<i64>, points: &[(i64, f64)]| {
         let created_ms = created_minute.map(at);
         let created = SeriesPoints { created_ms, ..series("c_total", points) };
-        writer.write(1, &batch(vec![created])).expect("the disk works");
+        writer.write(1, &batch(vec![created])).1.expect("the disk works");
     };
     write(Some(1), &[(3, 30.0)]);
     write(Some(1), &[(4, 40.0)]);
@@ -178,7 +178,7 @@ fn exemplars_and_metadata_are_kept_and_bounded() {
     };
     let first =
         SeriesBatch { series: vec![with_exemplars(0..5)], metadata: vec![metadata("e"), metadata("f")] };
-    assert_eq!(writer.write(1, &first).expect("the disk works").exemplars, 5);
+    assert_eq!(writer.write(1, &first).0.exemplars, 5);
     let times = |reader: &SeriesReader, from: i64, to: i64| -> Vec<i64> {
         let found = reader.exemplars(&[Matcher::metric("e_total")], at(from), at(to)).expect("they are read");
         found
@@ -189,7 +189,7 @@ fn exemplars_and_metadata_are_kept_and_bounded() {
     };
     assert_eq!(times(&reader, 0, 9), [2, 3, 4]);
     writer.flush().expect("the disk works");
-    writer.write(2, &batch(vec![with_exemplars(5..7)])).expect("the disk works");
+    writer.write(2, &batch(vec![with_exemplars(5..7)])).1.expect("the disk works");
     assert_eq!(times(&reader, 3, 5), [3, 4, 5]);
     writer.flush().expect("the disk works");
     writer.maintenance().compact_all().expect("the disk works");
@@ -225,7 +225,7 @@ fn the_limits_name_the_label_and_spare_the_others() {
         batch((0..count).map(one).collect())
     };
     let refused = |writer: &mut SeriesWriter, tenant: &str, metric: &str, count: usize| {
-        writer.write(1, &wide(tenant, metric, count)).expect("the disk works").refused
+        writer.write(1, &wide(tenant, metric, count)).0.refusals()
     };
     assert_eq!(refused(&mut writer, "a", "m", 70), 20, "more than the metric may have");
     assert_eq!(refused(&mut writer, "a", "n", 30), 20, "more than the tenant may have");

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use belfry_sip_proto::digest::{Algorithm, Challenge, Credentials, Nonce, NonceKey};
 use belfry_sip_proto::{Edit, Frame, Framer, HeaderName, Limits, OwnedMessage, build};
@@ -21,7 +21,7 @@ use crate::tls::Trust;
 
 pub(crate) const DOMAIN: &str = "localhost";
 pub(crate) const PASSWORD: &str = "s3cret";
-const KEY: NonceKey = NonceKey::new([1; 32]);
+static KEY: LazyLock<NonceKey> = LazyLock::new(|| NonceKey::new([1; 32]));
 const NOW: u64 = 1_000;
 
 type Flow = mpsc::Sender<Vec<u8>>;

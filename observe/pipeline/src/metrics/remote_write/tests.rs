@@ -1,0 +1,142 @@
+use belfry_signal::NativeHistogram;
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    bytes_max: 1 << 20,
+    series_max: 100,
+    labels: LabelLimits { labels_max: 10, name_bytes_max: 50, value_bytes_max: 50 },
+};
+
+fn labels(pairs: &[(&str, &str)]) -> SeriesLabels {
+    pairs.iter().map(|(name, value)| (Arc::from(*name), Arc::from(*value))).collect()
+}
+
+fn batch() -> SeriesBatch {
+    let histogram = NativeHistogram {
+        schema: 3,
+        count: 6.0,
+        sum: 1.5,
+        positive: vec![(-1, 2.0), (4, 4.0)],
+        ..NativeHistogram::default()
+    };
+    let stale = f64::from_bits(0x7ff0_0000_0000_0002);
+    let metadata = |name: &str, kind: &str, unit: &str| MetricMetadata {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        help: format!("help of {name}"),
+        unit: unit.to_owned(),
+    };
+    SeriesBatch {
+        series: vec![
+            SeriesPoints {
+                labels: labels(&[("__name__", "calls_total"), ("region", "eu")]),
+                created_ms: Some(900),
+                points: vec![(1000, PointValue::Float(1.0)), (2000, PointValue::Float(-0.5))],
+                exemplars: vec![Exemplar {
+                    labels: vec![("trace_id".to_owned(), "abc".to_owned())],
+                    unix_millis: 1500,
+                    value: 1.0,
+                }],
+            },
+            SeriesPoints {
+                labels: labels(&[("__name__", "delay_seconds")]),
+                created_ms: None,
+                points: vec![(1000, PointValue::Histogram(Box::new(histogram)))],
+                exemplars: Vec::new(),
+            },
+            SeriesPoints {
+                labels: labels(&[("__name__", "gone")]),
+                created_ms: None,
+                points: vec![(1000, PointValue::Float(stale))],
+                exemplars: Vec::new(),
+            },
+        ],
+        metadata: vec![
+            metadata("calls_total", "counter", ""),
+            metadata("delay_seconds", "histogram", "seconds"),
+        ],
+    }
+}
+
+/// Bits and all, as a stale marker is not equal to itself.
+fn text(batch: &SeriesBatch) -> String {
+    let mut text = format!("{batch:?}");
+    for series in &batch.series {
+        for (_, value) in &series.points {
+            if let PointValue::Float(value) = value {
+                text.push_str(&format!(" {:x}", value.to_bits()));
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn both_versions_carry_everything() {
+    for protocol in [Protocol::V1, Protocol::V2] {
+        let mut expected = batch();
+        if protocol == Protocol::V1 {
+            // It has no place for these.
+            expected.series[0].created_ms = None;
+        }
+        let decoded = decode(protocol, &encode(protocol, &batch()), &LIMITS).expect("a good request");
+        assert_eq!(text(&decoded.batch), text(&expected), "{protocol:?}");
+        assert_eq!((decoded.refused, decoded.first_fault), (Written::default(), None));
+    }
+}
+
+#[test]
+fn the_content_type_names_the_version() {
+    let cases = [
+        ("application/x-protobuf", Some(Protocol::V1)),
+        ("application/x-protobuf;proto=prometheus.WriteRequest", Some(Protocol::V1)),
+        ("Application/X-Protobuf; Proto=\"io.prometheus.write.v2.Request\"", Some(Protocol::V2)),
+        ("application/x-protobuf;proto=io.prometheus.write.v3.Request", None),
+        ("application/json", None),
+        ("", None),
+    ];
+    for (content_type, expected) in cases {
+        assert_eq!(Protocol::of_content_type(content_type), expected, "{content_type:?}");
+    }
+}
+
+#[test]
+fn one_wrong_series_costs_only_itself() {
+    let mut request = encode_v1(&batch());
+    request.timeseries[0].labels[1].name = Bytes::from_static(b"\xff");
+    request.timeseries[2].labels.clear();
+    let compressed = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).expect("short");
+    let decoded = decode(Protocol::V1, &compressed, &LIMITS).expect("readable");
+    assert_eq!(decoded.batch.series.len(), 1);
+    assert_eq!(decoded.refused.refused, [("labels", 3)]);
+    assert_eq!(decoded.first_fault.as_deref(), Some("a label that is not UTF-8"));
+
+    let mut request = encode_v2(&batch());
+    request.timeseries[0].labels_refs.push(1);
+    request.timeseries[1].labels_refs[0] = 9999;
+    let compressed = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).expect("short");
+    let decoded = decode(Protocol::V2, &compressed, &LIMITS).expect("readable");
+    assert_eq!((decoded.batch.series.len(), decoded.refused.refused), (1, vec![("labels", 3)]));
+}
+
+#[test]
+fn a_request_that_cannot_be_read_says_why() {
+    let good = encode(Protocol::V2, &batch());
+    let reason =
+        |protocol, bytes: &[u8], limits: &Limits| decode(protocol, bytes, limits).map_err(|f| f.to_string());
+    let starts = |answer: Result<Decoded, String>, text: &str| {
+        assert!(answer.as_ref().is_err_and(|error| error.starts_with(text)), "{answer:?}");
+    };
+    starts(reason(Protocol::V2, b"\xff\xff\xff\xff\xff\xff", &LIMITS), "the body is not in snappy");
+    starts(reason(Protocol::V2, &good, &Limits { bytes_max: 10, ..LIMITS }), "the body is ");
+    starts(reason(Protocol::V2, &good, &Limits { series_max: 2, ..LIMITS }), "3 series are more");
+    let no_message = snap::raw::Encoder::new().compress_vec(b"not protobuf").expect("short");
+    starts(reason(Protocol::V1, &no_message, &LIMITS), "the body is not the protobuf");
+    // One version read as the other is no points, not wrong ones.
+    let other = decode(Protocol::V1, &good, &LIMITS).map(|decoded| decoded.batch.points());
+    assert!(other.is_err() || other == Ok(0));
+    let no_symbols = v2::Request { symbols: vec![bytes("a")], timeseries: vec![v2::TimeSeries::default()] };
+    let compressed = snap::raw::Encoder::new().compress_vec(&no_symbols.encode_to_vec()).expect("short");
+    starts(reason(Protocol::V2, &compressed, &LIMITS), "the first symbol");
+}

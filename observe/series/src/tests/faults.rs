@@ -1,0 +1,103 @@
+//! A disk that fails when a test says so: while a file of the catalogue's name with `.failing` behind it exists, nothing
+//! can be written or synced. And what the store makes of that.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{BackendError, Database, DatabaseError, StorageBackend};
+
+use super::*;
+
+#[derive(Debug)]
+struct Failing {
+    inner: FileBackend,
+    switch: PathBuf,
+}
+
+/// Opens the database as the library does, behind the switch.
+pub(crate) fn open(path: &Path, is_created: bool) -> Result<Database, DatabaseError> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(is_created).truncate(false).open(path)?;
+    let backend = Failing { inner: FileBackend::new(file)?, switch: path.with_extension("redb.failing") };
+    Database::builder().create_with_backend(backend)
+}
+
+impl Failing {
+    fn check(&self) -> io::Result<()> {
+        if self.switch.exists() { Err(io::Error::other("the test's disk fails")) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for Failing {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check()?;
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.check()?;
+        self.inner.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check()?;
+        self.inner.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.inner.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+}
+
+fn set_failing(directory: &Path, fails: bool) {
+    let switch = directory.join("catalogue.redb.failing");
+    if fails {
+        std::fs::write(switch, b"").expect("written");
+    } else {
+        std::fs::remove_file(switch).expect("it was there");
+    }
+}
+
+#[test]
+fn a_disk_that_fails_for_a_while_costs_nothing_and_no_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut writer, reader, _) = super::open(config(directory.path()));
+    append(&mut writer, 0..25);
+    let before = writer.checkpoint();
+    set_failing(directory.path(), true);
+    for _ in 0..3 {
+        assert!(writer.flush().is_err(), "nothing can be published");
+        // Whether anything is due depends on the windows.
+        let _failed = writer.maintenance().compact_all();
+    }
+    assert_eq!((writer.checkpoint(), eu(&reader)), (before, expected_eu(0..25)), "all is readable meanwhile");
+    set_failing(directory.path(), false);
+    writer.flush().expect("the disk works again");
+    writer.maintenance().compact_all().expect("here too");
+    assert_eq!((writer.checkpoint(), eu(&reader)), (25, expected_eu(0..25)));
+    let on_disk = blocks(directory.path()).len();
+    drop((writer, reader));
+    let (writer, reader, registry) = super::open(config(directory.path()));
+    assert_eq!((writer.checkpoint(), eu(&reader)), (25, expected_eu(0..25)));
+    assert_eq!(blocks(directory.path()).len(), on_disk, "no file is left over");
+    assert!(registry.encode_text().contains("series_blocks_set_aside_total 0"));
+}
