@@ -19,7 +19,13 @@ pub(super) fn metrics(observe: &Observe, external_labels: Vec<(String, String)>)
         series: Arc::new(observe.series.clone()),
         write: Arc::new(move |batch| {
             let pipeline = pipeline.clone();
-            Box::pin(async move { pipeline.write(batch).await.map_err(|error| error.to_string()) })
+            Box::pin(async move {
+                let written = pipeline.write(batch).await.map_err(|error| error.to_string())?;
+                match written.refused.first() {
+                    Some((reason, count)) => Err(format!("{count} points were refused: {reason}")),
+                    None => Ok(()),
+                }
+            })
         }),
         external_labels,
     }
