@@ -188,9 +188,10 @@ impl World {
     }
 
     fn disturb(&mut self) {
-        if self.random.random_bool(0.08) {
+        if self.random.random_bool(0.3) {
+            // What is wrong is well again sooner than the rest goes wrong, so that whole groups end.
             let alert = (self.random.random_range(0..6), self.random.random_range(0..6));
-            if !self.wrong.remove(&alert) {
+            if !self.wrong.remove(&alert) && self.random.random_bool(0.33) {
                 self.wrong.insert(alert);
             }
         }
