@@ -16,8 +16,6 @@ use crate::silence::{Silence, SilenceError, SilenceRequest, Silences};
 use crate::view::Muted;
 
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
 
 /// Bounds and settings that no file has.

@@ -103,7 +103,7 @@ pub(crate) fn start(beginning: Beginning) -> Result<DeskHandle, Error> {
     signals.desk_started(ruler.rules(), dispatch.sizes().0, lost + unreadable + loaded.unreadable);
     let (statuses, receiver) = watch::channel(Arc::new(Vec::new()));
     let (commands, inbox) = mpsc::channel(handle::COMMANDS_MAX);
-    let handle = DeskHandle::new(commands, receiver, clock.clone());
+    let handle = DeskHandle::new(commands, receiver, clock.clone(), signals.clone());
     let mut desk = Desk {
         routing,
         dispatch,

@@ -99,7 +99,11 @@ pub(crate) fn start_with(config: Config, deps: EngineDeps, clock: Clock) -> Resu
     }
     let store = Store::open(&config.directory)?;
     let loaded = store.load()?;
-    let signals = Signals::register(&deps.registry);
+    // Both name their metrics together, and a name is registered once.
+    let signals = match &deps.desk {
+        Some(desk) => desk.signals(),
+        None => Signals::register(&deps.registry),
+    };
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let (publisher, status) = watch::channel(Arc::new(Status::default()));
     let desk = deps.desk.clone();

@@ -175,7 +175,9 @@ impl Alerting {
             let all = Labels::from_pairs(named.chain(own).chain(alertname));
             let annotations =
                 spec.annotation_templates.iter().map(|(name, template)| (name.clone(), expand(template)));
-            if alerts.insert(all, (value, annotations.collect())).is_some() {
+            // By name, as a map has them: a file that is only put in another order changes no alert.
+            let annotations = annotations.collect::<BTreeMap<_, _>>().into_iter().collect();
+            if alerts.insert(all, (value, annotations)).is_some() {
                 let message = "vector contains metrics with the same labelset after applying alert labels";
                 return Err(message.to_owned());
             }

@@ -1,3 +1,5 @@
+mod simulation;
+
 use super::*;
 use crate::matchers::parse_matchers;
 use crate::notice::Act;

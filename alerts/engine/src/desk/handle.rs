@@ -17,6 +17,7 @@ use super::settings::Sources;
 use super::store::Audit;
 use super::{SLO_SOURCE, millis};
 use crate::clock::Clock;
+use crate::signals::Signals;
 
 /// Commands that may wait.
 pub(super) const COMMANDS_MAX: usize = 256;
@@ -62,6 +63,7 @@ pub struct DeskHandle {
     commands: mpsc::Sender<Command>,
     statuses: watch::Receiver<Arc<Vec<Arc<GroupStatus>>>>,
     clock: Clock,
+    signals: Signals,
 }
 
 impl fmt::Debug for Command {
@@ -75,8 +77,14 @@ impl DeskHandle {
         commands: mpsc::Sender<Command>,
         statuses: watch::Receiver<Arc<Vec<Arc<GroupStatus>>>>,
         clock: Clock,
+        signals: Signals,
     ) -> Self {
-        Self { commands, statuses, clock }
+        Self { commands, statuses, clock, signals }
+    }
+
+    /// What the whole crate tells.
+    pub(crate) fn signals(&self) -> Signals {
+        self.signals.clone()
     }
 
     /// Every group of rules as it was last evaluated.

@@ -1,3 +1,5 @@
+//! What is pushed: statuses, counts, bounds.
+
 use axum::body::Body;
 use belfry_signal::SeriesPoints;
 use http::{Request, StatusCode, header};

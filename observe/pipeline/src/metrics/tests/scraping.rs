@@ -1,3 +1,5 @@
+//! What is fetched: labels, ends, limits, ways of finding targets.
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};

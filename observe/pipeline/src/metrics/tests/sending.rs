@@ -1,3 +1,5 @@
+//! What is sent on: versions, waiting, restarts.
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::*;
+use crate::dispatch::*;
 use crate::matchers::parse_matchers;
 use crate::notice::Act;
 
