@@ -274,7 +274,9 @@ impl Core {
     /// # Errors
     /// When the configuration does not hold together.
     pub fn start(config: Config, deps: Deps) -> Result<CoreHandle, Error> {
-        checked(&config)?;
+        if let Some((key, allowed)) = config.check().into_iter().next() {
+            return Err(Error::Config { key, allowed });
+        }
         let signals = deps.faults.signals(&deps.registry);
         signals.started(config.domains.len());
         let (events, event_receiver) = mpsc::channel(config.queue_messages_max);
@@ -294,8 +296,10 @@ impl Core {
         let (accounts, tariffs) = (deps.prepaid.accounts(), deps.prepaid.tariffs());
         let follower =
             Follower::new(deps.prepaid, deps.state.clone(), signals.prepaid.clone(), control.downgrade());
-        let mut doors = opened(&deps.mesh, reader, events);
+        let mut doors = JoinSet::new();
         doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
+        doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
+        doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
         let (told_sender, told) = mpsc::unbounded_channel();
         let mut core = Self {
             signals,
@@ -495,20 +499,6 @@ impl Core {
     pub(crate) fn call_key(&self, call_id: &str) -> Option<CallKey> {
         self.calls.key(call_id)
     }
-}
-
-/// Fails when a setting is out of its bounds.
-fn checked(config: &Config) -> Result<(), Error> {
-    let fault = config.check().into_iter().next();
-    fault.map_or(Ok(()), |(key, allowed)| Err(Error::Config { key, allowed }))
-}
-
-/// The tasks that take links of edges and relays.
-fn opened(mesh: &Mesh, reader: edges::Reader, events: mpsc::Sender<Event>) -> JoinSet<()> {
-    let mut doors = JoinSet::new();
-    doors.spawn(edges::accept(mesh.serve(Service::Signalling), reader));
-    doors.spawn(relays::accept(mesh.dial(Service::Media), events));
-    doors
 }
 
 /// What the tasks of links need.

@@ -122,10 +122,7 @@ impl Signals {
             emitter: c.emitter(),
             journeys: c.journeys(),
             node,
-            messages: MessageCounters::new(
-                c.counter("requests_total", "SIP requests, retransmissions included."),
-                c.counter("responses_total", "SIP responses, retransmissions included."),
-            ),
+            messages: MessageCounters::register(&c),
             retransmissions: c.counter("retransmissions_total", "SIP messages that came or went again."),
             malformed: plain(
                 &c,
