@@ -5,9 +5,10 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Ok(groups) = belfry_ruler::parse_rules("fuzz", text) {
-        let _outcome = belfry_ruler::run_unit_tests(text, &groups);
-    }
+    // Rules, and behind a line of hyphens their tests.
+    let (rules, tests) = text.split_once("\n---\n").unwrap_or((text, text));
+    let groups = belfry_ruler::parse_rules("fuzz", rules).unwrap_or_default();
+    let _outcome = belfry_ruler::run_unit_tests(tests, &groups);
     if let Ok(config) = belfry_dispatch::Config::parse(text) {
         // What is shown is read again, but for addresses, which are not shown.
         let shown = config.shown.replace("url: <secret>", "url: http://x");
