@@ -2,6 +2,7 @@
 //!
 //! One function per room, none of which starts another.
 
+pub mod alerts;
 pub mod media;
 pub mod observe;
 pub mod secrets;
@@ -13,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use belfry_dashboard::{Dashboard, DashboardDeps, DashboardHandle};
 use belfry_door::{Access, Door, DoorHandle, Doors, Guard, Tokens};
-use belfry_engine::{Change, Engine, EngineDeps, EngineHandle};
+use belfry_engine::{Change, EngineHandle};
 use belfry_gateway::{Gateway, GatewayDeps, GatewayHandle};
 use belfry_mesh::Mesh;
-use belfry_notify::{Notify, NotifyHandle};
+use belfry_notify::NotifyHandle;
 use belfry_pipeline::doors::{DoorsDeps, OpenDoors};
 use belfry_pipeline::metrics::scrape::Scraper;
 use belfry_relay::RelayHandle;
@@ -275,6 +276,12 @@ impl App {
             let rest = if is_rerouted { "; the core's new routes are in force already" } else { "" };
             return vec![format!("edge: {error}; the edge stays as it was{rest}")];
         }
+        if let (Some(engine), Some(notify), Some(alerts)) = (&self.engine, &self.notify, &config.alerts)
+            && let Err(error) = alerts::reload(engine, notify, alerts).await
+        {
+            self.signals.config_refused(1);
+            return vec![format!("alerts: {error:#}; rules and routes of alerts stay as they were")];
+        }
         let scraping = self.scraper.as_ref().map_or(Ok(()), |scraper| {
             let _in_tower = self.surroundings.tower.enter();
             scraper.reload()
@@ -412,14 +419,12 @@ impl App {
     }
 
     async fn start_alerts(&mut self) -> anyhow::Result<()> {
-        let Some(alerts) = self.config.alerts.clone() else { return Ok(()) };
+        let Some(config) = self.config.alerts.clone() else { return Ok(()) };
+        let node = [("site", &self.config.node.site), ("node", &self.config.node.name)];
+        let node = node.map(|(name, value)| (name.to_owned(), value.clone()));
+        let metrics = self.observe.as_ref().map(|observe| alerts::metrics(observe, node.into()));
         let registry = self.registry.clone();
-        let starting = self.surroundings.tower.spawn(async move {
-            let notify = Notify::start(alerts.notify, &registry).context("start notify")?;
-            let deps = EngineDeps { registry, notify: notify.clone() };
-            let engine = Engine::start(alerts.engine, deps).context("start the alert engine")?;
-            anyhow::Ok((notify, engine))
-        });
+        let starting = self.surroundings.tower.spawn(async move { alerts::start(config, registry, metrics) });
         let (notify, engine) = starting.await??;
         self.notify = Some(notify);
         self.engine = Some(engine);

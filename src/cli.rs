@@ -3,6 +3,7 @@
 mod billing;
 mod live;
 mod logs;
+mod test;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub use billing::{
 };
 pub use live::{BansCommand, CallsArguments, CallsCommand};
 pub use logs::LogsArguments;
+pub use test::TestCommand;
 
 /// Everything after `belfry`.
 #[derive(Debug, Parser)]
@@ -117,6 +119,9 @@ pub enum Command {
         #[command(subcommand)]
         command: PromqlCommand,
     },
+    /// Test rules on metrics without a running Belfry.
+    #[command(subcommand)]
+    Test(TestCommand),
     /// Explain, list and import who may call whom, by which way.
     Route {
         /// What to do.

@@ -151,6 +151,8 @@ pub struct Observe {
 pub struct Alerts {
     /// SLOs and pages.
     pub engine: belfry_engine::Config,
+    /// Rules on metrics, routes, silences.
+    pub routing: belfry_engine::Routing,
     /// PagerDuty.
     pub notify: belfry_notify::Config,
 }
@@ -288,6 +290,7 @@ impl Config {
         }
         if let Some(alerts) = &self.alerts {
             add("alerts", "engine", alerts.engine.check());
+            add("alerts", "routing", alerts.routing.check());
             add("alerts", "notify", alerts.notify.check());
             if self.observe.is_none() {
                 faults.push((
@@ -330,11 +333,23 @@ pub fn needs_restart(old: &str, new: &str) -> Vec<String> {
             changed.extend(keys.map(|key| format!("edge.{key}")));
         } else if *section == "core" && is_kept_on {
             changed.extend(core_restart_keys(old, new).into_iter().map(|key| format!("core.{key}")));
+        } else if *section == "alerts" && is_kept_on && without_alert_files(old) == without_alert_files(new) {
+            // Rules and routes of alerts are read again by a running process.
         } else if old != new {
             changed.push((*section).to_owned());
         }
     }
     changed
+}
+
+/// `[alerts]` without the files that are read again while it runs.
+fn without_alert_files(alerts: Option<&toml::Value>) -> Option<toml::Value> {
+    let mut alerts = alerts.cloned()?;
+    if let Some(routing) = alerts.get_mut("routing").and_then(toml::Value::as_table_mut) {
+        routing.remove("rule_files");
+        routing.remove("alertmanager_file");
+    }
+    Some(alerts)
 }
 
 /// Keys of `[core]` that differ and that a running core cannot change: all but the routes.
@@ -413,6 +428,9 @@ impl Config {
         }
         if let Some(alerts) = &mut self.alerts {
             paths.extend([&mut alerts.engine.directory, &mut alerts.notify.directory]);
+            // The rules that come with Belfry are no file.
+            paths.extend(alerts.routing.rule_files.iter_mut().filter(|file| file.as_os_str() != "shipped"));
+            paths.extend(&mut alerts.routing.alertmanager_file);
             paths.extend(
                 alerts.notify.services.iter_mut().filter_map(|service| service.routing_key_file.as_mut()),
             );

@@ -17,6 +17,7 @@ pub mod logs;
 pub mod promql;
 pub mod records;
 pub mod route;
+pub mod rule_tests;
 pub mod run;
 pub mod series;
 pub mod signals;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use belfry::cli::{
     BillingCommand, CallsArguments, CallsCommand, Cli, Command, PromqlCommand, RecordsCommand, RouteCommand,
-    SipCommand,
+    SipCommand, TestCommand,
 };
 use belfry::{billing, commands, demo, logs, promql, records, route, run};
 use clap::Parser;
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Promql { command: PromqlCommand::Test { files } } => promql::test(&files),
         Command::Promql { command: PromqlCommand::Query(arguments) } => promql::query(&arguments),
         Command::Promql { command: PromqlCommand::Fmt { expr } } => promql::format(&expr),
+        Command::Test(TestCommand::Rules { files }) => belfry::rule_tests::run(&files),
         Command::Route { command: RouteCommand::Explain(arguments) } => route::explain(&arguments),
         Command::Route { command: RouteCommand::List(arguments) } => route::list(&arguments),
         Command::Route { command: RouteCommand::Import(arguments) } => route::import(&arguments),

@@ -45,8 +45,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("belfry-gateway", &["belfry-signal", "belfry-mesh", "belfry-steering", "belfry-signalling"]),
+    ("belfry-ruler", &["belfry-promql"]),
+    ("belfry-dispatch", &["belfry-promql", "belfry-ruler"]),
     ("belfry-notify", &["belfry-signal"]),
-    ("belfry-engine", &["belfry-signal", "belfry-slo", "belfry-notify"]),
+    (
+        "belfry-engine",
+        &["belfry-signal", "belfry-promql", "belfry-slo", "belfry-ruler", "belfry-dispatch", "belfry-notify"],
+    ),
     ("belfry-dashboard", &["belfry-signal", "belfry-door", "belfry-query", "belfry-engine", "belfry-mesh"]),
     (
         "belfry-sim",
@@ -73,8 +78,16 @@ const ONLY_ONE_KNOWS: &[(&str, &str)] = &[
 ];
 
 /// Crates without clock, socket, random and telemetry.
-const SANS_IO: &[&str] =
-    &["core/sip-proto", "core/routing", "media/rtp-proto", "edge/steering", "alerts/slo", "observe/promql"];
+const SANS_IO: &[&str] = &[
+    "core/sip-proto",
+    "core/routing",
+    "media/rtp-proto",
+    "edge/steering",
+    "alerts/slo",
+    "alerts/ruler",
+    "alerts/dispatch",
+    "observe/promql",
+];
 
 /// Lines of code in a file before its tests.
 const FILE_LINES_MAX: usize = 600;
@@ -294,9 +307,7 @@ fn protocol_crates_have_no_clock_no_socket_and_no_telemetry() {
     ];
     let mut faults = Vec::new();
     for (path, text) in sources() {
-        if !SANS_IO.iter().any(|folder| path.starts_with(&format!("{folder}/src")))
-            || path.ends_with("/tests.rs")
-        {
+        if !SANS_IO.iter().any(|folder| path.starts_with(&format!("{folder}/src"))) || is_test_file(&path) {
             continue;
         }
         for (number, line) in before_tests(&text).lines().enumerate() {
@@ -363,7 +374,38 @@ fn shipped_alerts() -> BTreeSet<String> {
                 .insert(slo["alert"].as_str().unwrap_or_else(|| panic!("{path}: an alert name")).to_owned());
         }
     }
+    alerts.extend(metric_rules().into_iter().map(|(_, rule)| rule.name().to_owned()));
     alerts
+}
+
+/// Every shipped rule on metrics, with its file.
+fn metric_rules() -> Vec<(String, belfry_ruler::RuleSpec)> {
+    let mut texts = BTreeMap::new();
+    collect(&root().join("alerts/rules"), "yaml", &mut texts);
+    let rules = texts.iter().filter(|(path, _)| !path.ends_with(".test.yaml")).flat_map(|(path, text)| {
+        let groups = belfry_ruler::parse_rules(path, text).unwrap_or_else(|error| panic!("{path}:{error}"));
+        groups.into_iter().flat_map(|group| group.rules).map(|rule| (path.clone(), rule))
+    });
+    rules.collect()
+}
+
+#[test]
+fn rules_on_metrics_name_metrics_that_exist_and_each_has_a_test() {
+    let catalogue = fs::read_to_string(root().join("tests/golden/catalog.txt")).expect("the catalogue");
+    let known: BTreeSet<&str> = catalogue.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let mut faults = Vec::new();
+    for (path, rule) in metric_rules() {
+        let tests = fs::read_to_string(root().join(path.replace(".yaml", ".test.yaml"))).unwrap_or_default();
+        if !tests.contains(&format!("alertname: {}", rule.name())) {
+            faults.push(format!("{path}: {} has no unit test", rule.name()));
+        }
+        let words = rule.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let is_metric = |word: &&str| word.contains('_') && !word.ends_with("_over_time");
+        for word in words.filter(is_metric).filter(|word| !known.contains(word)) {
+            faults.push(format!("{path}: {} speaks of {word}, which is no metric", rule.name()));
+        }
+    }
+    no_faults("shipped rules speak of metrics that exist, and are tested", &faults);
 }
 
 #[test]

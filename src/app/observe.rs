@@ -27,6 +27,8 @@ pub struct Observe {
     pub pipeline: PipelineHandle,
     /// Reading.
     pub reader: Reader,
+    /// Reading metrics alone, for rules.
+    pub series: SeriesReader,
 }
 
 /// Opens the stores and starts the pipeline.
@@ -53,9 +55,9 @@ pub fn start(
         stores.extend(senders.into_iter().map(|sender| Box::new(sender) as Box<dyn Store>));
     }
     let pipeline = Pipeline::start(config.pipeline.clone(), registry.clone(), records, stores)?;
-    let reader =
-        Reader::new(events_reader, series_reader).with_experimental_promql(config.promql_experimental);
-    Ok(Observe { pipeline, reader })
+    let reader = Reader::new(events_reader, series_reader.clone())
+        .with_experimental_promql(config.promql_experimental);
+    Ok(Observe { pipeline, reader, series: series_reader })
 }
 
 /// Starts scraping what the file says, and what others push comes in by the router that this gives too.

@@ -45,6 +45,12 @@ pub enum Error {
         /// What there is.
         known: String,
     },
+    /// A rule file or the routes have mistakes. The operator's to mend.
+    #[error("{faults}")]
+    File {
+        /// The mistakes with files, lines and columns.
+        faults: String,
+    },
     /// The store cannot be opened. The operator's to mend.
     #[error("open alert store {path}")]
     Open {
@@ -73,6 +79,7 @@ impl Error {
             Self::RulesFile { .. } => "rules_file",
             Self::Rules { .. } => "rules",
             Self::Unknown { .. } => "unknown_name",
+            Self::File { .. } => "file",
             Self::Open { .. } => "open",
             Self::Store(_) => "store",
             Self::Row(_) => "row",

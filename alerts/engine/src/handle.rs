@@ -1,5 +1,6 @@
 //! How others talk to the engine.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::desk::{self, Beginning, DeskHandle, Metrics, Routing, Sources};
 use crate::error::Error;
 use crate::routes;
 use crate::rules;
@@ -31,6 +33,41 @@ pub struct EngineDeps {
     pub registry: Registry,
     /// Who is told of pages.
     pub notify: NotifyHandle,
+    /// What silences and inhibits pages; without it nothing does.
+    pub desk: Option<DeskHandle>,
+}
+
+/// What the desk works with.
+#[derive(Debug)]
+pub struct DeskDeps {
+    /// Its settings.
+    pub routing: Routing,
+    /// What its files say.
+    pub sources: Sources,
+    /// Where it keeps what survives a restart.
+    pub directory: PathBuf,
+    /// For its signals.
+    pub registry: Registry,
+    /// Who is told.
+    pub notify: NotifyHandle,
+    /// The store of series; without one no rule is evaluated.
+    pub metrics: Option<Metrics>,
+}
+
+/// Starts the desk. Call it inside a tokio runtime, when starting up: it reads its store before it returns.
+///
+/// # Errors
+/// When the store cannot be opened.
+pub fn start_desk(deps: DeskDeps) -> Result<DeskHandle, Error> {
+    desk::start(Beginning {
+        routing: deps.routing,
+        sources: deps.sources,
+        metrics: deps.metrics,
+        notify: deps.notify,
+        store_directory: deps.directory,
+        signals: Signals::register(&deps.registry),
+        clock: Clock::wall(),
+    })
 }
 
 /// Shows what the engine knows. Cheap to clone.
@@ -40,6 +77,7 @@ pub struct EngineHandle {
     status: watch::Receiver<Arc<Status>>,
     store: Store,
     signals: Signals,
+    desk: Option<DeskHandle>,
 }
 
 impl Engine {
@@ -61,13 +99,18 @@ pub(crate) fn start_with(config: Config, deps: EngineDeps, clock: Clock) -> Resu
     }
     let store = Store::open(&config.directory)?;
     let loaded = store.load()?;
-    let signals = Signals::register(&deps.registry);
+    // Both name their metrics together, and a name is registered once.
+    let signals = match &deps.desk {
+        Some(desk) => desk.signals(),
+        None => Signals::register(&deps.registry),
+    };
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let (publisher, status) = watch::channel(Arc::new(Status::default()));
+    let desk = deps.desk.clone();
     let mut runner = Runner::new(config, rules, deps, store.clone(), signals.clone(), clock, publisher);
     runner.restore(loaded);
     tokio::spawn(runner.run(receiver));
-    Ok(EngineHandle { commands, status, store, signals })
+    Ok(EngineHandle { commands, status, store, signals, desk })
 }
 
 impl EngineHandle {
@@ -109,14 +152,29 @@ impl EngineHandle {
             }
             ended.await.unwrap_or_default()
         };
-        match tokio::time::timeout(deadline, asking).await {
+        let mut stragglers = match tokio::time::timeout(deadline, asking).await {
             Ok(stragglers) => stragglers,
             Err(_elapsed) => vec!["alerts: the engine did not end in time".to_owned()],
+        };
+        if let Some(desk) = &self.desk {
+            stragglers.extend(desk.drain(deadline).await);
         }
+        stragglers
     }
 
-    /// The JSON APIs: `/api/v1/slos`, `/api/v1/cells`, `/api/v1/pages`, `/api/v1/changes`.
+    /// What owns rules, silences and routes.
+    #[must_use]
+    pub fn desk(&self) -> Option<&DeskHandle> {
+        self.desk.as_ref()
+    }
+
+    /// The JSON APIs: `/api/v1/slos`, `/api/v1/cells`, `/api/v1/pages`, `/api/v1/changes`; with a desk also Prometheus'
+    /// `/api/v1/rules` and `/api/v1/alerts` and Alertmanager's `/api/v2`.
     pub fn router(&self) -> axum::Router {
-        routes::router(self.status.clone())
+        let router = routes::router(self.status.clone());
+        match &self.desk {
+            Some(desk) => router.merge(desk::router(desk.clone())),
+            None => router,
+        }
     }
 }

@@ -4,10 +4,13 @@
 //! One task owns everything. Pages and counts are on disk, so a restart neither forgets that a resolve is owed
 //! nor pages twice, and budgets survive it. Regions that trip together become one page.
 //!
-//! Not here: the arithmetic (`belfry_slo`), sending (`belfry_notify`), drawing (the dashboard).
+//! Beside it the desk evaluates rules on metrics and decides who is told of every alert, wherever it came from.
+//!
+//! Not here: the arithmetic (`belfry_slo`), what rules and routes mean (`belfry_ruler`, `belfry_dispatch`), sending (`belfry_notify`), drawing (the dashboard).
 
 mod clock;
 pub mod config;
+mod desk;
 mod error;
 mod evidence;
 mod handle;
@@ -21,8 +24,9 @@ mod status;
 mod store;
 
 pub use config::Config;
+pub use desk::{DeskHandle, GroupStatus, Metrics, Routing, Sources, Write};
 pub use error::Error;
-pub use handle::{Engine, EngineDeps, EngineHandle};
+pub use handle::{DeskDeps, Engine, EngineDeps, EngineHandle, start_desk};
 pub use status::{
     Cell, CellState, Change, Page, PageState, PairStatus, SloStatus, Status, Watchdog, Window as WindowStatus,
 };

@@ -247,6 +247,12 @@ impl Pages {
         }
     }
 
+    /// A page is over that was not told: nobody has to be told of it any more.
+    pub(crate) fn let_go(&mut self, id: PageId) {
+        self.delivered(id, Delivery::Trigger);
+        self.delivered(id, Delivery::Resolve);
+    }
+
     /// Pages to be written down and pages to be forgotten, since the last time this was asked.
     pub(crate) fn take_changes(&mut self) -> (Vec<Record>, Vec<PageId>) {
         let changed = std::mem::take(&mut self.changed);

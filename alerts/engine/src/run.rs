@@ -1,10 +1,12 @@
 //! The task that owns the engine's state.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use belfry_notify::{BudgetFigures, NotifyHandle};
+use belfry_dispatch::Incoming;
+use belfry_notify::{BudgetFigures, NotifyHandle, PageId};
+use belfry_promql::Labels;
 use belfry_signal::{Region, Registry, now_unix_nanos};
 use belfry_slo::{Grain, History, PPM, Severity, Transition, Window};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,11 +14,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::desk::{DeskHandle, incoming};
 use crate::error::Error;
 use crate::evidence;
 use crate::handle::EngineDeps;
 use crate::judge::Judge;
-use crate::pages::{Findings, Pages};
+use crate::pages::{Delivery, Findings, Pages, Record};
 use crate::rules::Rule;
 use crate::signals::{Signals, ppm};
 use crate::status::{Change, Status, Watchdog};
@@ -44,6 +47,7 @@ pub(crate) struct Runner {
     config: Config,
     registry: Registry,
     notify: NotifyHandle,
+    desk: Option<DeskHandle>,
     store: Store,
     signals: Signals,
     clock: Clock,
@@ -77,6 +81,7 @@ impl Runner {
             config,
             registry: deps.registry,
             notify: deps.notify,
+            desk: deps.desk,
             store,
             signals,
             clock,
@@ -241,9 +246,33 @@ impl Runner {
         }
     }
 
+    /// Tells the desk of the pages that go on; those that were not told yet and that something keeps from being told.
+    /// One that is over before it was told needs nobody: neither its beginning nor its end goes out.
+    async fn withheld(&mut self) -> BTreeSet<PageId> {
+        let Some(desk) = self.desk.clone() else { return BTreeSet::new() };
+        let going: Vec<(PageId, bool, Incoming)> = self
+            .pages
+            .records()
+            .filter(|record| record.is_open() || !record.is_trigger_taken)
+            .map(|record| (record.id, record.is_open(), alert_of(record)))
+            .collect();
+        let alerts = going.iter().map(|(_, _, alert)| alert.clone()).collect();
+        let kept = desk.judge_slos(alerts).await;
+        let kept = going.into_iter().zip(kept).filter(|(_, is_kept)| *is_kept);
+        let kept: Vec<(PageId, bool)> = kept.map(|((id, is_open, _), _)| (id, is_open)).collect();
+        for (id, _) in kept.iter().filter(|(_, is_open)| !is_open) {
+            self.pages.let_go(*id);
+        }
+        kept.into_iter().map(|(id, _)| id).collect()
+    }
+
     /// Offers the outbox what it has not taken yet, in order; stops at the first refusal.
     async fn deliver(&mut self) {
+        let withheld = self.withheld().await;
         for (id, delivery, notification) in self.pages.undelivered() {
+            if delivery == Delivery::Trigger && withheld.contains(&id) {
+                continue;
+            }
             let refusal = match timeout(DELIVERY_TIMEOUT, self.notify.enqueue(notification)).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.reason()),
@@ -295,6 +324,22 @@ impl Runner {
         }
         stragglers
     }
+}
+
+/// A page as an alert, for silences, inhibition and the APIs.
+fn alert_of(record: &Record) -> Incoming {
+    let page = record.id.to_string();
+    let labels = Labels::from_pairs([
+        ("alertname", record.alert.as_str()),
+        ("slo", record.slo.as_str()),
+        ("journey", record.journey.as_str()),
+        ("region", record.lead.as_str()),
+        ("site", record.site.as_str()),
+        ("severity", "page"),
+        ("page", page.as_str()),
+    ]);
+    let since_ms = i64::try_from(record.started_unix_nanos / 1_000_000).unwrap_or(i64::MAX);
+    incoming(&labels, &[], since_ms, String::new())
 }
 
 /// What the series of a rule are called on disk, without the region.

@@ -6,9 +6,17 @@ use std::time::Duration;
 use belfry_notify::AlertName;
 use belfry_signal::{Counter, Emitter, Gauge, Histogram, Region, Registry, SECONDS_FAST, Severity, Value};
 
+use belfry_dispatch::Taken;
+
+use crate::desk::Change;
 use crate::error::Error;
 use crate::pages::Record;
 use crate::status::SloStatus;
+
+belfry_signal::label_enum! {
+    /// What was not taken because a bound was reached.
+    pub(crate) enum Refused("what") { Alert = "alert", Group = "group" }
+}
 
 belfry_signal::label_name! {
     /// An SLO's name from the rules.
@@ -32,6 +40,18 @@ pub(crate) struct Signals {
     budget: Gauge<(SloName, Region)>,
     store_failures: Counter<()>,
     changes_dropped: Counter<()>,
+    rules: Gauge<()>,
+    rule_evaluations: Counter<()>,
+    rule_failures: Counter<()>,
+    rule_evaluation_seconds: Histogram<()>,
+    rule_evaluations_missed: Counter<()>,
+    rule_results_unwritten: Counter<()>,
+    firing: Gauge<()>,
+    groups: Gauge<()>,
+    notices: Gauge<()>,
+    posted: Counter<()>,
+    refused: Counter<(Refused,)>,
+    silence_changes: Counter<(Change,)>,
 }
 
 impl Signals {
@@ -57,6 +77,27 @@ impl Signals {
                 .counter("store_failures_total", "Failures to write pages or counts down."),
             changes_dropped: component
                 .counter("changes_dropped_total", "Changes not recorded because the engine was busy."),
+            rules: component.gauge("rules", "Rules on metrics."),
+            rule_evaluations: component.counter("rule_evaluations_total", "Rules evaluated."),
+            rule_failures: component.counter("rule_failures_total", "Rules that could not be evaluated."),
+            rule_evaluation_seconds: component.histogram(
+                "rule_evaluation_seconds",
+                "Time to evaluate a group of rules and to write what it found.",
+                SECONDS_FAST,
+            ),
+            rule_evaluations_missed: component.counter(
+                "rule_evaluations_missed_total",
+                "Moments of groups for which it was too late because the one before was not over.",
+            ),
+            rule_results_unwritten: component
+                .counter("rule_results_unwritten_total", "Evaluations whose results were not stored."),
+            firing: component.gauge("firing", "Alerts that fire, wherever they come from."),
+            groups: component.gauge("groups", "Groups of alerts."),
+            notices: component.gauge("notices_waiting", "Notices that the outbox has not taken yet."),
+            posted: component.counter("posted_total", "Alerts that others posted."),
+            refused: component
+                .counter("refused_total", "What was not taken because as many as may be are known."),
+            silence_changes: component.counter("silence_changes_total", "Silences that were set or ended."),
         }
     }
 
@@ -134,6 +175,93 @@ impl Signals {
     /// A change could not be recorded.
     pub(crate) fn change_dropped(&self) {
         self.changes_dropped.inc(());
+    }
+}
+
+impl Signals {
+    /// The desk began with what was left from before.
+    pub(crate) fn desk_started(&self, rules: usize, firing: usize, unreadable: usize) {
+        self.rules.set((), i64::try_from(rules).unwrap_or(i64::MAX));
+        let attributes = vec![
+            (Cow::Borrowed("rules"), Value::from(rules as u64)),
+            (Cow::Borrowed("firing"), Value::from(firing as u64)),
+            (Cow::Borrowed("left_out"), Value::from(unreadable as u64)),
+        ];
+        self.emitter.log(COMPONENT, Severity::Info, "alert desk started", attributes, None, None);
+    }
+
+    /// So many alerts fire, in so many groups, and so many notices wait.
+    pub(crate) fn desk_moved(&self, firing: usize, groups: usize, waiting: usize) {
+        for (gauge, value) in [(&self.firing, firing), (&self.groups, groups), (&self.notices, waiting)] {
+            gauge.set((), i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A group of rules was evaluated.
+    pub(crate) fn rules_evaluated(&self, rules: usize, failures: usize, took_seconds: f64) {
+        self.rule_evaluations.add((), rules as u64);
+        self.rule_failures.add((), failures as u64);
+        self.rule_evaluation_seconds.observe((), took_seconds);
+    }
+
+    /// It was too late for moments of a group.
+    pub(crate) fn evaluations_missed(&self, missed: u64) {
+        if missed > 0 {
+            self.rule_evaluations_missed.add((), missed);
+        }
+    }
+
+    /// An evaluation broke and took its group with it: nobody judges those rules until a restart.
+    pub(crate) fn evaluation_was_lost(&self) {
+        self.rule_failures.inc(());
+        let message = "an evaluation of rules broke, restart to judge them again";
+        self.emitter.log(COMPONENT, Severity::Error, message, vec![], None, None);
+    }
+
+    /// What rules found was not stored.
+    pub(crate) fn results_not_written(&self) {
+        self.rule_results_unwritten.inc(());
+    }
+
+    /// Others posted alerts.
+    pub(crate) fn alerts_posted(&self, taken: Taken) {
+        self.posted.add((), taken.taken as u64);
+        self.alerts_refused(taken.refused);
+    }
+
+    /// Alerts were not taken.
+    pub(crate) fn alerts_refused(&self, refused: usize) {
+        if refused > 0 {
+            self.refused.add((Refused::Alert,), refused as u64);
+        }
+    }
+
+    /// Groups could not be made.
+    pub(crate) fn groups_were_refused(&self, refused: u64) {
+        self.refused.add((Refused::Group,), refused);
+        let message = "as many groups of alerts as may be: some alerts are told to nobody";
+        self.emitter.log(COMPONENT, Severity::Error, message, vec![], None, None);
+    }
+
+    /// Somebody set or ended a silence.
+    pub(crate) fn silence_changed(&self, change: Change) {
+        self.silence_changes.inc((change,));
+        let attributes = vec![(Cow::Borrowed("change"), change.as_str().into())];
+        self.emitter.log(COMPONENT, Severity::Info, "silence changed", attributes, None, None);
+    }
+
+    /// Rules and routes were read again.
+    pub(crate) fn desk_reloaded(&self, rules: usize) {
+        self.rules.set((), i64::try_from(rules).unwrap_or(i64::MAX));
+        let attributes = vec![(Cow::Borrowed("rules"), Value::from(rules as u64))];
+        self.emitter.log(
+            COMPONENT,
+            Severity::Info,
+            "alert rules and routes reloaded",
+            attributes,
+            None,
+            None,
+        );
     }
 }
 

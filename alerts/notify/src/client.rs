@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::error::Error;
 use crate::signals::RetryReason;
+use crate::target::Destination;
 
 #[cfg(test)]
 mod tests;
@@ -51,7 +52,7 @@ pub(crate) enum Outcome {
 /// A request under way.
 pub(crate) type Posting = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 /// Posts a body to a URL. The body holds a routing key: it is never logged.
-pub(crate) type Post = Arc<dyn Fn(Uri, Vec<u8>) -> Posting + Send + Sync>;
+pub(crate) type Post = Arc<dyn Fn(Destination, Vec<u8>) -> Posting + Send + Sync>;
 
 /// A poster over HTTP/1.1, with TLS when some service needs it.
 pub(crate) fn http_post(needs_tls: bool, request_timeout: Duration) -> Result<Post, Error> {
@@ -59,11 +60,11 @@ pub(crate) fn http_post(needs_tls: bool, request_timeout: Duration) -> Result<Po
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(30))
         .build(connector(needs_tls)?);
-    Ok(Arc::new(move |url, body| {
+    Ok(Arc::new(move |to, body| {
         let client = client.clone();
         Box::pin(async move {
             let retry = |reason| Outcome::Retry { reason, after: None };
-            match tokio::time::timeout(request_timeout, post(&client, url, body)).await {
+            match tokio::time::timeout(request_timeout, post(&client, to, body)).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(_broken)) => retry(RetryReason::Network),
                 Err(_elapsed) => retry(RetryReason::Timeout),
@@ -94,16 +95,19 @@ struct Broken;
 
 async fn post(
     client: &Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    url: Uri,
+    to: Destination,
     body: Vec<u8>,
 ) -> Result<Outcome, Broken> {
-    let request = http::Request::builder()
+    let mut request = http::Request::builder()
         .method(Method::POST)
-        .uri(url)
+        .uri(to.url)
         .header(CONTENT_TYPE, "application/json")
         .header(USER_AGENT, concat!("belfry/", env!("CARGO_PKG_VERSION")))
         .body(Full::new(Bytes::from(body)))
         .map_err(|_| Broken)?;
+    if let Some(authorization) = to.authorization {
+        request.headers_mut().insert(AUTHORIZATION, authorization);
+    }
     let answer = client.request(request).await.map_err(|_| Broken)?;
     let (status, headers) = (answer.status(), answer.headers().clone());
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;

@@ -131,7 +131,7 @@ fn summary(page: &Page) -> String {
 }
 
 /// At most `chars_max` characters, visibly cut.
-fn cut(text: &str, chars_max: usize) -> String {
+pub(crate) fn cut(text: &str, chars_max: usize) -> String {
     if text.chars().count() <= chars_max {
         return text.to_owned();
     }
@@ -139,7 +139,7 @@ fn cut(text: &str, chars_max: usize) -> String {
 }
 
 /// The event as text; when it is too large, without its details and with a note that says so.
-fn within(mut event: Value, bytes_max: usize) -> String {
+pub(crate) fn within(mut event: Value, bytes_max: usize) -> String {
     // Room for the routing key that is added later.
     const KEY_BYTES: usize = 64;
     let text = event.to_string();

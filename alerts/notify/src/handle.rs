@@ -16,6 +16,7 @@ use crate::outbox::Outbox;
 use crate::page::Notification;
 use crate::sender::{Command, Sender, Service};
 use crate::signals::{ServiceName, Signals};
+use crate::target::TargetConfig;
 
 /// Commands that may wait for the sender.
 const COMMANDS_MAX: usize = 64;
@@ -29,6 +30,8 @@ pub struct Notify;
 pub struct NotifyHandle {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Arc<NotifyStatus>>,
+    /// Whether there was anybody at the start who is told over TLS: roots are read then.
+    has_tls: bool,
 }
 
 /// How notification fares.
@@ -80,18 +83,42 @@ impl Notify {
     /// When the configuration cannot stand, a routing key cannot be read, TLS cannot be set up or the outbox
     /// cannot be opened.
     pub fn start(config: Config, registry: &Registry) -> Result<NotifyHandle, Error> {
-        let needs_tls = config.services.iter().any(|service| service.url.starts_with("https:"));
+        Self::start_with_targets(config, &[], registry)
+    }
+
+    /// As [`Notify::start`], with the targets that the routes of alerts name.
+    ///
+    /// # Errors
+    /// As [`Notify::start`]; also when a secret of a target cannot be read.
+    pub fn start_with_targets(
+        config: Config,
+        targets: &[TargetConfig],
+        registry: &Registry,
+    ) -> Result<NotifyHandle, Error> {
+        let needs_tls = config.services.iter().any(|service| service.url.starts_with("https:"))
+            || targets.iter().any(TargetConfig::needs_tls);
         let post = http_post(needs_tls, config.request_timeout)?;
-        start_with(config, registry, post)
+        Ok(NotifyHandle { has_tls: needs_tls, ..start_all(config, targets, registry, post)? })
     }
 }
 
 /// Starts with the given way to make requests.
+#[cfg(test)]
 pub(crate) fn start_with(config: Config, registry: &Registry, post: Post) -> Result<NotifyHandle, Error> {
+    start_all(config, &[], registry, post)
+}
+
+fn start_all(
+    config: Config,
+    targets: &[TargetConfig],
+    registry: &Registry,
+    post: Post,
+) -> Result<NotifyHandle, Error> {
     if let Some((key, message)) = config.check().into_iter().next() {
         return Err(Error::Config { key, message });
     }
-    let services = config.services.iter().map(service).collect::<Result<Vec<_>, _>>()?;
+    let mut services = config.services.iter().map(service).collect::<Result<Vec<_>, _>>()?;
+    services.extend(targets.iter().map(target).collect::<Result<Vec<_>, _>>()?);
     let outbox = Outbox::open(&config.directory)?;
     let loaded = outbox.load()?;
     let resource = registry.emitter().resource();
@@ -105,7 +132,7 @@ pub(crate) fn start_with(config: Config, registry: &Registry, post: Post) -> Res
     let sender =
         Sender::new(config, services, origin, outbox, Signals::register(registry), post, receiver, publisher);
     tokio::spawn(sender.run(loaded));
-    Ok(NotifyHandle { commands, status })
+    Ok(NotifyHandle { commands, status, has_tls: true })
 }
 
 fn service(config: &crate::config::ServiceConfig) -> Result<Service, Error> {
@@ -113,11 +140,35 @@ fn service(config: &crate::config::ServiceConfig) -> Result<Service, Error> {
     let journeys: Option<Vec<Journey>> =
         config.journeys.as_ref().map(|names| names.iter().filter_map(|name| journey_named(name)).collect());
     Ok(Service {
+        id: config.name.clone(),
         name: ServiceName::configured(&config.name)
             .map_err(|error| wrong("services.name", error.to_string()))?,
-        url: check_url(&config.url).map_err(|message| wrong("services.url", message))?,
-        key: RoutingKey::read(config)?,
+        to: check_url(&config.url).map_err(|message| wrong("services.url", message))?.into(),
+        key: Some(RoutingKey::read(config)?),
         journeys,
+        is_target: false,
+    })
+}
+
+/// A target under a name that can be a label; when there are too many of them they share one.
+fn target(config: &TargetConfig) -> Result<Service, Error> {
+    let opened = config.open()?;
+    let plain: String = config
+        .name
+        .to_lowercase()
+        .chars()
+        .take(50)
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    let name =
+        ServiceName::configured(&format!("to-{plain}")).or_else(|_| ServiceName::configured("targets"));
+    Ok(Service {
+        id: config.name.clone(),
+        name: name.map_err(|error| Error::Config { key: config.name.clone(), message: error.to_string() })?,
+        to: opened.destination,
+        key: opened.key,
+        journeys: None,
+        is_target: true,
     })
 }
 
@@ -140,6 +191,22 @@ impl NotifyHandle {
         let command = Command::Enqueue { notification, done };
         self.commands.send(command).await.map_err(|_| Error::Closed)?;
         taken.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Takes other targets: those that the routes of alerts name now.
+    ///
+    /// # Errors
+    /// When a secret of one cannot be read: then those of before stay.
+    pub async fn set_targets(&self, targets: &[TargetConfig]) -> Result<(), Error> {
+        if let Some(target) = targets.iter().find(|target| target.needs_tls() && !self.has_tls) {
+            let message = "is the first that is told over TLS: in force after a restart".to_owned();
+            return Err(Error::Config { key: format!("target {}", target.name), message });
+        }
+        let targets = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
+        let (done, is_done) = oneshot::channel();
+        let command = Command::SetTargets { targets, done };
+        self.commands.send(command).await.map_err(|_| Error::Closed)?;
+        is_done.await.map_err(|_| Error::Closed)
     }
 
     /// How notification fares.

@@ -32,11 +32,14 @@ impl RoutingKey {
             }
             (None, None) => return Err(fail("nowhere".to_owned(), "no file or variable is named")),
         };
+        Self::of(&text).ok_or_else(|| fail(place, "an integration key has exactly 32 letters and digits"))
+    }
+
+    /// The key that a text is, if it is one.
+    pub(crate) fn of(text: &str) -> Option<Self> {
         let key = text.trim();
-        if key.len() != KEY_CHARS || !key.chars().all(|c| c.is_ascii_alphanumeric()) {
-            return Err(fail(place, "an integration key has exactly 32 letters and digits"));
-        }
-        Ok(Self(key.to_owned()))
+        let is_key = key.len() == KEY_CHARS && key.chars().all(|c| c.is_ascii_alphanumeric());
+        is_key.then(|| Self(key.to_owned()))
     }
 
     /// The key, for the one place that puts it into a request.

@@ -143,6 +143,33 @@ impl Outbox {
         })
     }
 
+    /// Takes a notice of an incident, once: what was told of it already is not told again, and its end only where
+    /// its beginning was told.
+    pub(crate) fn insert_notice(
+        &self,
+        incident: &str,
+        number: u64,
+        act: Act,
+        dedup_key: &str,
+        drafts: Vec<Draft>,
+        now_unix_nanos: u64,
+    ) -> Result<Vec<Entry>, Error> {
+        let told = format!("{incident}:{number}");
+        let is_same = move |other: &String| other.rsplit_once(':').is_some_and(|(of, _)| of == incident);
+        self.insert(dedup_key, act, drafts, now_unix_nanos, |mut known| {
+            let is_repeated = known.told.contains(&told);
+            let is_owed = known.is_open && known.told.last().is_some_and(is_same);
+            if is_repeated || (act == Act::Resolve && !is_owed) {
+                return None;
+            }
+            if known.told.len() == PAGES_TOLD_MAX {
+                known.told.remove(0);
+            }
+            known.told.push(told.clone());
+            Some(Incident { is_open: act == Act::Trigger, ..known })
+        })
+    }
+
     fn insert(
         &self,
         dedup_key: &str,

@@ -5,6 +5,8 @@ use std::fmt;
 use belfry_signal::{Cause, Journey, Region, Room};
 use sha2::{Digest, Sha256};
 
+use crate::notice::GroupNotice;
+
 belfry_signal::label_enum! {
     /// The alerts that Belfry ships. Each has a runbook of its name.
     pub enum AlertName("alert") {
@@ -88,6 +90,8 @@ pub enum Notification {
         /// The key that its trigger carried.
         dedup_key: DedupKey,
     },
+    /// A group of alerts began, changed or ended.
+    Notice(Box<GroupNotice>),
 }
 
 impl PageId {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belfry_signal::{Journey, now_unix_nanos};
-use http::Uri;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -23,6 +22,7 @@ use crate::key::RoutingKey;
 use crate::outbox::{Act, Draft, Entry, Outbox, Rejected};
 use crate::page::Notification;
 use crate::signals::{Action, RetryReason, ServiceName, Signals};
+use crate::target::Destination;
 
 #[cfg(test)]
 mod tests;
@@ -31,16 +31,22 @@ mod tests;
 #[derive(Debug)]
 pub(crate) enum Command {
     Enqueue { notification: Notification, done: oneshot::Sender<Result<(), Error>> },
+    SetTargets { targets: Vec<Service>, done: oneshot::Sender<()> },
     Drain { until: Instant, done: oneshot::Sender<Vec<String>> },
 }
 
 /// A configured service, ready for use.
 #[derive(Debug)]
 pub(crate) struct Service {
+    /// As entries of the outbox name it.
+    pub(crate) id: String,
     pub(crate) name: ServiceName,
-    pub(crate) url: Uri,
-    pub(crate) key: RoutingKey,
+    pub(crate) to: Destination,
+    /// Absent for webhooks.
+    pub(crate) key: Option<RoutingKey>,
     pub(crate) journeys: Option<Vec<Journey>>,
+    /// It stands in the routes of alerts, not in the configuration: pages do not go there.
+    pub(crate) is_target: bool,
 }
 
 /// A service by its place in the configuration, and a dedup key.
@@ -105,12 +111,8 @@ impl Sender {
         publisher: watch::Sender<Arc<NotifyStatus>>,
     ) -> Self {
         let now = Instant::now();
-        let standing = |service: &Service| Standing {
-            status: ServiceStatus { name: service.name.as_str().to_owned(), ..ServiceStatus::default() },
-            paused_until: now,
-        };
         Self {
-            standings: services.iter().map(standing).collect(),
+            standings: services.iter().map(|service| standing(service, now)).collect(),
             config,
             services,
             origin,
@@ -153,6 +155,11 @@ impl Sender {
                     // A caller that is gone does not want to know.
                     let _unheard = done.send(result);
                 }
+                Event::Command(Some(Command::SetTargets { targets, done })) => {
+                    self.set_targets(targets);
+                    // A caller that is gone does not want to know.
+                    let _unheard = done.send(());
+                }
                 Event::Command(Some(Command::Drain { until, done })) => self.begin_drain(until, done),
                 Event::Command(None) => return,
                 Event::Answered(answered) => self.answered(answered).await,
@@ -169,7 +176,24 @@ impl Sender {
         }
         let outbox = self.outbox.clone();
         let (act, drafts) = self.drafts(&notification);
+        let site = self.origin.site.clone();
         let inserted = on_blocking_thread(move || match notification {
+            Notification::Notice(notice) => {
+                let mut entries = Vec::new();
+                for draft in drafts {
+                    let key = notice.dedup_key(&site, &draft.service);
+                    let (incident, number) = (&notice.incident, notice.number);
+                    entries.extend(outbox.insert_notice(
+                        incident,
+                        number,
+                        act,
+                        &key,
+                        vec![draft],
+                        now_unix_nanos(),
+                    )?);
+                }
+                Ok(entries)
+            }
             Notification::Trigger(page) => {
                 outbox.insert_triggers(page.id, page.dedup_key.as_str(), drafts, now_unix_nanos())
             }
@@ -179,8 +203,7 @@ impl Sender {
         });
         let entries = inserted.await.inspect_err(|error| self.signals.outbox_failed(error))?;
         for entry in entries {
-            if let Some(service) = self.services.iter().find(|service| service.name.as_str() == entry.service)
-            {
+            if let Some(service) = self.services.iter().find(|service| service.id == entry.service) {
                 self.signals.event_enqueued(&service.name, act);
             }
             self.take_up(entry).await;
@@ -191,15 +214,28 @@ impl Sender {
     /// What a notification becomes for each service that it concerns. A resolve is drafted for all of them:
     /// the outbox knows who was told of the page.
     fn drafts(&self, notification: &Notification) -> (Act, Vec<Draft>) {
-        let draft = |service: &Service, event: &str| Draft {
-            service: service.name.as_str().to_owned(),
-            event: event.to_owned(),
-        };
+        let draft =
+            |service: &Service, event: &str| Draft { service: service.id.clone(), event: event.to_owned() };
         match notification {
+            Notification::Notice(notice) => {
+                let is_meant = |service: &&Service| match &notice.to {
+                    Some(name) => service.id == *name,
+                    None => !service.is_target,
+                };
+                let drafts = self.services.iter().filter(is_meant).map(|service| match service.key {
+                    Some(_) => {
+                        let key = notice.dedup_key(&self.origin.site, &service.id);
+                        draft(service, &notice.event(&key, &self.origin.site))
+                    }
+                    None => draft(service, &notice.webhook()),
+                });
+                (if notice.is_resolve { Act::Resolve } else { Act::Trigger }, drafts.collect())
+            }
             Notification::Trigger(page) => {
                 let event = self.origin.trigger(page);
                 let is_concerned = |service: &&Service| {
-                    service.journeys.as_ref().is_none_or(|journeys| journeys.contains(&page.journey))
+                    !service.is_target
+                        && service.journeys.as_ref().is_none_or(|journeys| journeys.contains(&page.journey))
                 };
                 let drafts = self.services.iter().filter(is_concerned).map(|service| draft(service, &event));
                 (Act::Trigger, drafts.collect())
@@ -213,7 +249,7 @@ impl Sender {
 
     /// Puts an event that is on disk into its lane.
     async fn take_up(&mut self, entry: Entry) {
-        let place = self.services.iter().position(|service| service.name.as_str() == entry.service);
+        let place = self.services.iter().position(|service| service.id == entry.service);
         let Some(place) = place else {
             // The service left the configuration while the event waited: nobody can be told any more.
             let message = "the service is no longer configured".to_owned();
@@ -228,6 +264,21 @@ impl Sender {
         lane.entries.push_back(entry);
     }
 
+    /// Takes other targets. One that is gone is told what is owed to it until the next start.
+    fn set_targets(&mut self, targets: Vec<Service>) {
+        for target in targets {
+            match self.services.iter_mut().find(|service| service.id == target.id) {
+                Some(held) if held.is_target => *held = target,
+                // A service of the configuration has the older right to its name.
+                Some(_) => {}
+                None => {
+                    self.standings.push(standing(&target, Instant::now()));
+                    self.services.push(target);
+                }
+            }
+        }
+    }
+
     fn send_what_is_due(&mut self) {
         let now = Instant::now();
         for (key, lane) in &mut self.lanes {
@@ -238,8 +289,11 @@ impl Sender {
             let service = &self.services[key.0];
             let Some(entry) = lane.entries.front() else { continue };
             // Our own event cannot fail to be read back; if it did, the service would say 400.
-            let body = event::with_key(&entry.event, &service.key).unwrap_or_default();
-            let task = self.in_flight.spawn((self.post)(service.url.clone(), body));
+            let body = match &service.key {
+                Some(key) => event::with_key(&entry.event, key).unwrap_or_default(),
+                None => entry.event.clone().into_bytes(),
+            };
+            let task = self.in_flight.spawn((self.post)(service.to.clone(), body));
             lane.is_in_flight = true;
             self.sent_at.insert(task.id(), (key.clone(), now));
         }
@@ -380,6 +434,14 @@ impl Sender {
             rejected: rejected.collect(),
         };
         self.publisher.send_replace(Arc::new(status));
+    }
+}
+
+/// How a service fares that was never asked.
+fn standing(service: &Service, now: Instant) -> Standing {
+    Standing {
+        status: ServiceStatus { name: service.id.clone(), ..ServiceStatus::default() },
+        paused_until: now,
     }
 }
 

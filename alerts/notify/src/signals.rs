@@ -10,7 +10,7 @@ use crate::outbox::Act;
 
 belfry_signal::label_name! {
     /// A notified service, by its configured name.
-    pub(crate) struct ServiceName("service", max = 16)
+    pub(crate) struct ServiceName("service", max = 64)
 }
 
 belfry_signal::label_enum! {

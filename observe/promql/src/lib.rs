@@ -30,6 +30,8 @@ pub use matcher::{MatchOp, Matcher};
 pub use memory::MemorySeries;
 pub use parser::parse;
 pub use printer::format;
-pub use script::{Failure, ScriptReport, ScriptStore, run_script, run_script_in};
+pub use script::{
+    Failure, ScriptReport, ScriptStore, parse_points, parse_series_name, run_script, run_script_in,
+};
 pub use source::{STALE_NAN_BITS, Series, SeriesData, Value, is_stale, stale_marker};
-pub use text::{format_float, parse_duration};
+pub use text::{format_float, format_short, parse_duration};

@@ -138,6 +138,28 @@ fn series_line(line: &str) -> Result<(Labels, Vec<Point>), String> {
     Ok((labels, points::parse(&line[end..])?))
 }
 
+/// The labels of a series as scripts and unit tests of rules write it: `calls_total{region="eu"}`.
+///
+/// # Errors
+/// When it is no series: what was found and what was expected.
+pub fn parse_series_name(text: &str) -> Result<Labels, String> {
+    let (labels, points) = series_line(text)?;
+    if points.is_empty() { Ok(labels) } else { Err(format!("{text:?} has values behind the series")) }
+}
+
+/// The values of a series in the notation of scripts and unit tests of rules, one place per step: `1+2x3 _ stale`.
+/// A place without a value is `None`.
+///
+/// # Errors
+/// When it is not that notation: what was found and what was expected.
+pub fn parse_points(text: &str) -> Result<Vec<Option<Value>>, String> {
+    let places = points::parse(text)?.into_iter().map(|point| match point {
+        Point::Missing => None,
+        Point::Sample { value, .. } => Some(value),
+    });
+    Ok(places.collect())
+}
+
 /// One `eval` command.
 struct Eval {
     times: Times,

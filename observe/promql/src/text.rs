@@ -104,7 +104,7 @@ pub fn format_float(value: f64) -> String {
 }
 
 /// A float in its shortest form, with an exponent where that is the usual way: `1e+100`.
-pub(crate) fn format_short(value: f64) -> String {
+pub fn format_short(value: f64) -> String {
     let magnitude = value.abs();
     if value == 0.0 || !value.is_finite() || (1e-4..1e21).contains(&magnitude) {
         return format_float(value);

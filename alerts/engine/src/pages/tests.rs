@@ -193,6 +193,7 @@ fn deliver(pages: &mut Pages, heard: &mut Heard, taken: usize) {
         let key = match &notification {
             Notification::Trigger(page) => page.dedup_key.clone(),
             Notification::Resolve { dedup_key, .. } => dedup_key.clone(),
+            Notification::Notice(_) => unreachable!("pages are no notices"),
         };
         heard.entry(key).or_default().push((id, delivery));
         pages.delivered(id, delivery);

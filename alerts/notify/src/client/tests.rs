@@ -9,6 +9,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use http::Uri;
+
 use super::*;
 use crate::page::Notification;
 
@@ -97,7 +99,7 @@ async fn serve(status: u16, headers: &'static [(&'static str, &'static str)], bo
 async fn check(status: u16, headers: &'static [(&'static str, &'static str)], expected: Outcome) {
     let url = serve(status, headers, r#"{"status":"x"}"#).await;
     let post = http_post(false, Duration::from_millis(200)).expect("a client");
-    assert_eq!(post(url, b"{}".to_vec()).await, expected, "status {status}");
+    assert_eq!(post(url.into(), b"{}".to_vec()).await, expected, "status {status}");
 }
 
 fn retry(reason: RetryReason, after_seconds: Option<u64>) -> Outcome {
@@ -124,8 +126,8 @@ async fn silence_and_a_closed_door_are_tried_again() {
     let address = listener.local_addr().expect("bound");
     drop(listener);
     let post = http_post(false, Duration::from_secs(5)).expect("a client");
-    let url = format!("http://{address}/").parse().expect("a URL");
-    assert_eq!(post(url, b"{}".to_vec()).await, retry(RetryReason::Network, None));
+    let url: Uri = format!("http://{address}/").parse().expect("a URL");
+    assert_eq!(post(url.into(), b"{}".to_vec()).await, retry(RetryReason::Network, None));
 }
 
 #[tokio::test]
@@ -133,6 +135,6 @@ async fn an_endless_answer_is_not_read_to_its_end() {
     static LONG: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| "x".repeat(1 << 20));
     let url = serve(400, &[], &LONG).await;
     let post = http_post(false, Duration::from_secs(5)).expect("a client");
-    let outcome = post(url, b"{}".to_vec()).await;
+    let outcome = post(url.into(), b"{}".to_vec()).await;
     assert_eq!(outcome, Outcome::Rejected { status: 400, message: String::new() });
 }

@@ -1,0 +1,394 @@
+//! The desk: one task that owns metric rules, alerts, silences and groups, and hands over what is to be told.
+//!
+//! Rules are evaluated on blocking threads, each group by itself and never twice at once; what they find goes to the
+//! store of series and to the dispatcher. What the dispatcher decides is on disk before the outbox sees it.
+
+mod alertmanager;
+mod handle;
+mod json;
+mod prometheus;
+mod rules;
+mod settings;
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use belfry_dispatch::{Act, Bounds, Dispatch, Incoming, IntegrationKind, Notice, Resume};
+use belfry_notify::{GroupAlert, GroupNotice, Notification, NotifyHandle};
+use belfry_ruler::{Fault, Faults};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::signals::Signals;
+
+pub(crate) use alertmanager::router;
+pub use handle::{DeskHandle, Metrics, Write};
+pub use prometheus::GroupStatus;
+pub use settings::{Routing, Sources};
+
+pub(crate) use store::Change;
+
+use handle::Command;
+use rules::{Finished, Ruler};
+use store::{Loaded, Store};
+
+#[cfg(test)]
+mod tests;
+
+const TICK: Duration = Duration::from_secs(1);
+/// How long the outbox may take for one notice before everything else matters more.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long sources that were not heard since a restart are waited for.
+const WAIT_MAX_MS: i64 = 180_000;
+/// The source of pages about SLOs; they have a way of their own, with evidence.
+pub(crate) const SLO_SOURCE: &str = "slo";
+
+/// Owns everything.
+pub(crate) struct Desk {
+    routing: Routing,
+    dispatch: Dispatch,
+    ruler: Ruler,
+    notify: NotifyHandle,
+    store: Store,
+    signals: Signals,
+    clock: Clock,
+    running: JoinSet<Finished>,
+    statuses: watch::Sender<Arc<Vec<Arc<GroupStatus>>>>,
+    alive_saved: Option<Instant>,
+    is_delivery_refused: bool,
+    groups_refused: u64,
+}
+
+/// What a desk begins with.
+pub(crate) struct Beginning {
+    pub(crate) routing: Routing,
+    pub(crate) sources: Sources,
+    pub(crate) metrics: Option<Metrics>,
+    pub(crate) notify: NotifyHandle,
+    pub(crate) store_directory: std::path::PathBuf,
+    pub(crate) signals: Signals,
+    pub(crate) clock: Clock,
+}
+
+/// Starts the desk.
+pub(crate) fn start(beginning: Beginning) -> Result<DeskHandle, Error> {
+    let Beginning { routing, sources, metrics, notify, store_directory, signals, clock } = beginning;
+    let store = Store::open(&store_directory, routing.audit_max)?;
+    let loaded = store.load()?;
+    let now_ms = millis(&clock);
+    let down_ms = loaded.alive_ms.map_or(0, |alive| (now_ms - alive).max(0));
+    let config = Arc::new(sources.alertmanager.clone());
+    let mut ruler = Ruler::new(&routing, metrics, signals.clone());
+    ruler.take(&sources.groups, now_ms);
+    let Loaded { restored, kept, .. } = loaded;
+    let is_fresh = loaded.alive_ms.is_none();
+    let lost = ruler.restore(kept, down_ms);
+    let bounds = bounds(&routing);
+    let (dispatch, unreadable) = if is_fresh {
+        (Dispatch::new(config, bounds), 0)
+    } else {
+        let resume = Resume {
+            awaited: ruler.sources().chain([SLO_SOURCE.to_owned()]).collect(),
+            wait_max_ms: WAIT_MAX_MS,
+            posts_wait_ms: i64::try_from(routing.posts_wait.as_millis()).unwrap_or(i64::MAX),
+            down_ms,
+        };
+        Dispatch::resume(config, bounds, restored, &resume, now_ms)
+    };
+    signals.desk_started(ruler.rules(), dispatch.sizes().0, lost + unreadable + loaded.unreadable);
+    let (statuses, receiver) = watch::channel(Arc::new(Vec::new()));
+    let (commands, inbox) = mpsc::channel(handle::COMMANDS_MAX);
+    let handle = DeskHandle::new(commands, receiver, clock.clone(), signals.clone());
+    let mut desk = Desk {
+        routing,
+        dispatch,
+        ruler,
+        notify,
+        store,
+        signals,
+        clock,
+        running: JoinSet::new(),
+        statuses,
+        alive_saved: None,
+        is_delivery_refused: false,
+        groups_refused: 0,
+    };
+    desk.end_unknown_sources(now_ms);
+    desk.publish();
+    tokio::spawn(desk.run(inbox));
+    Ok(handle)
+}
+
+fn bounds(routing: &Routing) -> Bounds {
+    Bounds {
+        alerts_max: routing.alerts_max,
+        groups_max: routing.groups_max,
+        silences_max: routing.silences_max,
+        notices_max: routing.notices_max,
+        external_url: routing.external_url.clone(),
+        own_ways: vec![SLO_SOURCE.to_owned()],
+    }
+}
+
+pub(crate) fn millis(clock: &Clock) -> i64 {
+    i64::try_from(clock.unix_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+impl Desk {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.tick().await,
+                Some(finished) = self.running.join_next() => self.finished(finished.ok()),
+                command = inbox.recv() => match command {
+                    Some(Command::Ask(ask)) => {
+                        let now_ms = millis(&self.clock);
+                        ask(&mut self.dispatch, now_ms);
+                    }
+                    Some(Command::AskAndSave(ask)) => {
+                        let now_ms = millis(&self.clock);
+                        if let Some(audit) = ask(&mut self.dispatch, now_ms) {
+                            self.signals.silence_changed(audit.change);
+                            self.store.note(audit);
+                        }
+                        self.save().await;
+                    }
+                    Some(Command::Post { alerts, done }) => {
+                        let taken = self.dispatch.post(alerts, millis(&self.clock));
+                        self.signals.alerts_posted(taken);
+                        // A caller that is gone does not want to know.
+                        let _unheard = done.send(taken);
+                    }
+                    Some(Command::Reload { sources, done }) => {
+                        self.reload(&sources).await;
+                        let _unheard = done.send(());
+                    }
+                    Some(Command::Drain(done)) => {
+                        let _unheard = done.send(self.end().await);
+                        return;
+                    }
+                    None => {
+                        self.end().await;
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn tick(&mut self) {
+        let now_ms = millis(&self.clock);
+        self.ruler.begin_due(now_ms, &mut self.running);
+        self.dispatch.tick(now_ms);
+        if self.save().await {
+            self.deliver().await;
+        }
+        let (firing, groups, waiting) = self.dispatch.sizes();
+        self.signals.desk_moved(firing, groups, waiting);
+        let refused = self.dispatch.groups_refused();
+        if refused > self.groups_refused {
+            self.signals.groups_were_refused(refused - self.groups_refused);
+            self.groups_refused = refused;
+        }
+    }
+
+    /// A group was evaluated: its alerts go to the dispatcher.
+    fn finished(&mut self, finished: Option<Finished>) {
+        let Some(finished) = finished else {
+            self.signals.evaluation_was_lost();
+            return;
+        };
+        let now_ms = millis(&self.clock);
+        if let Some((source, firing)) = self.ruler.finished(finished) {
+            let taken = self.dispatch.sync(&source, firing, now_ms);
+            self.signals.alerts_refused(taken.refused);
+        }
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        self.statuses.send_replace(Arc::new(self.ruler.statuses()));
+    }
+
+    /// Alerts of groups that are gone are over.
+    fn end_unknown_sources(&mut self, now_ms: i64) {
+        let known: Vec<String> = self.ruler.sources().collect();
+        self.dispatch.await_only(|source| source == SLO_SOURCE || known.iter().any(|k| k == source));
+        let of_rules =
+            |source: &&str| source.starts_with(rules::SOURCE_PREFIX) && !known.iter().any(|k| k == source);
+        let gone: Vec<String> = self.dispatch.sources().filter(of_rules).map(str::to_owned).collect();
+        for source in gone {
+            self.dispatch.sync(&source, Vec::new(), now_ms);
+        }
+    }
+
+    /// Takes other rules and routes; what alerts and groups remember stays.
+    async fn reload(&mut self, sources: &Sources) {
+        let now_ms = millis(&self.clock);
+        // A group that is out being evaluated is waited for, so that it takes what it remembers along.
+        while let Some(finished) = self.running.join_next().await {
+            self.finished(finished.ok());
+        }
+        let ended = self.ruler.take(&sources.groups, now_ms);
+        self.ruler.write(ended, &mut self.running);
+        self.end_unknown_sources(now_ms);
+        self.dispatch.reconfigure(Arc::new(sources.alertmanager.clone()), now_ms);
+        self.save().await;
+        self.signals.desk_reloaded(self.ruler.rules());
+        self.publish();
+    }
+
+    /// Writes what changed; whether everything is on disk.
+    async fn save(&mut self) -> bool {
+        let changes = self.dispatch.take_changes();
+        let rows = self.ruler.take_changes();
+        let audits = self.store.take_notes();
+        let now_ms = millis(&self.clock);
+        let is_alive_due = self.alive_saved.is_none_or(|at| at.elapsed() >= self.routing.save_every);
+        if changes.is_empty() && rows.is_empty() && audits.is_empty() && !is_alive_due {
+            return true;
+        }
+        let store = self.store.clone();
+        let saving = tokio::task::spawn_blocking(move || {
+            let outcome = store.save(&changes, &rows, &audits, now_ms);
+            (outcome, changes, rows, audits)
+        });
+        match saving.await {
+            Ok((Ok(()), ..)) => {
+                self.alive_saved = Some(Instant::now());
+                true
+            }
+            Ok((Err(error), changes, rows, audits)) => {
+                self.signals.store_failed(&error);
+                self.dispatch.keep_changes(&changes);
+                self.ruler.keep_changes(rows.into_iter().map(|(name, _)| name));
+                audits.into_iter().for_each(|audit| self.store.note(audit));
+                false
+            }
+            Err(_) => {
+                self.signals.store_failed(&Error::Interrupted);
+                false
+            }
+        }
+    }
+
+    /// Offers the outbox what it has not taken, in order; stops at the first refusal.
+    async fn deliver(&mut self) {
+        let notices: Vec<Notice> = self.dispatch.notices().cloned().collect();
+        for notice in notices {
+            let seq = notice.seq;
+            let notification = Notification::Notice(Box::new(self.told(notice)));
+            let refusal = match timeout(DELIVERY_TIMEOUT, self.notify.enqueue(notification)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.reason()),
+                Err(_elapsed) => Some("timeout"),
+            };
+            match refusal {
+                None => {
+                    self.dispatch.taken(seq);
+                    self.is_delivery_refused = false;
+                }
+                Some(reason) => {
+                    if !self.is_delivery_refused {
+                        self.signals.delivery_was_refused(reason);
+                    }
+                    self.is_delivery_refused = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A notice as the outbox takes it.
+    fn told(&self, notice: Notice) -> GroupNotice {
+        let kind = self.dispatch_kind(&notice.target);
+        GroupNotice {
+            to: match kind {
+                Some(IntegrationKind::Service(name)) => name,
+                _ => Some(notice.target),
+            },
+            incident: notice.incident,
+            number: notice.number,
+            is_resolve: notice.act == Act::Resolve,
+            receiver: notice.receiver,
+            group_key: notice.group_key,
+            group_labels: notice.group_labels,
+            common_labels: notice.common_labels,
+            common_annotations: notice.common_annotations,
+            alerts: notice
+                .alerts
+                .into_iter()
+                .map(|alert| GroupAlert {
+                    is_firing: alert.is_firing,
+                    labels: alert.labels,
+                    annotations: alert.annotations,
+                    starts_at_ms: alert.starts_at_ms,
+                    ends_at_ms: alert.ends_at_ms,
+                    generator_url: alert.generator_url,
+                    fingerprint: alert.fingerprint,
+                })
+                .collect(),
+            truncated: notice.truncated,
+            texts: notice.texts,
+            external_url: self.routing.external_url.clone(),
+        }
+    }
+
+    fn dispatch_kind(&self, target: &str) -> Option<IntegrationKind> {
+        let config = self.dispatch.config();
+        let integrations = config.receivers.iter().flat_map(|receiver| &receiver.integrations);
+        integrations.into_iter().find(|other| other.target == target).map(|other| other.kind.clone())
+    }
+
+    async fn end(&mut self) -> Vec<String> {
+        self.ruler.cancel();
+        while let Some(finished) = self.running.join_next().await {
+            self.finished(finished.ok());
+        }
+        let mut stragglers = Vec::new();
+        self.alive_saved = None;
+        if !self.save().await {
+            stragglers.push("alerts: alerts and silences were not written".to_owned());
+        } else {
+            self.deliver().await;
+            self.save().await;
+        }
+        let waiting = self.dispatch.sizes().2;
+        if waiting > 0 {
+            stragglers.push(format!("alerts: {waiting} notices wait for the outbox"));
+        }
+        stragglers
+    }
+}
+
+/// An alert of a rule as the dispatcher takes it.
+pub(crate) fn incoming(
+    labels: &belfry_promql::Labels,
+    annotations: &[(String, String)],
+    since_ms: i64,
+    url: String,
+) -> Incoming {
+    Incoming {
+        labels: labels.clone(),
+        annotations: annotations.to_vec(),
+        starts_at_ms: Some(since_ms),
+        ends_at_ms: None,
+        generator_url: url,
+    }
+}
+
+/// Sources by name, for what is kept of them.
+pub(crate) type ByGroup<T> = BTreeMap<String, T>;
+
+/// The first mistake of a file as an error.
+pub(crate) fn faulty(file: &str, faults: &Faults) -> Error {
+    let lines = faults.0.iter().map(|fault: &Fault| format!("{file}:{fault}"));
+    Error::File { faults: lines.collect::<Vec<_>>().join("; ") }
+}
