@@ -10,7 +10,9 @@ BELFRY := target/debug/belfry
 UNPACKED := $(CURDIR)/build-output/tools
 export PATH := $(PATH):$(UNPACKED)/usr/bin
 BUILD_TOOLS := cmake:cmake cc:gcc make:make git:git curl:curl
-TEST_TOOLS := sipp:sip-tester baresip:baresip h2load:nghttp2-client curl:curl chromium:chromium
+TEST_TOOLS := sipp:sip-tester baresip:baresip h2load:nghttp2-client curl:curl chromium:chromium openssl:openssl kamailio:kamailio python3:python3-venv
+# Senders that others wrote, for the tests of the doors.
+SENDERS := $(CURDIR)/build-output/senders
 BENCH_TOOLS := nginx:nginx-light kamailio:kamailio openssl:openssl sipp:sip-tester h2load:nghttp2-client taskset:util-linux
 
 .PHONY: help fuzz demo build release test check format lint unit browser deps deps-test deps-bench bench clean
@@ -59,9 +61,12 @@ bench: deps-bench release ## Side-by-side measurements against nginx and Kamaili
 
 TARGET ?= sip_message
 SECONDS ?= 60
-fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sip_uri|sip_digest|sip_name_addr|sdp|rtp|series_chunk|series_block|alert_rules SECONDS=60
+fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sip_uri|sip_digest|sip_name_addr|sdp|rtp|series_chunk|series_block|alert_rules|door_syslog|door_hep|door_otlp|door_elastic|door_loki SECONDS=60
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
-	@cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $(TARGET) -- -max_total_time=$(SECONDS)
+	@mkdir -p tests/fuzz/corpus/$(TARGET) && { cp tests/fuzz/seeds/$(TARGET)/* tests/fuzz/corpus/$(TARGET)/ 2>/dev/null || true; }
+	@case "$(TARGET)" in sip_message|sip_stream) [ -z "$${BELFRY_RFC4475_DIR:-}" ] || cp "$$BELFRY_RFC4475_DIR"/* tests/fuzz/corpus/$(TARGET)/;; esac
+	@case "$(TARGET)" in sip_*) words=-dict=dictionaries/sip.dict;; sdp) words=-dict=dictionaries/sdp.dict;; *) words=;; esac; \
+	  cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $(TARGET) -- -max_total_time=$(SECONDS) -max_len=4096 $$words
 
 deps:
 	@$(call need,$(BUILD_TOOLS))
@@ -73,6 +78,14 @@ deps-test: deps
 	@$(call need,$(TEST_TOOLS))
 	@$(call unpack,promtool:prometheus)
 	@$(call unpack,amtool:prometheus-alertmanager)
+	@$(call unpack_all,rsyslogd,rsyslog libestr0 libfastjson4)
+	@$(call unpack_all,syslog-ng,syslog-ng-core libivykis0 libwrap0 libnet1)
+	@cmp -s tests/senders/requirements.txt "$(SENDERS)/requirements.txt" || { echo "==> installing senders for Python"; \
+	  mkdir -p "$(SENDERS)" && python3 -m venv "$(SENDERS)/venv" && "$(SENDERS)/venv/bin/pip" install -q -r tests/senders/requirements.txt && \
+	  cp tests/senders/requirements.txt "$(SENDERS)/"; }
+	@cmp -s tests/senders/package-lock.json "$(SENDERS)/package-lock.json" || { echo "==> installing senders for Node"; \
+	  mkdir -p "$(SENDERS)" && cp tests/senders/package.json "$(SENDERS)/" && cp tests/senders/package-lock.json "$(SENDERS)/package-lock.new" && \
+	  cd "$(SENDERS)" && mv package-lock.new package-lock.json && npm ci --silent --no-fund --no-audit || { rm -f package-lock.json; exit 1; }; }
 	@$(call unpack,prometheus-node-exporter:prometheus-node-exporter)
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || { echo "missing: rustfmt and clippy. Run: rustup component add rustfmt clippy"; exit 1; }
 
@@ -106,5 +119,16 @@ if ! command -v $(firstword $(subst :, ,$(1))) >/dev/null 2>&1; then \
   mkdir -p "$(UNPACKED)" && cd "$(UNPACKED)" && \
   { apt-get download -qq $(lastword $(subst :, ,$(1))) 2>/dev/null || { apt-get update -qq && apt-get download -qq $(lastword $(subst :, ,$(1))); }; } && \
   dpkg-deb -x $(lastword $(subst :, ,$(1)))_*.deb . && rm -f ./*.deb; \
+fi
+endef
+
+# Unpacks a daemon with its libraries: unpack_all,command,packages
+define unpack_all
+if [ ! -e "$(UNPACKED)/usr/sbin/$(1)" ]; then \
+  command -v apt-get >/dev/null 2>&1 || { echo "missing: $(1)"; exit 1; }; \
+  echo "==> unpacking $(1)"; \
+  mkdir -p "$(UNPACKED)/debs" && cd "$(UNPACKED)/debs" && \
+  { apt-get download -qq $(2) 2>/dev/null || { apt-get update -qq && apt-get download -qq $(2); }; } && \
+  for package in ./*.deb; do dpkg-deb -x "$$package" ..; done && rm -rf "$(UNPACKED)/debs"; \
 fi
 endef

@@ -18,6 +18,7 @@ use belfry_engine::{Change, EngineHandle};
 use belfry_gateway::{Gateway, GatewayDeps, GatewayHandle};
 use belfry_mesh::Mesh;
 use belfry_notify::NotifyHandle;
+use belfry_pipeline::doors::{DoorsDeps, OpenDoors};
 use belfry_pipeline::metrics::scrape::Scraper;
 use belfry_relay::RelayHandle;
 use belfry_signal::{Registry, Resource, TraceKey, now_unix_nanos};
@@ -86,6 +87,8 @@ pub struct App {
     pub api: Option<DoorHandle>,
     /// The observe room.
     pub observe: Option<observe::Observe>,
+    /// The doors for others' telemetry.
+    pub ingest: Option<OpenDoors>,
     scraper: Option<Scraper>,
     notify: Option<NotifyHandle>,
     /// The alert engine.
@@ -153,6 +156,7 @@ impl App {
             doors,
             admin,
             api: None,
+            ingest: None,
             notify: None,
             engine: None,
             dashboard: None,
@@ -297,7 +301,9 @@ impl App {
     fn reread_tokens(&self) -> Vec<String> {
         let doors = [Some(&self.admin), self.api.as_ref()];
         let rereads = doors.into_iter().flatten().filter_map(|door| door.reread_tokens().err());
-        rereads.map(|error| format!("{error}; the tokens of before stay in force")).collect()
+        let ingest = self.ingest.as_ref().and_then(|doors| doors.reread_tokens().err());
+        let wrong = rereads.map(|error| error.to_string()).chain(ingest.map(|error| error.to_string()));
+        wrong.map(|error| format!("{error}; the tokens of before stay in force")).collect()
     }
 
     /// Shows a change on the page, beside the alerts that it may have caused.
@@ -394,6 +400,10 @@ impl App {
             let limit = limits.observe;
             steps.push(Step::new("read APIs", limit, |deadline| async move { api.drain(deadline).await }));
         }
+        if let Some(ingest) = self.ingest.take() {
+            let limit = limits.observe;
+            steps.push(Step::new("doors", limit, |deadline| async move { ingest.drain(deadline).await }));
+        }
         if let Some(observe) = self.observe.take() {
             let pipeline = observe.pipeline;
             steps.push(Step::new("observe", limits.observe, |deadline| async move {
@@ -447,6 +457,21 @@ impl App {
         self.api = Some(opening.await?.context("start the read APIs")?);
         self.scraper = Some(scraper);
         self.signals.room_started("observe");
+        Box::pin(self.open_doors()).await
+    }
+
+    /// Opens the doors for others' telemetry.
+    async fn open_doors(&mut self) -> anyhow::Result<()> {
+        let config = self.config.observe.as_ref().and_then(|observe| observe.doors.clone());
+        let (Some(config), Some(observe)) = (config, &self.observe) else { return Ok(()) };
+        let deps = DoorsDeps {
+            pipeline: observe.pipeline.clone(),
+            registry: self.registry.clone(),
+            trace_key: self.trace_key.clone(),
+            doors: self.doors.clone(),
+        };
+        let opening = self.surroundings.tower.spawn(async move { OpenDoors::open(*config, deps) });
+        self.ingest = Some(opening.await?.context("open the doors for telemetry")?);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 mod billing;
 mod live;
+mod logs;
 mod test;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ pub use billing::{
     RecordsExportArguments, RecordsListArguments,
 };
 pub use live::{BansCommand, CallsArguments, CallsCommand};
+pub use logs::LogsArguments;
 pub use test::TestCommand;
 
 /// Everything after `belfry`.
@@ -33,6 +35,7 @@ pub use test::TestCommand;
         belfry slo                               objectives, budgets, burn\n  \
         belfry call CALL-ID                      ladder, quality and logs of one call\n  \
         belfry calls --older-than 2h             the calls that live now; `belfry calls end CALL-ID` ends one\n  \
+        belfry logs 'severity:error' --follow    search what happened, and what happens\n  \
         belfry promql query 'rate(x_total[5m])'  ask its metrics, in PromQL\n  \
         belfry route explain --from A --to B     where a call would go, and why\n  \
         belfry fault core-errors on              break something (demo only)\n\n\
@@ -78,6 +81,16 @@ pub enum Command {
         belfry calls --trunk carrier-a --held true --json\n  \
         belfry calls end 843817637684230@998sdasdh09")]
     Calls(CallsArguments),
+    /// Search what happened: logs, spans, SIP messages and calls, ours and others'.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry logs 'handshake failed' --since 1h\n  \
+        belfry logs 'service.name:kamailio severity:>=warn' --follow\n  \
+        belfry logs 'call_id:\"843817637684230@998sdasdh09\"' --kinds all --json\n  \
+        belfry logs '\"refused at a door\"'               what doors did not take, and why\n\n\
+        QUERIES\n  \
+        word  \"some words\"  begin*  ~\"reg.*ex\"  field:value  field:<3.5  field:1..5  trace_id:...  call_id:...  AND OR NOT ( )\n  \
+        fields: kind, severity, component, node, region, and every attribute by its name")]
+    Logs(LogsArguments),
     /// Show the objectives of a running Belfry: budget, burn, time to exhaustion.
     Slo {
         /// Which Belfry to ask.

@@ -141,6 +141,8 @@ pub struct Observe {
     pub series: belfry_series::Config,
     /// Logs, spans, SIP messages, calls.
     pub events: belfry_events::Config,
+    /// Where others' telemetry comes in.
+    pub doors: Option<Box<belfry_pipeline::doors::DoorsConfig>>,
 }
 
 /// The `[alerts]` section.
@@ -239,13 +241,16 @@ impl Config {
                 message: error.to_string(),
             })
         };
+        let doors = self.observe.as_ref().and_then(|observe| observe.doors.as_deref());
+        let of_doors = doors.into_iter().flat_map(belfry_pipeline::doors::DoorsConfig::token_files);
+        let of_doors = of_doors.map(|(section, file)| (section, Some(file)));
         let scrape = self.observe.as_ref().and_then(|observe| observe.scrape.check_file());
         let scrape = scrape.map(|message| Fault {
             source: "[observe.scrape] file".to_owned(),
             position: None,
             message,
         });
-        files.into_iter().filter_map(wrong).chain(scrape).collect()
+        files.into_iter().chain(of_doors).filter_map(wrong).chain(scrape).collect()
     }
 
     /// What is wrong although it has the right type: section, key inside it, what is allowed.
@@ -279,6 +284,9 @@ impl Config {
             add("observe", "scrape", observe.scrape.check());
             add("observe", "series", observe.series.check());
             add("observe", "events", observe.events.check());
+            if let Some(doors) = &observe.doors {
+                add("observe", "doors", doors.check(observe.pipeline.record_bytes_max));
+            }
         }
         if let Some(alerts) = &self.alerts {
             add("alerts", "engine", alerts.engine.check());
@@ -416,6 +424,7 @@ impl Config {
                 &mut observe.events.directory,
                 &mut observe.series.directory,
             ]);
+            paths.extend(observe.doors.iter_mut().flat_map(|doors| doors.paths()));
         }
         if let Some(alerts) = &mut self.alerts {
             paths.extend([&mut alerts.engine.directory, &mut alerts.notify.directory]);

@@ -115,7 +115,7 @@ impl Scene {
             format!("listen on {}: another demo? try --port-offset 100", doors.pagerduty())
         })?;
         progress.set_message("the rooms: observe, alerts, dashboard, media, core, edge");
-        let app = App::start(config, text, surroundings)
+        let app = Box::pin(App::start(config, text, surroundings))
             .await
             .context("start the rooms (is a port taken? try --port-offset 100)")?;
         progress.set_message("the customers: subscribing and registering them");

@@ -13,6 +13,7 @@ pub mod drain;
 pub mod limits;
 pub mod live;
 pub mod live_table;
+pub mod logs;
 pub mod promql;
 pub mod records;
 pub mod route;

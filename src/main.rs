@@ -6,7 +6,7 @@ use belfry::cli::{
     BillingCommand, CallsArguments, CallsCommand, Cli, Command, PromqlCommand, RecordsCommand, RouteCommand,
     SipCommand, TestCommand,
 };
-use belfry::{billing, commands, demo, promql, records, route, run};
+use belfry::{billing, commands, demo, logs, promql, records, route, run};
 use clap::Parser;
 
 /// Messages are allocated by one thread and freed by another, all day long: glibc's allocator locks and consolidates
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             commands::end_call(&call_id, &site)
         }
         Command::Calls(arguments) => commands::calls(&arguments),
+        Command::Logs(arguments) => logs::run(&arguments),
         Command::Slo { site } => commands::slo(&site),
         Command::Fault { name, switch, admin } => commands::fault(name, switch, admin),
         Command::Sip { command: SipCommand::Parse { files } } => commands::sip_parse(&files),

@@ -145,7 +145,7 @@ async fn serve(
     path: PathBuf,
 ) -> anyhow::Result<ExitCode> {
     let mut obeyed = Obeyed::new().context("listen for signals")?;
-    let mut app = App::start(config, text, surroundings).await?;
+    let mut app = Box::pin(App::start(config, text, surroundings)).await?;
     say_where(&app);
     loop {
         match obeyed.next_or(app.next_order()).await {
@@ -176,6 +176,9 @@ fn say_where(app: &App) {
     }
     if let Some(api) = &app.api {
         say(&format!("read APIs: http://{}", api.local_addr()));
+    }
+    for (door, address) in app.ingest.iter().flat_map(|doors| doors.addresses()) {
+        say(&format!("telemetry by {door}: {address}"));
     }
     if let Some(dashboard) = &app.dashboard {
         say(&format!("control tower: http://{}", dashboard.local_addr()));

@@ -25,7 +25,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("belfry-promql", &[]),
     ("belfry-routing", &[]),
     ("belfry-wire", &["belfry-signal"]),
-    ("belfry-pipeline", &["belfry-signal", "belfry-door", "belfry-wire"]),
+    ("belfry-pipeline", &["belfry-signal", "belfry-door", "belfry-sip-proto", "belfry-wire"]),
     ("belfry-series", &["belfry-signal", "belfry-promql"]),
     ("belfry-events", &["belfry-signal"]),
     ("belfry-door", &["belfry-signal"]),

@@ -100,6 +100,30 @@ impl Doors {
         self.at(8082)
     }
 
+    /// OTLP of others over gRPC.
+    #[must_use]
+    pub fn otlp_grpc(self) -> SocketAddr {
+        self.at(4317)
+    }
+
+    /// The same over HTTP.
+    #[must_use]
+    pub fn otlp_http(self) -> SocketAddr {
+        self.at(4318)
+    }
+
+    /// Syslog of others.
+    #[must_use]
+    pub fn syslog(self) -> SocketAddr {
+        self.at(6514)
+    }
+
+    /// SIP that others captured.
+    #[must_use]
+    pub fn hep(self) -> SocketAddr {
+        self.at(9060)
+    }
+
     /// The first and last RTP port.
     #[must_use]
     pub fn rtp(self) -> (u16, u16) {
@@ -115,6 +139,10 @@ pub fn configuration(data: &Path, doors: Doors) -> String {
     [
         ("@DATA@", data.display().to_string()),
         ("@ADMIN@", doors.admin().to_string()),
+        ("@OTLP_GRPC@", doors.otlp_grpc().to_string()),
+        ("@OTLP_HTTP@", doors.otlp_http().to_string()),
+        ("@SYSLOG@", doors.syslog().to_string()),
+        ("@HEP@", doors.hep().to_string()),
         ("@TLS@", doors.tls().to_string()),
         ("@SIPS@", doors.sips().to_string()),
         ("@SIP@", doors.sip().to_string()),

@@ -18,5 +18,6 @@ mod records;
 mod rooms_apart;
 mod routes;
 mod running;
+mod senders;
 mod sipp;
 mod store_crash;

@@ -237,7 +237,9 @@ pub struct Core {
     pub(crate) keepalive: KeepAlive,
     pub(crate) jobs: JoinSet<Done>,
     /// Where the books tell what became of records.
-    pub(crate) told_sender: mpsc::UnboundedSender<Told>,
+    pub(crate) told_sender: mpsc::Sender<Told>,
+    /// Records that they have not told of.
+    pub(crate) records_awaited: usize,
     /// Who may call whom, by which way; swapped as a whole.
     pub(crate) routes: Arc<Active>,
     /// Calls against limits.
@@ -258,7 +260,7 @@ pub struct Core {
     /// When the message came that is looked at, by its edge's clock.
     moment: Option<u64>,
     /// Set once the core is to stop: the latest time to do so.
-    stop_at: Option<Instant>,
+    pub(crate) stop_at: Option<Instant>,
     /// Messages that wait behind the one that is looked at.
     pub(crate) waiting: usize,
     load: watch::Sender<Load>,
@@ -268,15 +270,35 @@ pub struct Core {
     hasher: RandomState,
 }
 
+/// What the core listens to.
+struct Inbox {
+    events: mpsc::Receiver<Event>,
+    /// Of those whom nobody knows.
+    strangers: mpsc::Receiver<Box<Received>>,
+    control: mpsc::Receiver<Control>,
+    /// What became of call records.
+    told: mpsc::Receiver<Told>,
+}
+
+fn must_hold_together(config: &Config) -> Result<(), Error> {
+    match config.check().into_iter().next() {
+        Some((key, allowed)) => Err(Error::Config { key, allowed }),
+        None => Ok(()),
+    }
+}
+
+fn transaction_layer(config: &Config) -> TransactionLayer<Arc<Way>> {
+    let places = config.transactions_max + EMERGENCY_TRANSACTIONS_MAX;
+    TransactionLayer::new(Timers::RFC3261, places, now())
+}
+
 impl Core {
     /// Starts the core: it takes links from edges and relays until it is drained.
     ///
     /// # Errors
     /// When the configuration does not hold together.
     pub fn start(config: Config, deps: Deps) -> Result<CoreHandle, Error> {
-        if let Some((key, allowed)) = config.check().into_iter().next() {
-            return Err(Error::Config { key, allowed });
-        }
+        must_hold_together(&config)?;
         let signals = deps.faults.signals(&deps.registry);
         signals.started(config.domains.len());
         let (events, event_receiver) = mpsc::channel(config.queue_messages_max);
@@ -290,17 +312,15 @@ impl Core {
         let queues = (events.clone(), strangers, Arc::clone(&gate));
         let reader = reader_of(&config, &deps, signals.clone(), queues, published.subscribe());
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
-        let places = config.transactions_max + EMERGENCY_TRANSACTIONS_MAX;
         let keeper =
             Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade(), published);
-        let (accounts, tariffs) = (deps.prepaid.accounts(), deps.prepaid.tariffs());
-        let follower =
-            Follower::new(deps.prepaid, deps.state.clone(), signals.prepaid.clone(), control.downgrade());
         let mut doors = JoinSet::new();
         doors.spawn(keeper.run(reroute_receiver, config.routes_poll_interval));
         doors.spawn(edges::accept(deps.mesh.serve(Service::Signalling), reader));
         doors.spawn(relays::accept(deps.mesh.dial(Service::Media), events));
-        let (told_sender, told) = mpsc::unbounded_channel();
+        let (told_sender, told) = mpsc::channel(config.calls_max);
+        let inbox =
+            Inbox { events: event_receiver, strangers: stranger_receiver, control: control_receiver, told };
         let mut core = Self {
             signals,
             calls: Calls::new(deps.state.books().clone()),
@@ -308,7 +328,7 @@ impl Core {
             gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
             faults: deps.faults,
-            transactions: TransactionLayer::new(Timers::RFC3261, places, now()),
+            transactions: transaction_layer(&config),
             timers: Wheel::new(now()),
             edges: Edges::default(),
             relays: Relays::new(),
@@ -322,11 +342,12 @@ impl Core {
             keepalive: KeepAlive::default(),
             jobs: JoinSet::new(),
             told_sender,
+            records_awaited: 0,
             routes,
             usage: Usage::default(),
             guard: Guard::default(),
-            accounts,
-            tariffs,
+            accounts: deps.prepaid.accounts(),
+            tariffs: deps.prepaid.tariffs(),
             gateways: Gateways::default(),
             resolver: Resolver::new(&config),
             lookups: 0,
@@ -342,29 +363,26 @@ impl Core {
             hasher: RandomState::new(),
             config,
         };
-        core.await_records(told);
-        core.start_following(follower);
-        tokio::spawn(core.run(event_receiver, stranger_receiver, control_receiver));
+        core.start_following(deps.prepaid, control.downgrade());
+        tokio::spawn(core.run(inbox));
         Ok(CoreHandle { control, reroutes, inquiries, load })
     }
 
     /// Calls of before get their records, and then balances are read.
-    fn start_following(&mut self, follower: Follower) {
+    fn start_following(&mut self, prepaid: Prepaid, core: mpsc::WeakSender<Control>) {
+        let follower = Follower::new(prepaid, self.state.clone(), self.signals.prepaid.clone(), core);
         // The order is handed in here: what the follower waits for includes it.
         self.close_lost_calls(Lost::Answered);
         self._doors.spawn(follower.run(self.config.prepaid.poll_interval));
     }
 
-    async fn run(
-        mut self,
-        mut events: mpsc::Receiver<Event>,
-        mut strangers: mpsc::Receiver<Box<Received>>,
-        mut control: mpsc::Receiver<Control>,
-    ) {
+    async fn run(mut self, inbox: Inbox) {
+        let Inbox { mut events, mut strangers, mut control, mut told } = inbox;
         self.timers.set(now() + SWEEP_INTERVAL, Alarm::Sweep);
         self.gateways.probes.follow(&self.routes.table, now(), unix_seconds());
         self.timers.set(now() + LOST_CALLERS_PATIENCE, Alarm::LostCallers);
         let mut batch = Vec::with_capacity(EVENTS_PER_TURN);
+        let mut records = Vec::new();
         let mut alarm = pin!(tokio::time::sleep_until(now().into()));
         let mut turn_began = Instant::now();
         loop {
@@ -385,6 +403,8 @@ impl Core {
                 },
                 () = alarm.as_mut() => {}
                 Some(done) = self.jobs.join_next() => self.on_done(done),
+                // We hold a sender, so that it does not end.
+                _ = told.recv_many(&mut records, EVENTS_PER_TURN) => self.on_records(records.drain(..)),
                 Some(inquiry) = self.inquiries.recv() => self.on_inquiry(inquiry),
                 count = events.recv_many(&mut batch, EVENTS_PER_TURN) => if count == 0 { return },
                 // Last of all: what is left over is theirs.

@@ -204,7 +204,12 @@ impl Core {
 
     /// Why a new call is refused before its caller is even known.
     fn shed_reason(&self, request: &Received) -> Option<ShedReason> {
-        if request.method != MethodName::Invite || self.is_emergency(request) {
+        if request.method != MethodName::Invite {
+            None
+        } else if self.stop_at.is_some() {
+            // Nobody would be here to see the call end, not even one for help: another core is asked at once.
+            Some(ShedReason::Draining)
+        } else if self.is_emergency(request) {
             None
         } else if self.is_draining {
             Some(ShedReason::Draining)

@@ -48,7 +48,7 @@ impl Hash {
         let (bytes, length) = (digest.finalize(), 2 * <D as sha2::Digest>::output_size());
         // Neither hash is longer than 32 bytes.
         if let Some(text) = hash.text.get_mut(..length)
-            && hex::encode_to_slice(&bytes, text).is_ok()
+            && hex::encode_to_slice(bytes, text).is_ok()
         {
             hash.length = length;
         }

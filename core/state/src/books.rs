@@ -187,14 +187,8 @@ impl Books {
     }
 
     /// As [`close_call`](Self::close_call), for whoever closes many: the answer goes to a channel, with the name that the
-    /// caller has for the call. None comes when state is closing.
-    pub fn close_call_among(
-        &self,
-        book: Book,
-        record: CallRecord,
-        name: u64,
-        told: &mpsc::UnboundedSender<Told>,
-    ) {
+    /// caller has for the call. None comes when state is closing, or while the channel is full.
+    pub fn close_call_among(&self, book: Book, record: CallRecord, name: u64, told: &mpsc::Sender<Told>) {
         self.close(book, record, Waiter::Among(told.clone(), name));
     }
 

@@ -212,10 +212,7 @@ mod tests {
     fn in_a_rush_customers_are_served_and_few_others() {
         let ([strangers, customers, answered], rush) = rush(100, 1_000, 10, 1);
         assert_eq!(customers, 100 * 10);
-        assert!(
-            strangers <= RUSH_FROM + 100 * STRANGERS_MAX && strangers >= 99 * STRANGERS_MAX,
-            "{strangers}"
-        );
+        assert!((99 * STRANGERS_MAX..=RUSH_FROM + 100 * STRANGERS_MAX).contains(&strangers), "{strangers}");
         assert_eq!(answered, 100 * ANSWERS_MAX);
         assert_eq!(strangers + answered + usize::try_from(rush.shed_in_all.1).expect("few"), 100 * 1_000);
         assert!(rush.is_on());
@@ -246,7 +243,7 @@ mod tests {
         assert_eq!(turn(2, 500), Change::None);
         assert_eq!(turn(150, 1), Change::None);
         let ended = turn(203, 1);
-        assert!(matches!(ended, Change::Ended { answered: 16, dropped } if dropped > 800), "{ended:?}");
+        assert!(matches!(ended, Change::Ended { answered: 16, dropped } if dropped > 600), "{ended:?}");
         assert_eq!(turn(204, CALM_MAX), Change::None);
     }
 

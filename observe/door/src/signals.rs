@@ -16,6 +16,12 @@ belfry_signal::label_enum! {
         Api = "api",
         /// The control-tower page.
         Page = "page",
+        /// OTLP of others over HTTP.
+        Otlp = "otlp",
+        /// Others' documents for Elasticsearch.
+        Elastic = "elastic",
+        /// Others' lines for Loki.
+        Loki = "loki",
     }
 }
 

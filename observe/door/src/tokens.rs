@@ -122,15 +122,19 @@ impl Tokens {
     }
 
     /// Reads the file again; when it cannot be used, the old tokens stay in force. Returns how many there are.
-    pub(crate) fn reread(&self) -> Result<usize, TokenError> {
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn reread(&self) -> Result<usize, TokenError> {
         let hashes = hashes(&Self::read(&self.path)?);
         let count = hashes.len();
         self.hashes.store(Arc::new(hashes));
         Ok(count)
     }
 
-    /// Whether this is one of them.
-    pub(crate) fn has(&self, token: &[u8]) -> bool {
+    /// Whether this is one of them. It takes the same time whatever it is.
+    #[must_use]
+    pub fn has(&self, token: &[u8]) -> bool {
         let shown: [u8; 32] = Sha256::digest(token).into();
         let found = self
             .hashes

@@ -52,10 +52,15 @@ belfry_signal::label_enum! {
         Calls = "calls",
         /// Requests at the edge.
         Access = "access",
-        /// The rest: what the system says about itself.
+        /// The rest: what the system says about itself, and what others say about theirs.
         System = "system",
+        /// Samples of what doors refused.
+        Refused = "refused",
     }
 }
+
+/// What the doors of the pipeline say of something that they refused.
+const REFUSED: &str = "refused at a door";
 
 impl Stream {
     /// The stream of a record.
@@ -64,6 +69,7 @@ impl Stream {
         match body {
             _ if call_id(body).is_some() => Self::Calls,
             Body::Log(log) if log.message == "request" => Self::Access,
+            Body::Log(log) if log.message == REFUSED => Self::Refused,
             Body::Span(span) if span.name == "edge.http" => Self::Access,
             _ => Self::System,
         }
@@ -177,7 +183,12 @@ impl<'a> Facts<'a> {
                     }
                     self.add(name, text.as_ref());
                 }
-                Value::Private(text) => self.add(name, text.reveal().as_str()),
+                Value::Private(text) => {
+                    if name == "host.name" {
+                        self.node = Some(text.reveal());
+                    }
+                    self.add(name, text.reveal().as_str());
+                }
                 Value::Int(number) => self.add_int(name, *number),
                 Value::Float(number) => self.add_float(name, *number),
                 Value::Bool(truth) => self.add(name, yes_or_no(*truth)),

@@ -27,6 +27,9 @@ pub struct Keep {
     /// How long the rest is kept.
     #[serde(with = "humantime_serde")]
     pub system: Option<Duration>,
+    /// How long samples of what doors refused are kept.
+    #[serde(with = "humantime_serde")]
+    pub refused: Option<Duration>,
     /// What must be kept whatever else is said here.
     pub hold: Vec<Hold>,
     /// After this, good calls keep only their summary, but for a share of them.
@@ -63,6 +66,7 @@ impl Default for Keep {
             calls: None,
             access: None,
             system: None,
+            refused: None,
             hold: Vec::new(),
             thin_after: None,
             good_share: 1.0,
@@ -76,7 +80,7 @@ impl Keep {
     /// What is wrong: the key inside the section, and what is allowed.
     pub(crate) fn check(&self, require: &mut impl FnMut(bool, &str, &str)) {
         let second = Duration::from_secs(1);
-        let own = [self.calls, self.access, self.system, self.thin_after];
+        let own = [self.calls, self.access, self.system, self.refused, self.thin_after];
         require(own.into_iter().flatten().all(|time| time >= second), "keep", "times of at least 1s");
         require((0.0..=1.0).contains(&self.good_share), "keep.good_share", "0 to 1");
         require((1.0..=5.0).contains(&self.good_mos_min), "keep.good_mos_min", "1 to 5");
@@ -90,6 +94,7 @@ impl Keep {
             Stream::Calls => self.calls,
             Stream::Access => self.access,
             Stream::System => self.system,
+            Stream::Refused => self.refused,
         };
         own.unwrap_or(otherwise)
     }

@@ -6,7 +6,8 @@
 //! hand*                                words that begin so
 //! component:edge_gateway severity:>=warn
 //! call_id:"a84b4c76e66710@pc33"  trace_id:4bf92f3577b34da6a3ce929d0e0e4736
-//! sip.method:INVITE  attributes.reason:busy  rtc.mos:<3.5
+//! sip.method:INVITE  attributes.reason:busy  rtc.mos:<3.5  rtc.mos:2..3.5
+//! ~"card (declined|expired)"  host.name:~"^edge-[0-9]+$"    regular expressions, in either case
 //! invite AND NOT (busy OR -cancel)     OR binds weaker than AND; a space is AND; -x is NOT x
 //! ```
 //!
@@ -19,6 +20,8 @@ pub(crate) mod evaluate;
 mod lex;
 mod parse;
 pub(crate) mod prune;
+
+use std::sync::Arc;
 
 use belfry_signal::{Severity, TraceId};
 
@@ -62,6 +65,8 @@ pub(crate) enum Expr {
     Call(String),
     /// The phrase stands in an attribute of that name.
     Attribute(String, Phrase),
+    /// The expression fits a part of one of the record's texts, or of an attribute of that name.
+    Regex(Option<String>, Pattern),
     /// An attribute of that name is a number in that relation.
     Compare(String, Comparison, f64),
     /// It does not hold.
@@ -85,6 +90,16 @@ pub(crate) enum Keyword {
 pub(crate) struct Word {
     pub(crate) text: String,
     pub(crate) is_prefix: bool,
+}
+
+/// A regular expression; the library's take time in the length of the text, whatever they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern(pub(crate) Arc<regex::Regex>);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
 }
 
 /// Relations between numbers.

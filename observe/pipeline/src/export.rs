@@ -92,7 +92,8 @@ impl Intake {
         let mut refused = 0;
         for entry in entries {
             let Entry::Record(record) = entry else { continue };
-            let is_exported = matches!(record.body, Body::Span(_) | Body::Log(_));
+            // What others sent is free text: it stays in the region.
+            let is_exported = matches!(record.body, Body::Span(_) | Body::Log(_)) && !record.is_foreign();
             if is_exported && self.queue.try_send(record).is_err() {
                 refused += 1;
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use belfry_signal::{RecordReceiver, Registry, SeriesBatch, Written};
+use belfry_signal::{Record, RecordReceiver, Registry, SeriesBatch, Written};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
@@ -12,7 +12,7 @@ use crate::error::{Error, WriteError};
 use crate::export;
 use crate::pieces::pieces;
 use crate::signals::Signals;
-use crate::store::Store;
+use crate::store::{Entry, Store};
 use crate::wal::{Limits, OpenError, Wal};
 use crate::worker::{Control, Parts, Worker};
 
@@ -36,7 +36,7 @@ pub struct PipelineHandle {
 /// `emitted` is `stored` and `dropped` together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Records that components handed over.
+    /// Records that components handed over, and those that doors wrote.
     pub emitted: u64,
     /// Records that survive a crash.
     pub stored: u64,
@@ -99,8 +99,22 @@ impl PipelineHandle {
     /// # Errors
     /// When they were not stored, or only the first of them.
     pub async fn write(&self, batch: SeriesBatch) -> Result<Written, WriteError> {
+        self.write_entries(pieces(batch).into_iter().map(Entry::Series).collect()).await
+    }
+
+    /// Stores records that others made: when this returns well, they survive a crash and searches find them. Unlike
+    /// what our own components emit they are not dropped when the queue is full: the caller waits, and so does whoever
+    /// sent them.
+    ///
+    /// # Errors
+    /// When they were not stored; [`WriteError::Oversize`] when all were but those that are too long for the log.
+    pub async fn write_records(&self, records: Vec<Arc<Record>>) -> Result<(), WriteError> {
+        self.write_entries(records.into_iter().map(Entry::Record).collect()).await.map(drop)
+    }
+
+    async fn write_entries(&self, entries: Vec<Entry>) -> Result<Written, WriteError> {
         let (done, is_done) = oneshot::channel();
-        let write = Control::Write(pieces(batch), done);
+        let write = Control::Write(entries, done);
         self.control.send(write).await.map_err(|_| WriteError::Ended)?;
         is_done.await.map_err(|_| WriteError::Ended)?
     }
@@ -149,7 +163,7 @@ impl PipelineHandle {
             }
         }
         Counts {
-            emitted,
+            emitted: emitted + self.signals.records_written_count(),
             stored: self.signals.records_stored(),
             dropped: dropped + self.signals.records_dropped(),
         }

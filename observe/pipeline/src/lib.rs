@@ -7,11 +7,13 @@
 //!
 //! Spans and logs also go to a collector over OTLP/gRPC where one is configured, without their private values.
 //!
+//! [`doors`] let in what others log, trace, measure and capture.
 //! [`metrics`] are the doors for metrics that others measured, in and out.
 //!
 //! Not here: what the stores do with entries (series, events), queries.
 
 mod config;
+pub mod doors;
 mod error;
 mod export;
 mod handle;
@@ -30,6 +32,7 @@ pub use store::{Entry, Store, numbered};
 /// Registers this room's signals without starting it, for the catalogue.
 pub fn describe(registry: &belfry_signal::Registry) {
     drop(signals::Signals::register(registry));
+    doors::describe(registry);
     drop(metrics::signals::ReceiveSignals::register(registry));
     drop(metrics::signals::ScrapeSignals::register(registry));
     drop(metrics::signals::SendSignals::register(registry));

@@ -46,6 +46,7 @@ const COMPONENT: &str = "pipeline";
 #[derive(Clone, Debug)]
 pub(crate) struct Signals {
     emitter: Emitter,
+    written: Counter<()>,
     stored: Vec<CounterHandle>,
     dropped: Counter<(DropReason,)>,
     sample_sets_dropped: Counter<(DropReason,)>,
@@ -69,6 +70,8 @@ impl Signals {
             .counter("records_stored_total", "Records that are durable: fsynced before they are counted.");
         Self {
             emitter: component.emitter(),
+            written: component
+                .counter("records_written_total", "Records of others that doors handed to the log."),
             stored: EntryKind::ALL.iter().map(|kind| stored.handle((*kind,))).collect(),
             dropped: component.counter("dropped_total", "Records that the pipeline took and could not keep."),
             sample_sets_dropped: component
@@ -102,6 +105,15 @@ impl Signals {
             ),
             exported: component.counter("exported_total", "Spans and logs on their way to the collector."),
         }
+    }
+
+    pub(crate) fn records_written(&self, records: usize) {
+        self.written.add((), records as u64);
+    }
+
+    /// Records that doors wrote since the start.
+    pub(crate) fn records_written_count(&self) -> u64 {
+        self.written.value(())
     }
 
     pub(crate) fn stored(&self, kind: EntryKind) {

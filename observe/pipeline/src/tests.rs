@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{Config, Counts, Entry, Error, ExportConfig, Pipeline, PipelineHandle, Store, StoreError};
 
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -25,9 +25,19 @@ struct Kept {
 
 /// Keeps what it is given, and says that it survives as far as the test sets.
 #[derive(Clone, Debug, Default)]
-struct Notebook(Arc<Mutex<Kept>>);
+pub(crate) struct Notebook(Arc<Mutex<Kept>>);
 
 impl Notebook {
+    /// The records that are wanted, in order.
+    pub(crate) fn records(&self, is_wanted: impl Fn(&Record) -> bool) -> Vec<Arc<Record>> {
+        let kept = self.0.lock().expect("not poisoned");
+        let record = |(_, entry): &(u64, Entry)| match entry {
+            Entry::Record(record) if is_wanted(record) => Some(Arc::clone(record)),
+            _ => None,
+        };
+        kept.entries.iter().filter_map(record).collect()
+    }
+
     fn numbers(&self) -> Vec<u64> {
         let kept = self.0.lock().expect("not poisoned");
         let number = |(_, entry): &(u64, Entry)| match entry {
@@ -73,7 +83,7 @@ impl Store for Notebook {
     fn tick(&mut self, _: i64) {}
 }
 
-fn config(directory: &Path) -> Config {
+pub(crate) fn config(directory: &Path) -> Config {
     Config {
         directory: directory.join("wal"),
         segment_bytes_max: 64 << 10,
@@ -87,7 +97,7 @@ fn config(directory: &Path) -> Config {
     }
 }
 
-fn start(config: Config, store: &Notebook, records_max: usize) -> (PipelineHandle, Registry) {
+pub(crate) fn start(config: Config, store: &Notebook, records_max: usize) -> (PipelineHandle, Registry) {
     let (registry, records) = Registry::new(Resource::for_test(), records_max);
     let stores: Vec<Box<dyn Store>> = vec![Box::new(store.clone())];
     let handle = Pipeline::start(config, registry.clone(), records, stores).expect("it starts");

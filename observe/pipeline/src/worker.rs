@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use belfry_signal::record::Body;
-use belfry_signal::{Record, RecordReceiver, Registry, SeriesBatch, Written};
+use belfry_signal::{Record, RecordReceiver, Registry, Written};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -41,8 +41,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) enum Control {
     Flush(oneshot::Sender<()>),
     Drain(oneshot::Sender<()>),
-    /// Points that are to be stored, in pieces that fit the log, and whom to tell.
-    Write(Vec<SeriesBatch>, oneshot::Sender<Result<Written, WriteError>>),
+    /// What came in at a door, in pieces that fit the log, and whom to tell.
+    Write(Vec<Entry>, oneshot::Sender<Result<Written, WriteError>>),
 }
 
 /// Someone who waits until entries are durable.
@@ -271,7 +271,7 @@ impl Worker {
                         // The one who asked may have stopped waiting.
                         let _answer = done.send(());
                     }
-                    Some(Control::Write(pieces, done)) => self.take_series(pieces, done),
+                    Some(Control::Write(entries, done)) => self.take_written(entries, done),
                     Some(Control::Drain(done)) => {
                         self.finish();
                         return Some(done);
@@ -305,10 +305,12 @@ impl Worker {
         }
     }
 
-    fn take_series(&mut self, pieces: Vec<SeriesBatch>, done: oneshot::Sender<Result<Written, WriteError>>) {
+    fn take_written(&mut self, entries: Vec<Entry>, done: oneshot::Sender<Result<Written, WriteError>>) {
         self.pending_since.get_or_insert_with(Instant::now);
         let first = self.pending.len();
-        self.pending.extend(pieces.into_iter().map(Entry::Series));
+        let records = entries.iter().filter(|entry| matches!(entry, Entry::Record(_))).count();
+        self.signals.records_written(records);
+        self.pending.extend(entries);
         self.waiters.push(Waiter { done, entries: first..self.pending.len() });
         if self.pending.len() >= self.config.commit_records_max {
             self.commit();

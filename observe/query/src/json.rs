@@ -238,6 +238,9 @@ pub struct QualityPointJson {
 /// One record of a search.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LogLineJson {
+    /// Its number in the store, in the order of arrival: who follows a search knows by it what is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
     /// When.
     pub time: String,
     /// The same in milliseconds since the Unix epoch.
@@ -349,12 +352,13 @@ impl LogLineJson {
     /// The twin of a search's row.
     #[must_use]
     pub fn of(line: &LogLine) -> Self {
-        Self::of_record(&line.record)
+        Self { sequence: Some(line.sequence), ..Self::of_record(&line.record) }
     }
 
     fn of_record(record: &Record) -> Self {
         let (message, call_id, attributes) = describe(record);
         Self {
+            sequence: None,
             time: text(record.unix_nanos),
             unix_ms: millis(record.unix_nanos),
             kind: record.body.kind(),

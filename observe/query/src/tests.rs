@@ -301,6 +301,7 @@ const GOLDEN: &str = r"Call a84b4c76/e66710@pc33
   sip:alice@example.com -> sip:bob@example.com
   answered 200 (normal)
   2026-11-20T08:00:00Z, from eu-west in DE over udp
+  tenant acme, left by trunk carrier-a
   answered after 0.900 s, post-dial delay 0.120 s, MOS 3.25 mean, 2.10 lowest
   trace 01010101010101010101010101010101
 

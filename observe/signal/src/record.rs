@@ -142,6 +142,18 @@ pub struct Record {
     pub body: Body,
 }
 
+/// How the component of a record begins that others made and that came in by a door, as `door_syslog`.
+const FOREIGN: &str = "door_";
+
+impl Record {
+    /// Whether others made it. Then all its texts are theirs, its message and names too: none may become a label or
+    /// leave the region.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.component.starts_with(FOREIGN)
+    }
+}
+
 /// The kinds of record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Body {

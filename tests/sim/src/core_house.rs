@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use belfry_mesh::{LinkReceiver, LinkSender, Links, Mesh, Service};
 use belfry_relay_api::{FromRelay, ToRelay};
 use belfry_routing::Plan;
@@ -53,6 +55,8 @@ pub(crate) struct CoreHouse {
     pub(crate) from_core: LinkReceiver<ToEdge>,
     pub(crate) to_relays_owner: LinkSender<FromRelay>,
     pub(crate) from_relays_owner: LinkReceiver<ToRelay>,
+    /// When the core's wheels began to turn.
+    pub(crate) origin: Instant,
     _edge_links: Links<FromEdge, ToEdge>,
     _relay_links: Links<FromRelay, ToRelay>,
     _directory: TempDir,
@@ -75,9 +79,41 @@ fn config_of(seed: Seed) -> Config {
     config.call_lifetime = Duration::from_secs(240);
     config.session_interval = Duration::from_secs(dice.pick(&[0, 0, 90]));
     config.routes_poll_interval = FOR_EVER;
+    // The disk's threads know nothing of our time.
+    config.store_timeout = FOR_EVER;
     config.prepaid.poll_interval = FOR_EVER;
     config.trace_one_in = 1;
     config
+}
+
+/// Tokio's paused clock does not run while a blocking task does; so it stands still while threads work that know nothing
+/// of our time.
+pub(crate) struct Brake {
+    release: std::sync::mpsc::SyncSender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Brake {
+    pub(crate) fn put() -> Self {
+        let (release, released) = std::sync::mpsc::sync_channel::<()>(0);
+        // It ends when the other end is gone.
+        let task = tokio::task::spawn_blocking(move || {
+            let _ = released.recv();
+        });
+        Self { release, task }
+    }
+
+    pub(crate) async fn release(self) {
+        drop(self.release);
+        // It cannot panic.
+        let _ = self.task.await;
+    }
+}
+
+/// Gives the processor to other threads and to other tasks.
+pub(crate) async fn let_threads_work() {
+    std::thread::sleep(Duration::from_micros(20));
+    tokio::task::yield_now().await;
 }
 
 impl CoreHouse {
@@ -102,6 +138,10 @@ impl CoreHouse {
         for user in users.iter().chain(strangers) {
             state.subscriber(user, DOMAIN).await.expect("state reads");
         }
+        // From here on time is the story's: the core's wheels begin to turn where it begins.
+        tokio::time::pause();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let origin = Instant::now();
         let mesh = Mesh::for_test(&registry);
         let mut relay_links = mesh.serve::<FromRelay, ToRelay>(Service::Media);
         let config = config_of(seed);
@@ -135,13 +175,15 @@ impl CoreHouse {
             from_core,
             to_relays_owner,
             from_relays_owner,
+            origin,
             _edge_links: edge_links,
             _relay_links: relay_links,
             _directory: directory,
         };
-        // What reads the database has read it before time is the story's own.
+        // What reads the database has read it before the story begins.
         let signs = ["core_edges 1", "core_relays 1", "core_prepaid_ready 1"];
         while !signs.iter().all(|sign| house.has(sign)) {
+            let_threads_work().await;
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         house

@@ -50,7 +50,7 @@ impl Message {
         self.0.cseq().map_or(0, |cseq| cseq.number)
     }
 
-    pub(crate) fn from_tag(&self) -> String {
+    pub(crate) fn sender_tag(&self) -> String {
         self.0.from_tag().unwrap_or_default().to_owned()
     }
 

@@ -345,7 +345,7 @@ impl Phone {
     }
 
     fn dialog_of(&self, request: &Message) -> Option<usize> {
-        let tags = (request.to_tag(), request.from_tag());
+        let tags = (request.to_tag(), request.sender_tag());
         let is_it = |dialog: &Dialog| {
             dialog.call_id == request.call_id()
                 && (&dialog.local_tag, &dialog.remote_tag) == (&tags.0, &tags.1)

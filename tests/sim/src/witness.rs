@@ -70,7 +70,7 @@ impl Witness {
                 }
             }
             ("CANCEL", 0) => drop(self.cancelled.insert(call)),
-            ("BYE", 0) => drop(self.byes.entry(call).or_default().insert(message.from_tag())),
+            ("BYE", 0) => drop(self.byes.entry(call).or_default().insert(message.sender_tag())),
             _ => {}
         }
     }
@@ -141,7 +141,7 @@ impl Witness {
             let all_good = taken.finals.iter().all(|(status, _)| (200..300).contains(status));
             // Without a relay between them, every phone that picks up is the caller's to choose from.
             let may_be_several = !end.is_anchored && all_good;
-            if taken.finals.len() != 1 && !(may_be_several && !taken.finals.is_empty()) {
+            if taken.finals.len() != 1 && (!may_be_several || taken.finals.is_empty()) {
                 let text = format!(
                     "INVITE {branch} of phone {phone} got {:?} and not one final answer",
                     taken.finals

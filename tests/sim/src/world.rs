@@ -11,7 +11,7 @@ use belfry_signalling::Holdings;
 use belfry_signalling::handle::{FlowToken, FromEdge, Inbound, SendFailure, Target, ToEdge, Transport};
 use tokio::time::Instant;
 
-use crate::core_house::CoreHouse;
+use crate::core_house::{Brake, CoreHouse, let_threads_work};
 use crate::dice::Seed;
 use crate::message::Message;
 use crate::network::Network;
@@ -99,6 +99,9 @@ impl Ord for Queued {
     }
 }
 
+/// All that the core does now and then, it has done as often after so many seconds.
+const TURN_SECONDS: u64 = 120;
+
 /// Runs one seed with so many calls.
 ///
 /// # Errors
@@ -167,10 +170,14 @@ impl World {
             told: BTreeMap::new(),
             messages: 0,
         };
+        let brake = Brake::put();
         for (phone, params) in params.into_iter().enumerate() {
             world.register(phone, params).await;
         }
-        tokio::time::pause();
+        brake.release().await;
+        // However long that took, the core's wheels stand as they did at their beginning.
+        let turns = world.house.origin.elapsed().as_secs() / TURN_SECONDS + 1;
+        tokio::time::sleep_until(world.house.origin + Duration::from_secs(turns * TURN_SECONDS)).await;
         world.began = Instant::now();
         world.schedule_story(registered);
         world
@@ -239,14 +246,35 @@ impl World {
                     return;
                 }
             }
+            self.let_the_disk_work().await;
             let until = self.began + Duration::from_millis(next.unwrap_or(now + 500).max(now + 1));
             tokio::select! {
                 biased;
-                Some(sent) = self.house.from_core.recv() => self.from_core(sent),
-                Some(asked) = self.house.from_relays_owner.recv() => self.from_relays_owner(asked),
+                Some(sent) = self.house.from_core.recv() => self.core_said(sent),
+                Some(asked) = self.house.from_relays_owner.recv() => self.relay_asked(asked),
                 () = tokio::time::sleep_until(until) => {}
             }
         }
+    }
+
+    /// The books have a thread of their own, which knows nothing of our time: it stands still until they have written.
+    async fn let_the_disk_work(&mut self) {
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+        if !self.is_writing().await {
+            return;
+        }
+        let brake = Brake::put();
+        while self.is_writing().await {
+            let_threads_work().await;
+        }
+        brake.release().await;
+    }
+
+    async fn is_writing(&self) -> bool {
+        let holdings = self.house.core.holdings().await;
+        holdings.jobs + holdings.records > 0
     }
 
     fn happen(&mut self, event: Event) {
@@ -294,7 +322,7 @@ impl World {
         for action in self.phones[phone].take_actions() {
             let now = self.story.now;
             match action {
-                Action::Send(bytes) => self.from_phone(phone, bytes),
+                Action::Send(bytes) => self.phone_said(phone, bytes),
                 Action::Wake(after, wake) => self.schedule(now + after, Event::Wake(phone, wake)),
                 Action::Die => self.die(phone),
             }
@@ -324,7 +352,7 @@ impl World {
         (call, format!("{phone}{way} {number} {}", message.label()))
     }
 
-    fn from_phone(&mut self, phone: usize, bytes: Vec<u8>) {
+    fn phone_said(&mut self, phone: usize, bytes: Vec<u8>) {
         let Some(message) = Message::read(&bytes) else {
             self.witness.nonsense.push(format!("a phone of ours said {}", String::from_utf8_lossy(&bytes)));
             return;
@@ -364,7 +392,7 @@ impl World {
         self.house.to_core.try_send(FromEdge::Message(inbound)).expect("room for a message");
     }
 
-    fn from_core(&mut self, sent: ToEdge) {
+    fn core_said(&mut self, sent: ToEdge) {
         let ToEdge::Send { id, target, bytes } = sent;
         self.story.now = self.now();
         let flow = match &target {
@@ -403,7 +431,7 @@ impl World {
         }
     }
 
-    fn from_relays_owner(&mut self, asked: ToRelay) {
+    fn relay_asked(&mut self, asked: ToRelay) {
         let now = self.now();
         let (delay, reply) = self.relay.asked(asked.request);
         self.schedule(now + delay, Event::FromRelay(FromRelay::Reply { id: asked.id, reply }));

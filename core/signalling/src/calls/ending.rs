@@ -4,15 +4,11 @@ use belfry_relay_api::{Leg, LegReport, Request, SessionKey, SessionReport};
 use belfry_signal::{Pii, SpanContext, SpanId, TraceId, record};
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_state::{CallRecord, Kept, Lost, Told};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Call, Ending, Phase, Whose};
 use crate::core::{Alarm, Core, Done, Then, now};
 use crate::exchange::CallKey;
 use crate::signals::{AttemptResult, CallCause, RecordOutcome};
-
-/// So many records are heard of at once.
-const RECORDS_PER_TURN: usize = 256;
 
 impl Core {
     /// A call is over, answered or not: frees its media and closes its books. Gives the epoch under which its
@@ -59,23 +55,14 @@ impl Core {
         if let Some(call) = self.calls.closing(epoch) {
             call.lifetime = Some(too_late);
         }
+        self.records_awaited += 1;
         self.state.books().close_call_among(book, record, epoch, &self.told_sender);
     }
 
-    /// Waits for the books' word about any call, beside everything else.
-    pub(crate) fn await_records(&mut self, mut told: UnboundedReceiver<Told>) {
-        self.jobs.spawn(async move {
-            let mut all = Vec::new();
-            // The core holds a sender, so there is always something to wait for.
-            told.recv_many(&mut all, RECORDS_PER_TURN).await;
-            Done::Records { all, told }
-        });
-    }
-
     /// The books have spoken.
-    pub(crate) fn on_records(&mut self, all: Vec<Told>, told: UnboundedReceiver<Told>) {
-        self.await_records(told);
-        for (epoch, outcome) in all {
+    pub(crate) fn on_records(&mut self, told: impl Iterator<Item = Told>) {
+        for (epoch, outcome) in told {
+            self.records_awaited = self.records_awaited.saturating_sub(1);
             self.on_record_written(epoch, outcome.map_err(|error| error.reason()));
         }
     }

@@ -76,8 +76,8 @@ impl Core {
 
     /// The core stops: every call ends, those that ring with 503.
     pub(crate) fn end_all_calls(&mut self) {
-        let ringing =
-            self.exchanges.iter().filter(|(_, exchange)| exchange.is_setup && exchange.call.is_some());
+        // Those too that are not routed yet: whoever is looked up now would ring when we are gone.
+        let ringing = self.exchanges.iter().filter(|(_, exchange)| exchange.is_setup);
         let ringing: Vec<TransactionId> = ringing.map(|(id, _)| *id).collect();
         for id in ringing {
             self.cancel_tries(id);

@@ -8,9 +8,8 @@ use belfry_routing::GatewayKey;
 use belfry_sip_proto::forking::BranchIndex;
 use belfry_sip_proto::locate::Place;
 use belfry_sip_proto::transaction::TransactionId;
-use belfry_state::{CallRecord, Error, Lost, Subscriber, Told};
+use belfry_state::{CallRecord, Error, Lost, Subscriber};
 use futures_util::FutureExt as _;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use super::{Core, Holdings, now};
@@ -66,8 +65,6 @@ pub(crate) enum Done {
     GatewayLocated { key: GatewayKey, uri: String, places: Vec<Place> },
     /// The bindings that one write takes are in the journal, or could not be written.
     Written { batch: u64, written: Result<(), Error> },
-    /// Call records are safe, or could not be made so; more will come.
-    Records { all: Vec<Told>, told: UnboundedReceiver<Told> },
     /// The calls of a core that is gone have their records.
     Lost(Vec<CallRecord>),
 }
@@ -199,7 +196,6 @@ impl Core {
                 self.on_gateway_located(&key, &uri, places);
             }
             Ok(Done::Written { batch, written }) => self.on_written(batch, &written),
-            Ok(Done::Records { all, told }) => self.on_records(all, told),
             Ok(Done::Lost(records)) => self.on_lost_calls(records),
             // Jobs do not panic themselves and are not aborted.
             Err(_) => self.signals.store_failed("aborted"),

@@ -22,6 +22,8 @@ pub struct Holdings {
     pub relay_requests: usize,
     /// Requests to stores, and lookups.
     pub jobs: usize,
+    /// Call records that the books have not spoken of.
+    pub records: usize,
     /// Refusals of wrong credentials that wait.
     pub denials: usize,
 }
@@ -37,6 +39,7 @@ impl Core {
             timers: self.timers.len(),
             relay_requests: self.relays.waiting_count(),
             jobs: self.jobs.len(),
+            records: self.records_awaited,
             denials: self.denials_waiting,
         }
     }

@@ -39,15 +39,15 @@ pub(crate) enum Waiter {
     /// For this record alone.
     Alone(oneshot::Sender<Result<Kept, Error>>),
     /// For many, of which this one has a name.
-    Among(mpsc::UnboundedSender<Told>, u64),
+    Among(mpsc::Sender<Told>, u64),
 }
 
 impl Waiter {
-    /// Tells what became of the record; whoever stopped waiting does not want to know.
+    /// Tells what became of the record; whoever stopped waiting, or has no room to hear it, does not want to know.
     pub(crate) fn tell(self, outcome: Result<Kept, Error>) {
         match self {
             Self::Alone(waiting) => drop(waiting.send(outcome)),
-            Self::Among(waiting, name) => drop(waiting.send((name, outcome))),
+            Self::Among(waiting, name) => drop(waiting.try_send((name, outcome))),
         }
     }
 }

@@ -202,7 +202,7 @@ async fn every_open_call_gets_one_record_after_a_crash() {
 async fn what_ends_together_shares_the_disk_and_a_call_told_twice_is_one_all_the_same() {
     let house = House::new(|_| {}).await;
     let books = house.state.books();
-    let (told, mut outcomes) = mpsc::unbounded_channel();
+    let (told, mut outcomes) = mpsc::channel(300);
     for n in 0..300_u64 {
         // One call in a hundred is told a second time, at once.
         let call = if n % 100 == 99 { n - 1 } else { n };

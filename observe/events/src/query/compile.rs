@@ -21,7 +21,7 @@ use crate::words::{PHRASE_WORDS_MAX, Phrase};
 /// The query for the condition; `None` when every block can hold a hit.
 pub(crate) fn compile(expr: &Expr, fields: &Fields) -> Option<Box<dyn Query>> {
     let query = match expr {
-        Expr::All | Expr::Not(_) => return None,
+        Expr::All | Expr::Not(_) | Expr::Regex(..) => return None,
         Expr::Text(phrase) => phrase_query(phrase, fields.words, ""),
         Expr::Kind(kinds) => any(kinds.iter().map(|kind| fact_query(fields, terms::KIND, kind.as_str()))),
         Expr::Severity(severities) => any(severities

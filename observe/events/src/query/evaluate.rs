@@ -2,7 +2,7 @@
 
 use belfry_signal::Record;
 
-use super::{Comparison, Expr, Keyword, Word};
+use super::{Comparison, Expr, Keyword, Pattern, Word};
 use crate::facts::{self, Fact, Facts, RecordKind, severity};
 
 /// Whether a record meets the condition. Most records are told from what lies open, without taking their text
@@ -24,7 +24,7 @@ fn at_a_glance(expr: &Expr, record: &Record) -> Option<bool> {
         Expr::Not(inner) => at_a_glance(inner, record).map(|is_met| !is_met),
         Expr::And(parts) => settle(parts, record, false),
         Expr::Or(parts) => settle(parts, record, true),
-        Expr::Text(_) | Expr::Keyword(..) | Expr::Attribute(..) | Expr::Compare(..) => None,
+        Expr::Text(_) | Expr::Keyword(..) | Expr::Attribute(..) | Expr::Regex(..) | Expr::Compare(..) => None,
     }
 }
 
@@ -73,6 +73,13 @@ fn meets(expr: &Expr, facts: &Facts<'_>, word: &mut String) -> bool {
         Expr::Call(wanted) => facts.call_id == Some(wanted.as_str()),
         Expr::Attribute(name, phrase) => {
             facts.attributes.iter().any(|(own, fact)| own == name && phrase.is_in(&fact.text(), word))
+        }
+        Expr::Regex(None, Pattern(regex)) => {
+            facts.texts.iter().any(|text| regex.is_match(text))
+                || facts.attributes.iter().any(|(_, fact)| regex.is_match(&fact.text()))
+        }
+        Expr::Regex(Some(name), Pattern(regex)) => {
+            facts.attributes.iter().any(|(own, fact)| own == name && regex.is_match(&fact.text()))
         }
         Expr::Compare(name, comparison, bound) => facts.attributes.iter().any(|(own, fact)| {
             own == name && fact.number().is_some_and(|number| is_so(number, *comparison, *bound))

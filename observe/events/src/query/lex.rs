@@ -21,7 +21,7 @@ pub(super) enum LexemeKind {
     Term(Term),
 }
 
-/// `value`, `field:value` or `field:>=value`.
+/// `value`, `field:value`, `field:>=value` or `field:~"expression"`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Term {
     pub(super) field: Option<String>,
@@ -30,6 +30,8 @@ pub(super) struct Term {
     pub(super) value_position: usize,
     pub(super) is_quoted: bool,
     pub(super) is_prefix: bool,
+    /// Whether the value is a regular expression.
+    pub(super) is_regex: bool,
 }
 
 /// Words before a colon that belong to what people paste, not to fields.
@@ -90,6 +92,9 @@ impl Lexer<'_> {
         if self.peek_is('"') {
             return self.quoted(None, position);
         }
+        if self.begins_regex() {
+            return self.regex(None, position);
+        }
         let mut start = self.run(true);
         if !self.peek_is(':') || !is_field(&start) {
             start.push_str(&self.run(false));
@@ -107,6 +112,9 @@ impl Lexer<'_> {
         if self.peek_is('"') && comparison.is_none() {
             return self.quoted(Some(start), value_position);
         }
+        if comparison.is_none() && self.begins_regex() {
+            return self.regex(Some(start), value_position);
+        }
         let value = self.run(false);
         if value.is_empty() {
             return Err(BadQuery::new(value_position, format!("nothing follows {start}:")));
@@ -116,6 +124,40 @@ impl Lexer<'_> {
 
     fn peek_is(&mut self, wanted: char) -> bool {
         self.rest.peek().is_some_and(|(_, c)| *c == wanted)
+    }
+
+    /// Whether `~"` comes next.
+    fn begins_regex(&self) -> bool {
+        let mut next = self.rest.clone().map(|(_, c)| c);
+        next.next() == Some('~') && next.next() == Some('"')
+    }
+
+    /// What stands between `~"` and the next quote. Backslashes are the expression's own, but for `\"`.
+    fn regex(&mut self, field: Option<String>, position: usize) -> Result<LexemeKind, BadQuery> {
+        self.rest.next();
+        self.rest.next();
+        let mut value = String::new();
+        loop {
+            match self.rest.next() {
+                None => return Err(BadQuery::new(position, "the quote that opens here is never closed")),
+                Some((_, '"')) => break,
+                Some((_, '\\')) => match self.rest.next() {
+                    Some((_, '"')) => value.push('"'),
+                    Some((_, other)) => value.extend(['\\', other]),
+                    None => {}
+                },
+                Some((_, c)) => value.push(c),
+            }
+        }
+        Ok(LexemeKind::Term(Term {
+            field,
+            comparison: None,
+            value,
+            value_position: position,
+            is_quoted: true,
+            is_prefix: false,
+            is_regex: true,
+        }))
     }
 
     fn comparison(&mut self) -> Option<Comparison> {
@@ -159,6 +201,7 @@ impl Lexer<'_> {
             value_position: position,
             is_quoted: true,
             is_prefix,
+            is_regex: false,
         }))
     }
 }
@@ -178,7 +221,8 @@ fn bare(
         return Err(BadQuery::new(position + star, message));
     }
     let value_position = position;
-    Ok(LexemeKind::Term(Term { field, comparison, value, value_position, is_quoted: false, is_prefix }))
+    let (is_quoted, is_regex) = (false, false);
+    Ok(LexemeKind::Term(Term { field, comparison, value, value_position, is_quoted, is_prefix, is_regex }))
 }
 
 fn is_field(text: &str) -> bool {

@@ -1,9 +1,11 @@
 //! From lexemes to a tree: recursive descent, bounded in depth and size.
 
+use std::sync::Arc;
+
 use belfry_signal::TraceId;
 
 use super::lex::{Lexeme, LexemeKind, Term, lex};
-use super::{BadQuery, Comparison, Expr, Keyword, SEVERITIES, Word};
+use super::{BadQuery, Comparison, Expr, Keyword, Pattern, SEVERITIES, Word};
 use crate::facts::RecordKind;
 use crate::words::{PHRASE_WORDS_MAX, Phrase};
 
@@ -11,6 +13,8 @@ use crate::words::{PHRASE_WORDS_MAX, Phrase};
 const DEPTH_MAX: usize = 32;
 /// A search has at most this many terms.
 const TERMS_MAX: usize = 64;
+/// Memory that a regular expression may take.
+const REGEX_BYTES_MAX: usize = 1 << 20;
 
 struct Parser {
     lexemes: std::iter::Peekable<std::vec::IntoIter<Lexeme>>,
@@ -112,6 +116,9 @@ fn one_or(mut parts: Vec<Expr>, many: fn(Vec<Expr>) -> Expr) -> Expr {
 
 fn leaf(term: Term) -> Result<Expr, BadQuery> {
     let position = term.value_position;
+    if term.is_regex {
+        return regex(&term);
+    }
     let Some(field) = &term.field else {
         // A pasted trace id is meant as one.
         if let Some(trace_id) = TraceId::parse(&term.value).filter(|_| !term.is_prefix) {
@@ -136,17 +143,57 @@ fn leaf(term: Term) -> Result<Expr, BadQuery> {
                 .ok_or_else(|| BadQuery::new(position, "a trace id has 32 hexadecimal digits, not all zero"))
         }
         name => {
-            let name = match name.strip_prefix("attributes.") {
-                Some(name) if !name.is_empty() => name,
-                None if name.contains('.') => name,
-                _ => return Err(unknown_field(name, position)),
-            };
+            let name = attribute(name, position)?;
+            if let (None, Some((least, most))) = (term.comparison, range(&term)) {
+                let compare = |comparison, bound| Expr::Compare(name.to_owned(), comparison, bound);
+                return Ok(Expr::And(vec![
+                    compare(Comparison::GreaterOrEqual, least),
+                    compare(Comparison::LessOrEqual, most),
+                ]));
+            }
             match term.comparison {
                 Some(comparison) => Ok(Expr::Compare(name.to_owned(), comparison, number(&term)?)),
                 None => Ok(Expr::Attribute(name.to_owned(), phrase(&term)?)),
             }
         }
     }
+}
+
+/// The name of an attribute: one with a dot, or behind `attributes.`.
+fn attribute(name: &str, position: usize) -> Result<&str, BadQuery> {
+    match name.strip_prefix("attributes.") {
+        Some(name) if !name.is_empty() => Ok(name),
+        None if name.contains('.') => Ok(name),
+        _ => Err(unknown_field(name, position)),
+    }
+}
+
+/// `2..3.5`: from the one to the other, both included.
+fn range(term: &Term) -> Option<(f64, f64)> {
+    let (least, most) = term.value.split_once("..").filter(|_| !term.is_quoted && !term.is_prefix)?;
+    let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
+    Some((number(least)? + 0.0, number(most)? + 0.0))
+}
+
+fn regex(term: &Term) -> Result<Expr, BadQuery> {
+    let name = match term.field.as_deref() {
+        None => None,
+        Some(
+            name @ ("kind" | "severity" | "level" | "component" | "node" | "region" | "call_id" | "trace_id"),
+        ) => {
+            let message = format!("{name}: takes no expression; texts and attributes do");
+            return Err(BadQuery::new(term.value_position, message));
+        }
+        Some(name) => Some(attribute(name, term.value_position)?.to_owned()),
+    };
+    let built =
+        regex::RegexBuilder::new(&term.value).case_insensitive(true).size_limit(REGEX_BYTES_MAX).build();
+    let built = built.map_err(|error| {
+        let error = error.to_string();
+        let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        BadQuery::new(term.value_position, format!("not a regular expression: {why}"))
+    })?;
+    Ok(Expr::Regex(name, Pattern(Arc::new(built))))
 }
 
 fn unknown_field(name: &str, position: usize) -> BadQuery {
@@ -266,6 +313,22 @@ mod tests {
         let invite = Expr::Attribute("sip.method".into(), Phrase::of("invite", false));
         check("attributes.sip.method:INVITE", invite.clone());
         check("sip.method:INVITE", invite);
+        let range = |least, most| {
+            let compare = |comparison, bound| Expr::Compare("rtc.mos".into(), comparison, bound);
+            Expr::And(vec![
+                compare(Comparison::GreaterOrEqual, least),
+                compare(Comparison::LessOrEqual, most),
+            ])
+        };
+        check("rtc.mos:2..3.5", range(2.0, 3.5));
+        check("a.b:1..x", Expr::Attribute("a.b".into(), Phrase::of("1..x", false)));
+        let pattern = |text: &str| {
+            let built = regex::RegexBuilder::new(text).case_insensitive(true).build();
+            Pattern(Arc::new(built.expect("an expression")))
+        };
+        check("~\"a (b|c)\\d\\\"\"", Expr::Regex(None, pattern("a (b|c)\\d\"")));
+        check("host.name:~\"^e\"", Expr::Regex(Some("host.name".into()), pattern("^e")));
+        check("~word", words("word"));
         check("rtc.mos:<3.5", Expr::Compare("rtc.mos".into(), Comparison::Less, 3.5));
         let gateway = Word { text: "edge_g".into(), is_prefix: true };
         check("component:edge_g*", Expr::Keyword(Keyword::Component, gateway));
@@ -280,6 +343,9 @@ mod tests {
         check_bad("()", 2, "nothing stands");
         check_bad("\"a", 1, "never closed");
         check_bad("a *b", 3, "star");
+        check_bad("x ~\"(\"", 3, "not a regular expression: unclosed group");
+        check_bad("~\"a", 1, "never closed");
+        check_bad("node:~\"a\"", 6, "takes no expression");
         check_bad("x severity:loud", 12, "debug, info");
         check_bad("reason:busy", 1, "attributes.reason");
         check_bad("component:", 11, "nothing follows");

@@ -23,6 +23,7 @@ pub(crate) fn may_be_in(expr: &Expr, row: &SplitRow) -> bool {
         | Expr::Keyword(..)
         | Expr::Trace(_)
         | Expr::Attribute(..)
+        | Expr::Regex(..)
         | Expr::Compare(..) => true,
     }
 }

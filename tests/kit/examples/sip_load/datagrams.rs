@@ -1,11 +1,11 @@
 //! UDP sockets that take and give many datagrams per system call.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
 
 use crate::Failure;
 
@@ -23,12 +23,15 @@ pub(crate) struct Datagrams {
     sending: MultiHeaders<SockaddrStorage>,
     receiving: MultiHeaders<SockaddrStorage>,
     buffer: Vec<u8>,
-    waiting: Vec<Vec<u8>>,
+    /// With the address that it is sent from.
+    waiting: Vec<(SocketAddr, Vec<u8>)>,
+    is_spread: bool,
 }
 
 impl Datagrams {
-    pub(crate) fn bind(port: u16, to: SocketAddr) -> Result<Self, Failure> {
-        let socket = UdpSocket::bind(("127.0.0.1", port))?;
+    pub(crate) fn bind(port: u16, to: SocketAddr, is_spread: bool) -> Result<Self, Failure> {
+        let any = if is_spread { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        let socket = UdpSocket::bind((any, port))?;
         socket.set_nonblocking(true)?;
         let options = socket2::SockRef::from(&socket);
         options.set_recv_buffer_size(SOCKET_BYTES)?;
@@ -37,27 +40,42 @@ impl Datagrams {
             local: socket.local_addr()?,
             socket,
             to: SockaddrStorage::from(to),
-            sending: MultiHeaders::preallocate(BATCH, None),
+            sending: MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(nix::libc::in_pktinfo))),
             receiving: MultiHeaders::preallocate(BATCH, None),
             buffer: vec![0; BATCH * DATAGRAM_BYTES],
             waiting: Vec::new(),
+            is_spread,
         })
     }
 
-    /// Sends with the next flush.
-    pub(crate) fn push(&mut self, datagram: Vec<u8>) {
-        self.waiting.push(datagram);
+    /// Sends with the next flush, from this address when the socket has more than one.
+    pub(crate) fn push(&mut self, from: SocketAddr, datagram: Vec<u8>) {
+        self.waiting.push((from, datagram));
     }
 
     /// Sends what waits.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        for batch in self.waiting.chunks(BATCH) {
+        let is_one =
+            |one: &(SocketAddr, Vec<u8>), other: &(SocketAddr, Vec<u8>)| !self.is_spread || one.0 == other.0;
+        for batch in self.waiting.chunk_by(is_one).flat_map(|same| same.chunks(BATCH)) {
+            let source = match batch.first().map(|(from, _)| from.ip()) {
+                Some(IpAddr::V4(source)) if self.is_spread => source,
+                _ => Ipv4Addr::UNSPECIFIED,
+            };
+            let information = nix::libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: nix::libc::in_addr { s_addr: u32::from_ne_bytes(source.octets()) },
+                ipi_addr: nix::libc::in_addr { s_addr: 0 },
+            };
+            let information = [ControlMessage::Ipv4PacketInfo(&information)];
+            let information = if self.is_spread { &information[..] } else { &[] };
             let mut batch = batch;
             while !batch.is_empty() {
-                let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|bytes| [IoSlice::new(bytes)]).collect();
+                let slices: Vec<[IoSlice<'_>; 1]> =
+                    batch.iter().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
                 let to = vec![Some(self.to); batch.len()];
                 let fd = self.socket.as_raw_fd();
-                match sendmmsg(fd, &mut self.sending, &slices, &to, [], MsgFlags::empty()) {
+                match sendmmsg(fd, &mut self.sending, &slices, &to, information, MsgFlags::empty()) {
                     Ok(sent) => batch = &batch[sent.count().max(1)..],
                     // A full socket: the delivery is a softirq away.
                     Err(Errno::EAGAIN) => std::thread::yield_now(),

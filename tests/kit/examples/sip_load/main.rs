@@ -75,6 +75,9 @@ pub(crate) struct Arguments {
     /// UDP sockets from which they speak, in turn.
     #[arg(long, default_value_t = 8)]
     pub(crate) sockets: usize,
+    /// Every piece of work is done from an IPv4 address of its own in 127.0.0.0/8, as by so many strangers.
+    #[arg(long)]
+    pub(crate) spread: bool,
     /// The first of their ports, so that a later run speaks from the same; 0 takes any.
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,

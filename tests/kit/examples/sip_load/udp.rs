@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, Failure> {
     let mut sockets = Vec::new();
     for index in 0..arguments.sockets {
         let port = if arguments.port == 0 { 0 } else { arguments.port + u16::try_from(index)? };
-        sockets.push(Datagrams::bind(port, arguments.target)?);
+        sockets.push(Datagrams::bind(port, arguments.target, arguments.spread)?);
     }
     let desk = Desk::new(arguments, "UDP");
     let mut load = Load {
@@ -76,14 +77,14 @@ impl Load<'_> {
     /// Asks for one challenge, whose nonce serves the whole run.
     fn learn_nonce(&mut self) -> Result<(), Failure> {
         let number = NONCE_NUMBER;
-        let local = self.sockets[0].local;
+        let local = self.local_of(0, 0);
         let request = match self.arguments.row {
             Row::Options | Row::Digest => return Ok(()),
             Row::Register | Row::Unregister => self.desk.register(0, number, 3, local, None),
             Row::Call => self.desk.invite(0, number, local, None),
         };
         for _ in 0..20 {
-            self.sockets[0].push(request.clone());
+            self.sockets[0].push(local, request.clone());
             self.sockets[0].flush()?;
             self.wait(REPEAT_AFTER)?;
             // A provisional answer may come first.
@@ -136,7 +137,7 @@ impl Load<'_> {
             self.report.begun(elapsed - due);
             let (number, user) = (self.next, self.arguments.user(self.next));
             self.next += 1;
-            let local = self.socket_of(user).local;
+            let local = self.local_of(user, number);
             let challenge = self.challenge.as_ref();
             let request = match self.arguments.row {
                 Row::Register | Row::Unregister => self.desk.register(user, number, 1, local, challenge),
@@ -158,6 +159,18 @@ impl Load<'_> {
         &mut self.sockets[index]
     }
 
+    /// Where a piece of work is done from: its socket's address, or one of its own.
+    fn local_of(&mut self, user: u32, number: u32) -> SocketAddr {
+        let (spread, socket) = (self.arguments.spread, self.socket_of(user));
+        let mut local = socket.local;
+        if spread {
+            let [high, middle, low] =
+                [16, 8, 0].map(|shift| u8::try_from(number >> shift & 0xff).unwrap_or_default());
+            local.set_ip(Ipv4Addr::new(127, 1 + high % 200, middle, low).into());
+        }
+        local
+    }
+
     fn send(&mut self, number: u32, step: u32, request: Vec<u8>) {
         self.send_again(number, step, request, 0);
     }
@@ -168,7 +181,8 @@ impl Load<'_> {
         work.is_heard = false;
         work.request.clone_from(&request);
         let user = work.user;
-        self.socket_of(user).push(request);
+        let local = self.local_of(user, number);
+        self.socket_of(user).push(local, request);
         let doubled = if self.arguments.backoff { repeats.min(3) } else { 0 };
         let after = (REPEAT_AFTER * (1 << doubled)).min(REPEAT_AFTER_MAX);
         self.repeats.push(Reverse((Instant::now() + after, number, step, repeats)));
@@ -186,7 +200,7 @@ impl Load<'_> {
                 if message.is_request() {
                     let local = self.sockets[index].local;
                     for answer in answers_to(&message, local) {
-                        self.sockets[index].push(answer);
+                        self.sockets[index].push(local, answer);
                     }
                 } else if let Some((number, step)) = self.desk.place_of(&message) {
                     self.on_response(number, step, &message);
@@ -207,7 +221,7 @@ impl Load<'_> {
             work.is_heard = true;
             return;
         }
-        let local = self.socket_of(user).local;
+        let local = self.local_of(user, number);
         match (self.arguments.row, step, status) {
             (Row::Digest, 0, 401) => {
                 let challenge = challenge_of(response);
@@ -217,7 +231,7 @@ impl Load<'_> {
             (Row::Call, 0, 200) => {
                 let Some(dialog) = dialog_of(response) else { return };
                 let ack = self.desk.in_dialog("ACK", user, number, local, &dialog);
-                self.socket_of(user).push(ack);
+                self.socket_of(user).push(local, ack);
                 let bye = self.desk.in_dialog("BYE", user, number, local, &dialog);
                 self.send(number, 2, bye);
             }
@@ -243,8 +257,8 @@ impl Load<'_> {
     fn acknowledge(&mut self, number: u32, user: u32, response: &Message<'_>) {
         let Some(Some(work)) = self.work.get(number as usize) else { return };
         let Ok(invite) = Message::parse(work.request.as_slice(), &Limits::default()) else { return };
-        let ack = ack_to(&invite, response);
-        self.socket_of(user).push(ack);
+        let (ack, local) = (ack_to(&invite, response), self.local_of(user, number));
+        self.socket_of(user).push(local, ack);
     }
 
     fn repeat_lost(&mut self) {

@@ -142,7 +142,7 @@ impl Phone {
             Some(200..=299) => {
                 server.invite.call_id() == ack.call_id()
                     && server.invite.cseq() == ack.cseq()
-                    && server.invite.from_tag() == ack.from_tag()
+                    && server.invite.sender_tag() == ack.sender_tag()
                     && (server.tag == ack.to_tag() || server.invite.to_tag() == ack.to_tag())
             }
             _ => branch == ack.branch(),
@@ -200,7 +200,7 @@ impl Phone {
             call,
             call_id: invite.call_id(),
             local_tag: tag.to_owned(),
-            remote_tag: invite.from_tag(),
+            remote_tag: invite.sender_tag(),
             local: format!("{};tag={tag}", invite.header(HeaderName::To)),
             remote: invite.header(HeaderName::From),
             target: invite.contact().unwrap_or_default(),

@@ -138,7 +138,7 @@ impl Phone {
         self.dialogs.push(Dialog {
             call,
             call_id: response.call_id(),
-            local_tag: response.from_tag(),
+            local_tag: response.sender_tag(),
             remote_tag: response.to_tag(),
             local: response.header(HeaderName::From),
             remote: response.header(HeaderName::To),
