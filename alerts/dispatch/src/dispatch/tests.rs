@@ -192,10 +192,27 @@ fn nothing_is_told_while_it_is_inhibited_also_right_after_a_restart() {
     let mut told = until(&mut after, 160, 300);
     told.sort_by_key(|(_, act, _)| *act == Act::Resolve);
     assert_eq!(told.iter().map(|(_, act, _)| *act).collect::<Vec<_>>(), [Act::Trigger, Act::Resolve]);
+    // Whatever inhibits began while nobody was here: what one source says waits for the other.
+    let both = Resume { awaited: ["rules".to_owned(), "others".to_owned()].into(), ..resume.clone() };
+    let (mut after, _) = Dispatch::resume(config.clone(), bounds(), Restored::default(), &both, 150_000);
+    after.sync("others", vec![alert("Down", "1")], 150_000);
+    assert_eq!(until(&mut after, 150, 199), []);
+    after.sync("rules", vec![alert("Outage", "0")], 200_000);
+    assert_eq!(until(&mut after, 200, 500), [(210, Act::Trigger, 1)], "the outage alone");
     // A source that never speaks is not waited for without end.
     let (mut after, _) = Dispatch::resume(config, bounds(), restored, &resume, 150_000);
     until(&mut after, 150, 271);
     assert!(!after.is_settling());
+}
+
+#[test]
+fn a_clock_that_steps_back_holds_nothing_up() {
+    let mut dispatch = dispatch();
+    dispatch.sync("rules", vec![alert("Down", "1")], 10_000_000);
+    assert_eq!(until(&mut dispatch, 10_000, 10_020), [(10_010, Act::Trigger, 1)]);
+    assert_eq!(until(&mut dispatch, 400, 410), []);
+    dispatch.sync("rules", vec![], 411_000);
+    assert_eq!(until(&mut dispatch, 411, 500), [(460, Act::Resolve, 0)], "within the group's interval");
 }
 
 #[test]

@@ -91,6 +91,36 @@ fn what_is_kept_survives_a_restart_and_time_without_a_judge_counts_for_nothing()
 }
 
 #[test]
+fn a_clock_that_steps_back_holds_no_alert_up() {
+    let mut group = group(DOWN);
+    for (at_s, fires) in [(10_000, None), (400, None), (459, None), (460, Some(460_000))] {
+        let mut store = MemorySeries::new();
+        up(&mut store, "x", at_s * 1_000, 0.0);
+        evaluate(&mut group, at_s * 1_000, &store);
+        let since: Vec<i64> = firing(&group).into_iter().map(|(_, since)| since).collect();
+        assert_eq!(since, Vec::from_iter(fires), "at {at_s} s");
+    }
+}
+
+#[test]
+fn what_fires_on_does_so_for_its_time_of_judged_time() {
+    let rules = "  - {alert: Down, expr: up == 0, keep_firing_for: 2m}\n";
+    let mut before = group(rules);
+    let mut store = MemorySeries::new();
+    up(&mut store, "x", 0, 0.0);
+    evaluate(&mut before, 0, &store);
+    let nothing = MemorySeries::new();
+    evaluate(&mut before, 60_000, &nothing);
+    assert_eq!(firing(&before).len(), 1);
+    let mut after = group(rules);
+    after.restore(before.kept(), 300_000);
+    for (at_s, fires) in [(360, 1), (479, 1), (480, 0)] {
+        evaluate(&mut after, at_s * 1_000, &nothing);
+        assert_eq!(firing(&after).len(), fires, "at {at_s} s");
+    }
+}
+
+#[test]
 fn reading_a_file_again_keeps_what_stays_and_ends_what_goes() {
     let mut before = group("  - {alert: Down, expr: 'up == 0'}\n  - {record: gone, expr: up}\n");
     let mut store = MemorySeries::new();
