@@ -61,7 +61,7 @@ bench: deps-bench release ## Side-by-side measurements against nginx and Kamaili
 
 TARGET ?= sip_message
 SECONDS ?= 60
-fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sip_uri|sip_digest|sip_name_addr|sdp|rtp|series_chunk|series_block|alert_rules|door_syslog|door_hep|door_otlp|door_elastic|door_loki SECONDS=60
+fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sip_uri|sip_digest|sip_name_addr|sdp|rtp|series_chunk|series_block|door_syslog|door_hep|door_otlp|door_elastic|door_loki|alert_rules SECONDS=60
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	@mkdir -p tests/fuzz/corpus/$(TARGET) && { cp tests/fuzz/seeds/$(TARGET)/* tests/fuzz/corpus/$(TARGET)/ 2>/dev/null || true; }
 	@case "$(TARGET)" in sip_message|sip_stream) [ -z "$${BELFRY_RFC4475_DIR:-}" ] || cp "$$BELFRY_RFC4475_DIR"/* tests/fuzz/corpus/$(TARGET)/;; esac
@@ -77,7 +77,6 @@ deps:
 deps-test: deps
 	@$(call need,$(TEST_TOOLS))
 	@$(call unpack,promtool:prometheus)
-	@$(call unpack,amtool:prometheus-alertmanager)
 	@$(call unpack_all,rsyslogd,rsyslog libestr0 libfastjson4)
 	@$(call unpack_all,syslog-ng,syslog-ng-core libivykis0 libwrap0 libnet1)
 	@cmp -s tests/senders/requirements.txt "$(SENDERS)/requirements.txt" || { echo "==> installing senders for Python"; \
@@ -86,6 +85,7 @@ deps-test: deps
 	@cmp -s tests/senders/package-lock.json "$(SENDERS)/package-lock.json" || { echo "==> installing senders for Node"; \
 	  mkdir -p "$(SENDERS)" && cp tests/senders/package.json "$(SENDERS)/" && cp tests/senders/package-lock.json "$(SENDERS)/package-lock.new" && \
 	  cd "$(SENDERS)" && mv package-lock.new package-lock.json && npm ci --silent --no-fund --no-audit || { rm -f package-lock.json; exit 1; }; }
+	@$(call unpack,amtool:prometheus-alertmanager)
 	@$(call unpack,prometheus-node-exporter:prometheus-node-exporter)
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || { echo "missing: rustfmt and clippy. Run: rustup component add rustfmt clippy"; exit 1; }
 

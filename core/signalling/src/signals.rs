@@ -122,7 +122,10 @@ impl Signals {
             emitter: c.emitter(),
             journeys: c.journeys(),
             node,
-            messages: MessageCounters::register(&c),
+            messages: MessageCounters::new(
+                c.counter("requests_total", "SIP requests, retransmissions included."),
+                c.counter("responses_total", "SIP responses, retransmissions included."),
+            ),
             retransmissions: c.counter("retransmissions_total", "SIP messages that came or went again."),
             malformed: plain(
                 &c,

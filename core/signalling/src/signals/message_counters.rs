@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use belfry_signal::{Component, Counter, CounterHandle};
+use belfry_signal::{Counter, CounterHandle};
 
 use super::labels::{MethodName, StatusClass, Way};
 
@@ -26,18 +26,17 @@ struct Known {
 }
 
 impl MessageCounters {
-    pub(super) fn register(component: &Component) -> Self {
+    pub(super) fn new(
+        requests: Counter<(MethodName, Way)>,
+        responses: Counter<(MethodName, StatusClass, Way)>,
+    ) -> Self {
         let known = Known {
             requests: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
             responses: std::array::from_fn(|_| {
                 std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new()))
             }),
         };
-        Self {
-            requests: component.counter("requests_total", "SIP requests, retransmissions included."),
-            responses: component.counter("responses_total", "SIP responses, retransmissions included."),
-            known: Arc::new(known),
-        }
+        Self { requests, responses, known: Arc::new(known) }
     }
 
     /// A request, or a response with this status, came or went.

@@ -250,7 +250,7 @@ impl World {
     }
 }
 
-/// How many seeds are tried; the whole run of ten thousand incidents takes `BELFRY_DISPATCH_SEEDS=60`.
+/// How many seeds are tried; the whole run of ten thousand incidents takes `BELFRY_DISPATCH_SEEDS=70`.
 fn seeds() -> u64 {
     std::env::var("BELFRY_DISPATCH_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
 }
