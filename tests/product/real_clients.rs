@@ -105,13 +105,13 @@ fn write_home(
     fs::create_dir_all(home).expect("a folder");
     let modules = "/usr/lib/baresip/modules";
     let config = format!(
-        "module_path {modules}\nsip_listen 127.0.0.1:{}\nsip_cafile {}\n\
+        // Port 0: it takes what is free, and for TLS not simply the next one, which may be somebody's.
+        "module_path {modules}\nsip_listen 127.0.0.1:0\nsip_cafile {}\n\
          audio_player aubridge,{user}\naudio_source aufile,{}\naudio_alert aufile,/dev/null\n\
          audio_srate 8000\naudio_channels 1\nausrc_format s16\nauplay_format s16\nrtp_ports 16384-18000\n\
          net_interface 127.0.0.1\nsnd_path {}\nctrl_tcp_listen 127.0.0.1:{control}\n\
          module g711.so\nmodule aufile.so\nmodule aubridge.so\nmodule sndfile.so\n\
          module_app account.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n",
-        free_port(),
         directory.join("data/edge/tls/ca.pem").display(),
         home.join("tone.wav").display(),
         home.display(),
