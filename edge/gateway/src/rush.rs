@@ -11,6 +11,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::sip_text;
+
 /// More datagrams than this in one turn are a rush: the kernel has room for some thousands.
 const RUSH_FROM: usize = 256;
 /// A turn of a rush with no more than this is calm.
@@ -25,8 +27,10 @@ const STRANGERS_MIN: usize = 1;
 /// Strangers who are told 503 in a turn, and possible emergencies that are passed.
 const ANSWERS_MAX: usize = 8;
 const EMERGENCIES_MAX: usize = 8;
-/// Digits of a number that may call for help.
-const EMERGENCY_DIGITS_MAX: usize = 4;
+/// Ends of calls and answers that are passed in a turn, from wherever: a phone whose address changed still hangs up.
+const ENDINGS_MAX: usize = 16;
+/// Digits of a number that may call for help: as many as a plan of routes may give it, behind what leads outside.
+const EMERGENCY_DIGITS_MAX: usize = 12;
 
 /// What becomes of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,7 @@ pub(crate) struct Rush {
     strangers_left: usize,
     answers_left: usize,
     emergencies_left: usize,
+    endings_left: usize,
     taken: usize,
     /// Since it was asked last, and in the whole rush.
     shed: (u64, u64),
@@ -78,6 +83,7 @@ impl Rush {
             strangers_left: 0,
             answers_left: 0,
             emergencies_left: 0,
+            endings_left: 0,
             taken: 0,
             shed: (0, 0),
             shed_in_all: (0, 0),
@@ -102,6 +108,7 @@ impl Rush {
         self.strangers_left = self.quota;
         self.answers_left = ANSWERS_MAX;
         self.emergencies_left = EMERGENCIES_MAX;
+        self.endings_left = ENDINGS_MAX;
         self.taken = 0;
     }
 
@@ -116,13 +123,16 @@ impl Rush {
             self.emergencies_left -= 1;
             return Fate::Taken;
         }
+        let is_ending = datagram.starts_with(b"BYE ") || datagram.starts_with(b"SIP/2.0 ");
+        if is_ending && self.endings_left > 0 {
+            self.endings_left -= 1;
+            return Fate::Taken;
+        }
         if self.strangers_left > 0 {
             self.strangers_left -= 1;
             return Fate::Taken;
         }
-        // An answer gets none, and neither does an ACK.
-        let wants_answer = !datagram.starts_with(b"SIP/2.0 ") && !datagram.starts_with(b"ACK ");
-        if wants_answer && self.answers_left > 0 {
+        if self.answers_left > 0 && wants_answer(datagram) {
             self.answers_left -= 1;
             self.shed.0 += 1;
             return Fate::Answered;
@@ -155,9 +165,24 @@ impl Rush {
     }
 }
 
-/// Whether a request may be a call for help: an INVITE to a service URN (RFC 5031), or to a number as short as those are.
+/// Whether a datagram is a request that waits for an answer. Anything else gets none, so that a forged source gains
+/// nothing from what is no SIP.
+fn wants_answer(datagram: &[u8]) -> bool {
+    let first_line = datagram.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    sip_text::is_start_line(first_line)
+        && !datagram.starts_with(b"SIP/2.0 ")
+        && !datagram.starts_with(b"ACK ")
+        && sip_text::glance(datagram).is_some()
+}
+
+/// Whether a request may be a call for help, or take one back: an INVITE or CANCEL to a service URN (RFC 5031), or to a
+/// number as short as those are.
 fn may_call_for_help(datagram: &[u8]) -> bool {
-    let Some(uri) = datagram.strip_prefix(b"INVITE ") else { return false };
+    // Line ends before the message (RFC 3261 section 7.5).
+    let start = datagram.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let request = &datagram[start..];
+    let uri = request.strip_prefix(b"INVITE ").or_else(|| request.strip_prefix(b"CANCEL "));
+    let Some(uri) = uri else { return false };
     let begins =
         |scheme: &[u8]| uri.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     if begins(b"urn:service:sos") {
@@ -175,7 +200,7 @@ fn may_call_for_help(datagram: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const REGISTER: &[u8] = b"REGISTER sip:a SIP/2.0\r\n";
+    const REGISTER: &[u8] = b"REGISTER sip:a SIP/2.0\r\nCall-ID: 1\r\n\r\n";
 
     /// So many datagrams of strangers and customers in turns of so many milliseconds; how many of each were taken, and
     /// how many were answered.
@@ -262,6 +287,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_request_gets_no_answer_and_ends_of_calls_have_places_of_their_own() {
+        let start = Instant::now();
+        let mut rush = Rush::new(start);
+        rush.begin_turn(true, start);
+        for _ in 0..STRANGERS_MAX {
+            assert_eq!(rush.fate(REGISTER, || false), Fate::Taken);
+        }
+        for junk in [
+            &b""[..],
+            b"\r\n\r\n",
+            b"x",
+            b"REGISTER sip:a SIP/2.0\r\n\r\n",
+            b"ACK sip:a SIP/2.0\r\nCall-ID: 1\r\n\r\n",
+        ] {
+            assert_eq!(rush.fate(junk, || false), Fate::Dropped, "{}", String::from_utf8_lossy(junk));
+        }
+        assert_eq!(rush.fate(REGISTER, || false), Fate::Answered);
+        let ends: [&[u8]; 2] =
+            [b"BYE sip:a SIP/2.0\r\nCall-ID: 1\r\n\r\n", b"SIP/2.0 200 OK\r\nCall-ID: 1\r\n\r\n"];
+        for end in ends.into_iter().cycle().take(ENDINGS_MAX) {
+            assert_eq!(rush.fate(end, || false), Fate::Taken);
+        }
+        assert_eq!(rush.fate(ends[0], || false), Fate::Answered);
+        assert_eq!(rush.fate(ends[1], || false), Fate::Dropped);
+    }
+
+    #[test]
     fn whoever_may_call_for_help_is_heard() {
         for (line, expected) in [
             ("INVITE sip:112@a.test SIP/2.0", true),
@@ -269,7 +321,12 @@ mod tests {
             ("INVITE tel:110;phone-context=a SIP/2.0", true),
             ("INVITE urn:service:sos.fire SIP/2.0", true),
             ("INVITE sip:+4930123@a.test SIP/2.0", false),
-            ("INVITE sip:12345@a.test SIP/2.0", false),
+            ("INVITE sip:0112@a.test SIP/2.0", true),
+            ("INVITE sip:99911166@a.test SIP/2.0", true),
+            ("\r\n\r\nINVITE sip:112@a.test SIP/2.0", true),
+            ("CANCEL sip:112@a.test SIP/2.0", true),
+            ("OPTIONS sip:112@a.test SIP/2.0", false),
+            ("INVITE sip:004930123456789@a.test SIP/2.0", false),
             ("INVITE sip:112", false),
             ("INVITE sip:bob@a.test SIP/2.0", false),
             ("REGISTER sip:112@a.test SIP/2.0", false),
