@@ -44,6 +44,9 @@ impl Core {
                 ..Group::new(vec![destination])
             })
             .collect();
+        if groups.is_empty() {
+            return false;
+        }
         let Some(forward) = self.forward_of(id) else { return false };
         if !forward.context.on_redirect(branch, groups, now()) {
             return false;
@@ -77,7 +80,9 @@ impl Core {
     }
 }
 
-/// A place that a trunk named, to be tried as the trunk would have been. Our credentials are for the trunk's own gateways.
+/// A place that a trunk named, to be tried as the trunk would have been. None for another number than the one that was
+/// decided on, priced and allowed: a callee could have us dial anything. Our credentials and what we say of the caller
+/// are for the trunk's own gateways, to which no `maddr` leads.
 fn redirected(
     text: &str,
     from: &Destination,
@@ -86,13 +91,23 @@ fn redirected(
 ) -> Option<Destination> {
     let uri = Uri::parse(text)?;
     let next_hop = NextHop::of_uri(&uri)?;
-    let is_gateway = trunk.gateways.iter().any(|gateway| {
-        let known = gateway.uri();
-        Uri::parse(&known).is_some_and(|known| known.host().eq_ignore_ascii_case(uri.host()))
-    });
+    let asked = from.uri.as_deref().and_then(Uri::parse);
+    let is_same_user = asked.is_some_and(|asked| asked.user() == uri.user());
+    let is_number =
+        uri.user().is_some_and(|user| user.starts_with(|first: char| first == '+' || first.is_ascii_digit()));
+    if is_number && !is_same_user {
+        return None;
+    }
+    let has_other_address = text.to_ascii_lowercase().contains(";maddr=");
+    let is_gateway = !has_other_address
+        && trunk.gateways.iter().any(|gateway| {
+            let known = gateway.uri();
+            Uri::parse(&known).is_some_and(|known| known.host().eq_ignore_ascii_case(uri.host()))
+        });
     let policy = from.policy.as_deref().map(|policy| {
-        let credentials = policy.credentials.clone().filter(|_| is_gateway);
-        Arc::new(Policy { credentials, ..policy.clone() })
+        let credentials = policy.credentials.clone().filter(|_| is_gateway && is_same_user);
+        let add = if is_gateway { policy.add.clone() } else { Vec::new() };
+        Arc::new(Policy { credentials, add, ..policy.clone() })
     });
     let trunk = Some(way.clone());
     Some(Destination { uri: Some(text.to_owned()), policy, trunk, ..Destination::next_hop(next_hop) })

@@ -107,6 +107,21 @@ async fn places_that_lead_back_or_were_tried_are_no_places() {
 }
 
 #[tokio::test]
+async fn another_number_than_was_decided_on_is_not_dialled() {
+    let (mut house, alice, invite) = called(3, "dearer").await;
+    let dearer = "Contact: <sip:+4490055555@192.0.2.201>, <sip:0900@192.0.2.211>\n";
+    refuse(&mut house, 201, &invite, "302 Moved Temporarily", dearer).await;
+    let told = house.hear_status(&alice, 302).await;
+    house.acknowledge(&alice, &told);
+    // The same number elsewhere is what the caller wanted.
+    let (mut house, _, invite) = called(3, "same").await;
+    refuse(&mut house, 201, &invite, "302 Moved Temporarily", "Contact: <sip:+4930123@192.0.2.211>\n").await;
+    let first = hear_invite(&mut house, 211).await;
+    let text = first.text();
+    assert!(!text.contains("P-Asserted-Identity"), "who calls is for our trunk to know: {text}");
+}
+
+#[tokio::test]
 async fn without_leave_the_caller_is_told() {
     let (mut house, alice, invite) = called(0, "told").await;
     refuse(&mut house, 201, &invite, "302 Moved Temporarily", PLACES).await;
