@@ -102,8 +102,9 @@ fn show(arguments: &LogsArguments, lines: &[Value], last: &mut Option<u64>) {
 fn text(line: &Value) -> String {
     let word = |name: &str| line[name].as_str().unwrap_or_default();
     let attribute = |name: &str| line["attributes"][name].as_str();
-    let host = attribute("host.name").map(|host| format!("{host} ")).unwrap_or_default();
+    let host = attribute("host.name").map(|host| format!("{} ", printable(host))).unwrap_or_default();
     let who = attribute("service.name").unwrap_or_else(|| word("component"));
+    let who = printable(who);
     let mut text =
         format!("{} {:5} {host}{who}: {}", word("time"), word("severity"), printable(word("message")));
     if let Some(call_id) = line["call_id"].as_str() {

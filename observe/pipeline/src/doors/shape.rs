@@ -269,29 +269,35 @@ pub(crate) fn severity(word: &str) -> Option<Severity> {
     })
 }
 
+/// The name of a field inside another. Of the outer name only so much is kept as a name may have in the end, because it
+/// is copied for each of the fields.
+pub(crate) fn below(name: &str, field: String) -> String {
+    if name.is_empty() { field } else { format!("{}.{field}", head(name, NAME_BYTES_MAX)) }
+}
+
 /// A JSON value as attributes: objects become names with dots, lists become text.
 pub(crate) fn flatten(name: &str, value: serde_json::Value, depth: usize, into: &mut Vec<(String, Value)>) {
     use serde_json::Value as Json;
-    let name = || name.to_owned();
+    let owned = || name.to_owned();
     match value {
         Json::Null => {}
-        Json::Bool(truth) => into.push((name(), truth.into())),
+        Json::Bool(truth) => into.push((owned(), truth.into())),
         Json::Number(number) => into.push((
-            name(),
+            owned(),
             match (number.as_i64(), number.as_f64()) {
                 (Some(whole), _) => whole.into(),
                 (None, Some(measured)) => measured.into(),
                 (None, None) => text(number.to_string()),
             },
         )),
-        Json::String(string) => into.push((name(), text(string))),
+        Json::String(string) => into.push((owned(), text(string))),
         Json::Object(fields) if depth < DEPTH_MAX => {
             for (field, value) in fields {
-                let path = if name().is_empty() { field } else { format!("{}.{field}", name()) };
+                let path = below(name, field);
                 flatten(&path, value, depth + 1, into);
             }
         }
-        nested @ (Json::Array(_) | Json::Object(_)) => into.push((name(), text(nested.to_string()))),
+        nested @ (Json::Array(_) | Json::Object(_)) => into.push((owned(), text(nested.to_string()))),
     }
 }
 

@@ -5,7 +5,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-use crate::doors::shape::text;
+use crate::doors::shape::{below, text};
 
 /// Attributes that all records of a resource and scope share, at most; the rest becomes one text.
 const SHARED_MAX: usize = 100;
@@ -66,7 +66,7 @@ fn push(name: String, value: Any, depth: usize, into: &mut Vec<(String, Value)>)
         Any::KvlistValue(list) if depth < DEPTH_MAX => {
             for KeyValue { key, value, .. } in list.values {
                 if let Some(value) = value.and_then(|value| value.value) {
-                    push(format!("{name}.{key}"), value, depth + 1, into);
+                    push(below(&name, key), value, depth + 1, into);
                 }
             }
             return;

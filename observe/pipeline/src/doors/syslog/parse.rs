@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::severity;
 use crate::doors::refusal::Refusal;
-use crate::doors::shape::{ForeignLog, Shaper, text};
+use crate::doors::shape::{self, ForeignLog, Shaper, text};
 
 /// Names of the facilities (RFC 5424 section 6.2.1, in the words of syslog.conf).
 const FACILITIES: [&str; 24] = [
@@ -105,9 +105,14 @@ fn structured<'a>(rest: &'a str, head: &mut Head) -> Option<&'a str> {
     Some(rest)
 }
 
+/// Names of structured data have 32 characters at most (RFC 5424 section 6.3.2); some senders take more.
+const SD_NAME_BYTES_MAX: usize = 64;
+
 fn element_of<'a>(element: &'a str, head: &mut Head) -> Option<&'a str> {
     let end = element.find([' ', ']'])?;
     let (id, mut rest) = element.split_at(end);
+    // It stands before each of the names: a long one must not be copied as often as there are of them.
+    let id = shape::head(id, SD_NAME_BYTES_MAX);
     loop {
         rest = rest.trim_start_matches(' ');
         if let Some(rest) = rest.strip_prefix(']') {

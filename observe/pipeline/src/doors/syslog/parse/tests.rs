@@ -106,3 +106,14 @@ fn bytes_that_are_no_text_are_kept_as_far_as_they_are() {
     }
     assert!(parse(b" \n", None, &TimeZone::UTC, &mut shaper).is_err());
 }
+
+#[test]
+fn a_long_name_is_not_copied_for_each_of_its_parameters() {
+    let long = "x".repeat(10_000);
+    let element = format!("{long} {}]", "a=\"\" ".repeat(1_000));
+    let mut head = Head::default();
+    assert_eq!(element_of(&element, &mut head), Some(""));
+    let bytes: usize = head.attributes.iter().map(|(name, _)| name.len()).sum();
+    assert_eq!(head.attributes.len(), 1_000);
+    assert!(bytes < 100_000, "{bytes} bytes of names out of {}", element.len());
+}
