@@ -15,7 +15,7 @@ TEST_TOOLS := sipp:sip-tester baresip:baresip h2load:nghttp2-client curl:curl ch
 SENDERS := $(CURDIR)/build-output/senders
 BENCH_TOOLS := nginx:nginx-light kamailio:kamailio openssl:openssl sipp:sip-tester h2load:nghttp2-client taskset:util-linux
 
-.PHONY: help fuzz demo build release test check format lint unit browser deps deps-test deps-bench bench clean
+.PHONY: help fuzz demo build release test check format lint unit properties browser deps deps-test deps-bench bench clean
 
 help: ## Show what there is
 	@echo "Belfry. Start with:"
@@ -49,6 +49,10 @@ unit: deps
 	@for name in BELFRY_RFC4475_DIR BELFRY_PROMQL_DIR; do \
 	  [ -n "$${!name:-}" ] || echo "NOT RUN: conformance tests whose data is not part of the project; set $$name to its folder"; done
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
+
+properties: deps ## The tests beside the code with fresh draws of the property tests; the seed is printed and makes it the same run again
+	@seed=$${PROPTEST_RNG_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; echo "==> PROPTEST_RNG_SEED=$$seed"; \
+	  PROPTEST_RNG_SEED=$$seed cargo test --locked --workspace --lib --exclude belfry
 
 browser: build deps-test ## The browser test against a running demo, with screenshots in build-output/browser
 	@echo "==> browser test"

@@ -21,6 +21,8 @@ impl Evaluator<'_> {
         let limits = self.scalar(parameter, grid)?;
         let limits = self.checked_limits(aggregate.op, limits, parameter.span)?;
         let mut rows = self.rows(&aggregate.inner, grid)?;
+        // Of equal series the first by labels wins, so that the choice at a time is the same alone and in a range.
+        rows.sort_by(|left, right| left.labels.cmp(&right.labels));
         let mut is_kept = vec![vec![false; grid.count]; rows.len()];
         let mut order: Vec<usize> = Vec::new();
         for group in groups(aggregate, &rows) {

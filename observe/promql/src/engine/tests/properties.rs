@@ -213,24 +213,43 @@ proptest! {
 
     #[test]
     fn a_range_query_is_an_instant_query_at_each_time(text in vector()) {
-        let store = awkward();
-        let never = AtomicBool::new(false);
-        let (start_ms, end_ms, step_ms) = (95_000, 620_000, 35_000);
-        let ask = |times| query(&text, &store, times, &options(), &never);
-        let range = ask(Times::Range { start_ms, end_ms, step_ms });
-        let mut has_failed = false;
-        for time in (start_ms..=end_ms).step_by(35_000) {
-            match (ask(Times::Instant(time)), &range) {
-                (Ok(instant), Ok(range)) => {
-                    prop_assert_eq!(at_time(&instant.data, time), at_time(&range.data, time), "{} at {}", text, time);
-                }
-                (Err(error), Ok(_)) => prop_assert!(false, "{} fails at {} only alone: {}", text, time, error),
-                (Err(_), Err(_)) => has_failed = true,
-                (Ok(_), Err(_)) => {}
+        at_each_time(&text)?;
+    }
+}
+
+/// Of equal series the same one is picked whatever others a range brings along.
+#[test]
+fn ties_are_broken_alike_alone_and_in_a_range() {
+    for pick in ["topk(1,", "bottomk(1,", "limitk(1,"] {
+        at_each_time(&format!("{pick}count_values(\"v\",c_total offset 35s))")).unwrap();
+    }
+}
+
+fn at_each_time(text: &str) -> Result<(), TestCaseError> {
+    let store = awkward();
+    let never = AtomicBool::new(false);
+    let (start_ms, end_ms, step_ms) = (95_000, 620_000, 35_000);
+    let ask = |times| query(text, &store, times, &options(), &never);
+    let range = ask(Times::Range { start_ms, end_ms, step_ms });
+    let mut has_failed = false;
+    for time in (start_ms..=end_ms).step_by(35_000) {
+        match (ask(Times::Instant(time)), &range) {
+            (Ok(instant), Ok(range)) => {
+                prop_assert_eq!(
+                    at_time(&instant.data, time),
+                    at_time(&range.data, time),
+                    "{} at {}",
+                    text,
+                    time
+                );
             }
-        }
-        if let Err(error) = &range {
-            prop_assert!(has_failed, "{} fails only over a range: {}", text, error);
+            (Err(error), Ok(_)) => prop_assert!(false, "{} fails at {} only alone: {}", text, time, error),
+            (Err(_), Err(_)) => has_failed = true,
+            (Ok(_), Err(_)) => {}
         }
     }
+    if let Err(error) = &range {
+        prop_assert!(has_failed, "{} fails only over a range: {}", text, error);
+    }
+    Ok(())
 }
