@@ -217,6 +217,8 @@ pub struct Core {
     pub(crate) signals: Signals,
     pub(crate) state: State,
     pub(crate) trace_key: TraceKey,
+    /// Tells this life of this core from every other.
+    pub(crate) life: u32,
     pub(crate) faults: Faults,
     pub(crate) transactions: TransactionLayer<Arc<Way>>,
     pub(crate) timers: Wheel<Alarm>,
@@ -303,7 +305,11 @@ impl Core {
         signals.started(config.domains.len());
         let (events, event_receiver) = mpsc::channel(config.queue_messages_max);
         let (strangers, stranger_receiver) = mpsc::channel(config.queue_strangers_max);
-        let gate = Arc::new(Gate::new(config.admission_rules(), config.known_flows_max));
+        let gate = Arc::new(Gate::new(
+            config.admission_rules(),
+            config.known_flows_max,
+            config.known_flows_per_network_max,
+        ));
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
@@ -327,6 +333,7 @@ impl Core {
             state: deps.state,
             gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
+            life: rand::random(),
             faults: deps.faults,
             transactions: transaction_layer(&config),
             timers: Wheel::new(now()),
