@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::block::{self, Block, Meta};
 use crate::error::{Error, catalogue as fault};
+use crate::level::{self, DayChange, Levels, Resolution, State};
 use crate::signals::Signals;
 
 const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks_2");
@@ -29,7 +30,11 @@ const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
 const METADATA: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("metadata");
 const DELETIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deletions");
 const IMPORTED: TableDefinition<'_, &str, u64> = TableDefinition::new("imported");
+/// Days of levels, and how they stand.
+const LEVELS: TableDefinition<'_, (u8, i64), u8> = TableDefinition::new("levels");
 const CHECKPOINT: &str = "checkpoint";
+/// Up to when raw samples may be gone, as the bits of a signed time.
+const RAW_GONE: &str = "raw_gone_ms";
 const FILE: &str = "catalogue.redb";
 /// Where blocks go that the catalogue does not know.
 const UNKNOWN: &str = "unknown";
@@ -41,7 +46,20 @@ pub(crate) struct Catalogue {
     directory: PathBuf,
     next_id: u64,
     checkpoint: u64,
+    levels: Levels,
     undos: Vec<Undo>,
+}
+
+/// What changes in one transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Change<'a> {
+    pub(crate) added: &'a [Meta],
+    pub(crate) removed: &'a [Meta],
+    /// Position of the log that is covered from now on; none when it stays.
+    pub(crate) checkpoint: Option<u64>,
+    pub(crate) days: Vec<DayChange>,
+    /// Raw samples up to this time go.
+    pub(crate) raw_gone_ms: Option<i64>,
 }
 
 /// A change that failed: the disk may have it, the store goes on without it.
@@ -50,6 +68,8 @@ struct Undo {
     added: Vec<u64>,
     removed: Vec<Meta>,
     checkpoint: u64,
+    days: Vec<DayChange>,
+    raw_gone_ms: Option<i64>,
 }
 
 /// What the catalogue says at start.
@@ -158,6 +178,7 @@ impl Catalogue {
             directory: directory.to_owned(),
             next_id: 0,
             checkpoint: 0,
+            levels: Levels::default(),
             undos: Vec::new(),
         };
         if !is_readable || (tables.is_empty() && !ids.is_empty()) {
@@ -202,13 +223,19 @@ impl Catalogue {
             let blocks = write.open_table(BLOCKS).map_err(fault)?;
             let facts = write.open_table(FACTS).map_err(fault)?;
             self.checkpoint = facts.get(CHECKPOINT).map_err(fault)?.map_or(0, |value| value.value());
+            let raw_gone = facts.get(RAW_GONE).map_err(fault)?;
+            raw_gone.into_iter().for_each(|bits| self.levels.raw_went(bits.value().cast_signed()));
+            let mut lost = Vec::new();
             for row in blocks.iter().map_err(fault)? {
                 let (id, meta) = row.map_err(fault)?;
                 self.next_id = self.next_id.max(id.value() + 1);
                 let meta = postcard::from_bytes::<Meta>(meta.value()).ok();
-                match meta.and_then(|meta| Block::open(&self.directory, meta).ok()) {
+                match meta.clone().and_then(|meta| Block::open(&self.directory, meta).ok()) {
                     Some(block) => contents.blocks.push(Arc::new(block)),
-                    None => signals.block_damaged(id.value()),
+                    None => {
+                        signals.block_damaged(id.value());
+                        lost.extend(meta);
+                    }
                 }
             }
             for id in ids {
@@ -224,6 +251,15 @@ impl Catalogue {
                 let (_, stored) = row.map_err(fault)?;
                 contents.metadata.extend(postcard::from_bytes(stored.value()).ok());
             }
+            let levels = write.open_table(LEVELS).map_err(fault)?;
+            for row in levels.iter().map_err(fault)? {
+                let (key, state) = row.map_err(fault)?;
+                let (level, day) = key.value();
+                let state = if state.value() == State::Made as u8 { State::Made } else { State::Outdated };
+                self.levels.set(((Resolution::of_bits(level << 6), day), Some(state)));
+            }
+            // What a lost block of a level held is made again.
+            levels_of(&lost).0.into_iter().for_each(|day| self.levels.set(day));
             write.open_table(DELETIONS).map_err(fault)?;
             write.open_table(IMPORTED).map_err(fault)?;
         }
@@ -236,8 +272,9 @@ impl Catalogue {
     /// Lists every block that can be read.
     fn rebuild(&mut self, ids: &[u64]) -> Result<u64, Error> {
         let blocks: Vec<Meta> = ids.iter().filter_map(|id| Block::read_meta(&self.directory, *id)).collect();
-        let checkpoint = blocks.iter().map(|meta| meta.checkpoint).max().unwrap_or(0);
-        self.change(&blocks, &[], checkpoint)?;
+        let checkpoint = blocks.iter().map(|meta| meta.checkpoint).max();
+        let (days, raw_gone_ms) = levels_of(&blocks);
+        self.change(&Change { added: &blocks, removed: &[], checkpoint, days, raw_gone_ms })?;
         Ok(blocks.len() as u64)
     }
 
@@ -252,27 +289,39 @@ impl Catalogue {
         self.checkpoint
     }
 
-    /// Publishes blocks and forgets others, in one transaction with the checkpoint. After an error the disk may have the
-    /// change; the next transaction takes it back first, and only then the files of the added blocks go.
-    pub(crate) fn change(&mut self, added: &[Meta], removed: &[Meta], checkpoint: u64) -> Result<(), Error> {
+    /// What there is of levels.
+    pub(crate) fn levels(&self) -> &Levels {
+        &self.levels
+    }
+
+    /// Publishes blocks and forgets others, in one transaction with the checkpoint and with what it makes of levels. After
+    /// an error the disk may have the change; the next transaction takes it back first, and only then the files of the
+    /// added blocks go.
+    pub(crate) fn change(&mut self, change: &Change<'_>) -> Result<(), Error> {
+        let checkpoint = change.checkpoint.unwrap_or(self.checkpoint);
+        let raw_gone_ms = change.raw_gone_ms.max(self.levels.raw_gone_ms());
         let changed = self.transact(|write| {
             let mut blocks = write.open_table(BLOCKS).map_err(fault)?;
-            for meta in added {
+            for meta in change.added {
                 put_block(&mut blocks, meta)?;
             }
-            for meta in removed {
+            for meta in change.removed {
                 blocks.remove(meta.id).map_err(fault)?;
             }
-            let mut facts = write.open_table(FACTS).map_err(fault)?;
-            facts.insert(CHECKPOINT, checkpoint).map_err(fault)?;
-            Ok(())
+            put_facts(write, checkpoint, &change.days, raw_gone_ms)
         });
         match changed {
-            Ok(()) => self.checkpoint = checkpoint,
+            Ok(()) => {
+                self.checkpoint = checkpoint;
+                change.days.iter().for_each(|day| self.levels.set(*day));
+                raw_gone_ms.into_iter().for_each(|gone_ms| self.levels.raw_went(gone_ms));
+            }
             Err(_) => self.undos.push(Undo {
-                added: added.iter().map(|meta| meta.id).collect(),
-                removed: removed.to_vec(),
+                added: change.added.iter().map(|meta| meta.id).collect(),
+                removed: change.removed.to_vec(),
                 checkpoint: self.checkpoint,
+                days: change.days.iter().map(|(day, _)| (*day, self.levels.state(*day))).collect(),
+                raw_gone_ms: self.levels.raw_gone_ms(),
             }),
         }
         changed
@@ -356,7 +405,6 @@ fn put_block(blocks: &mut redb::Table<'_, u64, &'static [u8]>, meta: &Meta) -> R
 /// Takes back what failed, the last first: what the first found is then what there is.
 fn undo(write: &WriteTransaction, undos: &[Undo]) -> Result<(), Error> {
     let mut blocks = write.open_table(BLOCKS).map_err(fault)?;
-    let mut facts = write.open_table(FACTS).map_err(fault)?;
     for undo in undos.iter().rev() {
         for id in &undo.added {
             blocks.remove(id).map_err(fault)?;
@@ -364,7 +412,44 @@ fn undo(write: &WriteTransaction, undos: &[Undo]) -> Result<(), Error> {
         for meta in &undo.removed {
             put_block(&mut blocks, meta)?;
         }
-        facts.insert(CHECKPOINT, undo.checkpoint).map_err(fault)?;
+        put_facts(write, undo.checkpoint, &undo.days, undo.raw_gone_ms)?;
     }
     Ok(())
+}
+
+fn put_facts(
+    write: &WriteTransaction,
+    checkpoint: u64,
+    days: &[DayChange],
+    raw_gone_ms: Option<i64>,
+) -> Result<(), Error> {
+    let mut facts = write.open_table(FACTS).map_err(fault)?;
+    facts.insert(CHECKPOINT, checkpoint).map_err(fault)?;
+    match raw_gone_ms {
+        Some(gone_ms) => drop(facts.insert(RAW_GONE, gone_ms.cast_unsigned()).map_err(fault)?),
+        None => drop(facts.remove(RAW_GONE).map_err(fault)?),
+    }
+    let mut levels = write.open_table(LEVELS).map_err(fault)?;
+    for ((level, day), state) in days {
+        let key = (level.number(), *day);
+        match state {
+            Some(state) => drop(levels.insert(key, *state as u8).map_err(fault)?),
+            None => drop(levels.remove(key).map_err(fault)?),
+        }
+    }
+    Ok(())
+}
+
+/// What blocks tell of levels when the catalogue is lost: which days there are, but not whether they are up to date.
+fn levels_of(blocks: &[Meta]) -> (Vec<DayChange>, Option<i64>) {
+    let mut days = Vec::new();
+    for meta in blocks.iter().filter(|meta| meta.resolution() != Resolution::Raw) {
+        let touched = level::day_of(meta.min_ms)..=level::day_of(meta.max_ms);
+        days.extend(touched.map(|day| ((meta.resolution(), day), Some(State::Outdated))));
+    }
+    let raw = blocks.iter().filter(|meta| meta.resolution() == Resolution::Raw);
+    let oldest = raw.map(|meta| meta.min_ms.saturating_sub(1)).min();
+    let newest = blocks.iter().map(|meta| meta.max_ms).max();
+    let raw_gone_ms = if days.is_empty() { None } else { oldest.or(newest) };
+    (days, raw_gone_ms)
 }

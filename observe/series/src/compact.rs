@@ -72,11 +72,16 @@ impl<'a> Source<'a> {
     }
 
     /// Takes the present series' points and exemplars, and goes on to the next.
-    fn take(&mut self, gathered: &mut Gathered, exemplars: &mut Vec<Exemplar>) -> Result<(), Error> {
+    fn take(
+        &mut self,
+        (from_ms, to_ms): (i64, i64),
+        gathered: &mut Gathered,
+        exemplars: &mut Vec<Exemplar>,
+    ) -> Result<(), Error> {
         let Some(series) = self.page.get(self.at) else { return Ok(()) };
-        for chunk in &series.chunks {
+        for chunk in series.chunks.iter().filter(|chunk| chunk.touches(from_ms, to_ms)) {
             match self.block.chunk(chunk) {
-                Ok(points) => gathered.add(points, i64::MIN, i64::MAX),
+                Ok(points) => gathered.add(points, from_ms, to_ms),
                 Err(Error::Damaged { .. }) => self.damaged += 1,
                 Err(other) => return Err(other),
             }
@@ -92,9 +97,10 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Writes the series of several blocks into one, which the writer begins.
+/// What lies in a time of several blocks becomes one block, which the writer begins.
 pub(crate) fn merge(
     blocks: &[Arc<Block>],
+    range: (i64, i64),
     mut writer: BlockWriter,
     exemplars_max: usize,
     edit: Edit<'_>,
@@ -114,7 +120,7 @@ pub(crate) fn merge(
         let mut exemplars = Vec::new();
         for source in &mut sources {
             if source.labels() == Some(&labels) {
-                source.take(&mut gathered, &mut exemplars)?;
+                source.take(range, &mut gathered, &mut exemplars)?;
             }
         }
         gathered.put_in_order();
@@ -125,9 +131,7 @@ pub(crate) fn merge(
         exemplars.sort_by_key(|exemplar| exemplar.unix_millis);
         exemplars.dedup();
         exemplars.drain(..exemplars.len().saturating_sub(exemplars_max));
-        let mut chunks: Vec<Sealed> = Sealed::of_floats(&gathered.floats).collect();
-        chunks.extend(Sealed::of_histograms(&gathered.histograms));
-        writer.push(&labels, &chunks, exemplars)?;
+        writer.push(&labels, &Sealed::all_of(&gathered), exemplars)?;
     }
     let damaged = sources.iter().map(|source| source.damaged).sum();
     Ok(Merged { meta: writer.finish()?, damaged })
@@ -177,5 +181,6 @@ fn run(maintenance: &Maintenance, ticks: &Receiver<i64>) {
         // Told by itself; tried again at the next tick.
         let _finished = maintenance.finish_deletions();
         let _compacted = maintenance.compact();
+        let _made = maintenance.downsample();
     }
 }

@@ -20,6 +20,19 @@ pub struct Config {
     /// Blocks whose last sample is older than this are deleted.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
+    /// A day is downsampled to stretches of five minutes when it has been over for this long, and for a window of blocks and
+    /// of late samples at least.
+    #[serde(with = "humantime_serde")]
+    pub five_minutes_after: Duration,
+    /// What is downsampled to five minutes is deleted when it is older than this. Zero: nothing is.
+    #[serde(with = "humantime_serde")]
+    pub five_minutes_retention: Duration,
+    /// A day is downsampled to stretches of an hour when it has been over for this long.
+    #[serde(with = "humantime_serde")]
+    pub one_hour_after: Duration,
+    /// What is downsampled to an hour is deleted when it is older than this. Zero: nothing is.
+    #[serde(with = "humantime_serde")]
+    pub one_hour_retention: Duration,
     /// All blocks together; the oldest go first. None: only age counts.
     pub disk_bytes_max: Option<u64>,
     /// Samples this much older than the newest are still taken. Zero: a series' samples come in order or are refused.
@@ -58,6 +71,10 @@ impl Config {
             block_duration: Duration::from_hours(2),
             compacted_duration_max: Duration::from_hours(31 * 24),
             retention: Duration::from_hours(90 * 24),
+            five_minutes_after: Duration::from_hours(12),
+            five_minutes_retention: Duration::from_hours(180 * 24),
+            one_hour_after: Duration::from_hours(24),
+            one_hour_retention: Duration::from_hours(730 * 24),
             disk_bytes_max: None,
             out_of_order_window: Duration::from_mins(30),
             created_zero: true,

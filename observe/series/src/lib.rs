@@ -19,6 +19,7 @@ mod chunk;
 mod column;
 mod compact;
 mod config;
+mod downsample;
 mod error;
 mod exemplar;
 #[doc(hidden)]
@@ -26,6 +27,7 @@ pub mod fuzz;
 mod handle;
 mod head;
 mod layout;
+mod level;
 mod maintenance;
 mod matcher;
 mod merge;
@@ -38,6 +40,7 @@ mod seal;
 mod sealed;
 mod shared;
 mod signals;
+mod stretch;
 mod symbols;
 mod top;
 

@@ -5,7 +5,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use belfry_promql::{Error as QueryError, MatchOp, Series, SeriesData};
+use belfry_promql::{
+    Error as QueryError, MatchOp, OfWindow, Purpose, Selected, Series, SeriesData, StretchedSeries,
+};
 
 use crate::error::Error;
 use crate::matcher::{MatchOperator, Matcher};
@@ -35,6 +37,17 @@ impl Series for PromqlSource<'_> {
     ) -> Result<Vec<SeriesData>, QueryError> {
         select(self.reader, matchers, from_ms, to_ms, &|| self.cancel.load(Ordering::Relaxed))
     }
+
+    fn select_for(
+        &self,
+        matchers: &[belfry_promql::Matcher],
+        from_ms: i64,
+        to_ms: i64,
+        purpose: &Purpose,
+    ) -> Result<Selected, QueryError> {
+        let is_cancelled = || self.cancel.load(Ordering::Relaxed);
+        select_for(self.reader, matchers, (from_ms, to_ms), purpose, &is_cancelled)
+    }
 }
 
 impl Series for SeriesReader {
@@ -45,6 +58,16 @@ impl Series for SeriesReader {
         to_ms: i64,
     ) -> Result<Vec<SeriesData>, QueryError> {
         select(self, matchers, from_ms, to_ms, &|| false)
+    }
+
+    fn select_for(
+        &self,
+        matchers: &[belfry_promql::Matcher],
+        from_ms: i64,
+        to_ms: i64,
+        purpose: &Purpose,
+    ) -> Result<Selected, QueryError> {
+        select_for(self, matchers, (from_ms, to_ms), purpose, &|| false)
     }
 }
 
@@ -79,6 +102,35 @@ fn select(
         histograms: gathered.histograms,
     });
     Ok(series.collect())
+}
+
+/// Answers from the level that serves the purpose, or from raw samples.
+fn select_for(
+    reader: &SeriesReader,
+    matchers: &[belfry_promql::Matcher],
+    (from_ms, to_ms): (i64, i64),
+    purpose: &Purpose,
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<Selected, QueryError> {
+    let levels = reader.shared.levels.load_full();
+    let head_ms = reader.shared.head().range().map(|range| range.0);
+    let raw = || select(reader, matchers, from_ms, to_ms, is_cancelled).map(Selected::Samples);
+    let Some(level) = levels.choose(purpose, (from_ms, to_ms), head_ms) else { return raw() };
+    let compiled: Vec<Matcher> =
+        matchers.iter().map(Matcher::try_from).collect::<Result<_, _>>().map_err(fault)?;
+    let found = reader.read_level(&compiled, level, (from_ms, to_ms), is_cancelled).map_err(fault)?;
+    // Histograms are thinned: what needs all of them needs the raw ones.
+    let needs_all = !matches!(purpose.of_window, OfWindow::Latest | OfWindow::Change | OfWindow::Edge);
+    let has_histograms = found.values().any(|gathered| !gathered.histograms.is_empty());
+    if needs_all && has_histograms && levels.has_raw_from(from_ms) {
+        return raw();
+    }
+    let series = found.into_iter().map(|(labels, gathered)| StretchedSeries {
+        labels,
+        stretches: gathered.stretches,
+        histograms: gathered.histograms,
+    });
+    Ok(Selected::Stretches { resolution_ms: level.millis(), series: series.collect() })
 }
 
 fn fault(error: Error) -> QueryError {

@@ -32,6 +32,8 @@ pub(crate) struct Signals {
     compactions: Counter<()>,
     compaction_failures: Counter<()>,
     compaction_seconds: Histogram<()>,
+    days_downsampled: Counter<()>,
+    downsampling_failures: Counter<()>,
     points_deleted: Counter<()>,
     dropped: Counter<(DropReason,)>,
     head_series: Gauge<()>,
@@ -76,6 +78,12 @@ impl Signals {
                 "compaction_seconds",
                 "Time to make one block of others.",
                 SECONDS_FAST,
+            ),
+            days_downsampled: component
+                .counter("days_downsampled_total", "Days made of a level of downsampled series."),
+            downsampling_failures: component.counter(
+                "downsampling_failures_total",
+                "Days that could not be downsampled; raw samples answer for them.",
             ),
             points_deleted: component.counter("points_deleted_total", "Points deleted by matcher."),
             dropped: component.counter("samples_dropped_total", "Samples that were not kept."),
@@ -205,6 +213,21 @@ impl Signals {
         self.log(
             Severity::Error,
             "blocks cannot be compacted",
+            vec![("series.reason".into(), reason.into())],
+        );
+    }
+
+    pub(crate) fn downsampled(&self, stretches: u64, seconds: f64) {
+        self.days_downsampled.inc(());
+        let attributes = vec![("series.stretches".into(), stretches.into()), ("seconds".into(), seconds.into())];
+        self.log(Severity::Info, "day downsampled", attributes);
+    }
+
+    pub(crate) fn downsampling_failed(&self, reason: &'static str) {
+        self.downsampling_failures.inc(());
+        self.log(
+            Severity::Error,
+            "day cannot be downsampled",
             vec![("series.reason".into(), reason.into())],
         );
     }
