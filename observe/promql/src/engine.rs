@@ -21,7 +21,7 @@ mod times;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::annotation::Annotations;
+use crate::annotation::{Annotations, Severity};
 use crate::ast::{Expr, Node, ValueType};
 use crate::error::Error;
 use crate::labels::Labels;
@@ -145,6 +145,9 @@ pub fn query_expr(
             finish(output, grid, is_instant)?
         }
     };
+    for warning in series.warnings() {
+        evaluator.annotations.add(Severity::Warning, text, expr.span, warning);
+    }
     Ok(Answer { data, annotations: evaluator.annotations })
 }
 

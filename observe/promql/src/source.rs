@@ -171,4 +171,9 @@ pub trait Series {
     ) -> Result<Selected, Error> {
         self.select(matchers, from_ms, to_ms).map(Selected::Samples)
     }
+
+    /// What was missing in the answers so far, as warnings of the query.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

@@ -42,7 +42,7 @@ const PAGE_BYTES_MAX: usize = 256 << 20;
 const ZSTD_LEVEL: i32 = 3;
 
 /// What the catalogue knows about a block.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meta {
     pub(crate) id: u64,
     /// The first of the blocks that it was made of, or its own: of two values of one time, that which came first counts.

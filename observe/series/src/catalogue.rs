@@ -8,6 +8,7 @@
 //! After a failed write the library refuses every later one, and nobody knows what the disk has. So the file is then closed
 //! and opened again by whatever comes next, which takes the failed change back before it does its own.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use crate::block::{self, Block, Meta};
+use crate::bucket::Bucket;
 use crate::error::{Error, catalogue as fault};
 use crate::level::{self, DayChange, Levels, Resolution, State};
 use crate::signals::Signals;
@@ -32,6 +34,11 @@ const DELETIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deletio
 const IMPORTED: TableDefinition<'_, &str, u64> = TableDefinition::new("imported");
 /// Days of levels, and how they stand.
 const LEVELS: TableDefinition<'_, (u8, i64), u8> = TableDefinition::new("levels");
+/// Objects of blocks that are in the bucket.
+const PLACES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("places");
+/// Objects that are to be deleted from the bucket, with the Unix milliseconds since when: those of blocks that are gone, and
+/// those whose upload is not known to have ended.
+const GARBAGE: TableDefinition<'_, &str, i64> = TableDefinition::new("garbage");
 const CHECKPOINT: &str = "checkpoint";
 /// Up to when raw samples may be gone, as the bits of a signed time.
 const RAW_GONE: &str = "raw_gone_ms";
@@ -47,7 +54,16 @@ pub(crate) struct Catalogue {
     next_id: u64,
     checkpoint: u64,
     levels: Levels,
+    places: BTreeMap<u64, Placed>,
     undos: Vec<Undo>,
+}
+
+/// Where a block is in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Placed {
+    pub(crate) object: String,
+    /// CRC-32C of the whole block.
+    pub(crate) crc: u32,
 }
 
 /// What changes in one transaction.
@@ -70,6 +86,7 @@ struct Undo {
     checkpoint: u64,
     days: Vec<DayChange>,
     raw_gone_ms: Option<i64>,
+    places: Vec<(u64, Placed)>,
 }
 
 /// What the catalogue says at start.
@@ -160,7 +177,11 @@ fn free_name(path: &Path, ending: impl Fn(u64) -> String) -> PathBuf {
 impl Catalogue {
     /// Opens the catalogue, checks each block's file, and sets aside what no transaction published and what is of
     /// another format.
-    pub(crate) fn open(directory: &Path, signals: &Signals) -> Result<(Self, Contents), Error> {
+    pub(crate) fn open(
+        directory: &Path,
+        bucket: Option<&Arc<Bucket>>,
+        signals: &Signals,
+    ) -> Result<(Self, Contents), Error> {
         let file_fault = |source| Error::File { path: directory.to_owned(), source };
         let (mut database, is_readable) = open_file(directory)?;
         let mut tables = tables(&database)?;
@@ -179,13 +200,14 @@ impl Catalogue {
             next_id: 0,
             checkpoint: 0,
             levels: Levels::default(),
+            places: BTreeMap::new(),
             undos: Vec::new(),
         };
         if !is_readable || (tables.is_empty() && !ids.is_empty()) {
             let rebuilt = catalogue.rebuild(&ids)?;
             signals.catalogue_rebuilt(rebuilt);
         }
-        let contents = catalogue.read(&ids, signals)?;
+        let contents = catalogue.read(&ids, bucket, signals)?;
         Ok((catalogue, contents))
     }
 
@@ -215,7 +237,12 @@ impl Catalogue {
         Ok(done)
     }
 
-    fn read(&mut self, ids: &[u64], signals: &Signals) -> Result<Contents, Error> {
+    fn read(
+        &mut self,
+        ids: &[u64],
+        bucket: Option<&Arc<Bucket>>,
+        signals: &Signals,
+    ) -> Result<Contents, Error> {
         let database = self.database()?;
         let write = database.begin_write().map_err(fault)?;
         let mut contents = Contents::default();
@@ -226,11 +253,25 @@ impl Catalogue {
             let raw_gone = facts.get(RAW_GONE).map_err(fault)?;
             raw_gone.into_iter().for_each(|bits| self.levels.raw_went(bits.value().cast_signed()));
             let mut lost = Vec::new();
+            let places = write.open_table(PLACES).map_err(fault)?;
+            for row in places.iter().map_err(fault)? {
+                let (id, placed) = row.map_err(fault)?;
+                self.places.extend(postcard::from_bytes(placed.value()).ok().map(|placed| (id.value(), placed)));
+            }
+            write.open_table(GARBAGE).map_err(fault)?;
             for row in blocks.iter().map_err(fault)? {
                 let (id, meta) = row.map_err(fault)?;
                 self.next_id = self.next_id.max(id.value() + 1);
                 let meta = postcard::from_bytes::<Meta>(meta.value()).ok();
-                match meta.clone().and_then(|meta| Block::open(&self.directory, meta).ok()) {
+                let placed = self.places.get(&id.value()).zip(bucket);
+                let open = |meta: Meta| match (Block::open(&self.directory, meta.clone()), placed) {
+                    (Ok(block), _) => Some(block),
+                    (Err(_), Some((placed, bucket))) => {
+                        Some(Block::in_bucket(&self.directory, meta, bucket, &placed.object))
+                    }
+                    (Err(_), None) => None,
+                };
+                match meta.clone().and_then(open) {
                     Some(block) => contents.blocks.push(Arc::new(block)),
                     None => {
                         signals.block_damaged(id.value());
@@ -300,6 +341,8 @@ impl Catalogue {
     pub(crate) fn change(&mut self, change: &Change<'_>) -> Result<(), Error> {
         let checkpoint = change.checkpoint.unwrap_or(self.checkpoint);
         let raw_gone_ms = change.raw_gone_ms.max(self.levels.raw_gone_ms());
+        let placed = change.removed.iter().filter_map(|meta| self.places.get_key_value(&meta.id));
+        let places: Vec<(u64, Placed)> = placed.map(|(id, placed)| (*id, placed.clone())).collect();
         let changed = self.transact(|write| {
             let mut blocks = write.open_table(BLOCKS).map_err(fault)?;
             for meta in change.added {
@@ -308,11 +351,16 @@ impl Catalogue {
             for meta in change.removed {
                 blocks.remove(meta.id).map_err(fault)?;
             }
+            for (id, placed) in &places {
+                write.open_table(PLACES).map_err(fault)?.remove(id).map_err(fault)?;
+                put_garbage(write, &placed.object)?;
+            }
             put_facts(write, checkpoint, &change.days, raw_gone_ms)
         });
         match changed {
             Ok(()) => {
                 self.checkpoint = checkpoint;
+                places.iter().for_each(|(id, _)| drop(self.places.remove(id)));
                 change.days.iter().for_each(|day| self.levels.set(*day));
                 raw_gone_ms.into_iter().for_each(|gone_ms| self.levels.raw_went(gone_ms));
             }
@@ -322,6 +370,7 @@ impl Catalogue {
                 checkpoint: self.checkpoint,
                 days: change.days.iter().map(|(day, _)| (*day, self.levels.state(*day))).collect(),
                 raw_gone_ms: self.levels.raw_gone_ms(),
+                places,
             }),
         }
         changed
@@ -352,6 +401,47 @@ impl Catalogue {
             Ok(())
         })?;
         Ok(deletion)
+    }
+
+    /// Where a block is in the bucket; none when it is not there.
+    pub(crate) fn place(&self, id: u64) -> Option<&Placed> {
+        self.places.get(&id)
+    }
+
+    /// An upload begins: until its end is noted too, what there is of the object is garbage.
+    pub(crate) fn begin_upload(&mut self, object: &str) -> Result<(), Error> {
+        self.transact(|write| put_garbage(write, object))
+    }
+
+    /// A block is in the bucket.
+    pub(crate) fn end_upload(&mut self, id: u64, placed: Placed) -> Result<(), Error> {
+        self.transact(|write| put_place(write, id, &placed))?;
+        self.places.insert(id, placed);
+        Ok(())
+    }
+
+    /// Objects that have been garbage for so long that no query reads them any more.
+    pub(crate) fn garbage(&mut self, for_ms: i64) -> Result<Vec<String>, Error> {
+        let database = self.database()?;
+        let read = database.begin_read().map_err(fault)?;
+        let mut objects = Vec::new();
+        for row in read.open_table(GARBAGE).map_err(fault)?.iter().map_err(fault)? {
+            let (object, since) = row.map_err(fault)?;
+            if unix_millis().saturating_sub(since.value()) >= for_ms {
+                objects.push(object.value().to_owned());
+            }
+        }
+        drop(read);
+        self.database = Some(database);
+        Ok(objects)
+    }
+
+    /// An object is deleted.
+    pub(crate) fn remove_garbage(&mut self, object: &str) -> Result<(), Error> {
+        self.transact(|write| {
+            write.open_table(GARBAGE).map_err(fault)?.remove(object).map_err(fault)?;
+            Ok(())
+        })
     }
 
     /// A deletion is done.
@@ -412,9 +502,30 @@ fn undo(write: &WriteTransaction, undos: &[Undo]) -> Result<(), Error> {
         for meta in &undo.removed {
             put_block(&mut blocks, meta)?;
         }
+        for (id, placed) in &undo.places {
+            put_place(write, *id, placed)?;
+        }
         put_facts(write, undo.checkpoint, &undo.days, undo.raw_gone_ms)?;
     }
     Ok(())
+}
+
+/// A block is in the bucket, and its object no garbage.
+fn put_place(write: &WriteTransaction, id: u64, placed: &Placed) -> Result<(), Error> {
+    let bytes = postcard::to_stdvec(placed).map_err(Error::Encode)?;
+    write.open_table(PLACES).map_err(fault)?.insert(id, bytes.as_slice()).map_err(fault)?;
+    write.open_table(GARBAGE).map_err(fault)?.remove(placed.object.as_str()).map_err(fault)?;
+    Ok(())
+}
+
+fn put_garbage(write: &WriteTransaction, object: &str) -> Result<(), Error> {
+    write.open_table(GARBAGE).map_err(fault)?.insert(object, unix_millis()).map_err(fault)?;
+    Ok(())
+}
+
+fn unix_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn put_facts(

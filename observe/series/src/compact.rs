@@ -1,7 +1,7 @@
 //! Compaction: blocks become one, series by series, each chunk packed as suits it best; and the thread that does it.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use belfry_promql::Labels;
@@ -137,50 +137,64 @@ pub(crate) fn merge(
     Ok(Merged { meta: writer.finish()?, damaged })
 }
 
-/// The thread that compacts and deletes. It ends when this is dropped.
+/// The threads that work on blocks: one compacts, deletes and downsamples, and one speaks with the bucket, which may be
+/// slow. They end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Compactor {
-    ticks: Option<SyncSender<i64>>,
+    workers: Vec<Worker>,
     maintenance: Maintenance,
-    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    ticks: SyncSender<i64>,
+    thread: JoinHandle<()>,
 }
 
 impl Compactor {
     pub(crate) fn start(maintenance: Maintenance) -> Result<Self, Error> {
+        let mut workers = vec![Worker::start("belfry-compact", &maintenance, compact)?];
+        if maintenance.shared().bucket.is_some() {
+            workers.push(Worker::start("belfry-upload", &maintenance, Maintenance::tend_bucket)?);
+        }
+        Ok(Self { workers, maintenance })
+    }
+
+    /// Says what time it is; while a thread is busy, it need not know.
+    pub(crate) fn wake(&self, unix_millis: i64) {
+        for worker in &self.workers {
+            let _busy = worker.ticks.try_send(unix_millis);
+        }
+    }
+}
+
+impl Worker {
+    fn start(name: &str, maintenance: &Maintenance, work: fn(&Maintenance, i64)) -> Result<Self, Error> {
         let (ticks, receiver) = sync_channel(1);
         let worker = maintenance.clone();
         let thread = std::thread::Builder::new()
-            .name("belfry-compact".to_owned())
-            .spawn(move || run(&worker, &receiver))
+            .name(name.to_owned())
+            .spawn(move || receiver.into_iter().for_each(|unix_millis| work(&worker, unix_millis)))
             .map_err(Error::Thread)?;
-        Ok(Self { ticks: Some(ticks), maintenance, thread: Some(thread) })
-    }
-
-    /// Says what time it is; while the thread is busy, it need not know.
-    pub(crate) fn wake(&self, unix_millis: i64) {
-        if let Some(ticks) = &self.ticks {
-            let _busy = ticks.try_send(unix_millis);
-        }
+        Ok(Self { ticks, thread })
     }
 }
 
 impl Drop for Compactor {
     fn drop(&mut self) {
-        self.ticks = None;
         self.maintenance.cancel();
-        if let Some(thread) = self.thread.take() {
+        for Worker { ticks, thread } in self.workers.drain(..) {
+            drop(ticks);
             // It has nothing to say; what it did not finish is done after the next start.
             let _ended = thread.join();
         }
     }
 }
 
-fn run(maintenance: &Maintenance, ticks: &Receiver<i64>) {
-    while let Ok(unix_millis) = ticks.recv() {
-        maintenance.delete_old(unix_millis);
-        // Told by itself; tried again at the next tick.
-        let _finished = maintenance.finish_deletions();
-        let _compacted = maintenance.compact();
-        let _made = maintenance.downsample();
-    }
+fn compact(maintenance: &Maintenance, unix_millis: i64) {
+    maintenance.delete_old(unix_millis);
+    // Each is told by itself and tried again at the next tick.
+    let _finished = maintenance.finish_deletions();
+    let _compacted = maintenance.compact();
+    let _made = maintenance.downsample();
 }

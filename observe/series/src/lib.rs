@@ -14,6 +14,7 @@
 
 mod bits;
 mod block;
+mod bucket;
 mod catalogue;
 mod chunk;
 mod column;
@@ -43,8 +44,9 @@ mod signals;
 mod stretch;
 mod symbols;
 mod top;
+mod upload;
 
-pub use config::Config;
+pub use config::{BucketConfig, Config};
 pub use error::Error;
 pub use handle::{Series, SeriesWriter};
 pub use maintenance::{Deleted, Maintenance, Progress};

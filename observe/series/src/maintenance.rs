@@ -47,6 +47,10 @@ impl Maintenance {
         Self { shared, is_cancelled: Arc::default() }
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Relaxed);
     }
@@ -115,8 +119,11 @@ impl Maintenance {
     fn plan(&self, blocks: &[Arc<Block>], newest_ms: i64) -> Option<plan::Plan> {
         let config = &self.shared.config;
         let longest_ms = crate::millis(config.compacted_duration_max);
+        // While the bucket is away, what is here is compacted without what is there.
+        let can_read = self.shared.bucket.as_ref().is_none_or(|bucket| !bucket.is_failing());
         [Resolution::Raw].into_iter().chain(LEVELS).find_map(|resolution| {
-            let held = blocks.iter().map(|block| block.meta()).filter(|meta| meta.resolution() == resolution);
+            let held = blocks.iter().filter(|block| can_read || block.is_local()).map(|block| block.meta());
+            let held = held.filter(|meta| meta.resolution() == resolution);
             // A stretch belongs to the window that it ends.
             let early = i64::from(resolution != Resolution::Raw);
             let metas: Vec<Meta> = held
@@ -165,8 +172,7 @@ impl Maintenance {
         let writer = BlockWriter::create(self.shared.directory(), id, level, 0)?;
         let is_raw = Resolution::of_bits(level) == Resolution::Raw;
         let exemplars_max = if is_raw { self.shared.config.series_exemplars_max } else { 0 };
-        let is_cancelled = || self.is_cancelled.load(Ordering::Relaxed);
-        let merged = merge(blocks, range, writer, exemplars_max, edit, &is_cancelled)?;
+        let merged = merge(blocks, range, writer, exemplars_max, edit, &|| self.is_cancelled())?;
         (0..merged.damaged).for_each(|_| self.shared.signals.chunk_damaged());
         if merged.damaged > 0 {
             // What could not be read is kept for a person to look at.
@@ -198,15 +204,20 @@ impl Maintenance {
         }
         let _alone = self.shared.maintenance();
         let blocks = self.shared.blocks.load_full();
-        let mut by_age: Vec<&Meta> = blocks.iter().map(|block| block.meta()).collect();
-        by_age.sort_by_key(|meta| (meta.resolution() != Resolution::Raw, meta.max_ms));
+        let mut by_age: Vec<&Arc<Block>> = blocks.iter().collect();
+        by_age.sort_by_key(|block| (block.meta().resolution() != Resolution::Raw, block.meta().max_ms));
         let mut left = total_bytes(&blocks);
         let (mut ids, mut raw_gone_ms) = (Vec::new(), None);
-        for meta in by_age {
-            if !is_old(meta) && !is_too_much(left) {
+        for block in by_age {
+            let meta = block.meta();
+            if !is_old(meta) && (!is_too_much(left) || !block.is_local()) {
                 continue;
             }
-            left -= meta.bytes;
+            left -= if block.is_local() { meta.bytes } else { 0 };
+            if !is_old(meta) && self.shared.catalogue().place(meta.id).is_some() {
+                self.shared.retire(meta.id);
+                continue;
+            }
             ids.push(meta.id);
             if meta.resolution() == Resolution::Raw {
                 raw_gone_ms = raw_gone_ms.max(Some(meta.max_ms));
@@ -312,18 +323,18 @@ impl Maintenance {
             let copy = crate::block::path(target, block.meta().id);
             if !copy.exists() && std::fs::hard_link(block.path(), &copy).is_err() {
                 let unfinished = copy.with_extension("new");
-                std::fs::copy(block.path(), &unfinished).map_err(fault)?;
-                std::fs::File::open(&unfinished).and_then(|file| file.sync_all()).map_err(fault)?;
+                block.copy_to(&unfinished)?;
                 std::fs::rename(&unfinished, &copy).map_err(fault)?;
             }
         }
         // The catalogue of the copy is made from its blocks, as after a loss.
-        Catalogue::open(target, &self.shared.signals)?;
+        Catalogue::open(target, None, &self.shared.signals)?;
         progress(blocks.len() as u64, blocks.len() as u64);
         Ok(blocks.len() as u64)
     }
 }
 
-fn total_bytes(blocks: &[Arc<Block>]) -> u64 {
-    blocks.iter().map(|block| block.meta().bytes).sum()
+/// Of those in the directory.
+pub(crate) fn total_bytes(blocks: &[Arc<Block>]) -> u64 {
+    blocks.iter().filter(|block| block.is_local()).map(|block| block.meta().bytes).sum()
 }

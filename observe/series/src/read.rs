@@ -15,6 +15,7 @@ use crate::level::Resolution;
 use crate::matcher::Matcher;
 use crate::merge::Gathered;
 use crate::shared::Shared;
+use crate::signals::BucketWork;
 use crate::top::{Top, largest};
 
 /// Blocks whose labels are offered beside the head's: the newest ones.
@@ -48,6 +49,7 @@ pub struct SeriesExemplars {
 struct Reading<'a> {
     matchers: &'a [Matcher],
     is_cancelled: &'a dyn Fn() -> bool,
+    note: &'a dyn Fn(&Error),
     /// Points.
     left: usize,
 }
@@ -59,25 +61,26 @@ impl SeriesReader {
     /// # Errors
     /// When more points would be read than one query may. A block that cannot be read is skipped and counted.
     pub fn select(&self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> Result<Vec<SeriesData>, Error> {
-        let selected = self.read(matchers, from_ms, to_ms, &|| false)?;
+        let selected = self.read(matchers, (from_ms, to_ms), &|| false, &|_| {})?;
         let with_floats = selected.into_iter().filter(|(_, gathered)| !gathered.floats.is_empty());
         Ok(with_floats.map(|(labels, gathered)| SeriesData::new(&labels, gathered.floats)).collect())
     }
 
-    /// What every kind of select is made of. Between blocks and between series of the head it asks `is_cancelled`.
+    /// What every kind of select is made of. What cannot be read is noted and left out. Between blocks and between series of the head it asks `is_cancelled`.
     pub(crate) fn read(
         &self,
         matchers: &[Matcher],
-        from_ms: i64,
-        to_ms: i64,
+        (from_ms, to_ms): (i64, i64),
         is_cancelled: &dyn Fn() -> bool,
+        note: &dyn Fn(&Error),
     ) -> Result<BTreeMap<Labels, Gathered>, Error> {
         let levels = self.shared.levels.load_full();
         let (in_head, blocks) = {
             let head = self.shared.head();
             (head.select(matchers, from_ms, to_ms)?, self.shared.blocks.load_full())
         };
-        let mut reading = Reading { matchers, is_cancelled, left: self.shared.config.select_points_max };
+        let left = self.shared.config.select_points_max;
+        let mut reading = Reading { matchers, is_cancelled, note, left };
         let range = (from_ms, to_ms);
         let mut selected: BTreeMap<Labels, Gathered> = BTreeMap::new();
         self.read_blocks(&mut reading, &blocks, Resolution::Raw, range, &mut selected)?;
@@ -109,7 +112,7 @@ impl SeriesReader {
         matchers: &[Matcher],
         level: Resolution,
         (from_ms, to_ms): (i64, i64),
-        is_cancelled: &dyn Fn() -> bool,
+        (is_cancelled, note): (&dyn Fn() -> bool, &dyn Fn(&Error)),
     ) -> Result<BTreeMap<Labels, Gathered>, Error> {
         let stretch_ms = level.millis();
         let floor = |time: i64| time.saturating_sub(time.rem_euclid(stretch_ms));
@@ -120,7 +123,8 @@ impl SeriesReader {
             let in_head = head.select(matchers, after_ms.saturating_add(1), until_ms)?;
             (in_head, head.range().map(|range| range.0), self.shared.blocks.load_full())
         };
-        let mut reading = Reading { matchers, is_cancelled, left: self.shared.config.select_points_max };
+        let left = self.shared.config.select_points_max;
+        let mut reading = Reading { matchers, is_cancelled, note, left };
         let mut selected: BTreeMap<Labels, Gathered> = BTreeMap::new();
         for (source, after_ms, until_ms) in levels.sources(level, (after_ms, until_ms), head_ms) {
             let range = (after_ms.saturating_add(1), until_ms);
@@ -156,6 +160,9 @@ impl SeriesReader {
                 return Err(Error::Cancelled);
             }
             let read = self.read_block(block, reading.matchers, (from_ms, to_ms), &mut reading.left);
+            if let Err(error @ Error::Bucket { .. }) = &read {
+                (reading.note)(error);
+            }
             for (labels, gathered) in self.unless_damaged(block, read)?.unwrap_or_default() {
                 selected.entry(labels).or_default().append(gathered);
             }
@@ -230,6 +237,10 @@ impl SeriesReader {
             Ok(read) => Ok(Some(read)),
             Err(Error::Damaged { .. } | Error::File { .. }) => {
                 self.shared.signals.block_damaged(block.meta().id);
+                Ok(None)
+            }
+            Err(Error::Bucket { .. }) => {
+                self.shared.signals.bucket_failed(BucketWork::Read);
                 Ok(None)
             }
             Err(other) => Err(other),

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use belfry_signal::MetricMetadata;
 
 use crate::block::{Block, Meta, PageCache};
+use crate::bucket::Bucket;
 use crate::catalogue::{Catalogue, Change};
 use crate::config::Config;
 use crate::error::Error;
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     maintenance: Mutex<()>,
     pub(crate) metadata: RwLock<BTreeMap<String, MetricMetadata>>,
     flushes: Flushes,
+    /// Where older blocks go.
+    pub(crate) bucket: Option<Arc<Bucket>>,
 }
 
 /// How others have the head sealed by the writer, who may be busy.
@@ -50,6 +53,7 @@ impl Shared {
         catalogue: Catalogue,
         blocks: Vec<Arc<Block>>,
         metadata: Vec<MetricMetadata>,
+        bucket: Option<Arc<Bucket>>,
     ) -> Self {
         let head = Head::new(config.series_exemplars_max, config.exemplars_max);
         Self {
@@ -61,6 +65,7 @@ impl Shared {
             maintenance: Mutex::default(),
             metadata: RwLock::new(metadata.into_iter().map(|metric| (metric.name.clone(), metric)).collect()),
             flushes: Flushes::default(),
+            bucket,
             config,
             signals,
         }
@@ -111,6 +116,21 @@ impl Shared {
         Ok(())
     }
 
+    /// From now on reads an uploaded block from the bucket, and deletes its file.
+    pub(crate) fn retire(&self, id: u64) {
+        let Some(bucket) = &self.bucket else { return };
+        let catalogue = self.catalogue();
+        let Some(placed) = catalogue.place(id) else { return };
+        let mut blocks: Vec<Arc<Block>> = self.blocks.load().as_ref().clone();
+        let Some(held) = blocks.iter_mut().find(|block| block.meta().id == id) else { return };
+        *held = Arc::new(Block::in_bucket(self.directory(), held.meta().clone(), bucket, &placed.object));
+        self.blocks.store(Arc::new(blocks));
+        drop(catalogue);
+        // One that stays is found at the next start, and goes then.
+        let _deleted = std::fs::remove_file(crate::block::path(self.directory(), id));
+        self.measure();
+    }
+
     pub(crate) fn open_all(&self, metas: &[Meta]) -> Result<Vec<Arc<Block>>, Error> {
         metas.iter().map(|meta| Block::open(self.directory(), meta.clone()).map(Arc::new)).collect()
     }
@@ -139,7 +159,9 @@ impl Shared {
             self.signals.head_measured(head.series_count(), head.bytes());
         }
         let blocks = self.blocks.load();
-        self.signals.blocks_measured(blocks.len(), blocks.iter().map(|block| block.meta().bytes).sum());
+        let (local, others): (Vec<_>, Vec<_>) = blocks.iter().partition(|block| block.is_local());
+        let bytes = local.iter().map(|block| block.meta().bytes).sum();
+        self.signals.blocks_measured(blocks.len(), bytes, others.len());
     }
 
     /// Asks the writer to seal the head, and waits until it did; false when it did not in time.

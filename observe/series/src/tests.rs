@@ -1,6 +1,7 @@
 //! The store as the pipeline and queries meet it: windows, restarts, damage, limits.
 
 mod blocks;
+mod bucket;
 mod carried;
 pub(crate) mod faults;
 mod levels;
