@@ -8,6 +8,7 @@ mod column;
 mod dates;
 mod extended;
 mod info;
+mod levels;
 mod matching;
 mod over_time;
 mod ranking;
@@ -20,11 +21,11 @@ mod times;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::annotation::Annotations;
+use crate::annotation::{Annotations, Severity};
 use crate::ast::{Expr, Node, ValueType};
 use crate::error::Error;
 use crate::labels::Labels;
-use crate::source::{Series, SeriesData, Value};
+use crate::source::{OfWindow, Series, SeriesData, Value};
 
 use column::{Output, Row};
 pub(crate) use times::{Grid, MILLIS_MAX, is_invariant};
@@ -144,6 +145,9 @@ pub fn query_expr(
             finish(output, grid, is_instant)?
         }
     };
+    for warning in series.warnings() {
+        evaluator.annotations.add(Severity::Warning, text, expr.span, warning);
+    }
     Ok(Answer { data, annotations: evaluator.annotations })
 }
 
@@ -278,7 +282,7 @@ impl Evaluator<'_> {
 
     /// The result of an instant query for a range vector: the points themselves.
     fn range_result(&mut self, expr: &Expr, grid: Grid) -> Result<Data, Error> {
-        let input = self.range(expr, grid)?;
+        let input = self.range(expr, grid, OfWindow::Samples)?;
         let (from, to) = input.window(grid.time(0));
         let mut matrix = Vec::new();
         for row in input.rows {
