@@ -63,9 +63,9 @@ pub(super) fn batches(random: &mut StdRng, begin: u64) -> Vec<SeriesBatch> {
 /// Every other one is reset now and then, the others have gaps: after a gap and near zero 3.0 extrapolates otherwise.
 fn counter(random: &mut StdRng, index: usize) -> Column {
     let mut value = random.random_range(5000..9000) as f64;
-    let step = |_| {
+    let step = |at| {
         value += random.random_range(0..40) as f64 / if index == 3 { 8.0 } else { 1.0 };
-        let is_rare = random.random_range(0..25) == 0;
+        let is_rare = random.random_range(0..25) == 0 && at > 0;
         if is_rare && index % 2 == 0 {
             value = random.random_range(0..30) as f64;
         }

@@ -222,7 +222,9 @@ impl Writer<'_> {
         let op =
             self.one(&["+", "-", "*", "/", "%", "^", ">", "<", ">=", "!=", "== bool", "> bool", "atan2"]);
         let (vector, scalar) = (self.vector(depth - 1), self.scalar(1));
-        if self.below(2) == 0 {
+        if op == "%" || op == "^" {
+            format!("({vector}) {op} {}", self.one(&["2", "-3", "0.5", "100"]))
+        } else if self.below(2) == 0 {
             format!("({vector}) {op} ({scalar})")
         } else {
             format!("({scalar}) {op} ({vector})")
@@ -236,9 +238,14 @@ impl Writer<'_> {
             1 => format!("{}({inner}, {})", self.one(&["clamp_min", "clamp_max"]), self.scalar(1)),
             2 => format!("round({inner}, {})", self.one(&["0.1", "5", "1", "30"])),
             3 => format!("-({inner})"),
+            4 => {
+                // Of large numbers they make nearly anything out of the last digit.
+                let curves = "exp sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh";
+                format!("{}(clamp({inner}, -3, 3))", self.word(curves))
+            }
             _ => {
-                let function = self.word("abs ceil floor exp ln log2 log10 sqrt sgn round sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh deg rad sort sort_desc timestamp");
-                format!("{function}({inner})")
+                let plain = "abs ceil floor ln log2 log10 sqrt sgn round deg rad sort sort_desc timestamp";
+                format!("{}({inner})", self.word(plain))
             }
         }
     }
