@@ -6,6 +6,7 @@ mod alerting;
 mod binary;
 mod crash;
 mod demo;
+mod differential;
 mod doors;
 mod flows;
 mod indicators;

@@ -28,7 +28,7 @@ use crate::labels::Labels;
 use crate::source::{OfWindow, Series, SeriesData, Value};
 
 use column::{Output, Row};
-pub(crate) use times::{Grid, MILLIS_MAX, is_invariant};
+pub(crate) use times::{Asked, Grid, MILLIS_MAX, is_invariant};
 
 /// What a query may do and use.
 #[derive(Clone, Debug)]
@@ -125,7 +125,7 @@ pub fn query_expr(
         series,
         options,
         cancel,
-        query: grid,
+        query: Asked::of(times),
         annotations: Annotations::default(),
         samples: 0,
         reads_counts_only: false,
@@ -181,7 +181,7 @@ pub(crate) struct Evaluator<'a> {
     options: &'a Options,
     cancel: &'a AtomicBool,
     /// The times of the whole query, which `@ start()` and `step()` mean even inside a subquery.
-    query: Grid,
+    query: Asked,
     annotations: Annotations,
     samples: usize,
     /// Inside `histogram_count` and the like: counter resets are then found from the counts while reading.
