@@ -256,6 +256,7 @@ impl Opening {
             tokens,
             host_names: config.host_names.clone(),
             open_paths: &[],
+            cors_origins: Vec::new(),
         };
         let handle = self.doors.open(door, config.listen, limits, Access::Guarded(guard), router)?;
         self.addresses.push((name, handle.local_addr()));

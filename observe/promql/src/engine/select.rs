@@ -173,8 +173,11 @@ impl Evaluator<'_> {
                 "anchored and smoothed are experimental and not enabled".to_owned(),
             ));
         }
+        let began = self.began();
         let mut found = self.series.select(&selector.matchers, from_ms, to_ms)?;
-        self.spend(found.iter().map(|series| series.floats.len() + series.histograms.len()).sum())?;
+        let samples = found.iter().map(|series| series.floats.len() + series.histograms.len()).sum();
+        self.note_read(selector, began, found.len(), samples);
+        self.spend(samples)?;
         if self.reads_counts_only {
             found.iter_mut().for_each(with_resets_found);
         }
@@ -220,6 +223,13 @@ impl Evaluator<'_> {
 
     /// A range selector or a subquery for all times.
     pub(super) fn range(&mut self, expr: &Expr, grid: Grid) -> Result<RangeInput, Error> {
+        let began = self.began();
+        let input = self.range_input(expr, grid)?;
+        self.note_range(expr, began, input.rows.len());
+        Ok(input)
+    }
+
+    fn range_input(&mut self, expr: &Expr, grid: Grid) -> Result<RangeInput, Error> {
         match &expr.node {
             Node::Paren(inner) => self.range(inner, grid),
             Node::Range(selector, range) => {
