@@ -5,6 +5,7 @@
 mod alerting;
 mod binary;
 mod crash;
+mod curves;
 mod demo;
 mod doors;
 mod flows;
@@ -13,6 +14,7 @@ mod metric_doors;
 mod operators;
 mod prepaid;
 mod promql;
+mod read_api;
 mod real_clients;
 mod records;
 mod rooms_apart;

@@ -188,7 +188,9 @@ async fn a_drain_names_what_did_not_finish() {
 async fn pages_that_are_invited_may_read_and_no_others() {
     let bench = Bench::open(LIMITS);
     let ask = |method: &str, origin: &str, more: &str| {
-        format!("{method} / HTTP/1.1\r\nhost: localhost\r\norigin: {origin}\r\n{more}connection: close\r\n\r\n")
+        format!(
+            "{method} / HTTP/1.1\r\nhost: localhost\r\norigin: {origin}\r\n{more}connection: close\r\n\r\n"
+        )
     };
     let answer = bench.exchange(&ask("GET", "https://graphs.example", "")).await.to_lowercase();
     assert!(answer.starts_with("http/1.1 200") && answer.contains("vary: origin"), "{answer}");

@@ -21,9 +21,7 @@ use crate::query::{Expr, Keyword, Word, parse};
 use crate::signals::{Outcome, Question};
 use crate::split::{Hit, Split, TimeRange};
 use crate::store::Store;
-use crate::view::{
-    CallFilter, CallRow, CallView, Found, LogLine, LogQuery, Stamped, Timeline, TraceView,
-};
+use crate::view::{CallFilter, CallRow, CallView, Found, LogLine, LogQuery, Stamped, Timeline, TraceView};
 use crate::words::Phrase;
 
 /// Reads the store of events.
@@ -90,8 +88,7 @@ impl EventsReader {
             }
             let range = range(filter.from_nanos, filter.to_nanos);
             let key = filter.trace_id.map(|trace_id| trace_key(&trace_id.0));
-            let gathered =
-                reader.gather(&Expr::And(parts), &range, key, reader.limit(filter.limit), NEVER);
+            let gathered = reader.gather(&Expr::And(parts), &range, key, reader.limit(filter.limit), NEVER);
             Ok(gathered.into_found(|hit| match &hit.record.body {
                 Body::Call(call) => Some(CallRow { end_unix_nanos: hit.unix_nanos, call: Call::clone(call) }),
                 _ => None,

@@ -58,7 +58,11 @@ impl Config {
         let bytes = 64 << 10..=4 << 30;
         expect(bytes.contains(&self.answer_bytes_max), "answer_bytes_max", "use 65536 to 4294967296");
         expect((1..=1000).contains(&self.calls_max), "calls_max", "use 1 to 1000");
-        expect((100..=100_000).contains(&self.slow_text_bytes_max), "slow_text_bytes_max", "use 100 to 100000");
+        expect(
+            (100..=100_000).contains(&self.slow_text_bytes_max),
+            "slow_text_bytes_max",
+            "use 100 to 100000",
+        );
         faults
     }
 }

@@ -67,7 +67,9 @@ impl Curve {
     pub(crate) fn help(self) -> &'static str {
         match self {
             Self::Jitter => "Interarrival jitter of one call at the end of each window, by leg.",
-            Self::LossRatio => "Packets of one call that were lost, of those expected in each window, by leg.",
+            Self::LossRatio => {
+                "Packets of one call that were lost, of those expected in each window, by leg."
+            }
             Self::LostPackets => "Packets of one call that were lost in each window, by leg.",
             Self::Packets => "Packets of one call that came in each window, by leg.",
             Self::RoundTrip => "Round trip to a leg of one call, in each window.",
@@ -236,10 +238,14 @@ impl<'a, S: Series> CallSource<'a, S> {
         }
         let mut known = self.known.borrow_mut();
         if windows.has_more {
-            known.remarks.insert("the oldest windows of a call are left out: it has more than call_records_max");
+            known
+                .remarks
+                .insert("the oldest windows of a call are left out: it has more than call_records_max");
         }
         if windows.splits_damaged > 0 {
-            known.remarks.insert("a part of the store of events is damaged: windows of a call may be missing");
+            known
+                .remarks
+                .insert("a part of the store of events is damaged: windows of a call may be missing");
         }
         let curves = Arc::new(curves(call_id, &windows, &messages));
         known.calls.insert(call_id.to_owned(), Arc::clone(&curves));

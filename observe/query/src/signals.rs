@@ -58,11 +58,18 @@ impl Signals {
         Self {
             emitter: component.emitter(),
             queries: component.counter("promql_total", "Queries in PromQL that ended."),
-            seconds: component.histogram("promql_seconds", "Time of a query in PromQL, waiting and all.", SECONDS),
-            samples: component
-                .counter("promql_samples_total", "Samples that queries in PromQL read and values they computed."),
+            seconds: component.histogram(
+                "promql_seconds",
+                "Time of a query in PromQL, waiting and all.",
+                SECONDS,
+            ),
+            samples: component.counter(
+                "promql_samples_total",
+                "Samples that queries in PromQL read and values they computed.",
+            ),
             slow: component.counter("slow_total", "Queries that took as long as slow_after, or longer."),
-            curves: component.counter("calls_read_total", "Calls whose curves were read by a query in PromQL."),
+            curves: component
+                .counter("calls_read_total", "Calls whose curves were read by a query in PromQL."),
             busy: component
                 .counter("busy_total", "Questions that were not answered because questions_max others were."),
         }

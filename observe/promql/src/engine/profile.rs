@@ -112,7 +112,13 @@ impl Evaluator<'_> {
     }
 
     /// Notes what a selector read.
-    pub(super) fn note_read(&mut self, selector: &Selector, began: Option<f64>, series: usize, samples: usize) {
+    pub(super) fn note_read(
+        &mut self,
+        selector: &Selector,
+        began: Option<f64>,
+        series: usize,
+        samples: usize,
+    ) {
         self.note(place(selector), began, |cost| {
             cost.series_read += series;
             cost.samples_read += samples;

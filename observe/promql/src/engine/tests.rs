@@ -103,8 +103,12 @@ fn a_plan_says_what_each_node_read_and_computed() {
     };
     let times = Times::Range { start_ms: 0, end_ms: 120_000, step_ms: 60_000 };
     let cancel = AtomicBool::new(false);
-    let (answer, plan) = explain((text, &expr), &series, times, &options(), &cancel, &clock).expect("an answer");
-    assert_eq!(Ok(&answer.data), query(text, &series, times, &options(), &cancel).map(|plain| plain.data).as_ref());
+    let (answer, plan) =
+        explain((text, &expr), &series, times, &options(), &cancel, &clock).expect("an answer");
+    assert_eq!(
+        Ok(&answer.data),
+        query(text, &series, times, &options(), &cancel).map(|plain| plain.data).as_ref()
+    );
     assert_eq!((plan.kind, plan.text.as_str(), plan.evaluations), ("operator", text, 1));
     let sum = &plan.below[0];
     assert_eq!((sum.kind, sum.series, sum.values), ("aggregation", 1, 3));

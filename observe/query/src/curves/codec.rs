@@ -54,9 +54,8 @@ pub(super) fn name(window: &Quality, messages: &[Stamped<SipMessage>]) -> Option
 /// The name in `a=rtpmap:96 opus/48000/2` (RFC 8866 section 6.6).
 fn rtpmap(message: &[u8], wanted: u8) -> Option<String> {
     let beginning = format!("a=rtpmap:{wanted} ");
-    let line = message
-        .split(|byte| *byte == b'\n')
-        .find_map(|line| line.strip_prefix(beginning.as_bytes()))?;
+    let line =
+        message.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(beginning.as_bytes()))?;
     let name = line.split(|byte| *byte == b'/' || *byte == b'\r').next()?;
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'+');
     let is_name = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.iter().all(is_plain);

@@ -73,7 +73,8 @@ fn a_leg_is_a_series_that_ends_when_nothing_more_is_heard() {
             ("region", "eu"),
         ]
     );
-    let points: Vec<_> = jitter.floats.iter().map(|(at, value)| (*at, (!is_stale(*value)).then_some(*value))).collect();
+    let points: Vec<_> =
+        jitter.floats.iter().map(|(at, value)| (*at, (!is_stale(*value)).then_some(*value))).collect();
     assert_eq!(
         points,
         [(5000, Some(0.005)), (10_000, Some(0.01)), (22_500, None), (60_000, Some(0.06)), (72_500, None)]

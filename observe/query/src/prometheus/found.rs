@@ -54,7 +54,9 @@ pub(super) async fn label_values(
     if selectors.is_empty() && !parameters.has_range() {
         let mut remarks = Remarks::default();
         if name == CALL_ID {
-            remarks.infos.push("the calls that curves are read from are no labels: they are at /api/v1/calls".to_owned());
+            remarks.infos.push(
+                "the calls that curves are read from are no labels: they are at /api/v1/calls".to_owned(),
+            );
         }
         return limited(api.reader.label_values(name).await?, &parameters, remarks, false);
     }

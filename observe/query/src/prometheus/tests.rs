@@ -257,10 +257,15 @@ async fn curves_of_a_call_are_asked_for_as_series_are() {
             format!("query?{at}&query=rtp_mos%7B{CALL},leg=%22caller%22%7D%5B20s%5D"),
             json!([[1_795_161_605.9, "4.3"], [1_795_161_610.9, "2.1"]]),
         ),
-        (format!("query?{at}&query=min_over_time(rtp_mos%7B{CALL},leg=%22caller%22%7D%5B1m%5D)"), json!("2.1")),
+        (
+            format!("query?{at}&query=min_over_time(rtp_mos%7B{CALL},leg=%22caller%22%7D%5B1m%5D)"),
+            json!("2.1"),
+        ),
         // With real series in one expression, and with other curves.
         (
-            format!("query?{at}&query=rtp_mos%7B{CALL},leg=%22caller%22%7D*0%2Bon()calls_total%7Bregion=%22eu%22%7D"),
+            format!(
+                "query?{at}&query=rtp_mos%7B{CALL},leg=%22caller%22%7D*0%2Bon()calls_total%7Bregion=%22eu%22%7D"
+            ),
             json!("11"),
         ),
         (
@@ -289,7 +294,10 @@ async fn curves_of_a_call_are_asked_for_as_series_are() {
             format!("labels?match[]=rtp_mos%7B{CALL}%7D"),
             json!(["__name__", "call_id", "codec", "leg", "payload_type", "region"]),
         ),
-        (format!("series?match[]=rtp_jitter_seconds%7B{CALL},leg=%22caller%22%7D"), json!([metric("caller")])),
+        (
+            format!("series?match[]=rtp_jitter_seconds%7B{CALL},leg=%22caller%22%7D"),
+            json!([metric("caller")]),
+        ),
         (format!("series?start=1&end=2&match[]=rtp_jitter_seconds%7B{CALL}%7D"), json!([])),
         // Nothing of it is in the index.
         ("labels".to_owned(), json!(["__name__", "region"])),
@@ -339,7 +347,10 @@ async fn a_query_tells_what_each_part_of_it_cost() {
     let path = format!("/api/v1/query?explain=1&time={END}&query=sum(rate(calls_total%5B30s%5D))");
     let (_, answer) = get(&router, &path).await;
     let plan = &answer["explain"]["plan"];
-    assert_eq!((&plan["kind"], &plan["text"]), (&json!("aggregation"), &json!("sum(rate(calls_total[30s]))")));
+    assert_eq!(
+        (&plan["kind"], &plan["text"]),
+        (&json!("aggregation"), &json!("sum(rate(calls_total[30s]))"))
+    );
     let range = &plan["below"][0]["below"][0];
     assert_eq!((&range["seriesRead"], &range["samplesRead"]), (&json!(2), &json!(60)));
     assert!(answer["explain"]["samples"].as_u64().expect("a count") >= 60, "{answer}");
@@ -347,7 +358,10 @@ async fn a_query_tells_what_each_part_of_it_cost() {
     assert!(plain.get("explain").is_none() && plain["data"] == answer["data"], "{plain}");
     let functions = data(&router, "/api/v1/functions").await;
     let rate = functions.as_array().expect("a list").iter().find(|one| one["name"] == "rate").expect("known");
-    assert_eq!((&rate["argTypes"], &rate["returnType"]), (&json!(["range vector"]), &json!("instant vector")));
+    assert_eq!(
+        (&rate["argTypes"], &rate["returnType"]),
+        (&json!(["range vector"]), &json!("instant vector"))
+    );
 }
 
 #[tokio::test]

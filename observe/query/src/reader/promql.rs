@@ -196,7 +196,9 @@ fn outcome(error: &Error) -> Outcome {
         Error::Promql(Query::Parse { .. } | Query::Execution(_)) => Outcome::Refused,
         Error::Promql(Query::Cancelled) => Outcome::Left,
         Error::Timeout { .. } => Outcome::TimedOut,
-        Error::Promql(Query::Source(_)) | Error::Series(_) | Error::Events(_) | Error::Stopping => Outcome::Failed,
+        Error::Promql(Query::Source(_)) | Error::Series(_) | Error::Events(_) | Error::Stopping => {
+            Outcome::Failed
+        }
         Error::BadRequest { .. } | Error::NotFound { .. } => Outcome::Refused,
     }
 }

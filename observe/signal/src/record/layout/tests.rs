@@ -89,8 +89,7 @@ fn record(body: Body) -> Record {
 
 fn unnumbered<T: Serialize>(body: T) -> Vec<u8> {
     let record = record(Body::Call(Box::new(call("busy", None))));
-    let written =
-        Unnumbered { unix_nanos: record.unix_nanos, component: record.component, kind: 4, body };
+    let written = Unnumbered { unix_nanos: record.unix_nanos, component: record.component, kind: 4, body };
     postcard::to_stdvec(&written).expect("plain data")
 }
 
