@@ -175,6 +175,7 @@ impl Bench {
                 Box::pin(async move { Ok(page == "p1" && by.is_none_or(|(name, _)| name == "ann")) })
             }),
             reading: reading(),
+            questions: axum::Router::new(),
             runbooks: Arc::new(Runbooks::built_in()),
             stop: watch::channel(false).0,
             doors: belfry_door::Doors::new(&registry),
