@@ -10,6 +10,7 @@
 
 mod clock;
 pub mod config;
+mod delivery;
 mod desk;
 mod error;
 mod evidence;

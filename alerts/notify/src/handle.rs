@@ -185,7 +185,7 @@ impl NotifyHandle {
     /// A page that was taken before is not taken again, so a caller that does not know may simply repeat.
     ///
     /// # Errors
-    /// When the outbox is full or cannot be written, or notification has ended: then nothing was taken.
+    /// When the outbox is full for a service or cannot be written, or notification has ended: then it is to be repeated.
     pub async fn enqueue(&self, notification: Notification) -> Result<(), Error> {
         let (done, taken) = oneshot::channel();
         let command = Command::Enqueue { notification, done };

@@ -4,7 +4,7 @@
 //! one is accepted or rejected, so a resolve never overtakes its trigger. Lanes do not wait for each other,
 //! except that a service which asks for a pause gets it from all of its lanes.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +68,16 @@ struct Standing {
     paused_until: Instant,
 }
 
+/// What the disk refused to note; it is repeated until it does.
+#[derive(Clone, Debug)]
+enum Owed {
+    Removal(u64),
+    Rejection(Rejected),
+}
+
+/// How long a disk that failed is left alone.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
+
 /// A drain that was asked for.
 struct Draining {
     until: Instant,
@@ -90,6 +100,11 @@ pub(crate) struct Sender {
     in_flight: JoinSet<Outcome>,
     sent_at: HashMap<Id, (LaneKey, Instant)>,
     draining: Option<Draining>,
+    /// At most one for each event that waited when the disk began to fail.
+    owed: Vec<Owed>,
+    /// Failures of the outbox that were made good, and when the next try is.
+    failures_seen: u64,
+    settle_at: Instant,
 }
 
 enum Event {
@@ -126,6 +141,9 @@ impl Sender {
             in_flight: JoinSet::new(),
             sent_at: HashMap::new(),
             draining: None,
+            owed: Vec::new(),
+            failures_seen: 0,
+            settle_at: now,
         }
     }
 
@@ -165,41 +183,27 @@ impl Sender {
                 Event::Answered(answered) => self.answered(answered).await,
                 Event::Due => {}
             }
+            if self.is_unsettled() && Instant::now() >= self.settle_at {
+                // It said so itself, and is tried again.
+                let _failed = self.settle().await;
+            }
             self.publish();
         }
     }
 
     async fn enqueue(&mut self, notification: Notification) -> Result<(), Error> {
-        if self.waiting() >= self.config.outbox_max {
-            self.signals.outbox_was_full();
-            return Err(Error::Full { entries: self.waiting() });
-        }
+        // What nobody knows whether it was taken comes first: it has the older place in its lane.
+        self.settle().await?;
+        let (act, mut drafts) = self.drafts(&notification);
+        let full = self.without_room(act, &drafts);
+        drafts.retain(|draft| !full.contains_key(&draft.service));
         let outbox = self.outbox.clone();
-        let (act, drafts) = self.drafts(&notification);
-        let site = self.origin.site.clone();
         let inserted = on_blocking_thread(move || match notification {
             Notification::Notice(notice) => {
-                let mut entries = Vec::new();
-                for draft in drafts {
-                    let key = notice.dedup_key(&site, &draft.service);
-                    let (incident, number) = (&notice.incident, notice.number);
-                    entries.extend(outbox.insert_notice(
-                        incident,
-                        number,
-                        act,
-                        &key,
-                        vec![draft],
-                        now_unix_nanos(),
-                    )?);
-                }
-                Ok(entries)
+                outbox.insert_notice(&notice.incident, notice.number, act, drafts, now_unix_nanos())
             }
-            Notification::Trigger(page) => {
-                outbox.insert_triggers(page.id, page.dedup_key.as_str(), drafts, now_unix_nanos())
-            }
-            Notification::Resolve { id, dedup_key } => {
-                outbox.insert_resolves(id, dedup_key.as_str(), drafts, now_unix_nanos())
-            }
+            Notification::Trigger(page) => outbox.insert_triggers(page.id, drafts, now_unix_nanos()),
+            Notification::Resolve { id, .. } => outbox.insert_resolves(id, drafts, now_unix_nanos()),
         });
         let entries = inserted.await.inspect_err(|error| self.signals.outbox_failed(error))?;
         for entry in entries {
@@ -208,26 +212,81 @@ impl Sender {
             }
             self.take_up(entry).await;
         }
+        match full.into_values().max() {
+            None => Ok(()),
+            Some(entries) => {
+                self.signals.outbox_was_full();
+                Err(Error::Full { entries })
+            }
+        }
+    }
+
+    /// The services that have no room, with how many events wait for them. Each has room of its own, so that one that is
+    /// away for days keeps nothing from the others. An end always has room: there is one for a beginning at most.
+    fn without_room(&self, act: Act, drafts: &[Draft]) -> BTreeMap<String, usize> {
+        let mut full = BTreeMap::new();
+        for draft in drafts.iter().filter(|_| act == Act::Trigger) {
+            let place = self.services.iter().position(|service| service.id == draft.service);
+            let waiting = place.map_or(0, |place| self.waiting_for(place));
+            if waiting >= self.config.outbox_max {
+                full.insert(draft.service.clone(), waiting);
+            }
+        }
+        full
+    }
+
+    /// After the disk failed: repeats what it did not take, and takes up what it holds although it said that it failed.
+    async fn settle(&mut self) -> Result<(), Error> {
+        let failures = self.outbox.failures();
+        if failures == self.failures_seen {
+            return Ok(());
+        }
+        let (outbox, owed, rejected_max) = (self.outbox.clone(), self.owed.clone(), self.config.rejected_max);
+        let settling = on_blocking_thread(move || {
+            for owed in &owed {
+                match owed {
+                    Owed::Removal(seq) => outbox.remove(*seq)?,
+                    Owed::Rejection(rejected) => outbox.reject(rejected, rejected_max)?,
+                }
+            }
+            outbox.load()
+        });
+        let settled = settling.await.inspect_err(|error| self.signals.outbox_failed(error));
+        self.settle_at = Instant::now() + SETTLE_PAUSE;
+        let (entries, _) = settled?;
+        self.owed.clear();
+        self.failures_seen = failures;
+        let held: HashSet<u64> =
+            self.lanes.values().flat_map(|lane| lane.entries.iter().map(|entry| entry.seq)).collect();
+        for entry in entries.into_iter().filter(|entry| !held.contains(&entry.seq)) {
+            self.take_up(entry).await;
+        }
         Ok(())
     }
 
-    /// What a notification becomes for each service that it concerns. A resolve is drafted for all of them:
-    /// the outbox knows who was told of the page.
+    /// What a notification becomes for each service that it concerns. An end is drafted for all of them, also when the
+    /// way by which it was told left the configuration: the outbox knows who was told of the beginning.
     fn drafts(&self, notification: &Notification) -> (Act, Vec<Draft>) {
-        let draft =
-            |service: &Service, event: &str| Draft { service: service.id.clone(), event: event.to_owned() };
+        let site = &self.origin.site;
+        let draft = |service: &Service, dedup_key: &str, event: String| Draft {
+            service: service.id.clone(),
+            dedup_key: dedup_key.to_owned(),
+            event,
+        };
         match notification {
             Notification::Notice(notice) => {
                 let is_meant = |service: &&Service| match &notice.to {
+                    _ if notice.is_resolve => true,
                     Some(name) => service.id == *name,
                     None => !service.is_target,
                 };
-                let drafts = self.services.iter().filter(is_meant).map(|service| match service.key {
-                    Some(_) => {
-                        let key = notice.dedup_key(&self.origin.site, &service.id);
-                        draft(service, &notice.event(&key, &self.origin.site))
-                    }
-                    None => draft(service, &notice.webhook()),
+                let drafts = self.services.iter().filter(is_meant).map(|service| {
+                    let key = notice.dedup_key(site, &service.id);
+                    let event = match service.key {
+                        Some(_) => notice.event(&key, site),
+                        None => notice.webhook(),
+                    };
+                    draft(service, &key, event)
                 });
                 (if notice.is_resolve { Act::Resolve } else { Act::Trigger }, drafts.collect())
             }
@@ -237,12 +296,15 @@ impl Sender {
                     !service.is_target
                         && service.journeys.as_ref().is_none_or(|journeys| journeys.contains(&page.journey))
                 };
-                let drafts = self.services.iter().filter(is_concerned).map(|service| draft(service, &event));
-                (Act::Trigger, drafts.collect())
+                let drafts = self.services.iter().filter(is_concerned);
+                let key = page.dedup_key.as_str();
+                (Act::Trigger, drafts.map(|service| draft(service, key, event.clone())).collect())
             }
             Notification::Resolve { dedup_key, .. } => {
-                let event = event::Sender::resolve(dedup_key.as_str());
-                (Act::Resolve, self.services.iter().map(|service| draft(service, &event)).collect())
+                let key = dedup_key.as_str();
+                let event = event::Sender::resolve(key);
+                let drafts = self.services.iter().map(|service| draft(service, key, event.clone()));
+                (Act::Resolve, drafts.collect())
             }
         }
     }
@@ -316,8 +378,9 @@ impl Sender {
                 status.last_failure = None;
                 let outbox = self.outbox.clone();
                 if let Err(error) = on_blocking_thread(move || outbox.remove(entry.seq)).await {
-                    // It is sent again after a restart: the dedup key makes that harmless.
+                    // If we end before it is noted, it is sent again: the dedup key makes that harmless.
                     self.signals.outbox_failed(&error);
+                    self.owed.push(Owed::Removal(entry.seq));
                 }
             }
             Outcome::Rejected { status, message } => {
@@ -365,6 +428,7 @@ impl Sender {
         let (outbox, row, rejected_max) = (self.outbox.clone(), rejected.clone(), self.config.rejected_max);
         if let Err(error) = on_blocking_thread(move || outbox.reject(&row, rejected_max)).await {
             self.signals.outbox_failed(&error);
+            self.owed.push(Owed::Rejection(rejected.clone()));
         }
         self.rejected.push_back(rejected);
         while self.rejected.len() > self.config.rejected_max {
@@ -403,11 +467,21 @@ impl Sender {
         let lanes = self.lanes.iter().filter(|(_, lane)| !lane.is_in_flight && !is_full);
         let next = lanes.map(|(key, lane)| lane.due.max(self.standings[key.0].paused_until)).min();
         let until = self.draining.as_ref().map(|draining| draining.until);
-        next.into_iter().chain(until).min().unwrap_or(idle).min(idle)
+        let settle_at = self.is_unsettled().then_some(self.settle_at);
+        next.into_iter().chain(until).chain(settle_at).min().unwrap_or(idle).min(idle)
     }
 
     fn waiting(&self) -> usize {
         self.lanes.values().map(|lane| lane.entries.len()).sum()
+    }
+
+    fn waiting_for(&self, place: usize) -> usize {
+        let lanes = self.lanes.range((place, String::new())..(place + 1, String::new()));
+        lanes.map(|(_, lane)| lane.entries.len()).sum()
+    }
+
+    fn is_unsettled(&self) -> bool {
+        self.outbox.failures() != self.failures_seen
     }
 
     fn publish(&mut self) {

@@ -14,6 +14,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::handle::Changed;
 use super::handle::DeskHandle;
 use super::json::{object, parse_time, time};
 use super::prometheus;
@@ -61,6 +62,20 @@ impl From<SilenceError> for Refusal {
             SilenceError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
         };
         Self(status, error.to_string())
+    }
+}
+
+/// What was changed, once it is on disk.
+fn saved<T>(changed: Changed<T>) -> Result<T, Refusal> {
+    match changed {
+        Changed::Saved(value) => Ok(value),
+        Changed::Unsaved => Err(Refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "it is in force, and could not be written to disk: a restart would lose it. It is tried again each \
+             second; see alerts_store_failures_total"
+                .to_owned(),
+        )),
+        Changed::Ended => Err(ended()),
     }
 }
 
@@ -351,7 +366,7 @@ async fn post_silence(State(desk): State<DeskHandle>, body: Bytes) -> Result<Res
         });
         (outcome, audit)
     });
-    let id = set.await.ok_or_else(ended)??;
+    let id = saved(set.await)??;
     Ok(Json(json!({ "silenceID": id })).into_response())
 }
 
@@ -367,7 +382,7 @@ async fn expire_silence(State(desk): State<DeskHandle>, Path(id): Path<String>) 
         });
         (outcome, audit)
     });
-    expire.await.ok_or_else(ended)??;
+    saved(expire.await)??;
     Ok(StatusCode::OK.into_response())
 }
 
@@ -419,7 +434,7 @@ async fn set_acknowledgement(
         });
         (dispatch.acknowledge(&incident, acknowledgement.as_ref()), None)
     });
-    match setting.await.ok_or_else(ended)? {
+    match saved(setting.await)? {
         true => Ok(StatusCode::OK.into_response()),
         false => Err(Refusal(StatusCode::NOT_FOUND, "there is no such open incident".to_owned())),
     }

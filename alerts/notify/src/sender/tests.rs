@@ -27,19 +27,19 @@ impl Pager {
 
     fn post(self: &Arc<Self>) -> Post {
         let pager = Arc::clone(self);
-        Arc::new(move |_, body| {
+        Arc::new(move |to, body| {
             let pager = Arc::clone(&pager);
             Box::pin(async move {
                 let scripted = pager.script.lock().expect("free").pop_front();
                 let (outcome, takes) = scripted.unwrap_or((Outcome::Accepted, Duration::from_millis(50)));
                 tokio::time::sleep(takes).await;
-                pager.receive(&body, &outcome);
+                pager.receive(&to.url.to_string(), &body, &outcome);
                 outcome
             })
         })
     }
 
-    fn receive(&self, body: &[u8], outcome: &Outcome) {
+    fn receive(&self, to: &str, body: &[u8], outcome: &Outcome) {
         assert!(body.len() <= 512_000);
         let event: Value = serde_json::from_slice(body).expect("JSON");
         assert_eq!(event["routing_key"], KEY);
@@ -57,7 +57,7 @@ impl Pager {
         self.received.lock().expect("free").push((Instant::now(), action.clone(), key.clone()));
         if *outcome == Outcome::Accepted {
             let mut open = self.open.lock().expect("free");
-            let incidents = open.entry(key).or_default();
+            let incidents = open.entry(format!("{to} {key}")).or_default();
             *incidents = if action == "trigger" { *incidents + 1 } else { incidents.saturating_sub(1) };
             assert!(*incidents <= 1, "at most one open incident per key");
         }
@@ -211,6 +211,68 @@ async fn a_full_outbox_refuses_and_says_so() {
     notify.enqueue(trigger("register", 1)).await.expect("taken");
     assert!(matches!(notify.enqueue(trigger("edge_http", 1)).await, Err(Error::Full { entries: 2 })));
     assert!(registry.encode_text().contains("notify_outbox_refusals_total 1"));
+    notify.enqueue(resolve("call_setup", 1)).await.expect("an end has room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_full_keeps_nothing_from_another() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("routing.key"), KEY).expect("written");
+    let mut config = crate::config::tests::config(directory.path());
+    config.outbox_max = 1;
+    for (at, service) in config.services.iter_mut().enumerate() {
+        service.journeys = None;
+        service.url = format!("http://127.0.0.1:9/{at}");
+    }
+    // The first event of each service fails; then one of them is accepted, the other is not for a long time.
+    let pager = Pager::answers([retry(RetryReason::Network), Outcome::Accepted]);
+    let notify = start_with(config, &Registry::for_test(), pager.post()).expect("starts");
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let waiting = |notify: &NotifyHandle| {
+        let status = notify.status();
+        status.services.iter().map(|service| (service.waiting, service.accepted)).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting(&notify), [(1, 0), (0, 1)]);
+    assert!(matches!(notify.enqueue(trigger("register", 1)).await, Err(Error::Full { entries: 1 })));
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert_eq!(waiting(&notify)[1], (0, 2), "the other was told");
+    settle(10).await;
+    notify.enqueue(trigger("register", 1)).await.expect("there is room, and the other is not told twice");
+    settle(10).await;
+    assert_eq!(waiting(&notify), [(0, 2), (0, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_for_a_while_loses_nothing_and_needs_no_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("outbox.redb");
+    let pager = Pager::answers([]);
+    let notify = start(directory.path(), &pager).await;
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    // It fails before the event is accepted, so that this cannot be noted.
+    belfry_ledger::failing::set(&file, true).expect("the switch");
+    settle(5).await;
+    assert_eq!(pager.actions(), ["trigger"]);
+    assert!(matches!(notify.enqueue(resolve("call_setup", 1)).await, Err(Error::Store(_))));
+    assert!(matches!(notify.enqueue(trigger("register", 1)).await, Err(Error::Store(_))));
+    settle(5).await;
+    belfry_ledger::failing::set(&file, false).expect("the switch");
+    notify.enqueue(resolve("call_setup", 1)).await.expect("taken");
+    notify.enqueue(trigger("register", 1)).await.expect("taken");
+    settle(5).await;
+    let mut actions = pager.actions();
+    actions.sort();
+    assert_eq!(actions, ["resolve", "trigger", "trigger"], "each once");
+    drop(notify);
+    settle(1).await;
+    let notify = start(directory.path(), &pager).await;
+    settle(5).await;
+    assert_eq!(
+        (pager.actions().len(), notify.status().services[0].waiting),
+        (3, 0),
+        "and nothing is left over"
+    );
 }
 
 #[tokio::test(start_paused = true)]
