@@ -222,8 +222,9 @@ impl Desk {
         let incidents: BTreeSet<&str> = standings.iter().map(|standing| standing.incident.as_str()).collect();
         for incident in incidents {
             let Some(held) = self.dispatch.acknowledgement(incident) else { continue };
-            let of = standings.iter().filter(|standing| standing.incident == incident);
-            let by = of.filter(|standing| standing.state == StandingState::Acknowledged).next_back();
+            let by = standings.iter().rfind(|standing| {
+                standing.incident == incident && standing.state == StandingState::Acknowledged
+            });
             match by {
                 Some(standing) if held.is_none() => {
                     let acknowledgement = Acknowledgement {

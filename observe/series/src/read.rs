@@ -116,7 +116,8 @@ impl SeriesReader {
     ) -> Result<BTreeMap<Labels, Gathered>, Error> {
         let stretch_ms = level.millis();
         let floor = |time: i64| time.saturating_sub(time.rem_euclid(stretch_ms));
-        let (after_ms, until_ms) = (floor(from_ms.saturating_sub(1)).saturating_sub(stretch_ms), floor(to_ms));
+        let (after_ms, until_ms) =
+            (floor(from_ms.saturating_sub(1)).saturating_sub(stretch_ms), floor(to_ms));
         let levels = self.shared.levels.load_full();
         let (in_head, head_ms, blocks) = {
             let head = self.shared.head();
@@ -155,7 +156,8 @@ impl SeriesReader {
         (from_ms, to_ms): (i64, i64),
         selected: &mut BTreeMap<Labels, Gathered>,
     ) -> Result<(), Error> {
-        for block in touching(blocks, from_ms, to_ms).filter(|block| block.meta().resolution() == resolution) {
+        for block in touching(blocks, from_ms, to_ms).filter(|block| block.meta().resolution() == resolution)
+        {
             if (reading.is_cancelled)() {
                 return Err(Error::Cancelled);
             }

@@ -100,7 +100,8 @@ impl Signals {
             blocks_uploaded: component.counter("blocks_uploaded_total", "Blocks copied into the bucket."),
             bucket_failures: component
                 .counter("bucket_failures_total", "Questions that the bucket did not answer."),
-            bucket_blocks: component.gauge("bucket_blocks", "Blocks that are in the bucket and nowhere else."),
+            bucket_blocks: component
+                .gauge("bucket_blocks", "Blocks that are in the bucket and nowhere else."),
             points_deleted: component.counter("points_deleted_total", "Points deleted by matcher."),
             dropped: component.counter("samples_dropped_total", "Samples that were not kept."),
             head_series: component.gauge("head_series", "Series in the head."),
@@ -236,17 +237,14 @@ impl Signals {
 
     pub(crate) fn downsampled(&self, stretches: u64, seconds: f64) {
         self.days_downsampled.inc(());
-        let attributes = vec![("series.stretches".into(), stretches.into()), ("seconds".into(), seconds.into())];
+        let attributes =
+            vec![("series.stretches".into(), stretches.into()), ("seconds".into(), seconds.into())];
         self.log(Severity::Info, "day downsampled", attributes);
     }
 
     pub(crate) fn downsampling_failed(&self, reason: &'static str) {
         self.downsampling_failures.inc(());
-        self.log(
-            Severity::Error,
-            "day cannot be downsampled",
-            vec![("series.reason".into(), reason.into())],
-        );
+        self.log(Severity::Error, "day cannot be downsampled", vec![("series.reason".into(), reason.into())]);
     }
 
     pub(crate) fn block_uploaded(&self, id: u64, bytes: u64, seconds: f64) {
