@@ -15,7 +15,9 @@ use crate::inhibit::InhibitRule;
 use crate::interval::{IntervalText, TimeInterval};
 use crate::matchers::{Matchers, PlainMatcher, parse_matchers};
 
-pub use receiver::{Authorization, Integration, IntegrationKind, Pagerduty, Receiver, Secret, Webhook};
+pub use receiver::{
+    Authorization, Integration, IntegrationKind, Pagerduty, Receiver, Secret, Slack, Webhook,
+};
 pub use route::{GroupBy, Route};
 
 #[cfg(test)]
@@ -88,8 +90,8 @@ struct GlobalText {
     smtp_auth_identity: Option<IgnoredAny>,
     smtp_auth_secret: Option<IgnoredAny>,
     smtp_require_tls: Option<IgnoredAny>,
-    slack_api_url: Option<IgnoredAny>,
-    slack_api_url_file: Option<IgnoredAny>,
+    slack_api_url: Option<Spanned<String>>,
+    slack_api_url_file: Option<Spanned<String>>,
     opsgenie_api_url: Option<IgnoredAny>,
     opsgenie_api_key: Option<IgnoredAny>,
     victorops_api_url: Option<IgnoredAny>,
@@ -162,6 +164,7 @@ impl Config {
                 }
                 let global = receiver::Global {
                     pagerduty_url: read.global.pagerduty_url.as_ref().map(|url| url.value.as_str()),
+                    slack_url: receiver::secret(&read.global.slack_api_url, &read.global.slack_api_url_file),
                     http: read.global.http_config.as_ref(),
                 };
                 text.value.read(&global, &mut faults)

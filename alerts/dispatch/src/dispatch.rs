@@ -563,12 +563,19 @@ impl Dispatch {
         false
     }
 
-    /// Who works on an incident; `None` when there is no such open incident.
-    #[must_use]
-    pub fn acknowledgement(&self, incident: &str) -> Option<Option<&Acknowledgement>> {
-        let mut told = self.groups.values().flat_map(|group| group.told.values());
-        let told = told.find(|told| told.is_open && told.incident == incident)?;
-        Some(told.acknowledgement.as_ref())
+    /// Goes through open incidents and who works on them; what it is given it takes over.
+    pub fn follow(
+        &mut self,
+        says: impl Fn(&str, Option<&Acknowledgement>) -> Option<Option<Acknowledgement>>,
+    ) {
+        for (key, group) in &mut self.groups {
+            for told in group.told.values_mut().filter(|told| told.is_open) {
+                if let Some(acknowledgement) = says(&told.incident, told.acknowledgement.as_ref()) {
+                    told.acknowledgement = acknowledgement;
+                    self.dirty_groups.insert(key.clone());
+                }
+            }
+        }
     }
 
     /// Notices that wait to be taken, in order.

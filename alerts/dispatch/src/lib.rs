@@ -22,7 +22,8 @@ mod view;
 
 pub use alert::{AlertRow, Incoming, fingerprint};
 pub use config::{
-    Authorization, Config, GroupBy, Integration, IntegrationKind, Pagerduty, Receiver, Route, Secret, Webhook,
+    Authorization, Config, GroupBy, Integration, IntegrationKind, Pagerduty, Receiver, Route, Secret, Slack,
+    Webhook,
 };
 pub use dispatch::{Bounds, Changes, Dispatch, Restored, Resume, Taken};
 pub use group::{Acknowledgement, GroupRow, Told};

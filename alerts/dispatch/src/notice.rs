@@ -1,7 +1,7 @@
 //! What goes out: a notice for one way of telling one receiver about one group.
 
 use belfry_promql::Labels;
-use belfry_ruler::{Context, TemplateValue};
+use belfry_ruler::{Context, Template, TemplateValue};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Integration, IntegrationKind};
@@ -79,15 +79,9 @@ impl Notice {
         let Some(integration) = integration else { return };
         match &integration.kind {
             IntegrationKind::Pagerduty(pagerduty) => {
-                let context = self.context(external_url);
-                let expanded = pagerduty.texts.iter().map(|(name, template)| {
-                    let text = template
-                        .expand(&context)
-                        .unwrap_or_else(|error| format!("<error expanding template: {error}>"));
-                    (name.clone(), text)
-                });
-                self.texts = expanded.collect();
+                self.texts = self.expanded(&pagerduty.texts, external_url)
             }
+            IntegrationKind::Slack(slack) => self.texts = self.expanded(&slack.texts, external_url),
             IntegrationKind::Webhook(webhook)
                 if webhook.max_alerts > 0 && self.alerts.len() > webhook.max_alerts =>
             {
@@ -96,6 +90,18 @@ impl Notice {
             }
             IntegrationKind::Webhook(_) | IntegrationKind::Service(_) => {}
         }
+    }
+
+    /// Texts of a receiver about this notice.
+    fn expanded(&self, texts: &[(String, Template)], external_url: &str) -> Vec<(String, String)> {
+        let context = self.context(external_url);
+        let expanded = texts.iter().map(|(name, template)| {
+            let text = template
+                .expand(&context)
+                .unwrap_or_else(|error| format!("<error expanding template: {error}>"));
+            (name.clone(), text)
+        });
+        expanded.collect()
     }
 
     /// What templates of receivers see.

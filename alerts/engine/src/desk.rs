@@ -219,26 +219,25 @@ impl Desk {
         if Arc::ptr_eq(&standings, &self.standings_seen) {
             return;
         }
-        let incidents: BTreeSet<&str> = standings.iter().map(|standing| standing.incident.as_str()).collect();
-        for incident in incidents {
-            let Some(held) = self.dispatch.acknowledgement(incident) else { continue };
-            let by = standings.iter().rfind(|standing| {
-                standing.incident == incident && standing.state == StandingState::Acknowledged
-            });
-            match by {
-                Some(standing) if held.is_none() => {
-                    let acknowledgement = Acknowledgement {
-                        by: standing.by.clone().map(Pii::into_inner).unwrap_or_default(),
-                        comment: standing.comment.clone(),
-                        at_ms: i64::try_from(standing.since_unix_nanos / 1_000_000).unwrap_or(i64::MAX),
-                        until_ms: None,
-                    };
-                    self.dispatch.acknowledge(incident, Some(&acknowledgement));
-                }
-                None if held.is_some() => drop(self.dispatch.acknowledge(incident, None)),
-                _ => {}
+        let mut newest: BTreeMap<&str, &Standing> = BTreeMap::new();
+        for standing in standings.iter() {
+            let held = newest.entry(&standing.incident).or_insert(standing);
+            if standing.since_unix_nanos > held.since_unix_nanos {
+                *held = standing;
             }
         }
+        self.dispatch.follow(|incident, held| {
+            let standing = newest.get(incident)?;
+            let is_acknowledged = standing.state == StandingState::Acknowledged;
+            (is_acknowledged != held.is_some()).then(|| {
+                is_acknowledged.then(|| Acknowledgement {
+                    by: standing.by.clone().map(Pii::into_inner).unwrap_or_default(),
+                    comment: standing.comment.clone(),
+                    at_ms: i64::try_from(standing.since_unix_nanos / 1_000_000).unwrap_or(i64::MAX),
+                    until_ms: None,
+                })
+            })
+        });
         self.standings_seen = standings;
     }
 
@@ -323,19 +322,36 @@ impl Desk {
     /// Offers the outbox what it has not taken, in order; stops at the first refusal, unless that concerns one way only.
     async fn deliver(&mut self) {
         let notices: Vec<Notice> = self.dispatch.notices().cloned().collect();
+        let newest: BTreeMap<(String, String), u64> = notices
+            .iter()
+            .map(|notice| ((notice.target.clone(), notice.incident.clone()), notice.seq))
+            .collect();
         let mut refused = None;
         let mut full = BTreeSet::new();
         for notice in notices {
-            if full.contains(&notice.target) {
-                continue;
-            }
             let (seq, target) = (notice.seq, notice.target.clone());
-            let notification = Notification::Notice(Box::new(self.told(notice)));
-            match offer(&self.notify, notification).await {
+            let is_superseded = newest.get(&(target.clone(), notice.incident.clone())) > Some(&seq);
+            // An end always has room.
+            let is_known_full = full.contains(&target) && notice.act == Act::Trigger;
+            let offered = match is_known_full {
+                true => Offer::Full,
+                false => {
+                    let notification = Notification::Notice(Box::new(self.told(notice)));
+                    offer(&self.notify, notification).await
+                }
+            };
+            match offered {
                 Offer::Taken => self.dispatch.taken(seq),
                 Offer::Full => {
                     refused = Some("full");
-                    full.insert(target);
+                    // What a later notice of the incident says better needs not wait.
+                    if is_superseded {
+                        self.dispatch.taken(seq);
+                    }
+                    // Of all services together some may have room.
+                    if self.dispatch_kind(&target) != Some(IntegrationKind::Service(None)) {
+                        full.insert(target);
+                    }
                 }
                 Offer::Refused(reason) => {
                     refused = Some(reason);

@@ -131,11 +131,13 @@ impl Handling {
     }
 }
 
-/// What people do about an incident: the newest word that says more than that it goes on.
+/// What people do about an incident: the newest word, if it says more than that it goes on.
 pub(crate) fn handled(standings: &[Standing], incident: &str) -> Option<Handled> {
     let of = standings.iter().filter(|standing| standing.incident == incident);
-    let said = of.filter(|standing| standing.state != StandingState::Triggered);
-    let newest = said.max_by_key(|standing| standing.since_unix_nanos)?;
+    let newest = of.max_by_key(|standing| standing.since_unix_nanos)?;
+    if newest.state == StandingState::Triggered {
+        return None;
+    }
     Some(Handled {
         state: newest.state,
         by: newest.by.clone().map(Pii::into_inner),

@@ -247,10 +247,15 @@ impl Pages {
         }
     }
 
-    /// A page is over that was not told: nobody has to be told of it any more.
+    /// A page is over that not everybody was told of: nobody else has to hear of it. Its end is still offered: somebody may
+    /// have been told, and the outbox knows.
     pub(crate) fn let_go(&mut self, id: PageId) {
         self.delivered(id, Delivery::Trigger);
-        self.delivered(id, Delivery::Resolve);
+    }
+
+    /// Whether a page is over.
+    pub(crate) fn is_over(&self, id: PageId) -> bool {
+        self.records.iter().any(|record| record.id == id && !record.is_open())
     }
 
     /// Pages to be written down and pages to be forgotten, since the last time this was asked.

@@ -266,16 +266,18 @@ impl Runner {
     async fn deliver(&mut self) {
         let withheld = self.withheld().await;
         let mut refused = None;
-        let mut passed = BTreeSet::new();
         for (id, delivery, notification) in self.pages.undelivered() {
-            if (delivery == Delivery::Trigger && withheld.contains(&id)) || passed.contains(&id) {
+            if delivery == Delivery::Trigger && withheld.contains(&id) {
                 continue;
             }
             match offer(&self.notify, notification).await {
                 Offer::Taken => self.pages.delivered(id, delivery),
                 Offer::Full => {
                     refused = Some("full");
-                    passed.insert(id);
+                    // Who had no room for its beginning needs not hear of a page that is over; its end comes next.
+                    if self.pages.is_over(id) {
+                        self.pages.let_go(id);
+                    }
                 }
                 Offer::Refused(reason) => {
                     refused = Some(reason);

@@ -60,6 +60,8 @@ pub struct ServiceConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackConfig {
+    /// What PagerDuty calls the service, as `PABC123`; needed when several services of one account are told.
+    pub service_id: Option<String>,
     /// A file that holds the secrets of webhooks, one on a line.
     pub webhook_secrets_file: Option<PathBuf>,
     /// Or an environment variable that does.
@@ -178,6 +180,11 @@ impl BackConfig {
         if !has_secret && !self.has_token() {
             let message = "set webhook_secrets_file or _env, rest_token_file or _env, or both".to_owned();
             faults.push(("back", message));
+        }
+        if let Some(id) = &self.service_id
+            && (id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric()))
+        {
+            faults.push(("back.service_id", format!("{id:?} is not letters and digits, as PABC123")));
         }
         if self.webhook_secrets_file.is_some() && self.webhook_secrets_env.is_some() {
             faults.push(("back.webhook_secrets_file", "set the file or the variable, not both".to_owned()));

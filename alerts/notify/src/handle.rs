@@ -9,7 +9,7 @@ use tokio::sync::{Notify as Nudge, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::back::reconcile::Reconciler;
-use crate::back::standing::person;
+use crate::back::standing::{Report, person};
 use crate::back::webhook::{self, Said};
 use crate::back::{Signature, Standing, StandingState, WebhookError};
 use crate::client::{Get, Post, http_get, http_post};
@@ -21,7 +21,7 @@ use crate::outbox::{Outbox, Word};
 use crate::page::Notification;
 use crate::sender::{Command, Sender, Service};
 use crate::signals::{ServiceName, Signals};
-use crate::target::{Destination, TargetConfig};
+use crate::target::{Destination, Form, TargetConfig};
 
 /// Commands that may wait for the sender.
 const COMMANDS_MAX: usize = 64;
@@ -49,6 +49,7 @@ pub struct NotifyHandle {
 #[derive(Debug)]
 struct Hook {
     service: String,
+    service_id: Option<String>,
     secrets: Vec<Secret>,
     /// Asks for a look at the service's incidents.
     nudge: Arc<Nudge>,
@@ -176,7 +177,8 @@ fn start_all(
         let secrets = Secret::read_all(&service.name, file, variable)?;
         let nudge = Arc::new(Nudge::new());
         reconcilers.extend(reconciler(service, back, get, &commands, &nudge, &signals)?);
-        hooks.push(Hook { service: service.name.clone(), secrets, nudge });
+        let service_id = back.service_id.clone();
+        hooks.push(Hook { service: service.name.clone(), service_id, secrets, nudge });
     }
     let sender = Sender::new(config, services, origin, outbox, signals.clone(), post, receiver, publisher);
     tokio::spawn(sender.run(loaded));
@@ -209,6 +211,7 @@ fn reconciler(
         name: ServiceName::configured(&service.name)
             .map_err(|error| Error::Config { key: "services.name".to_owned(), message: error.to_string() })?,
         api: Destination { url, authorization: Some(login) },
+        service_id: back.service_id.clone(),
         look_every: back.look_every,
         looks_max: back.looks_max,
         get: get.clone(),
@@ -227,7 +230,7 @@ fn service(config: &crate::config::ServiceConfig) -> Result<Service, Error> {
         name: ServiceName::configured(&config.name)
             .map_err(|error| wrong("services.name", error.to_string()))?,
         to: check_url(&config.url).map_err(|message| wrong("services.url", message))?.into(),
-        key: Some(RoutingKey::read(config)?),
+        form: Form::Pagerduty(RoutingKey::read(config)?),
         journeys,
         is_target: false,
     })
@@ -249,7 +252,7 @@ fn target(config: &TargetConfig) -> Result<Service, Error> {
         id: config.name.clone(),
         name: name.map_err(|error| Error::Config { key: config.name.clone(), message: error.to_string() })?,
         to: opened.destination,
-        key: opened.key,
+        form: opened.form,
         journeys: None,
         is_target: true,
     })
@@ -304,18 +307,23 @@ impl NotifyHandle {
         let signed = |hook: &&Hook| {
             hook.secrets.iter().any(|secret| webhook::is_signed(secret.reveal(), signature, body))
         };
-        let hook = self.hooks.iter().find(signed).ok_or(WebhookError::Signature)?;
-        let report = match webhook::read(body)? {
-            Said::Nothing => return Ok(()),
-            Said::Unnamed => {
-                hook.nudge.notify_one();
-                return Ok(());
+        // Several services of one account may share a secret.
+        let mut is_signed = false;
+        for hook in self.hooks.iter().filter(signed) {
+            is_signed = true;
+            match webhook::read(body, hook.service_id.as_deref())? {
+                Said::Nothing => {}
+                Said::Unnamed => hook.nudge.notify_one(),
+                Said::Report(report) => return self.report(&hook.service, report).await,
             }
-            Said::Report(report) => report,
-        };
+        }
+        if is_signed { Ok(()) } else { Err(WebhookError::Signature) }
+    }
+
+    async fn report(&self, service: &str, report: Report) -> Result<(), WebhookError> {
         let (done, taken) = oneshot::channel();
         let asking = async {
-            let command = Command::Report { service: hook.service.clone(), report, done };
+            let command = Command::Report { service: service.to_owned(), report, done };
             self.commands.send(command).await.map_err(|_| WebhookError::Unavailable)?;
             let taken = taken.await.map_err(|_| WebhookError::Unavailable)?;
             taken.map_err(|_| WebhookError::Unavailable)

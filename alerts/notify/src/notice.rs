@@ -61,6 +61,9 @@ pub struct GroupAlert {
     pub fingerprint: String,
 }
 
+/// The longest text of a message of Slack; longer ones are cut there as well, and refused above 40,000.
+const SLACK_TEXT_CHARS_MAX: usize = 3_000;
+const SLACK_URL_CHARS_MAX: usize = 2_048;
 /// How many alerts stand in the details of a PagerDuty event.
 const DETAILS_ALERTS_MAX: usize = 20;
 
@@ -167,6 +170,36 @@ impl GroupNotice {
             "alerts": alerts,
         })
         .to_string()
+    }
+
+    /// As Slack's incoming webhooks take it: one attachment (<https://api.slack.com/reference/messaging/attachments>).
+    pub(crate) fn slack(&self) -> String {
+        let text = |name: &str| {
+            let found = self.texts.iter().find(|(held, _)| held == name).map(|(_, text)| text.trim());
+            found.filter(|text| !text.is_empty())
+        };
+        let mut attachment = Map::new();
+        for (name, chars_max) in [
+            ("color", 32),
+            ("title", SUMMARY_CHARS_MAX),
+            ("title_link", SLACK_URL_CHARS_MAX),
+            ("pretext", SLACK_TEXT_CHARS_MAX),
+            ("text", SLACK_TEXT_CHARS_MAX),
+            ("fallback", SUMMARY_CHARS_MAX),
+            ("footer", SUMMARY_CHARS_MAX),
+        ] {
+            if let Some(text) = text(name) {
+                attachment.insert(name.to_owned(), json!(cut(text, chars_max)));
+            }
+        }
+        attachment.insert("mrkdwn_in".to_owned(), json!(["fallback", "pretext", "text"]));
+        let mut message = json!({ "attachments": [attachment] });
+        for name in ["channel", "username", "icon_emoji", "icon_url"] {
+            if let Some(text) = text(name) {
+                message[name] = json!(cut(text, SUMMARY_CHARS_MAX));
+            }
+        }
+        message.to_string()
     }
 
     /// One sentence, when nobody wrote one.
@@ -282,5 +315,28 @@ mod tests {
         assert_eq!(body["alerts"][0]["startsAt"], "2026-11-20T08:30:17.000Z");
         assert_eq!(body["alerts"][0]["endsAt"], "0001-01-01T00:00:00Z");
         assert_eq!(body["groupLabels"]["alertname"], "DiskFull");
+    }
+
+    #[test]
+    fn a_message_of_slack_is_one_attachment_with_what_templates_said() {
+        let texts = pairs(&[
+            ("channel", "#noc"),
+            ("username", "Belfry"),
+            ("color", "danger"),
+            ("title", "[FIRING:1] DiskFull"),
+            ("title_link", "https://b.example"),
+            ("text", &"x".repeat(5_000)),
+            ("footer", "  "),
+        ]);
+        let message: Value = serde_json::from_str(&GroupNotice { texts, ..notice(1) }.slack()).expect("JSON");
+        assert_eq!((&message["channel"], &message["username"]), (&json!("#noc"), &json!("Belfry")));
+        let attachment = &message["attachments"][0];
+        assert_eq!(
+            (&attachment["color"], &attachment["title"], &attachment["title_link"]),
+            (&json!("danger"), &json!("[FIRING:1] DiskFull"), &json!("https://b.example"))
+        );
+        let text = attachment["text"].as_str().expect("text");
+        assert_eq!((text.chars().count(), text.ends_with('…')), (SLACK_TEXT_CHARS_MAX, true));
+        assert!(attachment.get("footer").is_none() && message.get("icon_url").is_none());
     }
 }

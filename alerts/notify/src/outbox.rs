@@ -18,6 +18,10 @@ const REJECTED: TableDefinition<u64, &[u8]> = TableDefinition::new("rejected");
 const INCIDENTS: TableDefinition<&str, &[u8]> = TableDefinition::new("incidents");
 /// How open incidents stand, by service and dedup key.
 const STANDINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("standings");
+/// The newest word that a service said under a key, by its own clock; it outlives incidents.
+const HEARD: TableDefinition<&str, (u64, u64)> = TableDefinition::new("heard");
+/// Incidents that were ended here and of which nobody saw yet that they are over there; since when.
+const ENDED: TableDefinition<&str, u64> = TableDefinition::new("ended");
 
 mod standings;
 
@@ -107,6 +111,8 @@ impl Outbox {
             transaction.open_table(REJECTED)?;
             transaction.open_table(INCIDENTS)?;
             transaction.open_table(STANDINGS)?;
+            transaction.open_table(HEARD)?;
+            transaction.open_table(ENDED)?;
             Ok(())
         });
         let ledger = opened.map_err(|source| Error::Open { path, source: Box::new(source) })?;
@@ -195,6 +201,7 @@ impl Outbox {
             let rejected = transaction.open_table(REJECTED).map_err(store)?;
             let mut seq = next_seq(&queue, &rejected)?;
             let mut standings = transaction.open_table(STANDINGS).map_err(store)?;
+            let mut ended = transaction.open_table(ENDED).map_err(store)?;
             let mut taken = Vec::new();
             for draft in drafts {
                 let key = format!("{}/{}", draft.service, draft.dedup_key);
@@ -204,7 +211,14 @@ impl Outbox {
                 let before = incident.unwrap_or_default();
                 let was_open = before.is_open;
                 let Some(incident) = next(before) else { continue };
-                standings::follow(&mut standings, &key, &draft, &incident, was_open, now_unix_nanos)?;
+                let step = standings::Step {
+                    key: &key,
+                    draft: &draft,
+                    incident: &incident,
+                    was_open,
+                    now_unix_nanos,
+                };
+                step.follow(&mut standings, &mut ended)?;
                 let row = postcard::to_stdvec(&incident)?;
                 incidents.insert(key.as_str(), row.as_slice()).map_err(store)?;
                 let entry = Entry {

@@ -20,11 +20,10 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::event;
 use crate::handle::{NotifyStatus, RejectedStatus, ServiceStatus, on_blocking_thread};
-use crate::key::RoutingKey;
 use crate::outbox::{Act, Draft, Entry, Outbox, Rejected, Word};
 use crate::page::Notification;
 use crate::signals::{Action, RetryReason, ServiceName, Signals};
-use crate::target::Destination;
+use crate::target::{Destination, Form};
 
 mod back;
 #[cfg(test)]
@@ -48,8 +47,7 @@ pub(crate) struct Service {
     pub(crate) id: String,
     pub(crate) name: ServiceName,
     pub(crate) to: Destination,
-    /// Absent for webhooks.
-    pub(crate) key: Option<RoutingKey>,
+    pub(crate) form: Form,
     pub(crate) journeys: Option<Vec<Journey>>,
     /// It stands in the routes of alerts, not in the configuration: pages do not go there.
     pub(crate) is_target: bool,
@@ -113,6 +111,9 @@ pub(crate) struct Sender {
     settle_at: Instant,
     /// How open incidents stand, as the outbox has it.
     standings: Arc<Vec<Standing>>,
+    /// The outbox has others; when they are read at the earliest.
+    are_standings_stale: bool,
+    read_standings_at: Instant,
 }
 
 enum Event {
@@ -153,6 +154,8 @@ impl Sender {
             failures_seen: 0,
             settle_at: now,
             standings: Arc::default(),
+            are_standings_stale: false,
+            read_standings_at: now,
         }
     }
 
@@ -163,6 +166,7 @@ impl Sender {
             self.take_up(entry).await;
         }
         self.read_standings().await;
+        self.read_standings_at = Instant::now();
         self.signals.started(self.services.len(), self.waiting());
         self.publish();
         loop {
@@ -191,7 +195,8 @@ impl Sender {
                 }
                 Event::Command(Some(Command::OpenKeys { service, done })) => {
                     let outbox = self.outbox.clone();
-                    let _unheard = done.send(on_blocking_thread(move || outbox.open_keys(&service)).await);
+                    let keys = on_blocking_thread(move || outbox.open_keys(&service, now_unix_nanos()));
+                    let _unheard = done.send(keys.await);
                 }
                 Event::Command(Some(Command::SetTargets { targets, done })) => {
                     self.set_targets(targets);
@@ -206,6 +211,9 @@ impl Sender {
             if self.is_unsettled() && Instant::now() >= self.settle_at {
                 // It said so itself, and is tried again.
                 let _failed = self.settle().await;
+            }
+            if self.are_standings_stale {
+                self.standings_moved().await;
             }
             self.publish();
         }
@@ -232,7 +240,7 @@ impl Sender {
             }
             self.take_up(entry).await;
         }
-        self.read_standings().await;
+        self.standings_moved().await;
         match full.into_values().max() {
             None => Ok(()),
             Some(entries) => {
@@ -276,7 +284,8 @@ impl Sender {
         self.settle_at = Instant::now() + SETTLE_PAUSE;
         let (entries, _) = settled?;
         self.owed.clear();
-        self.failures_seen = failures;
+        // What failed and was opened again on the way has just been made good.
+        self.failures_seen = self.outbox.failures().max(failures);
         let held: HashSet<u64> =
             self.lanes.values().flat_map(|lane| lane.entries.iter().map(|entry| entry.seq)).collect();
         for entry in entries.into_iter().filter(|entry| !held.contains(&entry.seq)) {
@@ -294,7 +303,7 @@ impl Sender {
             service: service.id.clone(),
             dedup_key: dedup_key.to_owned(),
             event,
-            is_followed: service.key.is_some(),
+            is_followed: matches!(service.form, Form::Pagerduty(_)),
         };
         match notification {
             Notification::Notice(notice) => {
@@ -305,9 +314,10 @@ impl Sender {
                 };
                 let drafts = self.services.iter().filter(is_meant).map(|service| {
                     let key = notice.dedup_key(site, &service.id);
-                    let event = match service.key {
-                        Some(_) => notice.event(&key, site),
-                        None => notice.webhook(),
+                    let event = match service.form {
+                        Form::Pagerduty(_) => notice.event(&key, site),
+                        Form::Webhook => notice.webhook(),
+                        Form::Slack => notice.slack(),
                     };
                     draft(service, &key, event)
                 });
@@ -374,9 +384,9 @@ impl Sender {
             let service = &self.services[key.0];
             let Some(entry) = lane.entries.front() else { continue };
             // Our own event cannot fail to be read back; if it did, the service would say 400.
-            let body = match &service.key {
-                Some(key) => event::with_key(&entry.event, key).unwrap_or_default(),
-                None => entry.event.clone().into_bytes(),
+            let body = match &service.form {
+                Form::Pagerduty(key) => event::with_key(&entry.event, key).unwrap_or_default(),
+                Form::Webhook | Form::Slack => entry.event.clone().into_bytes(),
             };
             let task = self.in_flight.spawn((self.post)(service.to.clone(), body));
             lane.is_in_flight = true;
@@ -491,7 +501,8 @@ impl Sender {
         let next = lanes.map(|(key, lane)| lane.due.max(self.fares[key.0].paused_until)).min();
         let until = self.draining.as_ref().map(|draining| draining.until);
         let settle_at = self.is_unsettled().then_some(self.settle_at);
-        next.into_iter().chain(until).chain(settle_at).min().unwrap_or(idle).min(idle)
+        let read_at = self.are_standings_stale.then_some(self.read_standings_at);
+        next.into_iter().chain(until).chain(settle_at).chain(read_at).min().unwrap_or(idle).min(idle)
     }
 
     fn waiting(&self) -> usize {

@@ -47,6 +47,11 @@ pub enum TargetKind {
         /// Which service.
         routing_key: SecretSource,
     },
+    /// A POST of JSON as Slack's incoming webhooks take it.
+    Slack {
+        /// The address, which is a secret in itself.
+        url: SecretSource,
+    },
     /// A POST of JSON in Alertmanager's shape.
     Webhook {
         /// The address, which often is a secret in itself.
@@ -88,11 +93,21 @@ impl From<Uri> for Destination {
     }
 }
 
+/// How somebody is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Form {
+    /// As an event of PagerDuty, with the key of a service.
+    Pagerduty(RoutingKey),
+    /// As Alertmanager tells webhooks.
+    Webhook,
+    /// As a message of Slack.
+    Slack,
+}
+
 /// A target, ready for use.
 pub(crate) struct Target {
     pub(crate) destination: Destination,
-    /// Absent for webhooks.
-    pub(crate) key: Option<RoutingKey>,
+    pub(crate) form: Form,
 }
 
 impl TargetConfig {
@@ -107,14 +122,15 @@ impl TargetConfig {
                 let text = read(routing_key).map_err(|_| fail("the file cannot be read as text"))?;
                 let key = RoutingKey::of(&text)
                     .ok_or_else(|| fail("an integration key has exactly 32 letters and digits"))?;
-                Ok(Target { destination: check_url(url).map_err(wrong)?.into(), key: Some(key) })
+                Ok(Target { destination: check_url(url).map_err(wrong)?.into(), form: Form::Pagerduty(key) })
+            }
+            TargetKind::Slack { url } => {
+                let destination = web_address(url).map_err(wrong)?.into();
+                Ok(Target { destination, form: Form::Slack })
             }
             TargetKind::Webhook { url, scheme, basic } => {
                 let unreadable = |source: &SecretSource| wrong(format!("{source:?} cannot be read as text"));
-                let text = read(url).map_err(|()| unreadable(url))?;
-                let is_web = text.starts_with("http://") || text.starts_with("https://");
-                let url = text.parse::<Uri>().ok().filter(|_| is_web && text.len() <= 2_048);
-                let url = url.ok_or_else(|| wrong("its url is no web address".to_owned()))?;
+                let url = web_address(url).map_err(wrong)?;
                 let authorization = match (scheme, basic) {
                     (Some((scheme, secret)), _) => {
                         Some(format!("{scheme} {}", read(secret).map_err(|()| unreadable(secret))?))
@@ -131,7 +147,8 @@ impl TargetConfig {
                     header.set_sensitive(true);
                     Ok::<_, Error>(header)
                 });
-                Ok(Target { destination: Destination { url, authorization: header.transpose()? }, key: None })
+                let destination = Destination { url, authorization: header.transpose()? };
+                Ok(Target { destination, form: Form::Webhook })
             }
         }
     }
@@ -141,10 +158,20 @@ impl TargetConfig {
         match &self.kind {
             TargetKind::Pagerduty { url, .. } => url.starts_with("https:"),
             // A file may name anything.
-            TargetKind::Webhook { url: SecretSource::Inline(url), .. } => url.starts_with("https:"),
-            TargetKind::Webhook { url: SecretSource::File(_), .. } => true,
+            TargetKind::Slack { url } | TargetKind::Webhook { url, .. } => match url {
+                SecretSource::Inline(url) => url.starts_with("https:"),
+                SecretSource::File(_) => true,
+            },
         }
     }
+}
+
+/// An address that is a secret.
+fn web_address(source: &SecretSource) -> Result<Uri, String> {
+    let text = read(source).map_err(|()| format!("{source:?} cannot be read as text"))?;
+    let is_web = text.starts_with("http://") || text.starts_with("https://");
+    let url = text.parse::<Uri>().ok().filter(|_| is_web && text.len() <= 2_048);
+    url.ok_or_else(|| "its url is no web address".to_owned())
 }
 
 fn read(source: &SecretSource) -> Result<String, ()> {

@@ -16,12 +16,15 @@ use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTran
 
 /// Opens the file, or creates it.
 pub type Opener = fn(&Path) -> Result<Database, DatabaseError>;
+/// Makes the tables, where they are not there.
+pub type Prepare = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The file of a path. Share it in an `Arc`.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
     opener: Opener,
+    prepare: Prepare,
     /// None after a failure, until it is next used.
     database: Mutex<Option<Database>>,
     failures: AtomicU64,
@@ -40,21 +43,19 @@ impl Ledger {
     ///
     /// # Errors
     /// When the directory or the file cannot be made, opened or written.
-    pub fn open(
-        path: &Path,
-        opener: Opener,
-        prepare: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
-    ) -> Result<Ledger, redb::Error> {
+    pub fn open(path: &Path, opener: Opener, prepare: Prepare) -> Result<Ledger, redb::Error> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
         let ledger = Ledger {
             path: path.to_owned(),
             opener,
-            database: Mutex::new(Some(opener(path)?)),
+            prepare,
+            database: Mutex::new(None),
             failures: AtomicU64::new(0),
         };
-        ledger.write(prepare)?;
+        let database = ledger.prepared()?;
+        ledger.database.lock().unwrap_or_else(PoisonError::into_inner).replace(database);
         Ok(ledger)
     }
 
@@ -99,7 +100,11 @@ impl Ledger {
         let mut held = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = match held.take() {
             Some(database) => Ok(database),
-            None => (self.opener)(&self.path).map_err(fault),
+            None => {
+                // Whoever used it before failed, or broke without a word.
+                self.failures.fetch_add(1, Ordering::Release);
+                self.prepared().map_err(E::from)
+            }
         };
         // Put back only when all went well.
         let outcome = outcome.and_then(|database| work(&database).map(|done| (database, done)));
@@ -113,6 +118,15 @@ impl Ledger {
                 Err(error)
             }
         }
+    }
+
+    /// The file, opened, with its tables: it may be another one than before, made anew.
+    fn prepared(&self) -> Result<Database, redb::Error> {
+        let database = (self.opener)(&self.path)?;
+        let transaction = database.begin_write()?;
+        (self.prepare)(&transaction)?;
+        transaction.commit()?;
+        Ok(database)
     }
 }
 
@@ -158,11 +172,26 @@ mod tests {
         for key in 2..5 {
             insert(&ledger, key).expect_err("the disk fails");
         }
-        assert_eq!(ledger.failures(), 3);
+        let failures = ledger.failures();
+        assert!(failures >= 3, "{failures}");
         failing::set(&path, false).expect("the switch");
         insert(&ledger, 9).expect("the disk works again");
-        let keys = keys(&ledger).expect("read");
-        assert_eq!((keys.first(), keys.last()), (Some(&1), Some(&9)));
+        let held = keys(&ledger).expect("read");
+        assert_eq!((held.first(), held.last()), (Some(&1), Some(&9)));
+        // Somebody takes the file away while the disk fails: another one has its tables.
+        failing::set(&path, true).expect("the switch");
+        insert(&ledger, 10).expect_err("the disk fails");
+        failing::set(&path, false).expect("the switch");
+        std::fs::remove_file(&path).expect("it was there");
+        assert_eq!(keys(&ledger).expect("read"), []);
+        // Whoever breaks in the middle is noticed by the next.
+        let failures = ledger.failures();
+        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            ledger.write::<(), redb::Error>(|_| panic!("in the middle"))
+        }));
+        assert!(broken.is_err());
+        insert(&ledger, 11).expect("written");
+        assert!(ledger.failures() > failures);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Receivers: PagerDuty and webhooks, with the fields that Alertmanager gives them.
+//! Receivers: PagerDuty, Slack and webhooks, with the fields that Alertmanager gives them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +16,11 @@ const LIBRARY: &str = "{{ define \"__subject\" }}[{{ .Status | toUpper }}{{ if e
 {{ define \"pagerduty.default.client\" }}Belfry{{ end }}\
 {{ define \"pagerduty.default.clientURL\" }}{{ .ExternalURL }}{{ end }}\
 {{ define \"__text_alert_list\" }}{{ range .Alerts }}{{ range .Labels.SortedPairs }}{{ .Name }}={{ .Value }} {{ end }}\n{{ end }}{{ end }}\
+{{ define \"slack.default.title\" }}{{ template \"__subject\" . }}{{ end }}\
+{{ define \"slack.default.username\" }}Belfry{{ end }}\
+{{ define \"slack.default.titlelink\" }}{{ .ExternalURL }}{{ end }}\
+{{ define \"slack.default.fallback\" }}{{ template \"slack.default.title\" . }} | {{ template \"slack.default.titlelink\" . }}{{ end }}\
+{{ define \"slack.default.pretext\" }}{{ end }}{{ define \"slack.default.text\" }}{{ end }}{{ define \"slack.default.footer\" }}{{ end }}\
 {{ define \"pagerduty.default.instances\" }}{{ template \"__text_alert_list\" . }}{{ end }}";
 
 /// Somebody to be told, in one or several ways.
@@ -45,6 +50,8 @@ pub enum IntegrationKind {
     Pagerduty(Box<Pagerduty>),
     /// A POST of JSON in Alertmanager's shape.
     Webhook(Webhook),
+    /// A POST of JSON as Slack's incoming webhooks take it, and others that speak like it.
+    Slack(Box<Slack>),
     /// A service of our own configuration; `None` for all of them.
     Service(Option<String>),
 }
@@ -78,6 +85,16 @@ pub struct Pagerduty {
     pub texts: Vec<(String, Template)>,
 }
 
+/// A channel of Slack, or of what takes the same messages. Texts are templates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slack {
+    /// The address of the incoming webhook: a secret in itself.
+    pub url: Secret,
+    /// `channel`, `username`, `color`, `title`, `title_link`, `pretext`, `text`, `fallback`, `footer`, `icon_emoji`,
+    /// `icon_url`.
+    pub texts: Vec<(String, Template)>,
+}
+
 /// A web address that is told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Webhook {
@@ -100,6 +117,7 @@ pub enum Authorization {
 
 pub(super) struct Global<'a> {
     pub(super) pagerduty_url: Option<&'a str>,
+    pub(super) slack_url: Option<Secret>,
     pub(super) http: Option<&'a HttpText>,
 }
 
@@ -114,7 +132,8 @@ pub(super) struct ReceiverText {
     #[serde(default)]
     service_configs: Vec<ServiceText>,
     email_configs: Option<Spanned<IgnoredAny>>,
-    slack_configs: Option<Spanned<IgnoredAny>>,
+    #[serde(default)]
+    slack_configs: Vec<Spanned<SlackText>>,
     opsgenie_configs: Option<Spanned<IgnoredAny>>,
     victorops_configs: Option<Spanned<IgnoredAny>>,
     pushover_configs: Option<Spanned<IgnoredAny>>,
@@ -157,6 +176,39 @@ struct PagerdutyText {
     images: Option<Spanned<IgnoredAny>>,
     links: Option<Spanned<IgnoredAny>>,
     source: Option<Spanned<IgnoredAny>>,
+    http_config: Option<Spanned<HttpText>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlackText {
+    /// Chats hear of ends when they ask for it, as in Alertmanager.
+    #[serde(default)]
+    send_resolved: bool,
+    api_url: Option<Spanned<String>>,
+    api_url_file: Option<Spanned<String>>,
+    channel: Option<Spanned<String>>,
+    username: Option<Spanned<String>>,
+    color: Option<Spanned<String>>,
+    title: Option<Spanned<String>>,
+    title_link: Option<Spanned<String>>,
+    pretext: Option<Spanned<String>>,
+    text: Option<Spanned<String>>,
+    fallback: Option<Spanned<String>>,
+    footer: Option<Spanned<String>>,
+    icon_emoji: Option<Spanned<String>>,
+    icon_url: Option<Spanned<String>>,
+    fields: Option<Spanned<IgnoredAny>>,
+    actions: Option<Spanned<IgnoredAny>>,
+    callback_id: Option<Spanned<IgnoredAny>>,
+    image_url: Option<Spanned<IgnoredAny>>,
+    thumb_url: Option<Spanned<IgnoredAny>>,
+    #[serde(rename = "short_fields")]
+    _short_fields: Option<IgnoredAny>,
+    #[serde(rename = "mrkdwn_in")]
+    _mrkdwn_in: Option<IgnoredAny>,
+    #[serde(rename = "link_names")]
+    _link_names: Option<IgnoredAny>,
     http_config: Option<Spanned<HttpText>>,
 }
 
@@ -211,7 +263,6 @@ impl ReceiverText {
     pub(super) fn read(&self, global: &Global<'_>, faults: &mut Collector) -> Receiver {
         for (kind, place) in [
             ("email_configs", &self.email_configs),
-            ("slack_configs", &self.slack_configs),
             ("opsgenie_configs", &self.opsgenie_configs),
             ("victorops_configs", &self.victorops_configs),
             ("pushover_configs", &self.pushover_configs),
@@ -225,7 +276,7 @@ impl ReceiverText {
         ] {
             if let Some(place) = place {
                 let message = format!(
-                    "{kind} of receiver {:?} is not supported: Belfry tells pagerduty_configs and webhook_configs",
+                    "{kind} of receiver {:?} is not supported: Belfry tells pagerduty_configs, slack_configs and webhook_configs",
                     self.name.value
                 );
                 faults.on(place, message);
@@ -241,6 +292,11 @@ impl ReceiverText {
         for (at, text) in self.webhook_configs.iter().enumerate() {
             let kind = webhook(text, global, faults).map(IntegrationKind::Webhook);
             let (target, send_resolved) = (format!("{name}/webhook/{at}"), text.value.send_resolved);
+            integrations.extend(kind.map(|kind| Integration { target, send_resolved, kind }));
+        }
+        for (at, text) in self.slack_configs.iter().enumerate() {
+            let kind = slack(text, global, faults).map(|slack| IntegrationKind::Slack(Box::new(slack)));
+            let (target, send_resolved) = (format!("{name}/slack/{at}"), text.value.send_resolved);
             integrations.extend(kind.map(|kind| Integration { target, send_resolved, kind }));
         }
         for (at, text) in self.service_configs.iter().enumerate() {
@@ -294,13 +350,7 @@ fn pagerduty(
     let mut texts = Vec::new();
     for (name, given, default) in fields {
         let Some(written) = given.as_ref().map(|given| given.value.clone()).or(default) else { continue };
-        match Template::parse_with(&written, &[], &[LIBRARY]) {
-            Ok(template) => texts.push((name.to_owned(), template)),
-            Err(error) => faults.on(
-                given.as_ref().unwrap_or(&Spanned::new(String::new(), text.referenced, text.defined)),
-                error,
-            ),
-        }
+        texts.extend(template(name, &written, given.as_ref(), text, faults));
     }
     for (name, given) in &read.details {
         match Template::parse_with(&given.value, &[], &[LIBRARY]) {
@@ -313,6 +363,75 @@ fn pagerduty(
         routing_key,
         texts,
     })
+}
+
+/// A text of a receiver, as a template. A mistake is shown where it was written, or where it was left out.
+fn template<T>(
+    name: &str,
+    written: &str,
+    given: Option<&Spanned<String>>,
+    whole: &Spanned<T>,
+    faults: &mut Collector,
+) -> Option<(String, Template)> {
+    match Template::parse_with(written, &[], &[LIBRARY]) {
+        Ok(template) => Some((name.to_owned(), template)),
+        Err(error) => {
+            let place = Spanned::new(String::new(), whole.referenced, whole.defined);
+            faults.on(given.unwrap_or(&place), error);
+            None
+        }
+    }
+}
+
+fn slack(text: &Spanned<SlackText>, global: &Global<'_>, faults: &mut Collector) -> Option<Slack> {
+    let read = &text.value;
+    for (key, place) in [
+        ("fields", &read.fields),
+        ("actions", &read.actions),
+        ("callback_id", &read.callback_id),
+        ("image_url", &read.image_url),
+        ("thumb_url", &read.thumb_url),
+    ] {
+        if let Some(place) = place {
+            faults.on(place, format!("{key} is not supported: say it in text, title or title_link"));
+        }
+    }
+    if let Some(http) = &read.http_config
+        && (http.value.authorization.is_some() || http.value.basic_auth.is_some())
+    {
+        faults.on(http, "an incoming webhook is told by its address, not by a login");
+    }
+    let Some(url) = secret(&read.api_url, &read.api_url_file).or_else(|| global.slack_url.clone()) else {
+        faults.on(text, "set either api_url or api_url_file, here or as slack_api_url in global");
+        return None;
+    };
+    if let Secret::Inline(url) = &url
+        && !(url.starts_with("http://") || url.starts_with("https://"))
+    {
+        faults.on(text, "api_url must begin with http:// or https://");
+    }
+    let fields = [
+        ("channel", &read.channel, ""),
+        ("username", &read.username, "{{ template \"slack.default.username\" . }}"),
+        ("color", &read.color, "{{ if eq .Status \"firing\" }}danger{{ else }}good{{ end }}"),
+        ("title", &read.title, "{{ template \"slack.default.title\" . }}"),
+        ("title_link", &read.title_link, "{{ template \"slack.default.titlelink\" . }}"),
+        ("pretext", &read.pretext, ""),
+        ("text", &read.text, "{{ range .Alerts }}{{ .Annotations.summary }}\n{{ end }}"),
+        ("fallback", &read.fallback, "{{ template \"slack.default.fallback\" . }}"),
+        ("footer", &read.footer, ""),
+        ("icon_emoji", &read.icon_emoji, ""),
+        ("icon_url", &read.icon_url, ""),
+    ];
+    let texts = fields.into_iter().filter_map(|(name, given, default)| {
+        let written = given.as_ref().map_or(default, |given| given.value.as_str());
+        if written.is_empty() {
+            return None;
+        }
+        template(name, written, given.as_ref(), text, faults)
+    });
+    let texts = texts.collect();
+    Some(Slack { url, texts })
 }
 
 fn webhook(text: &Spanned<WebhookText>, global: &Global<'_>, faults: &mut Collector) -> Option<Webhook> {
@@ -345,7 +464,7 @@ fn webhook(text: &Spanned<WebhookText>, global: &Global<'_>, faults: &mut Collec
     Some(Webhook { url, max_alerts: read.max_alerts, authorization })
 }
 
-fn secret(inline: &Option<Spanned<String>>, file: &Option<Spanned<String>>) -> Option<Secret> {
+pub(super) fn secret(inline: &Option<Spanned<String>>, file: &Option<Spanned<String>>) -> Option<Secret> {
     match (inline, file) {
         (Some(inline), None) => Some(Secret::Inline(inline.value.clone())),
         (None, Some(file)) => Some(Secret::File(file.value.clone())),

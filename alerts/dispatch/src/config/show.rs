@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Config, GroupBy, IntegrationKind, Route};
+use super::{Config, GroupBy, Integration, IntegrationKind, Route};
 
 /// What stands where a secret is.
 const HIDDEN: &str = "<secret>";
@@ -32,16 +32,16 @@ pub(super) fn yaml(config: &Config) -> String {
     text.push_str("receivers:\n");
     for receiver in &config.receivers {
         let _infallible = writeln!(text, "- name: {}", quoted(&receiver.name));
-        for (key, of_kind) in [("pagerduty_configs", true), ("webhook_configs", false)] {
-            let is_webhook = |kind: &IntegrationKind| matches!(kind, IntegrationKind::Webhook(_));
-            let shown = receiver.integrations.iter().filter(|other| is_webhook(&other.kind) != of_kind);
-            let shown: Vec<_> = shown.collect();
+        for (key, secret) in
+            [("pagerduty_configs", "routing_key"), ("slack_configs", "api_url"), ("webhook_configs", "url")]
+        {
+            let of_key = |other: &&Integration| shown_as(&other.kind) == key;
+            let shown: Vec<_> = receiver.integrations.iter().filter(of_key).collect();
             if shown.is_empty() {
                 continue;
             }
             let _infallible = writeln!(text, "  {key}:");
             for integration in shown {
-                let secret = if of_kind { "routing_key" } else { "url" };
                 let _infallible = writeln!(
                     text,
                     "  - {secret}: {HIDDEN}\n    send_resolved: {}",
@@ -51,6 +51,15 @@ pub(super) fn yaml(config: &Config) -> String {
         }
     }
     text
+}
+
+/// Under which key a way is shown; services of our own configuration are PagerDuty's.
+fn shown_as(kind: &IntegrationKind) -> &'static str {
+    match kind {
+        IntegrationKind::Pagerduty(_) | IntegrationKind::Service(_) => "pagerduty_configs",
+        IntegrationKind::Slack(_) => "slack_configs",
+        IntegrationKind::Webhook(_) => "webhook_configs",
+    }
 }
 
 fn route(config: &Config, place: usize, depth: usize, text: &mut String) {

@@ -103,7 +103,17 @@ fn every_mistake_is_named_with_its_place() {
         (
             "- name: noc\n",
             "- name: noc\n  slack_configs: [{channel: x}]\n",
-            "slack_configs of receiver \"noc\" is not supported",
+            "set either api_url or api_url_file",
+        ),
+        (
+            "- name: noc\n",
+            "- name: noc\n  slack_configs: [{api_url: 'https://s', actions: [{}]}]\n",
+            "actions is not supported",
+        ),
+        (
+            "- name: noc\n",
+            "- name: noc\n  email_configs: [{to: x}]\n",
+            "email_configs of receiver \"noc\" is not supported",
         ),
         ("routing_key_file: /etc/belfry/voice.key", "service_key: abc", "Events API v1"),
         ("{{ .Alerts.Firing | len }}", "{{ nope }}", "function \"nope\" not defined"),

@@ -311,3 +311,33 @@ fn a_clock_that_steps_back_makes_no_wait_after_a_restart_longer() {
     dispatch.tick(back_ms + 10_000);
     assert!(!dispatch.is_settling(), "three minutes were over, whatever the clock said");
 }
+
+#[test]
+fn a_chat_hears_what_templates_say_and_of_ends_only_if_it_asks() {
+    let file = "
+route: {receiver: chat, group_by: [alertname], group_wait: 1s, group_interval: 1s}
+global: {slack_api_url: 'https://hooks.example/x'}
+receivers:
+- name: chat
+  slack_configs:
+  - {channel: '#noc', text: '{{ range .Alerts }}{{ .Labels.instance }};{{ end }}'}
+  - {channel: '#all', send_resolved: true}
+";
+    let mut dispatch = Dispatch::new(Arc::new(Config::parse(file).expect("right")), bounds());
+    dispatch.sync("rules", vec![alert("Down", "1")], 0);
+    dispatch.tick(1_000);
+    let told: Vec<Notice> = dispatch.notices().cloned().collect();
+    let text = |notice: &Notice, name: &str| {
+        notice.texts.iter().find(|(held, _)| held == name).map(|(_, text)| text.clone()).unwrap_or_default()
+    };
+    assert_eq!(told.len(), 2);
+    assert_eq!((text(&told[0], "channel"), text(&told[0], "text")), ("#noc".into(), "1;".into()));
+    assert_eq!((text(&told[0], "color"), text(&told[1], "color")), ("danger".into(), "danger".into()));
+    assert!(text(&told[1], "title").starts_with("[FIRING:1]"), "{}", text(&told[1], "title"));
+    told.iter().for_each(|notice| dispatch.taken(notice.seq));
+    dispatch.sync("rules", vec![], 5_000);
+    dispatch.tick(6_000);
+    let ended: Vec<(String, String)> =
+        dispatch.notices().map(|notice| (notice.target.clone(), text(notice, "color"))).collect();
+    assert_eq!(ended, [("chat/slack/1".to_owned(), "good".to_owned())]);
+}

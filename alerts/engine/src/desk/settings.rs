@@ -149,6 +149,7 @@ impl Sources {
                     url: pagerduty.url.clone(),
                     routing_key: secret(&pagerduty.routing_key),
                 },
+                IntegrationKind::Slack(slack) => TargetKind::Slack { url: secret(&slack.url) },
                 IntegrationKind::Webhook(webhook) => {
                     let (mut scheme, mut basic) = (None, None);
                     match &webhook.authorization {

@@ -3,13 +3,15 @@
 use belfry_signal::Pii;
 use serde::Deserialize;
 
-use super::standing::{Report, StandingState, person, unix_nanos};
+use super::standing::{Age, Report, StandingState, person, unix_nanos};
 
-/// The path and query that ask for the newest incident under a key.
-pub(crate) fn query(dedup_key: &str) -> String {
+/// The path and query that ask for the newest incident under a key, of one service of theirs or of all.
+pub(crate) fn query(dedup_key: &str, service_id: Option<&str>) -> String {
     // A key of ours is hexadecimal; anything else is not asked for.
-    let key: String = dedup_key.chars().filter(char::is_ascii_alphanumeric).collect();
-    format!("/incidents?incident_key={key}&date_range=all&sort_by=created_at%3Adesc&limit=1")
+    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+    let of = service_id.map_or_else(String::new, |id| format!("&service_ids%5B%5D={}", plain(id)));
+    let key = plain(dedup_key);
+    format!("/incidents?incident_key={key}{of}&date_range=all&sort_by=created_at%3Adesc&limit=1")
 }
 
 #[derive(Deserialize)]
@@ -20,6 +22,8 @@ struct Answer {
 #[derive(Deserialize)]
 struct Incident {
     status: StandingState,
+    #[serde(deserialize_with = "unix_nanos")]
+    created_at: u64,
     #[serde(deserialize_with = "unix_nanos")]
     last_status_change_at: u64,
     last_status_change_by: Option<Reference>,
@@ -37,7 +41,7 @@ pub(crate) fn read(dedup_key: &str, body: &[u8]) -> Result<Option<Report>, serde
         dedup_key: dedup_key.to_owned(),
         state: incident.status,
         by: by(incident.last_status_change_by),
-        at_unix_nanos: incident.last_status_change_at,
+        age: Age { created_unix_nanos: incident.created_at, said_unix_nanos: incident.last_status_change_at },
     }))
 }
 
@@ -51,20 +55,20 @@ mod tests {
 
     #[test]
     fn the_newest_incident_is_read() {
-        let body = br#"{"incidents":[{"id":"P1","status":"acknowledged","incident_key":"abc",
+        let body = br#"{"incidents":[{"id":"P1","status":"acknowledged","incident_key":"abc","created_at":"2026-11-20T09:59:00Z",
             "last_status_change_at":"2026-11-20T10:00:00Z","last_status_change_by":{"summary":"Ann","type":"user_reference"}}],
             "limit":1,"offset":0,"more":false}"#;
         let report = read("abc", body).expect("JSON").expect("one");
         assert_eq!(
-            (report.state, report.at_unix_nanos, report.dedup_key.as_str()),
+            (report.state, report.age.said_unix_nanos, report.dedup_key.as_str()),
             (StandingState::Acknowledged, 1_795_168_800_000_000_000, "abc")
         );
         assert_eq!(read("abc", br#"{"incidents":[]}"#).expect("JSON"), None);
         assert!(read("abc", b"<html>").is_err());
         assert!(read("abc", br#"{"incidents":[{"status":"snoozed"}]}"#).is_err());
         assert_eq!(
-            query("ab&c=1"),
-            "/incidents?incident_key=abc1&date_range=all&sort_by=created_at%3Adesc&limit=1"
+            query("ab&c=1", Some("PS1")),
+            "/incidents?incident_key=abc1&service_ids%5B%5D=PS1&date_range=all&sort_by=created_at%3Adesc&limit=1"
         );
     }
 }

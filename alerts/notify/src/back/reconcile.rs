@@ -18,6 +18,8 @@ pub(crate) struct Reconciler {
     pub(crate) name: ServiceName,
     /// The beginning of every address, with the login.
     pub(crate) api: Destination,
+    /// What they call the service.
+    pub(crate) service_id: Option<String>,
     pub(crate) look_every: Duration,
     /// Incidents that are asked for in one look; the others have their turn in the next.
     pub(crate) looks_max: usize,
@@ -56,7 +58,9 @@ impl Reconciler {
         let split = keys.partition_point(|key| key <= after);
         let turn: Vec<&String> = keys[split..].iter().chain(&keys[..split]).take(self.looks_max).collect();
         for key in turn {
-            let Ok(at) = self.api.below(&incidents::query(key)) else { return Some(false) };
+            let Ok(at) = self.api.below(&incidents::query(key, self.service_id.as_deref())) else {
+                return Some(false);
+            };
             let Some(body) = (self.get)(at).await else { return Some(false) };
             let Ok(report) = incidents::read(key, &body) else { return Some(false) };
             after.clone_from(key);

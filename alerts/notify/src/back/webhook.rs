@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
 use sha2::Sha256;
 
-use super::standing::{Report, StandingState, person, unix_nanos};
+use super::standing::{Age, Report, StandingState, person, unix_nanos};
 
 /// Signatures of one request that are looked at.
 const SIGNATURES_MAX: usize = 8;
@@ -76,6 +76,16 @@ struct Agent {
 #[derive(Default, Deserialize)]
 struct Data {
     incident_key: Option<String>,
+    created_at: Option<Time>,
+    service: Option<Reference>,
+}
+
+#[derive(Deserialize)]
+struct Time(#[serde(deserialize_with = "unix_nanos")] u64);
+
+#[derive(Deserialize)]
+struct Reference {
+    id: String,
 }
 
 /// Whether one of the signatures is that of the body under the secret.
@@ -87,8 +97,8 @@ pub(crate) fn is_signed(secret: &str, signatures: Signature<'_>, body: &[u8]) ->
     given.filter_map(|digits| hex::decode(digits).ok()).any(|given| mac.clone().verify_slice(&given).is_ok())
 }
 
-/// Reads an event whose signature was right.
-pub(crate) fn read(body: &[u8]) -> Result<Said, WebhookError> {
+/// Reads an event whose signature was right; one about another service of theirs than the one that is ours says nothing.
+pub(crate) fn read(body: &[u8], service_id: Option<&str>) -> Result<Said, WebhookError> {
     let Envelope { event } = serde_json::from_slice(body).map_err(|_| WebhookError::Malformed)?;
     let state = match event.event_type.as_str() {
         "incident.triggered" | "incident.reopened" | "incident.unacknowledged" => StandingState::Triggered,
@@ -97,6 +107,10 @@ pub(crate) fn read(body: &[u8]) -> Result<Said, WebhookError> {
         // Priorities, notes, responders and tests of the hook.
         _ => return Ok(Said::Nothing),
     };
+    let is_other = |of: &Reference| service_id.is_some_and(|ours| ours != of.id);
+    if event.data.service.as_ref().is_some_and(is_other) {
+        return Ok(Said::Nothing);
+    }
     let Some(dedup_key) = event.data.incident_key.filter(|key| !key.is_empty()) else {
         return Ok(Said::Unnamed);
     };
@@ -104,7 +118,10 @@ pub(crate) fn read(body: &[u8]) -> Result<Said, WebhookError> {
         dedup_key,
         state,
         by: event.agent.and_then(|agent| agent.summary).as_deref().and_then(person),
-        at_unix_nanos: event.occurred_at,
+        age: Age {
+            created_unix_nanos: event.data.created_at.map_or(0, |time| time.0),
+            said_unix_nanos: event.occurred_at,
+        },
     }))
 }
 
@@ -114,7 +131,8 @@ mod tests {
 
     const BODY: &str = r#"{"event":{"id":"01","event_type":"incident.acknowledged","resource_type":"incident",
         "occurred_at":"2026-11-20T10:00:00.250Z","agent":{"id":"PU1","type":"user_reference","summary":"Ann"},
-        "client":null,"data":{"id":"PI1","type":"incident","status":"acknowledged","incident_key":"abc"}}}"#;
+        "client":null,"data":{"id":"PI1","type":"incident","status":"acknowledged","incident_key":"abc",
+        "created_at":"2026-11-20T09:59:00Z","service":{"id":"PS1","summary":"NOC"}}}}"#;
 
     fn sign(secret: &str, body: &[u8]) -> String {
         let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any length");
@@ -145,13 +163,21 @@ mod tests {
 
     #[test]
     fn events_say_how_an_incident_stands() {
-        let Ok(Said::Report(report)) = read(BODY.as_bytes()) else { panic!("a report") };
+        let Ok(Said::Report(report)) = read(BODY.as_bytes(), None) else { panic!("a report") };
         assert_eq!(
-            (report.dedup_key.as_str(), report.state, report.at_unix_nanos),
-            ("abc", StandingState::Acknowledged, 1_795_168_800_250_000_000)
+            (
+                report.dedup_key.as_str(),
+                report.state,
+                report.age.said_unix_nanos,
+                report.age.created_unix_nanos
+            ),
+            ("abc", StandingState::Acknowledged, 1_795_168_800_250_000_000, 1_795_168_740_000_000_000)
         );
         assert_eq!(report.by.map(belfry_signal::Pii::into_inner).as_deref(), Some("Ann"));
-        let said = |event_type: &str| read(BODY.replace("incident.acknowledged", event_type).as_bytes());
+        assert!(matches!(read(BODY.as_bytes(), Some("PS1")), Ok(Said::Report(_))));
+        assert_eq!(read(BODY.as_bytes(), Some("PS2")), Ok(Said::Nothing), "of another service of theirs");
+        let said =
+            |event_type: &str| read(BODY.replace("incident.acknowledged", event_type).as_bytes(), None);
         let state = |event_type: &str| match said(event_type) {
             Ok(Said::Report(report)) => Some(report.state),
             _ => None,
@@ -161,9 +187,9 @@ mod tests {
         assert_eq!(state("incident.resolved"), Some(StandingState::Resolved));
         assert_eq!(said("incident.annotated"), Ok(Said::Nothing));
         assert_eq!(said("pagey.ping"), Ok(Said::Nothing));
-        assert_eq!(read(BODY.replace("\"abc\"", "null").as_bytes()), Ok(Said::Unnamed));
+        assert_eq!(read(BODY.replace("\"abc\"", "null").as_bytes(), None), Ok(Said::Unnamed));
         for malformed in ["", "{}", "[]", "{\"event\":{}}", &BODY.replace("2026-", "soon-")] {
-            assert_eq!(read(malformed.as_bytes()), Err(WebhookError::Malformed), "{malformed}");
+            assert_eq!(read(malformed.as_bytes(), None), Err(WebhookError::Malformed), "{malformed}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use redb::{ReadableTable, Table};
 
-use super::{Act, Draft, Entry, INCIDENTS, Incident, Outbox, QUEUE, REJECTED, STANDINGS};
+use super::{Act, Draft, ENDED, Entry, HEARD, INCIDENTS, Incident, Outbox, QUEUE, REJECTED, STANDINGS};
 use crate::back::standing::Report;
 use crate::back::{Place, Standing, StandingState};
 use crate::error::{Error, store};
@@ -31,38 +31,62 @@ pub(crate) struct Word {
     pub(crate) is_open_here: bool,
 }
 
-/// Keeps what is known of an incident in step with what its service is told.
-pub(super) fn follow(
-    standings: &mut Table<'_, &str, &[u8]>,
-    key: &str,
-    draft: &Draft,
-    incident: &Incident,
-    was_open: bool,
-    now_unix_nanos: u64,
-) -> Result<(), Error> {
-    if !incident.is_open {
-        standings.remove(key).map_err(store)?;
-        return Ok(());
-    }
-    let held: Option<Standing> = match standings.get(key).map_err(store)? {
-        Some(row) => Some(postcard::from_bytes(row.value())?),
-        None => None,
-    };
-    // What somebody ended there begins anew with the next trigger.
-    let is_ended = held.is_some_and(|held| held.state == StandingState::Resolved);
-    if draft.is_followed && (!was_open || is_ended) {
+/// How long an incident that was ended here is asked about, until it is seen that it is over there.
+const ENDED_NANOS_MAX: u64 = 24 * 3_600 * 1_000_000_000;
+
+/// What a service is told of an incident now.
+pub(super) struct Step<'a> {
+    pub(super) key: &'a str,
+    pub(super) draft: &'a Draft,
+    pub(super) incident: &'a Incident,
+    pub(super) was_open: bool,
+    pub(super) now_unix_nanos: u64,
+}
+
+impl Step<'_> {
+    /// Keeps what is known of an incident in step with it.
+    pub(super) fn follow(
+        &self,
+        standings: &mut Table<'_, &str, &[u8]>,
+        ended: &mut Table<'_, &str, u64>,
+    ) -> Result<(), Error> {
+        if !self.draft.is_followed {
+            return Ok(());
+        }
+        if !self.incident.is_open {
+            standings.remove(self.key).map_err(store)?;
+            ended.insert(self.key, self.now_unix_nanos).map_err(store)?;
+            return Ok(());
+        }
+        ended.remove(self.key).map_err(store)?;
+        let held: Option<Standing> = held(standings, self.key)?;
+        // What somebody ended there begins anew with the next trigger.
+        let is_ended = held.is_some_and(|held| held.state == StandingState::Resolved);
+        if self.was_open && !is_ended {
+            return Ok(());
+        }
         let standing = Standing {
-            service: draft.service.clone(),
-            incident: incident.name().to_owned(),
+            service: self.draft.service.clone(),
+            incident: self.incident.name().to_owned(),
             state: StandingState::Triggered,
             by: None,
             comment: String::new(),
             place: Place::Here,
-            since_unix_nanos: now_unix_nanos,
+            since_unix_nanos: self.now_unix_nanos,
         };
-        standings.insert(key, postcard::to_stdvec(&standing)?.as_slice()).map_err(store)?;
+        standings.insert(self.key, postcard::to_stdvec(&standing)?.as_slice()).map_err(store)?;
+        Ok(())
     }
-    Ok(())
+}
+
+fn held(
+    standings: &impl ReadableTable<&'static str, &'static [u8]>,
+    key: &str,
+) -> Result<Option<Standing>, Error> {
+    match standings.get(key).map_err(store)? {
+        Some(row) => Ok(Some(postcard::from_bytes(row.value())?)),
+        None => Ok(None),
+    }
 }
 
 impl Outbox {
@@ -75,18 +99,28 @@ impl Outbox {
         })
     }
 
-    /// The dedup keys under which incidents are open at a service, as far as it says how they stand.
-    pub(crate) fn open_keys(&self, service: &str) -> Result<Vec<String>, Error> {
-        self.ledger.read(|transaction| {
+    /// The dedup keys to ask a service about: those of open incidents, and of those of which nobody saw yet that they are
+    /// over there as well.
+    pub(crate) fn open_keys(&self, service: &str, now: u64) -> Result<Vec<String>, Error> {
+        self.ledger.write(|transaction| {
             let prefix = format!("{service}/");
-            let table = transaction.open_table(STANDINGS).map_err(store)?;
-            let mut keys = Vec::new();
-            for row in table.range(prefix.as_str()..).map_err(store)? {
-                let key = row.map_err(store)?.0;
-                let Some(dedup_key) = key.value().strip_prefix(&prefix) else { break };
-                keys.push(dedup_key.to_owned());
+            let mut ended = transaction.open_table(ENDED).map_err(store)?;
+            ended.retain(|_, since| now.saturating_sub(since) < ENDED_NANOS_MAX).map_err(store)?;
+            let standings = transaction.open_table(STANDINGS).map_err(store)?;
+            let mut keys = std::collections::BTreeSet::new();
+            let mut add =
+                |key: &str| key.strip_prefix(&prefix).map(|key| keys.insert(key.to_owned())).is_some();
+            for row in standings.range(prefix.as_str()..).map_err(store)? {
+                if !add(row.map_err(store)?.0.value()) {
+                    break;
+                }
             }
-            Ok(keys)
+            for row in ended.range(prefix.as_str()..).map_err(store)? {
+                if !add(row.map_err(store)?.0.value()) {
+                    break;
+                }
+            }
+            Ok(keys.into_iter().collect())
         })
     }
 
@@ -99,25 +133,36 @@ impl Outbox {
         now: u64,
     ) -> Result<(Taken, Option<Entry>), Error> {
         let key = format!("{service}/{}", report.dedup_key);
+        let key = key.as_str();
         self.ledger.write(|transaction| {
             let incidents = transaction.open_table(INCIDENTS).map_err(store)?;
-            let incident: Incident = match incidents.get(key.as_str()).map_err(store)? {
+            let incident: Incident = match incidents.get(key).map_err(store)? {
                 Some(row) => postcard::from_bytes(row.value())?,
                 None => return Ok((Taken::Unknown, None)),
             };
-            let mut standings = transaction.open_table(STANDINGS).map_err(store)?;
-            let held: Option<Standing> = match standings.get(key.as_str()).map_err(store)? {
-                Some(row) => Some(postcard::from_bytes(row.value())?),
-                None => None,
-            };
-            if let Some(held) = held.filter(|_| incident.is_open) {
-                let Some(after) = held.after(report) else { return Ok((Taken::Known, None)) };
-                standings.insert(key.as_str(), postcard::to_stdvec(&after)?.as_slice()).map_err(store)?;
+            let mut heard = transaction.open_table(HEARD).map_err(store)?;
+            let age = (report.age.created_unix_nanos, report.age.said_unix_nanos);
+            let is_old = heard.get(key).map_err(store)?.is_some_and(|last| age < last.value());
+            if is_old {
+                return Ok((Taken::Known, None));
+            }
+            heard.insert(key, age).map_err(store)?;
+            if incident.is_open {
+                let mut standings = transaction.open_table(STANDINGS).map_err(store)?;
+                let Some(held) = held(&standings, key)? else { return Ok((Taken::Known, None)) };
+                let after = held.after(report, now);
+                if after == held {
+                    return Ok((Taken::Known, None));
+                }
+                standings.insert(key, postcard::to_stdvec(&after)?.as_slice()).map_err(store)?;
                 return Ok((Taken::Changed, None));
             }
+            if report.state == StandingState::Resolved {
+                transaction.open_table(ENDED).map_err(store)?.remove(key).map_err(store)?;
+                return Ok((Taken::Known, None));
+            }
             let mut queue = transaction.open_table(QUEUE).map_err(store)?;
-            let is_on_its_way = super::waits(&queue, service, &report.dedup_key)?;
-            if incident.is_open || report.state == StandingState::Resolved || is_on_its_way {
+            if super::waits(&queue, service, &report.dedup_key)? {
                 return Ok((Taken::Known, None));
             }
             let rejected = transaction.open_table(REJECTED).map_err(store)?;

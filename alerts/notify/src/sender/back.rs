@@ -1,12 +1,18 @@
 //! The way back, where the outbox is: what services and people here say of incidents.
 
+use std::time::Duration;
+
 use belfry_signal::now_unix_nanos;
+use tokio::time::Instant;
 
 use super::{Sender, on_blocking_thread};
 use crate::back::standing::Report;
 use crate::error::Error;
 use crate::event;
 use crate::outbox::{Act, Draft, Taken, Word};
+
+/// How long after they were read standings are not read again, however often they change.
+const READ_PAUSE: Duration = Duration::from_millis(200);
 
 impl Sender {
     /// Takes what a service says; on disk on return.
@@ -55,8 +61,18 @@ impl Sender {
         Ok(is_known)
     }
 
+    /// How incidents stand has changed: that is read at once, and in a storm a few times a second.
+    pub(super) async fn standings_moved(&mut self) {
+        self.are_standings_stale = true;
+        if Instant::now() >= self.read_standings_at {
+            self.read_standings().await;
+        }
+    }
+
     /// Shows how open incidents stand. What cannot be read is shown as it was.
     pub(super) async fn read_standings(&mut self) {
+        self.are_standings_stale = false;
+        self.read_standings_at = Instant::now() + READ_PAUSE;
         let outbox = self.outbox.clone();
         match on_blocking_thread(move || outbox.standings()).await {
             Ok(standings) if standings == *self.standings => {}

@@ -321,6 +321,7 @@ fn followed(directory: &std::path::Path, pager: &Arc<Pager>, get: &Get) -> Notif
     std::fs::write(directory.join("secrets"), format!("an-older-one\n{SECRET}\n")).expect("written");
     std::fs::write(directory.join("token"), "rest-token").expect("written");
     config.services[0].back = Some(BackConfig {
+        service_id: None,
         webhook_secrets_file: Some(directory.join("secrets")),
         webhook_secrets_env: None,
         rest_url: "http://127.0.0.1:9/api".into(),
@@ -342,16 +343,20 @@ fn time_in(seconds: i64) -> String {
     (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string()
 }
 
-fn hook(kind: &str, dedup_key: &str, seconds: i64) -> (String, String) {
+fn signed(body: &str) -> String {
     use hmac::{Hmac, KeyInit, Mac};
+    let mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length");
+    format!("v1={}", hex::encode(mac.chain_update(body.as_bytes()).finalize().into_bytes()))
+}
+
+fn hook(kind: &str, dedup_key: &str, seconds: i64) -> (String, String) {
     let body = serde_json::json!({ "event": {
         "id": "01", "event_type": kind, "resource_type": "incident", "occurred_at": time_in(seconds),
-        "agent": { "summary": "Ann" }, "data": { "type": "incident", "incident_key": dedup_key },
+        "agent": { "summary": "Ann" },
+        "data": { "type": "incident", "incident_key": dedup_key, "created_at": "2026-11-20T08:00:00Z" },
     }});
     let body = body.to_string();
-    let mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length");
-    let signature = hex::encode(mac.chain_update(body.as_bytes()).finalize().into_bytes());
-    (format!("v1={signature}"), body)
+    (signed(&body), body)
 }
 
 fn standings(notify: &NotifyHandle) -> Vec<(String, StandingState, Option<String>, Place)> {
@@ -377,11 +382,13 @@ async fn what_people_do_at_the_service_comes_back_and_outlives_a_restart() {
     let primary =
         |state, by: Option<&str>, place| vec![("primary".to_owned(), state, by.map(str::to_owned), place)];
     assert_eq!(standings(&notify), primary(StandingState::Triggered, None, Place::Here));
-    post(&notify, "incident.acknowledged", key.as_str(), 30).await.expect("taken");
+    // Their clock is an hour behind ours: nothing depends on it.
+    post(&notify, "incident.acknowledged", key.as_str(), -3_600).await.expect("taken");
     let acknowledged = primary(StandingState::Acknowledged, Some("Ann"), Place::Service);
     assert_eq!(standings(&notify), acknowledged);
     // Late, of nobody, unreadable, or not signed: all of that changes nothing.
-    post(&notify, "incident.unacknowledged", key.as_str(), 20).await.expect("late");
+    post(&notify, "incident.acknowledged", key.as_str(), -3_580).await.expect("said again");
+    post(&notify, "incident.unacknowledged", key.as_str(), -3_590).await.expect("late");
     post(&notify, "incident.acknowledged", "feed", 50).await.expect("not ours");
     post(&notify, "incident.annotated", key.as_str(), 50).await.expect("no standing");
     let (signature, body) = hook("incident.resolved", key.as_str(), 60);
@@ -447,7 +454,7 @@ async fn what_no_webhook_said_is_seen_by_looking() {
             let status = incidents.lock().expect("free").get(&key).cloned();
             Box::pin(async move {
                 let incident = status.map(|status| serde_json::json!({
-                    "status": status, "last_status_change_at": time_in(30), "last_status_change_by": { "summary": "Ann" },
+                    "status": status, "created_at": "2026-11-20T08:00:00Z", "last_status_change_at": time_in(-3600), "last_status_change_by": { "summary": "Ann" },
                 }));
                 Some(serde_json::json!({ "incidents": Vec::from_iter(incident) }).to_string().into())
             })
@@ -470,4 +477,60 @@ async fn what_no_webhook_said_is_seen_by_looking() {
     assert_eq!(acknowledged(&notify), 3, "the third has its turn");
     let asked: Vec<String> = asked.lock().expect("free").clone();
     assert!(keys.iter().all(|key| asked.contains(key)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_order_and_any_repetition_of_webhooks_ends_with_the_newest_word() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pager = Pager::answers([]);
+    let notify = followed(directory.path(), &pager, &silent());
+    let mut order = [0_usize, 1, 2, 3, 0, 1, 2, 3];
+    for turn in 0..40_u64 {
+        notify.enqueue(trigger("call_setup", turn + 1)).await.expect("taken");
+        let key = page("call_setup", 1).dedup_key;
+        let kinds = ["acknowledged", "unacknowledged", "acknowledged", "acknowledged"];
+        // Each incident's words are later than those of the one before.
+        let words = [0, 1, 2, 3].map(|at: usize| {
+            let second = i64::try_from(turn).expect("small") * 10 + at as i64;
+            let (_, body) = hook(&format!("incident.{}", kinds[at]), key.as_str(), second);
+            body.replace("08:00:00Z", &format!("08:{turn:02}:00Z"))
+        });
+        let mut seed = turn;
+        for at in (1..order.len()).rev() {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            order.swap(at, (seed >> 33) as usize % (at + 1));
+        }
+        for at in order {
+            notify.webhook(Signature(&signed(&words[at])), words[at].as_bytes()).await.expect("taken");
+        }
+        assert_eq!(standings(&notify)[0].1, StandingState::Acknowledged, "{order:?}");
+        notify.enqueue(resolve("call_setup", turn + 1)).await.expect("taken");
+        settle(1).await;
+        assert_eq!(standings(&notify), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_did_not_arrive_is_seen_and_told_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // The service says for ever that the incident is open.
+    let get: Get = Arc::new(|_| {
+        Box::pin(async {
+            let incident = serde_json::json!({
+                "status": "triggered", "created_at": "2026-11-20T08:00:00Z",
+                "last_status_change_at": "2026-11-20T08:00:00Z",
+            });
+            Some(serde_json::json!({ "incidents": [incident] }).to_string().into())
+        })
+    });
+    let rejected = Outcome::Rejected { status: 400, message: "not now".into() };
+    let pager = Pager::answers([Outcome::Accepted, rejected]);
+    let notify = followed(directory.path(), &pager, &get);
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    settle(1).await;
+    notify.enqueue(resolve("call_setup", 1)).await.expect("taken");
+    settle(2).await;
+    assert_eq!(pager.actions(), ["trigger", "resolve"]);
+    settle(300).await;
+    assert_eq!(pager.actions(), ["trigger", "resolve", "resolve"]);
 }

@@ -78,7 +78,12 @@ pub(super) fn tell(shared: &Arc<Shared>, dedup_key: &str, before: IncidentState)
         "occurred_at": time(incident.changed_unix_nanos),
         "agent": incident.changed_by.as_ref().map(|by| json!({ "type": "user_reference", "summary": by })),
         "client": null,
-        "data": { "type": "incident", "incident_key": dedup_key, "status": incident.state },
+        "data": {
+            "type": "incident",
+            "incident_key": dedup_key,
+            "status": incident.state,
+            "created_at": time(incident.triggered_unix_nanos),
+        },
     }});
     let body = Bytes::from(body.to_string());
     for hook in state.hooks.clone() {
@@ -125,6 +130,7 @@ pub(super) fn incidents(shared: &Shared, login: Option<&str>, query: &str) -> (S
             "type": "incident",
             "status": incident.state,
             "incident_key": incident.dedup_key,
+            "created_at": time(incident.triggered_unix_nanos),
             "last_status_change_at": time(incident.changed_unix_nanos),
             "last_status_change_by": incident.changed_by.as_ref().map(|by| json!({ "summary": by })),
         })
