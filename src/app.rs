@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use belfry_dashboard::{Dashboard, DashboardDeps, DashboardHandle};
 use belfry_door::{Access, Door, DoorHandle, Doors, Guard, Tokens};
-use belfry_engine::{Change, EngineHandle};
+use belfry_engine::{Change, EngineHandle, HOOK_PATH};
 use belfry_gateway::{Gateway, GatewayDeps, GatewayHandle};
 use belfry_mesh::Mesh;
 use belfry_notify::NotifyHandle;
@@ -35,8 +35,8 @@ use crate::limits;
 use crate::live::LiveCalls;
 use crate::signals::Signals;
 
-/// Paths of the read APIs for probes, which have no token.
-const API_OPEN_PATHS: &[&str] = &["/-/healthy", "/-/ready"];
+/// Paths of the read APIs for those who have no token: probes, and webhooks, which are signed.
+const API_OPEN_PATHS: &[&str] = &["/-/healthy", "/-/ready", HOOK_PATH];
 /// How long a start waits until edge and core of one process are linked.
 const CORE_LINK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// Orders from the admin door that may wait.

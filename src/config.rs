@@ -439,6 +439,7 @@ impl Config {
                 &mut observe.pipeline.directory,
                 &mut observe.events.directory,
                 &mut observe.series.directory,
+                &mut observe.receive.groups_directory,
             ]);
             paths.extend(observe.doors.iter_mut().flat_map(|doors| doors.paths()));
         }

@@ -75,7 +75,8 @@ pub fn start_doors(
     let nodes = mesh_nodes(peers.to_vec(), mesh.clone());
     let scraper = scrape::Scraper::start(config.scrape.clone(), pipeline.clone(), registry, nodes);
     let scraper = scraper.map_err(anyhow::Error::msg)?;
-    let router = receive::router(config.receive.clone(), pipeline, registry).merge(scraper.router());
+    let pushed = receive::router(config.receive.clone(), pipeline, registry).map_err(anyhow::Error::msg)?;
+    let router = pushed.merge(scraper.router());
     Ok((scraper, router))
 }
 

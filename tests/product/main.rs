@@ -7,6 +7,7 @@ mod binary;
 mod crash;
 mod curves;
 mod demo;
+mod differential;
 mod doors;
 mod flows;
 mod indicators;

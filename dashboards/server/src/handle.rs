@@ -12,6 +12,7 @@ use belfry_signal::Registry;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::acknowledging::{Acknowledge, acknowledge};
 use crate::assets::Assets;
 use crate::attempts::Attempts;
 use crate::config::Config;
@@ -59,6 +60,7 @@ struct Inner {
 pub(crate) struct Sources {
     pub(crate) views: watch::Receiver<Arc<View>>,
     pub(crate) examples: Examples,
+    pub(crate) acknowledge: Acknowledge,
     pub(crate) reading: Reading,
     /// What the page asks of the metrics, in the shapes of Prometheus.
     pub(crate) questions: axum::Router,
@@ -81,6 +83,7 @@ impl Dashboard {
             Projector::new(engine.subscribe(), mesh, site, Arc::clone(&runbooks), stopped);
         let sources = Sources {
             views,
+            acknowledge: acknowledge(engine.clone()),
             examples: examples(engine),
             questions: belfry_query::questions(reader.clone(), &registry),
             reading: Reading::of(&reader),
@@ -99,7 +102,7 @@ pub(crate) fn serve(config: Config, registry: &Registry, sources: Sources) -> Re
     if let Some((key, message)) = config.check().into_iter().next() {
         return Err(Error::Config { key, message });
     }
-    let Sources { views, examples, reading, questions, runbooks, stop, doors } = sources;
+    let Sources { views, examples, acknowledge, reading, questions, runbooks, stop, doors } = sources;
     let signals = Signals::register(registry);
     let app = Arc::new(App {
         is_https: config.public_url.as_ref().is_some_and(|url| url.starts_with("https://")),
@@ -116,6 +119,7 @@ pub(crate) fn serve(config: Config, registry: &Registry, sources: Sources) -> Re
         signals: signals.clone(),
         views,
         examples,
+        acknowledge,
         reading,
         searches: Semaphore::new(config.searches_max),
         live_streams: Arc::new(Semaphore::new(config.live_streams_max)),

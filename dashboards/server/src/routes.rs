@@ -16,6 +16,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::{fence, refusal, require_session, session};
+use crate::acknowledging::{self, Acknowledge};
 use crate::assets::Assets;
 use crate::attempts::Attempts;
 use crate::config::Config;
@@ -39,6 +40,7 @@ pub(crate) struct App {
     pub(crate) signals: Signals,
     pub(crate) views: watch::Receiver<Arc<View>>,
     pub(crate) examples: Examples,
+    pub(crate) acknowledge: Acknowledge,
     pub(crate) reading: Reading,
     pub(crate) searches: Semaphore,
     pub(crate) live_streams: Arc<Semaphore>,
@@ -65,6 +67,7 @@ pub(crate) fn router(app: Arc<App>, questions: Router) -> Router {
         .route("/runbooks/{name}", get(runbook))
         .route("/pages/{page_id}", get(page))
         .route("/pages/{page_id}/examples/{number}", get(example))
+        .route("/pages/{page_id}/acknowledgement", post(acknowledging::post).delete(acknowledging::delete))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .layer(from_fn_with_state(Arc::clone(&app), require_session));
     Router::new()

@@ -8,6 +8,7 @@ mod column;
 mod dates;
 mod extended;
 mod info;
+mod levels;
 mod matching;
 mod over_time;
 mod profile;
@@ -21,16 +22,16 @@ mod times;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::annotation::Annotations;
+use crate::annotation::{Annotations, Severity};
 use crate::ast::{Expr, Node, ValueType};
 use crate::error::Error;
 use crate::labels::Labels;
-use crate::source::{Series, SeriesData, Value};
+use crate::source::{OfWindow, Series, SeriesData, Value};
 
 use column::{Output, Row};
 pub use profile::Plan;
 use profile::Profile;
-pub(crate) use times::{Grid, MILLIS_MAX, is_invariant};
+pub(crate) use times::{Asked, Grid, MILLIS_MAX, is_invariant};
 
 /// What a query may do and use.
 #[derive(Clone, Debug)]
@@ -159,7 +160,7 @@ fn evaluate<'a>(
         series,
         options,
         cancel,
-        query: grid,
+        query: Asked::of(times),
         annotations: Annotations::default(),
         samples: 0,
         reads_counts_only: false,
@@ -180,6 +181,9 @@ fn evaluate<'a>(
             finish(output, grid, is_instant)?
         }
     };
+    for warning in series.warnings() {
+        evaluator.annotations.add(Severity::Warning, text, expr.span, warning);
+    }
     let Evaluator { annotations, samples, profile, .. } = evaluator;
     Ok((Answer { data, annotations, samples }, profile))
 }
@@ -214,7 +218,7 @@ pub(crate) struct Evaluator<'a> {
     options: &'a Options,
     cancel: &'a AtomicBool,
     /// The times of the whole query, which `@ start()` and `step()` mean even inside a subquery.
-    query: Grid,
+    query: Asked,
     annotations: Annotations,
     samples: usize,
     /// Inside `histogram_count` and the like: counter resets are then found from the counts while reading.
@@ -324,7 +328,7 @@ impl Evaluator<'_> {
 
     /// The result of an instant query for a range vector: the points themselves.
     fn range_result(&mut self, expr: &Expr, grid: Grid) -> Result<Data, Error> {
-        let input = self.range(expr, grid)?;
+        let input = self.range(expr, grid, OfWindow::Samples)?;
         let (from, to) = input.window(grid.time(0));
         let mut matrix = Vec::new();
         for row in input.rows {

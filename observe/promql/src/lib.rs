@@ -33,5 +33,8 @@ pub use printer::format;
 pub use script::{
     Failure, ScriptReport, ScriptStore, parse_points, parse_series_name, run_script, run_script_in,
 };
-pub use source::{STALE_NAN_BITS, Series, SeriesData, Value, is_stale, stale_marker};
+pub use source::{
+    OfWindow, Purpose, STALE_NAN_BITS, Selected, Series, SeriesData, Stretch, StretchedSeries, Value,
+    is_stale, stale_marker,
+};
 pub use text::{format_float, format_short, parse_duration};

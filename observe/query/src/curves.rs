@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use belfry_events::{EventsReader, Found, Stamped};
-use belfry_promql::{Error, Labels, METRIC_NAME, MatchOp, Matcher, Series, SeriesData, stale_marker};
+use belfry_promql::{
+    Error, Labels, METRIC_NAME, MatchOp, Matcher, Purpose, Selected, Series, SeriesData, stale_marker,
+};
 use belfry_signal::record::{Quality, SipMessage};
 
 use crate::json::loss_ratio;
@@ -267,6 +269,26 @@ impl<S: Series> Series for CallSource<'_, S> {
             }
         }
         Ok(found)
+    }
+
+    /// What no call is asked for is the store's to choose.
+    fn select_for(
+        &self,
+        matchers: &[Matcher],
+        from_ms: i64,
+        to_ms: i64,
+        purpose: &Purpose,
+    ) -> Result<Selected, Error> {
+        match Wanted::of(matchers) {
+            Wanted::Nothing => self.series.select_for(matchers, from_ms, to_ms, purpose),
+            Wanted::NoCall(_) | Wanted::Calls(_) => {
+                self.select(matchers, from_ms, to_ms).map(Selected::Samples)
+            }
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.series.warnings()
     }
 }
 

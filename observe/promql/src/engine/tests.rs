@@ -87,6 +87,29 @@ fn extended_ranges_do_not_extrapolate() {
     }
 }
 
+/// Prometheus answers so; a differential test showed it.
+#[test]
+fn the_end_is_the_one_asked_for_and_infinities_win_over_nan() {
+    let times = Times::Range { start_ms: 600_000, end_ms: 1_229_000, step_ms: 65_000 };
+    let last = |text: &str| {
+        let Data::Matrix(series) = run(text, times).unwrap().data else { panic!("a matrix") };
+        *series[0].floats.last().unwrap()
+    };
+    assert_eq!(last("calls_total @ end() - 20*60"), (1_185_000, 0.0), "the last step is before the end");
+    assert_eq!(last("vector(end())").1, 1229.0);
+    assert_eq!(last("vector(range())").1, 629.0);
+    let number = |text: &str| match run(text, Times::Instant(0)).unwrap().data {
+        Data::Vector(samples) => match samples[0].value {
+            Value::Float(value) => value,
+            Value::Histogram(_) => panic!("a float"),
+        },
+        _ => panic!("a vector"),
+    };
+    assert_eq!(number("clamp_min(vector(Inf), NaN)"), f64::INFINITY);
+    assert_eq!(number("clamp_max(vector(-Inf), NaN)"), f64::NEG_INFINITY);
+    assert!(number("clamp_min(vector(1), NaN)").is_nan() && number("clamp_max(vector(Inf), NaN)").is_nan());
+}
+
 #[test]
 fn a_plan_says_what_each_node_read_and_computed() {
     let mut series = MemorySeries::new();
