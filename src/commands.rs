@@ -47,6 +47,9 @@ pub fn check(path: &Path) -> anyhow::Result<ExitCode> {
                 ("dashboard", config.dashboard.is_some()),
             ];
             let on: Vec<&str> = rooms.iter().filter(|(_, is_on)| *is_on).map(|(room, _)| *room).collect();
+            for warning in config.warnings() {
+                complain(&format!("{}: warning: {warning}", path.display()));
+            }
             say(&format!("{}: good; rooms that are on: {}", path.display(), on.join(", ")));
             Ok(ExitCode::SUCCESS)
         }

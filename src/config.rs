@@ -261,6 +261,13 @@ impl Config {
         files.into_iter().chain(of_doors).filter_map(wrong).chain(scrape).collect()
     }
 
+    /// What may be meant so but should be known.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let doors = self.observe.as_ref().and_then(|observe| observe.doors.as_deref());
+        doors.map(belfry_pipeline::doors::DoorsConfig::warnings).unwrap_or_default()
+    }
+
     /// What is wrong although it has the right type: section, key inside it, what is allowed.
     fn check(&self) -> Vec<(&'static str, String, String)> {
         let mut faults = Vec::new();

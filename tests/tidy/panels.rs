@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{collect, no_faults, root};
 
 /// What Grafana puts in place of its variables.
-const VARIABLES: &[(&str, &str)] = &[("$__rate_interval", "1m"), ("$region", ".*")];
+const VARIABLES: &[(&str, &str)] = &[("$__rate_interval", "1m"), ("$region", ".*"), ("$call_id", "a@b")];
 
 /// Labels that every series of a histogram's buckets has, and those that the store adds to all of a node's metrics.
 const COMMON_LABELS: &[&str] = &["le", "node", "site", "instance", "job"];

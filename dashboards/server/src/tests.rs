@@ -175,7 +175,7 @@ impl Bench {
                 Box::pin(async move { Ok(page == "p1" && by.is_none_or(|(name, _)| name == "ann")) })
             }),
             reading: reading(),
-            questions: axum::Router::new(),
+            questions: questions(),
             runbooks: Arc::new(Runbooks::built_in()),
             stop: watch::channel(false).0,
             doors: belfry_door::Doors::new(&registry),
@@ -239,6 +239,7 @@ async fn strangers_get_the_frame_and_no_data() {
         "/api/calls",
         "/api/calls/x",
         "/api/logs",
+        "/api/explore/query?query=1",
         "/api/runbooks",
         "/api/runbooks/x",
         "/api/pages/p1",
@@ -435,6 +436,39 @@ async fn calls_and_logs_are_read_as_people_need_them() {
         assert_eq!(bench.get(bad, &cookie).await.0, StatusCode::BAD_REQUEST, "{bad}");
     }
     assert_eq!(bench.get("/api/logs?q=%28", &cookie).await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// What the page asks of the metrics, without a store: the query says itself; `slow` does not answer.
+fn questions() -> axum::Router {
+    let answer = |uri: http::Uri| async move {
+        if uri.query() == Some("slow") {
+            std::future::pending::<()>().await;
+        }
+        uri.to_string()
+    };
+    axum::Router::new().route("/query", axum::routing::get(answer))
+}
+
+#[tokio::test]
+async fn metrics_are_asked_for_by_who_is_in_and_not_too_often_at_once() {
+    let bench = Arc::new(Bench::start(Config { searches_max: 2, ..config() }));
+    let cookie = bench.cookie().await;
+    let (status, _, body) = bench.get("/api/explore/query?query=up", &cookie).await;
+    assert_eq!((status, body.as_str()), (StatusCode::OK, "/query?query=up"));
+    assert_eq!(bench.get("/explore?q=up", "").await.0, StatusCode::OK, "the frame holds no data");
+    let slow: Vec<_> = (0..2)
+        .map(|_| {
+            let (bench, cookie) = (Arc::clone(&bench), cookie.clone());
+            tokio::spawn(async move { bench.get("/api/explore/query?slow", &cookie).await })
+        })
+        .collect();
+    let refused = async {
+        while bench.get("/api/explore/query?query=up", &cookie).await.0 != StatusCode::SERVICE_UNAVAILABLE {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), refused).await.expect("both places are taken");
+    slow.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

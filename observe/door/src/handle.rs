@@ -9,6 +9,7 @@ use belfry_signal::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::Limits;
 use crate::error::Error;
@@ -65,6 +66,22 @@ impl Doors {
         access: Access,
         router: Router,
     ) -> Result<DoorHandle, Error> {
+        self.open_with(door, listen, limits, access, router, None)
+    }
+
+    /// The same over TLS, when there is an acceptor for it.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub fn open_with(
+        &self,
+        door: Door,
+        listen: SocketAddr,
+        limits: Limits,
+        access: Access,
+        router: Router,
+        tls: Option<TlsAcceptor>,
+    ) -> Result<DoorHandle, Error> {
         let error = |source| Error::Listen { address: listen, source };
         let listener = bind(listen).map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
@@ -76,7 +93,7 @@ impl Doors {
         let has_token = guard.as_ref().is_some_and(|guard| guard.tokens.is_some());
         let signals = self.signals.clone();
         let keeper = Arc::new(Keeper { door, limits, guard, signals, under_way: UnderWay::default() });
-        let server = Server::new(listener, router, &keeper, stopped);
+        let server = Server::new(listener, router, &keeper, stopped, tls);
         let connections = Arc::clone(&server.connections);
         self.signals.opened(door, address, has_token);
         let server = Mutex::new(Some(tokio::spawn(server.run())));

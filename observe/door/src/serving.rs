@@ -20,10 +20,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::Limits;
 use crate::cors;
@@ -55,7 +56,13 @@ pub(crate) struct Server {
     pub(crate) door: Door,
     pub(crate) signals: Signals,
     pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) tls: Option<TlsAcceptor>,
 }
+
+/// A connection, plain or in TLS.
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
 
 impl Server {
     pub(crate) fn new(
@@ -63,6 +70,7 @@ impl Server {
         router: Router,
         keeper: &Arc<Keeper>,
         stop: watch::Receiver<bool>,
+        tls: Option<TlsAcceptor>,
     ) -> Self {
         let limits = keeper.limits;
         Self {
@@ -77,6 +85,7 @@ impl Server {
             door: keeper.door,
             signals: keeper.signals.clone(),
             stop,
+            tls,
         }
     }
 
@@ -119,17 +128,25 @@ impl Server {
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let service = TowerToHyperService::new(self.router.clone().layer(Extension(PeerAddress(peer.ip()))));
+        // On a socket for both families, addresses of version 4 come dressed as version 6.
+        let peer = PeerAddress(peer.ip().to_canonical());
+        let service = TowerToHyperService::new(self.router.clone().layer(Extension(peer)));
         // What is written waits in the kernel at first: it too gives up on a client that takes none of it.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.limits.write_timeout));
         let stream = Impatient::new(stream, self.limits.write_timeout);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_timeout)
-            .serve_connection(TokioIo::new(stream), service);
+        let (tls, header_timeout) = (self.tls.clone(), self.limits.header_timeout);
         let open = self.signals.connection_opened(self.door);
         let (mut stop, signals, door) = (self.stop.clone(), self.signals.clone(), self.door);
         async move {
+            let secured = tokio::select! {
+                secured = secure(stream, tls, header_timeout) => secured,
+                () = stopped(&mut stop) => return,
+            };
+            let Some(stream) = secured else { return signals.connection_cut(door, Cut::Handshake) };
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(header_timeout)
+                .serve_connection(TokioIo::new(stream), service);
             tokio::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -144,6 +161,17 @@ impl Server {
             drop((permit, open));
         }
     }
+}
+
+/// The connection as it is, or in TLS once its handshake came to a good end in time.
+async fn secure(
+    stream: Impatient<TcpStream>,
+    tls: Option<TlsAcceptor>,
+    timeout: Duration,
+) -> Option<Box<dyn Wire>> {
+    let Some(tls) = tls else { return Some(Box::new(stream)) };
+    let secured = tokio::time::timeout(timeout, tls.accept(stream)).await.ok()?.ok()?;
+    Some(Box::new(secured))
 }
 
 /// Returns when the door is to close, also when nobody is left to say so.

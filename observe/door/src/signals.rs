@@ -44,6 +44,8 @@ belfry_signal::label_enum! {
         Stalled = "write_stalled",
         /// It was still open when the drain's time was over.
         Drained = "drained",
+        /// No TLS came about in time.
+        Handshake = "handshake",
     }
 }
 

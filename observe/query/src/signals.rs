@@ -2,11 +2,20 @@
 
 use std::time::Duration;
 
-use belfry_signal::{Counter, Emitter, Histogram, Pii, Registry, SECONDS, Severity, Value};
+use belfry_signal::{Bound, Counter, Emitter, Histogram, Pii, Registry, SECONDS, Severity, Value};
 
 use crate::curves::Curve;
 
 const COMPONENT: &str = "query";
+
+/// The labels of curves.
+const OF_CALLS: &[(&str, Bound)] = &[
+    ("call_id", Bound::OfCall),
+    ("leg", Bound::Enum(2)),
+    ("region", Bound::OfCall),
+    ("codec", Bound::OfCall),
+    ("payload_type", Bound::OfCall),
+];
 
 belfry_signal::label_enum! {
     /// What became of a query.
@@ -53,7 +62,7 @@ impl Signals {
         let component = registry.component(COMPONENT);
         let of_calls = registry.component("rtp");
         for curve in Curve::ALL {
-            of_calls.curve(curve.name(), curve.help());
+            of_calls.curve(curve.name(), curve.help(), OF_CALLS);
         }
         Self {
             emitter: component.emitter(),

@@ -15,6 +15,8 @@ pub enum Bound {
     Enum(usize),
     /// At most this many, named in the configuration.
     Configured(usize),
+    /// Of the one call that is asked for: of curves, which no store keeps as series.
+    OfCall,
 }
 
 impl fmt::Display for Bound {
@@ -22,6 +24,7 @@ impl fmt::Display for Bound {
         match self {
             Self::Enum(values) => write!(f, "{values}"),
             Self::Configured(values_max) => write!(f, "<={values_max} configured"),
+            Self::OfCall => f.write_str("of the call"),
         }
     }
 }

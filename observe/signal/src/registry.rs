@@ -267,9 +267,9 @@ impl Component {
     }
 
     /// Describes what is known of single calls over time. It has no series, and so no labels that could be too many.
-    pub fn curve(&self, name: &'static str, help: &'static str) {
+    pub fn curve(&self, name: &'static str, help: &'static str, labels: &'static [(&'static str, Bound)]) {
         let name = format!("{}_{name}", self.prefix);
-        let descriptor = Descriptor { name, kind: Kind::Curve, help, labels: &[] };
+        let descriptor = Descriptor { name, kind: Kind::Curve, help, labels };
         self.registry.inner.descriptors.lock().unwrap_or_else(PoisonError::into_inner).push(descriptor);
     }
 

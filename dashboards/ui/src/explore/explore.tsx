@@ -29,6 +29,8 @@ const EXAMPLES: [query: string, what: string][] = [
 export function Explore() {
   const [q, view, range] = [param("q"), param("view"), param("range") || RANGE_USUAL];
   const [from, to, step] = [param("from"), param("to"), param("step")];
+  // Times that the address names count before the last hours.
+  const isFixed = from !== "" || to !== "";
   const [runs, setRuns] = useState(0);
   useEffect(() => {
     document.title = "Explore \u00b7 Belfry";
@@ -43,13 +45,13 @@ export function Explore() {
       <header class="title">
         <h1>Explore</h1>
         <div class="filters">
-          <Select label="Time" name="range" options={[...RANGES.map(([value, title]): [string, string] => [value === RANGE_USUAL ? "" : value, title])]} />
+          {!isFixed && <Select label="Time" name="range" options={[...RANGES.map(([value, title]): [string, string] => [value === RANGE_USUAL ? "" : value, title])]} />}
           <Step text={step} />
           <Select label="As" name="view" options={[["", "graph"], ["table", "table"]]} />
           <Share times={times} />
         </div>
       </header>
-      <Fixed times={times} isFixed={from !== "" || to !== ""} />
+      <Fixed times={times} isFixed={isFixed} />
       {q === "" ? (
         <>
           <PromqlBox text="" why={null} onRun={run} />

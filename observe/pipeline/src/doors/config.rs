@@ -83,6 +83,8 @@ pub struct HttpConfig {
     /// Names that it goes by without a token, beside addresses and `localhost`.
     #[serde(default)]
     pub host_names: Vec<String>,
+    /// Speaks TLS instead of plain HTTP.
+    pub tls: Option<TlsConfig>,
 }
 
 /// The section `[observe.doors.otlp]`.
@@ -98,6 +100,8 @@ pub struct OtlpConfig {
     /// As in [`HttpConfig`].
     #[serde(default)]
     pub host_names: Vec<String>,
+    /// As in [`HttpConfig`], for both.
+    pub tls: Option<TlsConfig>,
     /// Resource attributes that become labels of every series, besides `job` and `instance`.
     #[serde(default)]
     pub promote: Vec<String>,
@@ -116,6 +120,7 @@ impl Default for OtlpConfig {
             http_listen: None,
             token_file: None,
             host_names: Vec::new(),
+            tls: None,
             promote: Vec::new(),
             delta_series_max: delta_series_max(),
             delta_idle: delta_idle(),
@@ -200,6 +205,11 @@ pub enum FileFormat {
     Syslog,
     /// A JSON object on each line.
     Json,
+}
+
+/// Whether others than this machine can reach an address.
+pub(super) fn is_exposed(listen: &SocketAddr) -> bool {
+    !listen.ip().to_canonical().is_loopback()
 }
 
 fn delta_series_max() -> usize {
@@ -299,15 +309,21 @@ impl DoorsConfig {
     /// Every path of the section but those of followed files, which are absolute.
     pub fn paths(&mut self) -> Vec<&mut PathBuf> {
         let mut paths = vec![&mut self.files_directory];
-        paths.extend(self.otlp.as_mut().and_then(|otlp| otlp.token_file.as_mut()));
-        for door in [&mut self.elastic, &mut self.loki] {
-            paths.extend(door.as_mut().and_then(|door| door.token_file.as_mut()));
+        let mut tls: Vec<&mut TlsConfig> = Vec::new();
+        if let Some(otlp) = &mut self.otlp {
+            paths.extend(&mut otlp.token_file);
+            tls.extend(&mut otlp.tls);
         }
-        let syslog = self.syslog.as_mut().and_then(|syslog| syslog.tls.as_mut());
-        let hep = self.hep.as_mut().map(|hep| (hep.key_file.as_mut(), hep.tls.as_mut()));
-        let (key_file, hep) = hep.unwrap_or_default();
-        paths.extend(key_file);
-        for tls in [syslog, hep].into_iter().flatten() {
+        for door in [&mut self.elastic, &mut self.loki].into_iter().flatten() {
+            paths.extend(&mut door.token_file);
+            tls.extend(&mut door.tls);
+        }
+        tls.extend(self.syslog.as_mut().and_then(|syslog| syslog.tls.as_mut()));
+        if let Some(hep) = &mut self.hep {
+            paths.extend(&mut hep.key_file);
+            tls.extend(&mut hep.tls);
+        }
+        for tls in tls {
             paths.extend([&mut tls.certificate_file, &mut tls.key_file]);
             paths.extend(&mut tls.client_ca_file);
         }
@@ -325,6 +341,38 @@ impl DoorsConfig {
         named.into_iter().filter_map(|(section, file)| Some((section, file?))).collect()
     }
 
+    /// What may be meant so but should be known: listeners that take anything from whoever reaches them, in plain text.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let syslog = self.syslog.iter().flat_map(|door| {
+            let advice =
+                "syslog has no tokens: use tls_listen with client_ca_file, or keep the port within the site";
+            [("syslog.udp_listen", door.udp_listen, advice), ("syslog.tcp_listen", door.tcp_listen, advice)]
+        });
+        let hep = self.hep.iter().flat_map(|door| {
+            let advice = if door.key_file.is_some() {
+                "the key can be read on the way: use tls_listen, or keep the port within the site"
+            } else {
+                "anybody who reaches it can write calls: set key_file, use tls_listen, or keep the port within the site"
+            };
+            [("hep.udp_listen", door.udp_listen, advice), ("hep.tcp_listen", door.tcp_listen, advice)]
+        });
+        let token = "the token can be read on the way: set tls, or keep the port within the site";
+        let of_http = |key, door: &Option<HttpConfig>| {
+            let door = door.as_ref().filter(|door| door.tls.is_none());
+            (key, door.map(|door| door.listen), token)
+        };
+        let otlp = self.otlp.iter().filter(|otlp| otlp.tls.is_none()).flat_map(|otlp| {
+            [("otlp.grpc_listen", otlp.grpc_listen, token), ("otlp.http_listen", otlp.http_listen, token)]
+        });
+        let http = [of_http("elastic.listen", &self.elastic), of_http("loki.listen", &self.loki)];
+        let open = |(key, listen, advice): (&str, Option<SocketAddr>, &str)| {
+            let listen = listen.filter(is_exposed)?;
+            Some(format!("observe.doors.{key} = \"{listen}\" takes plain text from the network; {advice}"))
+        };
+        syslog.chain(hep).chain(otlp).chain(http).filter_map(open).collect()
+    }
+
     fn check_doors(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
         let mut expect = |is_good: bool, key: &str, text: &str| {
@@ -333,7 +381,7 @@ impl DoorsConfig {
             }
         };
         let open = "is not a loopback address: without a token anybody who reaches the port could write; set token_file";
-        let is_local = |listen: &SocketAddr| listen.ip().to_canonical().is_loopback();
+        let is_local = |listen: &SocketAddr| !is_exposed(listen);
         for (key, door) in [("elastic.listen", &self.elastic), ("loki.listen", &self.loki)] {
             if let Some(door) = door {
                 expect(door.token_file.is_some() || is_local(&door.listen), key, open);
@@ -365,5 +413,33 @@ impl DoorsConfig {
             expect(file.path.is_absolute(), "files", "paths are absolute");
         }
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_from_the_network_is_warned_of() {
+        let check = |section: &str, expected: &[&str]| {
+            let config: DoorsConfig = toml::from_str(section).expect("well formed");
+            let warnings = config.warnings();
+            assert_eq!(warnings.len(), expected.len(), "{section}: {warnings:?}");
+            for (warning, part) in warnings.iter().zip(expected) {
+                assert!(warning.contains(part), "{section}: {warning}");
+            }
+        };
+        check("[syslog]\nudp_listen = \"127.0.0.1:514\"\ntcp_listen = \"[::ffff:127.0.0.1]:514\"", &[]);
+        check("[syslog]\nudp_listen = \"0.0.0.0:514\"", &["syslog.udp_listen"]);
+        check("[syslog]\ntls_listen = \"0.0.0.0:6514\"", &[]);
+        check(
+            "[hep]\nudp_listen = \"[::]:9060\"\ntcp_listen = \"10.0.0.1:9060\"",
+            &["set key_file", "set key_file"],
+        );
+        let elastic = "[elastic]\nlisten = \"0.0.0.0:9200\"\ntoken_file = \"t\"\n";
+        check(elastic, &["elastic.listen"]);
+        check(&format!("{elastic}tls = {{ certificate_file = \"c\", key_file = \"k\" }}\n"), &[]);
+        check("[hep]\nudp_listen = \"0.0.0.0:9060\"\nkey_file = \"hep.key\"", &["on the way"]);
     }
 }

@@ -205,15 +205,16 @@ fn take<P: Protocol>(
     for _ in 0..DATAGRAMS_MAX {
         // An error of an earlier datagram's way back is nothing to us.
         let Ok((count, peer)) = socket.try_recv_from(bytes) else { break };
-        let origin = Origin { door: P::DOOR, sender: peer.ip() };
+        let peer = peer.ip().to_canonical();
+        let origin = Origin { door: P::DOOR, sender: peer };
         intake.received(&origin, count);
-        let at = batches.iter().position(|(sender, ..)| *sender == peer.ip()).unwrap_or_else(|| {
-            batches.push((peer.ip(), Vec::new(), 0));
+        let at = batches.iter().position(|(sender, ..)| *sender == peer).unwrap_or_else(|| {
+            batches.push((peer, Vec::new(), 0));
             batches.len() - 1
         });
         let (_, records, size) = &mut batches[at];
         *size += count;
-        if let Err(refusal) = protocol.decode(&bytes[..count], peer.ip(), &mut shaper, records) {
+        if let Err(refusal) = protocol.decode(&bytes[..count], peer, &mut shaper, records) {
             intake.refused(&origin, &refusal, 1, &bytes[..count]);
         }
     }

@@ -76,9 +76,9 @@ impl Hep {
         }
     }
 
-    fn check_key(&self, packet: &Packet<'_>) -> Result<(), Refusal> {
+    fn check_key(&self, shown: Option<&[u8]>) -> Result<(), Refusal> {
         let Some(key) = &self.key else { return Ok(()) };
-        let is_right = packet.key.is_some_and(|shown| bool::from(shown.ct_eq(key)));
+        let is_right = shown.is_some_and(|shown| bool::from(shown.ct_eq(key)));
         if is_right {
             Ok(())
         } else {
@@ -204,8 +204,7 @@ impl Protocol for Hep {
         shaper: &mut Shaper<'_>,
         into: &mut Vec<Record>,
     ) -> Result<(), Refusal> {
-        let packet = packet::parse(message)?;
-        self.check_key(&packet)?;
+        let packet = packet::parse_known(message, |shown| self.check_key(shown))?;
         if packet.kind == SIP {
             return self.sip(&packet, shaper, into);
         }

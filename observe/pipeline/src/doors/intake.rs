@@ -150,20 +150,35 @@ impl Intake {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), Refusal> {
         let records: Vec<Arc<Record>> = records.into_iter().map(Arc::new).collect();
-        loop {
-            let stored = self.store_shared(origin, records.clone()).await;
+        let stored = loop {
+            let stored = self.try_store(origin, records.clone()).await;
             match stored {
                 Err(refusal) if refusal.is_passing() && refusal.reason != Reason::Ended => {
                     if tokio::time::timeout(self.retry_after(), stopped(stop)).await.is_ok() {
-                        return Err(refusal);
+                        break Err(refusal);
                     }
                 }
-                stored => return stored,
+                stored => break stored,
             }
+        };
+        // What waited and was stored in the end was not refused, and what was not, once.
+        if let Err(refusal) = &stored {
+            self.refused(origin, refusal, records.len(), &[]);
         }
+        stored
     }
 
     async fn store_shared(&self, origin: &Origin, records: Vec<Arc<Record>>) -> Result<(), Refusal> {
+        let count = records.len();
+        let stored = self.try_store(origin, records).await;
+        if let Err(refusal) = &stored {
+            self.refused(origin, refusal, count, &[]);
+        }
+        stored
+    }
+
+    /// Counts only what was stored.
+    async fn try_store(&self, origin: &Origin, records: Vec<Arc<Record>>) -> Result<(), Refusal> {
         let (count, began) = (records.len(), Instant::now());
         if count == 0 {
             return Ok(());
@@ -173,13 +188,10 @@ impl Intake {
             Ok(()) => inner.pipeline.write_records(records).await.map_err(Refusal::from),
             Err(refusal) => Err(refusal),
         };
-        match &stored {
-            Ok(()) => {
-                inner.senders.stored(origin.sender, count, began);
-                let seconds = began.elapsed().as_secs_f64();
-                inner.signals.stored(origin.door, inner.senders.name(origin.sender), count, seconds);
-            }
-            Err(refusal) => self.refused(origin, refusal, count, &[]),
+        if stored.is_ok() {
+            inner.senders.stored(origin.sender, count, began);
+            let seconds = began.elapsed().as_secs_f64();
+            inner.signals.stored(origin.door, inner.senders.name(origin.sender), count, seconds);
         }
         stored
     }

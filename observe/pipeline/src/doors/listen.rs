@@ -78,6 +78,8 @@ impl Acceptor {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
+            // On a socket for both families, addresses of version 4 come dressed as version 6.
+            let peer = peer.ip().to_canonical();
             let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
                 self.intake.signals().connection_refused(self.door);
                 continue;
@@ -87,10 +89,10 @@ impl Acceptor {
             let (intake, door) = (self.intake.clone(), self.door);
             open.spawn(async move {
                 match secure(stream, tls).await {
-                    Ok(wire) => serve(Guest { wire, peer: peer.ip(), _place: place }).await,
+                    Ok(wire) => serve(Guest { wire, peer, _place: place }).await,
                     Err(error) => {
                         let refusal = Refusal::new(Reason::Broken, format!("TLS handshake: {error}"));
-                        intake.refused(&Origin { door, sender: peer.ip() }, &refusal, 1, &[]);
+                        intake.refused(&Origin { door, sender: peer }, &refusal, 1, &[]);
                     }
                 }
             });
@@ -136,7 +138,8 @@ pub(crate) fn bind_udp(address: SocketAddr) -> Result<(UdpSocket, SocketAddr), D
 }
 
 /// What accepts TLS with the certificate of the configuration.
-pub(crate) fn tls(config: &TlsConfig) -> Result<TlsAcceptor, DoorsError> {
+/// `protocols` are offered by ALPN (RFC 7301); none means that nobody asks.
+pub(crate) fn tls(config: &TlsConfig, protocols: &[&[u8]]) -> Result<TlsAcceptor, DoorsError> {
     let unusable = |path: &Path, what: String| DoorsError::Tls { path: path.to_owned(), what };
     let read = |path: &Path| -> Result<Vec<CertificateDer<'static>>, DoorsError> {
         let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
@@ -158,9 +161,10 @@ pub(crate) fn tls(config: &TlsConfig) -> Result<TlsAcceptor, DoorsError> {
             builder.with_client_cert_verifier(verifier.map_err(|error| unusable(path, error.to_string()))?)
         }
     };
-    let server = builder
+    let mut server = builder
         .with_single_cert(chain, key)
         .map_err(|error| unusable(&config.certificate_file, error.to_string()))?;
+    server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(TlsAcceptor::from(Arc::new(server)))
 }
 

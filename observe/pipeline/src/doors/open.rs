@@ -142,6 +142,7 @@ impl OpenDoors {
             tasks: JoinSet::new(),
         };
         opening.open_all(&config, &otlp)?;
+        config.warnings().iter().for_each(|warning| opening.intake.signals().opened_to_all(warning));
         opening.tokens.extend(tokens);
         let Opening { intake, addresses, http, tokens, tasks, .. } = opening;
         let tasks = Mutex::new(tasks);
@@ -232,12 +233,13 @@ impl Opening {
                 listen,
                 token_file: config.token_file.clone(),
                 host_names: config.host_names.clone(),
+                tls: config.tls.clone(),
             };
             self.open_http("otlp http", Door::Otlp, &door, otlp.router())?;
         }
         if let Some(listen) = config.grpc_listen {
             let (listener, address) = super::listen::bind_tcp(listen)?;
-            let acceptor = self.acceptor(listener, Entrance::OtlpGrpc, None)?;
+            let acceptor = self.acceptor(listener, Entrance::OtlpGrpc, config.tls.as_ref(), &[b"h2"])?;
             self.tasks.spawn(otlp.clone().serve(acceptor));
             self.opened("otlp grpc", Entrance::OtlpGrpc, address);
         }
@@ -266,7 +268,9 @@ impl Opening {
             open_paths: &[],
             cors_origins: Vec::new(),
         };
-        let handle = self.doors.open(door, config.listen, limits, Access::Guarded(guard), router)?;
+        let tls = config.tls.as_ref().map(|tls| super::listen::tls(tls, &[b"http/1.1"])).transpose()?;
+        let handle =
+            self.doors.open_with(door, config.listen, limits, Access::Guarded(guard), router, tls)?;
         self.addresses.push((name, handle.local_addr()));
         self.http.push(handle);
         Ok(())
@@ -299,7 +303,7 @@ impl Opening {
     ) -> Result<(), DoorsError> {
         let Some(listen) = listen else { return Ok(()) };
         let (listener, address) = super::listen::bind_tcp(listen)?;
-        let acceptor = self.acceptor(listener, P::DOOR, tls)?;
+        let acceptor = self.acceptor(listener, P::DOOR, tls, &[])?;
         let (protocol, intake, stop) = (protocol.clone(), self.intake.clone(), self.stop.clone());
         self.tasks
             .spawn(acceptor.run(move |guest| {
@@ -314,8 +318,9 @@ impl Opening {
         listener: tokio::net::TcpListener,
         door: Entrance,
         tls: Option<&TlsConfig>,
+        protocols: &[&[u8]],
     ) -> Result<Acceptor, DoorsError> {
-        let tls = tls.map(super::listen::tls).transpose()?;
+        let tls = tls.map(|tls| super::listen::tls(tls, protocols)).transpose()?;
         Ok(Acceptor { listener, door, tls, intake: self.intake.clone(), stop: self.stop.clone() })
     }
 

@@ -3,6 +3,7 @@
 mod attributes;
 mod delta;
 mod events;
+mod gate;
 mod grpc;
 mod names;
 mod points;

@@ -134,6 +134,12 @@ impl Signals {
         self.log(Severity::Info, "door for telemetry opened", attributes);
     }
 
+    /// A door takes anything from whoever reaches it, and others can read it on the way; that may be meant so.
+    pub(crate) fn opened_to_all(&self, warning: &str) {
+        let attributes = vec![("warning".into(), Value::Text(warning.to_owned().into()))];
+        self.log(Severity::Warn, "door for telemetry takes plain text from the network", attributes);
+    }
+
     pub(crate) fn received(&self, door: Entrance, sender: &SenderName, bytes: usize) {
         self.received_bytes.add((door, sender.clone()), bytes as u64);
     }

@@ -2,6 +2,7 @@
 //!
 //! A file is known by its inode, so that it is the same after it was renamed; a new file at its path is read from the
 //! start. What was read is written down when it is durable: after a crash some lines may come twice, none is left out.
+//! Only the very first start passes over what the files hold already; what comes or is rotated while we are down is read.
 //! Files are looked at a few times a second, which works on every file system; what is written meanwhile waits in them.
 
 mod checkpoint;
@@ -55,6 +56,12 @@ struct Followed {
     quiet_looks: u32,
 }
 
+impl Followed {
+    fn new((file, id): (File, FileId), config: usize, offset: u64, is_named: bool) -> Self {
+        Self { file, id, config, offset, is_passing: false, is_named, quiet_looks: 0 }
+    }
+}
+
 /// All files, and how far each was read.
 struct Follower {
     config: DoorsConfig,
@@ -72,9 +79,15 @@ pub(super) async fn follow(config: DoorsConfig, intake: Intake, mut stop: watch:
     let mut follower =
         Follower { config, intake, checkpoint, files: Vec::new(), has_failed: false, is_first_search: true };
     let mut looks = 0_u32;
+    follower.search_rotated();
     loop {
         if looks.is_multiple_of(LOOKS_PER_SEARCH) {
             follower.search();
+        }
+        if follower.is_first_search {
+            // From now on what is new is read from its start, whether or not we get to read anything.
+            follower.is_first_search = false;
+            follower.write_down().await;
         }
         looks = looks.wrapping_add(1);
         let has_more = follower.look(&mut stop).await;
@@ -111,23 +124,35 @@ impl Follower {
                     continue;
                 }
                 let Ok(file) = File::open(&path) else { continue };
-                // What was there before we first looked is old, unless it is asked for.
-                let is_old = self.is_first_search && !wanted.from_start;
+                // What was there before we ever looked is old, unless it is asked for.
+                let is_old = self.is_first_search && self.checkpoint.is_first() && !wanted.from_start;
                 let fresh = if is_old { metadata.len() } else { 0 };
                 let offset =
                     self.checkpoint.offset(id).filter(|offset| *offset <= metadata.len()).unwrap_or(fresh);
-                self.files.push(Followed {
-                    file,
-                    id,
-                    config,
-                    offset,
-                    is_passing: false,
-                    is_named: true,
-                    quiet_looks: 0,
-                });
+                self.checkpoint.set(id, offset);
+                self.files.push(Followed::new((file, id), config, offset, true));
             }
         }
-        self.is_first_search = false;
+    }
+
+    /// Files that were followed before we went down and have another name now: what was written to them meanwhile is
+    /// read before what their successors hold.
+    fn search_rotated(&mut self) {
+        for (config, wanted) in self.config.files.iter().enumerate() {
+            let entries = wanted.path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+            for path in entries.into_iter().flatten().flatten().map(|entry| entry.path()) {
+                let Ok(metadata) = std::fs::metadata(&path) else { continue };
+                let id = FileId { device: metadata.dev(), inode: metadata.ino() };
+                let offset = self.checkpoint.offset(id).filter(|offset| *offset < metadata.len());
+                let is_known = self.files.iter().any(|file| file.id == id);
+                let Some(offset) = offset.filter(|_| metadata.is_file() && !is_known) else { continue };
+                if self.files.len() < FILES_MAX
+                    && let Ok(file) = File::open(&path)
+                {
+                    self.files.push(Followed::new((file, id), config, offset, false));
+                }
+            }
+        }
     }
 
     /// Reads on in every file. Whether one of them may have more at once.

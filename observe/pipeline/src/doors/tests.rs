@@ -139,6 +139,7 @@ fn otlp(token_file: Option<PathBuf>) -> DoorsConfig {
         http_listen: LOCAL.parse().ok(),
         token_file,
         host_names: vec![],
+        tls: None,
         promote: vec![],
         delta_series_max: 10,
         delta_idle: Duration::from_secs(60),
@@ -306,8 +307,12 @@ async fn syslog_comes_in_datagrams_streams_and_tls() {
 #[tokio::test]
 async fn shippers_find_an_elasticsearch_that_takes_bulk() {
     let listen = |_: &Path| {
-        let door =
-            HttpConfig { listen: LOCAL.parse().expect("literal"), token_file: None, host_names: vec![] };
+        let door = HttpConfig {
+            listen: LOCAL.parse().expect("literal"),
+            token_file: None,
+            host_names: vec![],
+            tls: None,
+        };
         DoorsConfig { elastic: Some(door.clone()), loki: Some(door), ..DoorsConfig::default() }
     };
     let house = House::open(listen);
@@ -428,6 +433,156 @@ async fn files_are_followed_through_rotation_and_a_restart() {
     assert_eq!(house.messages(1).await, ["four"], "only what is new");
     std::fs::write(&path, "5\n").expect("cut and written anew");
     assert_eq!(house.messages(2).await, ["5", "four"]);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn files_are_old_only_at_the_very_first_start() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("app.log"), "before we came\n").expect("writable");
+    let config = |_: &Path| DoorsConfig {
+        files: vec![FileConfig {
+            path: path("*.log"),
+            service: "app".to_owned(),
+            format: FileFormat::Text,
+            from_start: false,
+        }],
+        files_directory: path("offsets"),
+        ..DoorsConfig::default()
+    };
+    let append = |name: &str, text: &str| {
+        let mut file =
+            std::fs::OpenOptions::new().append(true).create(true).open(path(name)).expect("a file");
+        std::io::Write::write_all(&mut file, text.as_bytes()).expect("writable");
+    };
+    let house = House::open(config);
+    while !path("offsets/offsets").exists() {
+        tokio::task::yield_now().await;
+    }
+    house.close().await;
+    // Nothing was read before we went down. Meanwhile lines come, the file is rotated, and another one is new.
+    append("app.log", "one\n");
+    std::fs::rename(path("app.log"), path("app.log.1")).expect("renamed");
+    append("app.log", "two\n");
+    append("other.log", "three\n");
+    let house = House::open(config);
+    assert_eq!(house.messages(3).await, ["one", "three", "two"]);
+    house.close().await;
+    let house = House::open(config);
+    append("other.log", "four\n");
+    assert_eq!(house.messages(1).await, ["four"], "nothing comes twice");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn strangers_make_us_decode_nothing_over_grpc() {
+    let house = House::open(|directory| otlp(Some(write_token(directory))));
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", house.address("otlp grpc")));
+    let channel = channel.expect("an address").connect().await.expect("it listens");
+    let mut client = LogsServiceClient::new(channel);
+    // Longer than is taken: whoever decodes it says so.
+    let mut long = some_logs(1);
+    long.resource_logs[0].schema_url = "x".repeat(5 << 20);
+    let refused = client.export(long.clone()).await.expect_err("no token");
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    assert_eq!(house.metric("doors_received_bytes_total"), 0.0, "and nothing was taken in");
+    let mut with_token = tonic::Request::new(long);
+    let bearer = format!("Bearer {TOKEN}").parse().expect("a value");
+    with_token.metadata_mut().insert("authorization", bearer);
+    let refused = client.export(with_token).await.expect_err("too long");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "sent again it would be as long");
+    assert_eq!(house.metric("doors_refused_total{door=\"otlp_grpc\",reason=\"too_long\"}"), 1.0);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn doors_of_http_and_grpc_speak_tls_where_they_are_told_to() {
+    let connector = std::cell::OnceCell::new();
+    let house = House::open(|directory| {
+        let (tls, client) = certificates(directory);
+        let _ = connector.set(client);
+        let mut config = otlp(None);
+        if let Some(otlp) = &mut config.otlp {
+            otlp.tls = Some(tls);
+        }
+        config
+    });
+    let connector = connector.into_inner().expect("made");
+    let connect = |address| {
+        let connector = connector.clone();
+        async move {
+            let stream = TcpStream::connect(address).await.expect("it listens");
+            connector.connect("localhost".try_into().expect("a name"), stream).await.expect("TLS")
+        }
+    };
+    let mut stream = connect(house.address("otlp http")).await;
+    let body = some_logs(1).encode_to_vec();
+    let head = format!(
+        "POST /v1/logs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), &body].concat()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(house.records(1).await.len(), 1);
+    // HTTP/2 with the preface and an empty SETTINGS frame (RFC 9113 section 3.4) is answered in kind.
+    let mut stream = connect(house.address("otlp grpc")).await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("sent");
+    let mut frame = [0; 9];
+    stream.read_exact(&mut frame).await.expect("answered");
+    assert_eq!(frame[3], 4, "SETTINGS");
+    drop(stream);
+    // Whoever speaks without TLS is counted, and gets nothing.
+    let mut plain = TcpStream::connect(house.address("otlp http")).await.expect("it listens");
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("sent");
+    let mut nothing = Vec::new();
+    let _ = plain.read_to_end(&mut nothing).await;
+    assert!(!nothing.starts_with(b"HTTP"), "{nothing:?}");
+    assert_eq!(house.metric("door_connections_cut_total{door=\"otlp\",reason=\"handshake\"}"), 1.0);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn what_waits_and_is_stored_was_not_refused() {
+    let syslog = SyslogConfig { tcp_listen: LOCAL.parse().ok(), ..SyslogConfig::default() };
+    let house = House::open(|_| DoorsConfig {
+        sender_records_per_second_max: 2,
+        syslog: Some(syslog),
+        ..DoorsConfig::default()
+    });
+    let mut stream = TcpStream::connect(house.address("syslog tcp")).await.expect("it listens");
+    stream.write_all(b"<13>app: one\n<13>app: two\n").await.expect("sent");
+    assert_eq!(house.messages(2).await, ["one", "two"]);
+    stream.write_all(b"<13>app: three\n").await.expect("sent");
+    assert_eq!(house.messages(3).await, ["one", "three", "two"]);
+    assert_eq!(house.metric("doors_refused_total{door=\"syslog\",reason=\"rate\"}"), 0.0);
+    drop(stream);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn addresses_have_one_form_on_sockets_of_both_families() {
+    let syslog = SyslogConfig { udp_listen: "[::]:0".parse().ok(), ..SyslogConfig::default() };
+    let senders = vec![SenderConfig {
+        name: "local".to_owned(),
+        networks: vec!["127.0.0.0/8".parse().expect("a network")],
+        records_per_second_max: None,
+    }];
+    let house = House::open(|_| DoorsConfig { syslog: Some(syslog), senders, ..DoorsConfig::default() });
+    let socket = UdpSocket::bind(LOCAL).await.expect("bound");
+    let port = house.address("syslog udp").port();
+    socket.send_to(b"<14>app: one", ("127.0.0.1", port)).await.expect("sent");
+    assert_eq!(attribute(&house.records(1).await[0], "host.name"), "127.0.0.1");
+    // It is counted a moment after it can be found.
+    let begun = std::time::Instant::now();
+    while house.metric("doors_records_stored_total{door=\"syslog\",sender=\"local\"}") < 1.0 {
+        assert!(begun.elapsed() < SOON, "the sender's name counts");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(house.doors.senders(1)[0].address.reveal().to_string(), "127.0.0.1");
     house.close().await;
 }
 

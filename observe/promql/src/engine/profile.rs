@@ -48,11 +48,18 @@ struct Cost {
 /// Collects costs while a query is evaluated.
 pub(super) struct Profile<'a> {
     clock: &'a dyn Fn() -> f64,
-    costs: HashMap<usize, Cost>,
+    costs: HashMap<Place, Cost>,
 }
 
-fn place<T>(node: &T) -> usize {
-    std::ptr::from_ref(node).addr()
+/// Where a part lies, and whether it is a selector: a selector may lie where the expression does that it is in.
+type Place = (usize, bool);
+
+fn place(expr: &Expr) -> Place {
+    (std::ptr::from_ref(expr).addr(), false)
+}
+
+fn place_of_selector(selector: &Selector) -> Place {
+    (std::ptr::from_ref(selector).addr(), true)
 }
 
 impl<'a> Profile<'a> {
@@ -62,10 +69,10 @@ impl<'a> Profile<'a> {
 
     /// The tree of an expression that was evaluated.
     pub(super) fn plan(&self, expr: &Expr) -> Plan {
-        let cost = |place: usize| self.costs.get(&place).copied().unwrap_or_default();
+        let cost = |place: Place| self.costs.get(&place).copied().unwrap_or_default();
         let own = cost(place(expr));
         let read = match &expr.node {
-            Node::Vector(selector) | Node::Range(selector, _) => cost(place(selector)),
+            Node::Vector(selector) | Node::Range(selector, _) => cost(place_of_selector(selector)),
             _ => Cost::default(),
         };
         let mut text = expr.to_string();
@@ -119,13 +126,13 @@ impl Evaluator<'_> {
         series: usize,
         samples: usize,
     ) {
-        self.note(place(selector), began, |cost| {
+        self.note(place_of_selector(selector), began, |cost| {
             cost.series_read += series;
             cost.samples_read += samples;
         });
     }
 
-    fn note(&mut self, place: usize, began: Option<f64>, add: impl FnOnce(&mut Cost)) {
+    fn note(&mut self, place: Place, began: Option<f64>, add: impl FnOnce(&mut Cost)) {
         let (Some(profile), Some(began)) = (&mut self.profile, began) else { return };
         let cost = profile.costs.entry(place).or_default();
         cost.evaluations += 1;

@@ -138,7 +138,9 @@ fn a_plan_says_what_each_node_read_and_computed() {
     let range = &sum.below[0].below[0];
     assert_eq!((range.kind, range.text.as_str()), ("range", "calls[2m]"));
     assert_eq!((range.series, range.series_read, range.samples_read), (2, 2, 5));
-    assert!(range.seconds < sum.seconds && sum.seconds < plan.seconds, "with what is below: {plan:?}");
+    assert_eq!(range.evaluations, 1);
+    assert!(range.seconds < sum.below[0].seconds && sum.below[0].seconds < sum.seconds, "{plan:?}");
+    assert!(sum.seconds < plan.seconds, "with what is below: {plan:?}");
     let read: usize = answer.samples;
     assert!(read >= 5 + 3, "{read}");
     let long = format!("sum(calls{{a=~\"{}\"}})", "x".repeat(500));

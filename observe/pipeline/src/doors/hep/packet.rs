@@ -67,8 +67,16 @@ pub(super) fn length(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
     if length < HEADER_BYTES { Err("a packet is shorter than its header") } else { Ok(Some(length)) }
 }
 
-/// Reads one packet.
+/// Reads one packet from whomever.
 pub(super) fn parse(bytes: &[u8]) -> Result<Packet<'_>, Refusal> {
+    parse_known(bytes, |_| Ok(()))
+}
+
+/// Reads one packet. The key that it shows is looked at before its payload is unpacked.
+pub(super) fn parse_known(
+    bytes: &[u8],
+    check_key: impl FnOnce(Option<&[u8]>) -> Result<(), Refusal>,
+) -> Result<Packet<'_>, Refusal> {
     let length = length(bytes).map_err(Refusal::malformed)?;
     let length = length.filter(|length| *length <= bytes.len());
     let length = length.ok_or_else(|| Refusal::malformed("a packet is cut off"))?;
@@ -89,6 +97,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Packet<'_>, Refusal> {
         }
         rest = &rest[length..];
     }
+    check_key(chunks.key)?;
     chunks.packet()
 }
 
@@ -224,5 +233,9 @@ pub(in crate::doors) mod tests {
         assert_eq!(parse(&bytes).map(|read| read.payload.into_owned()), Ok(b"INVITE".to_vec()));
         assert!(parse(&of(&pack(&vec![b'x'; 1 << 20]))).is_err(), "a bomb");
         assert!(parse(&of(b"not zlib")).is_err());
+        // Strangers make us unpack nothing.
+        let stranger = |_: Option<&[u8]>| Err(Refusal::malformed("no key"));
+        let refused = parse_known(&of(b"not zlib"), stranger).err().map(|refusal| refusal.text);
+        assert_eq!(refused.as_deref(), Some("no key"));
     }
 }

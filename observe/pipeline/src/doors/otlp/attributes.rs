@@ -21,13 +21,19 @@ pub(super) fn attributes(keys: Vec<KeyValue>, into: &mut Vec<(String, Value)>) {
     }
 }
 
-/// What all records of a resource and scope share; a record's own attributes stand before them.
-pub(super) fn shared(
-    resource: Option<Resource>,
-    scope: Option<InstrumentationScope>,
-) -> Vec<(String, Value)> {
+/// What all records of a resource share.
+pub(super) fn of_resource(resource: Option<Resource>) -> Vec<(String, Value)> {
     let mut shared = Vec::new();
     attributes(resource.map(|resource| resource.attributes).unwrap_or_default(), &mut shared);
+    shared
+}
+
+/// What all records of a resource and scope share; a record's own attributes stand before them.
+pub(super) fn shared(
+    of_resource: &[(String, Value)],
+    scope: Option<InstrumentationScope>,
+) -> Vec<(String, Value)> {
+    let mut shared = of_resource.to_vec();
     if let Some(scope) = scope {
         if !scope.name.is_empty() {
             shared.push(("otel.scope.name".to_owned(), text(scope.name)));

@@ -4,12 +4,13 @@ use belfry_signal::record::{Span, SpanKind, SpanStatus};
 use belfry_signal::{Record, Severity, SpanContext, SpanId, Value};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind as OtlpKind};
 use opentelemetry_proto::tonic::trace::v1::{Span as OtlpSpan, Status, status::StatusCode};
 
 use super::Understood;
-use super::attributes::{add_shared, attributes, shared, spelled};
+use super::attributes::{add_shared, attributes, of_resource, shared, spelled};
 use crate::doors::shape::{Expansion, ForeignLog, Shaper, bytes_of, context, severity, text};
 
 /// Links of a span that are kept.
@@ -20,13 +21,14 @@ const EVENTS_MAX: usize = 128;
 /// The log records of a request. All that was decoded can be kept.
 pub(super) fn logs(request: ExportLogsServiceRequest, shaper: &mut Shaper<'_>) -> Understood<Record> {
     let (mut understood, mut expansion) = (Understood::default(), Expansion::default());
-    for of_resource in request.resource_logs {
-        for of_scope in of_resource.scope_logs {
-            let shared = shared(of_resource.resource.clone(), of_scope.scope);
-            if !expansion.allows(bytes_of(&shared), of_scope.log_records.len()) {
-                understood.refuse_all(of_scope.log_records.len(), Expansion::REFUSED);
+    for resource in request.resource_logs {
+        let of_resource = of_resource(resource.resource);
+        for of_scope in resource.scope_logs {
+            let count = of_scope.log_records.len();
+            let Some(shared) = shared_within(&of_resource, of_scope.scope, count, &mut expansion) else {
+                understood.refuse_all(count, Expansion::REFUSED);
                 continue;
-            }
+            };
             for log in of_scope.log_records {
                 understood.taken.push(record(log, &shared, shaper));
             }
@@ -73,24 +75,44 @@ fn by_number(number: i32) -> Option<Severity> {
 /// The spans of a request, and their events as log lines. Spans without ids are refused.
 pub(super) fn spans(request: ExportTraceServiceRequest, shaper: &mut Shaper<'_>) -> Understood<Record> {
     let (mut understood, mut expansion) = (Understood::default(), Expansion::default());
-    for of_resource in request.resource_spans {
-        for of_scope in of_resource.scope_spans {
-            let shared = shared(of_resource.resource.clone(), of_scope.scope);
-            if !expansion.allows(bytes_of(&shared), of_scope.spans.len()) {
-                understood.refuse_all(of_scope.spans.len(), Expansion::REFUSED);
+    for resource in request.resource_spans {
+        let of_resource = of_resource(resource.resource);
+        for of_scope in resource.scope_spans {
+            let count = of_scope.spans.len();
+            let Some(shared) = shared_within(&of_resource, of_scope.scope, count, &mut expansion) else {
+                understood.refuse_all(count, Expansion::REFUSED);
                 continue;
-            }
+            };
             for span in of_scope.spans {
-                add_span(span, &shared, shaper, &mut understood);
+                add_span(span, &shared, &mut expansion, shaper, &mut understood);
             }
         }
     }
     understood
 }
 
+/// What the records of a scope share, while the request has not become too much. It is copied once for the scope and once
+/// for each record; a scope without records has no need of it.
+fn shared_within(
+    of_resource: &[(String, Value)],
+    scope: Option<InstrumentationScope>,
+    records: usize,
+    expansion: &mut Expansion,
+) -> Option<Vec<(String, Value)>> {
+    if records == 0 {
+        return Some(Vec::new());
+    }
+    if !expansion.allows(bytes_of(of_resource), 1) {
+        return None;
+    }
+    let shared = shared(of_resource, scope);
+    expansion.allows(bytes_of(&shared), records).then_some(shared)
+}
+
 fn add_span(
     span: OtlpSpan,
     shared: &[(String, Value)],
+    expansion: &mut Expansion,
     shaper: &mut Shaper<'_>,
     understood: &mut Understood<Record>,
 ) {
@@ -99,8 +121,13 @@ fn add_span(
         return understood.refuse("a span needs a trace id of 16 bytes and a span id of 8, not all zero");
     };
     let otlp_kind = span.kind();
+    // Enough to see who: the rest stands on the span.
+    let service: Vec<_> = shared.iter().filter(|(name, _)| name == "service.name").cloned().collect();
+    if !expansion.allows(bytes_of(&service), span.events.len().min(EVENTS_MAX)) {
+        return understood.refuse(Expansion::REFUSED);
+    }
     for event in span.events.into_iter().take(EVENTS_MAX) {
-        understood.beside.push(event_log(event, context, shared, shaper));
+        understood.beside.push(event_log(event, context, &service, shaper));
     }
     let mut own = Vec::with_capacity(span.attributes.len() + shared.len() + 2);
     attributes(span.attributes, &mut own);
@@ -158,14 +185,12 @@ fn status(status: Option<Status>, own: &mut Vec<(String, Value)>) -> SpanStatus 
 fn event_log(
     event: Event,
     context: SpanContext,
-    shared: &[(String, Value)],
+    service: &[(String, Value)],
     shaper: &mut Shaper<'_>,
 ) -> Record {
     let mut own = Vec::new();
     attributes(event.attributes, &mut own);
-    // Enough to see who: the rest stands on the span.
-    let service: Vec<_> = shared.iter().filter(|(name, _)| name == "service.name").cloned().collect();
-    add_shared(&mut own, &service);
+    add_shared(&mut own, service);
     let severity = if event.name == "exception" { Severity::Error } else { Severity::Info };
     shaper.log(ForeignLog {
         unix_nanos: Some(event.time_unix_nano),
@@ -178,4 +203,58 @@ fn event_log(
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans};
+
+    use super::*;
+    use crate::doors::config::DoorsConfig;
+    use crate::doors::shape::Rules;
+    use crate::doors::signals::Entrance;
+
+    fn read(
+        resource_bytes: usize,
+        scopes: usize,
+        spans_each: usize,
+        events_each: usize,
+    ) -> Understood<Record> {
+        let value = AnyValue { value: Some(any_value::Value::StringValue("x".repeat(resource_bytes))) };
+        let service = KeyValue { key: "service.name".to_owned(), value: Some(value), ..KeyValue::default() };
+        let resource = Resource { attributes: vec![service], ..Resource::default() };
+        let span = OtlpSpan {
+            trace_id: vec![1; 16],
+            span_id: vec![2; 8],
+            events: vec![Event::default(); events_each],
+            ..OtlpSpan::default()
+        };
+        let scope = ScopeSpans { spans: vec![span; spans_each], ..ScopeSpans::default() };
+        let resource_spans = vec![ResourceSpans {
+            resource: Some(resource),
+            scope_spans: vec![scope; scopes],
+            ..ResourceSpans::default()
+        }];
+        let rules = Rules::of(&DoorsConfig::default());
+        let mut shaper = Shaper::new(&rules, Entrance::OtlpHttp, 1_795_000_000_000_000_000);
+        spans(ExportTraceServiceRequest { resource_spans }, &mut shaper)
+    }
+
+    #[test]
+    fn what_a_request_becomes_is_bounded_with_its_events_and_what_is_shared() {
+        let check = |resource_bytes, scopes, spans_each, events_each| {
+            let understood = read(resource_bytes, scopes, spans_each, events_each);
+            (understood.taken.len(), understood.beside.len(), understood.refused)
+        };
+        assert_eq!(check(10, 2, 3, 4), (6, 24, 0));
+        // A service's long name stands in each of its spans' events.
+        let (taken, beside, refused) = check(1 << 20, 1, 4, 120);
+        assert!(taken == 1 && beside == 120 && refused == 3, "{taken} {beside} {refused}");
+        // A scope without spans copies nothing, however long what its resource says.
+        assert_eq!(check(1 << 20, 100_000, 0, 0), (0, 0, 0));
+        let (taken, _, refused) = check(1 << 20, 100, 1, 0);
+        assert!(taken < 64 && i64::try_from(taken).unwrap_or(0) + refused == 100, "{taken} {refused}");
+    }
 }

@@ -13,6 +13,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use super::Otlp;
+use super::gate::Gate;
 use crate::doors::listen::{Acceptor, Guest, stopped};
 
 /// Requests of one connection at once.
@@ -54,6 +55,7 @@ pub(super) async fn serve(otlp: Otlp, acceptor: Acceptor) {
         };
     }
     let server = Server::builder()
+        .layer(Gate(otlp.clone()))
         .concurrency_limit_per_connection(REQUESTS_MAX)
         .max_concurrent_streams(u32::try_from(REQUESTS_MAX).ok())
         .http2_keepalive_interval(Some(idle / 4))

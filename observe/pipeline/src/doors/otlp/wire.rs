@@ -28,9 +28,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::gate::Admitted;
 use super::{Otlp, Stored, events};
 use crate::doors::http::{answer, origin, unpack};
-use crate::doors::intake::{Origin, Room};
+use crate::doors::intake::Origin;
 use crate::doors::refusal::{Reason, Refusal};
 use crate::doors::signals::Entrance;
 
@@ -212,26 +213,10 @@ pub(super) fn grpc_status(otlp: &Otlp, refusal: &Refusal) -> tonic::Status {
     tonic::Status::new(code(refusal), refusal.text.clone())
 }
 
-/// Who asks, and room for what he sent; tonic has unpacked it within the bound.
-fn admit<Q: Message>(otlp: &Otlp, request: &tonic::Request<Q>) -> Result<(Origin, Room), tonic::Status> {
-    let peer = request.extensions().get::<super::grpc::GrpcPeer>().map(|peer| PeerAddress(peer.0));
-    let origin = origin(Entrance::OtlpGrpc, peer);
-    let refuse = |refusal: Refusal| {
-        otlp.intake.refused(&origin, &refusal, 1, &[]);
-        grpc_status(otlp, &refusal)
-    };
-    if let Some(tokens) = &otlp.tokens {
-        let shown = request.metadata().get("authorization").map(|value| value.as_bytes().to_vec());
-        let bearer =
-            shown.as_deref().filter(|shown| shown.len() > 7 && shown[..7].eq_ignore_ascii_case(b"bearer "));
-        if !bearer.is_some_and(|shown| tokens.has(shown[7..].trim_ascii())) {
-            return Err(refuse(Refusal::new(Reason::Token, "send metadata `authorization: Bearer TOKEN`")));
-        }
-    }
-    let bytes = request.get_ref().encoded_len();
-    otlp.intake.received(&origin, bytes);
-    let room = otlp.intake.try_room(bytes).map_err(refuse)?;
-    Ok((origin, room))
+/// Whose request it is, with the room that it keeps; the gate has let it in.
+fn admitted<Q>(request: &tonic::Request<Q>) -> Result<Admitted, tonic::Status> {
+    let admitted = request.extensions().get::<Admitted>().cloned();
+    admitted.ok_or_else(|| tonic::Status::internal("the request did not come by the gate"))
 }
 
 #[tonic::async_trait]
@@ -240,8 +225,8 @@ impl LogsService for Otlp {
         &self,
         request: tonic::Request<ExportLogsServiceRequest>,
     ) -> Result<tonic::Response<ExportLogsServiceResponse>, tonic::Status> {
-        let (origin, _room) = admit(self, &request)?;
-        let stored = self.logs(&origin, request.into_inner()).await;
+        let admitted = admitted(&request)?;
+        let stored = self.logs(&admitted.origin, request.into_inner()).await;
         let stored = stored.map_err(|refusal| grpc_status(self, &refusal))?;
         Ok(tonic::Response::new(ExportLogsServiceResponse { partial_success: partial_logs(stored) }))
     }
@@ -253,8 +238,8 @@ impl TraceService for Otlp {
         &self,
         request: tonic::Request<ExportTraceServiceRequest>,
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
-        let (origin, _room) = admit(self, &request)?;
-        let stored = self.spans(&origin, request.into_inner()).await;
+        let admitted = admitted(&request)?;
+        let stored = self.spans(&admitted.origin, request.into_inner()).await;
         let stored = stored.map_err(|refusal| grpc_status(self, &refusal))?;
         Ok(tonic::Response::new(ExportTraceServiceResponse { partial_success: partial_spans(stored) }))
     }
@@ -266,8 +251,8 @@ impl MetricsService for Otlp {
         &self,
         request: tonic::Request<ExportMetricsServiceRequest>,
     ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
-        let (origin, _room) = admit(self, &request)?;
-        let stored = self.points(&origin, request.into_inner()).await;
+        let admitted = admitted(&request)?;
+        let stored = self.points(&admitted.origin, request.into_inner()).await;
         let stored = stored.map_err(|refusal| grpc_status(self, &refusal))?;
         Ok(tonic::Response::new(ExportMetricsServiceResponse { partial_success: partial_points(stored) }))
     }

@@ -18,19 +18,30 @@ pub(super) struct FileId {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Checkpoint {
     directory: PathBuf,
+    /// Whether nothing was ever written down.
+    is_first: bool,
     offsets: BTreeMap<FileId, u64>,
 }
 
 impl Checkpoint {
     /// Reads what was written down; lines that cannot be read are left out, and their files begin anew.
     pub(super) fn open(directory: &Path) -> Self {
-        let text = std::fs::read_to_string(directory.join(NAME)).unwrap_or_default();
+        let text = std::fs::read_to_string(directory.join(NAME));
+        // What is there and cannot be read is a disk's fault, and no beginning.
+        let is_first = text.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let text = text.unwrap_or_default();
         let line = |line: &str| {
             let mut numbers = line.split(' ').map(str::parse::<u64>);
             let mut next = || numbers.next()?.ok();
             Some((FileId { device: next()?, inode: next()? }, next()?))
         };
-        Self { directory: directory.to_owned(), offsets: text.lines().filter_map(line).collect() }
+        let offsets = text.lines().filter_map(line).collect();
+        Self { directory: directory.to_owned(), is_first, offsets }
+    }
+
+    /// Whether files were never followed here before.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
     }
 
     pub(super) fn offset(&self, id: FileId) -> Option<u64> {
@@ -73,7 +84,8 @@ mod tests {
         written.keep_only(|id| id.inode != 2);
         written.set(id(3), 300);
         written.write().expect("writable");
-        assert_eq!(Checkpoint::open(directory.path()), written);
+        assert!(written.is_first());
+        assert_eq!(Checkpoint::open(directory.path()), Checkpoint { is_first: false, ..written.clone() });
         std::fs::write(directory.path().join(NAME), "7 1 100\n7 x 3\n7 3").expect("writable");
         let damaged = Checkpoint::open(directory.path());
         assert_eq!((damaged.offset(id(1)), damaged.offset(id(3))), (Some(100), None));
