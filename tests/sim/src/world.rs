@@ -230,7 +230,7 @@ impl World {
         }
         self.witness.story_begins();
         for phone in 0..registered {
-            self.witness.bound(phone, 3_600_000);
+            self.witness.bound(phone, "", 3_600_000);
             for (at, seconds) in registrations(self.story.seed, phone, WINDOW_MS) {
                 self.schedule(at, Event::Register(phone, seconds));
             }
@@ -509,7 +509,8 @@ impl World {
                 contact.address().is_some_and(|address| address.uri.as_str().contains(&source))
             });
             let seconds = contact.and_then(|contact| contact.expires_seconds()).unwrap_or(0);
-            self.witness.bound(phone, self.story.now + u64::from(seconds) * 1000);
+            let until = self.story.now + u64::from(seconds) * 1000;
+            self.witness.bound(phone, &message.branch(), until);
         }
         let is_first = message.method() == "INVITE" && message.status() == 0 && message.to_tag().is_empty();
         let script = call.and_then(|call| self.story.scripts.get(call)).filter(|_| is_first);
