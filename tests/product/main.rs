@@ -11,6 +11,7 @@ mod flows;
 mod indicators;
 mod metric_doors;
 mod operators;
+mod overload;
 mod prepaid;
 mod promql;
 mod real_clients;

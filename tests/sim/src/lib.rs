@@ -10,7 +10,11 @@
 //! is left alone, every 2xx that comes too late is hung up on, each call has one record and it is true, the relay's
 //! sessions are gone, and so is everything in the core's memory. The same seed tells the same story, which its hash shows.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a simulation ends when something is not as it expects")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a simulation ends when something is not as it expects"
+)]
 
 mod clock;
 mod core_house;

@@ -105,12 +105,19 @@ struct Client {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    Invite { attempt: u32 },
-    Change { dialog: usize },
+    Invite {
+        attempt: u32,
+    },
+    Change {
+        dialog: usize,
+    },
     Cancel,
     Bye,
     /// For so many seconds.
-    Register { seconds: u64, is_proven: bool },
+    Register {
+        seconds: u64,
+        is_proven: bool,
+    },
 }
 
 /// An INVITE that came.

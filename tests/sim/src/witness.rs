@@ -303,7 +303,8 @@ impl Witness {
             return Some(format!("cause {cause} is not what happened (BYE of {byes:?})"));
         }
         let told = self.taken.values().filter(|taken| taken.call == call && taken.is_first);
-        let told: BTreeSet<u16> = told.flat_map(|taken| &taken.finals).map(|(_, status, _)| *status).collect();
+        let told: BTreeSet<u16> =
+            told.flat_map(|taken| &taken.finals).map(|(_, status, _)| *status).collect();
         (!told.contains(&record.status_code))
             .then(|| format!("status {}, the caller got {told:?}", record.status_code))
     }

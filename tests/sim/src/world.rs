@@ -262,10 +262,10 @@ impl World {
             while self.events.peek().is_some_and(|Reverse(Queued(at, ..))| *at <= now) {
                 let Some(Reverse(Queued(_, _, event))) = self.events.pop() else { break };
                 match event {
-                Event::Lose(trouble) => self.lose(trouble).await,
-                Event::Return(trouble) => self.come_back(trouble).await,
-                event => self.happen(event),
-            }
+                    Event::Lose(trouble) => self.lose(trouble).await,
+                    Event::Return(trouble) => self.come_back(trouble).await,
+                    event => self.happen(event),
+                }
             }
             let next = self.events.peek().map(|Reverse(Queued(at, ..))| *at);
             if next.is_some() {
@@ -355,12 +355,14 @@ impl World {
                 }
             }
             Event::FromRelay(link, reply) => {
-                if let Some((to_core, _)) = self.house.life.relay.as_ref().filter(|_| link == self.links_lost) {
+                if let Some((to_core, _)) = self.house.life.relay.as_ref().filter(|_| link == self.links_lost)
+                {
                     to_core.try_send(reply).expect("room for a reply");
                 }
             }
             Event::Edge(link, told) => {
-                if let Some((to_core, _)) = self.house.life.edge.as_ref().filter(|_| link == self.links_lost) {
+                if let Some((to_core, _)) = self.house.life.edge.as_ref().filter(|_| link == self.links_lost)
+                {
                     to_core.try_send(told).expect("room for what the edge tells");
                 }
             }
@@ -526,9 +528,9 @@ impl World {
             let told = self.told.get(&Some(call)).map(Vec::as_slice).unwrap_or_default();
             let times = told.iter().map(|(at, _)| *at).chain([self.story.scripts[call].begin_ms]);
             let (first, last) = times.fold((u64::MAX, 0), |(first, last), at| (first.min(at), last.max(at)));
-            outages.iter().any(|outage| {
-                first <= outage.to_ms + TROUBLE_MS && last + TROUBLE_MS >= outage.from_ms
-            })
+            outages
+                .iter()
+                .any(|outage| first <= outage.to_ms + TROUBLE_MS && last + TROUBLE_MS >= outage.from_ms)
         };
         (0..self.story.scripts.len()).filter(|call| harms(*call)).collect()
     }
@@ -554,7 +556,8 @@ impl World {
         tokio::time::resume();
         let records = self.house.state().call_records(1_000_000).await.map_err(|error| error.to_string())?;
         let lost = records.iter().filter(|record| &*record.cause == "node_lost");
-        let lost = lost.filter_map(|record| record.call_id.reveal().strip_prefix("sim-")?.parse::<usize>().ok());
+        let lost =
+            lost.filter_map(|record| record.call_id.reveal().strip_prefix("sim-")?.parse::<usize>().ok());
         let mut troubled = self.troubled(|outage| outage.trouble != Trouble::Relay);
         if self.outages.iter().any(|outage| outage.trouble == Trouble::Core) {
             // Calls in which nothing was said for long are lost with their core, too.
