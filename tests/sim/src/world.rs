@@ -188,7 +188,7 @@ impl World {
         for (phone, params) in params.into_iter().enumerate() {
             world.register(phone, params).await;
         }
-        brake.release().await;
+        brake.release();
         // However long that took, the core's wheels stand as they did at their beginning.
         let turns = world.house.origin.elapsed().as_secs() / TURN_SECONDS + 1;
         tokio::time::sleep_until(world.house.origin + Duration::from_secs(turns * TURN_SECONDS)).await;
@@ -299,7 +299,7 @@ impl World {
         while self.is_writing().await {
             let_threads_work().await;
         }
-        brake.release().await;
+        brake.release();
     }
 
     async fn lose(&mut self, trouble: Trouble) {
@@ -310,7 +310,7 @@ impl World {
             Trouble::Core => {
                 let brake = Brake::put();
                 self.house.crash().await;
-                brake.release().await;
+                brake.release();
                 self.witness.life += 1;
             }
         }
