@@ -5,7 +5,9 @@
 mod alerting;
 mod binary;
 mod crash;
+mod curves;
 mod demo;
+mod differential;
 mod doors;
 mod flows;
 mod indicators;
@@ -14,6 +16,7 @@ mod operators;
 mod overload;
 mod prepaid;
 mod promql;
+mod read_api;
 mod real_clients;
 mod records;
 mod rooms_apart;
