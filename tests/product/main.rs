@@ -13,6 +13,7 @@ mod flows;
 mod indicators;
 mod metric_doors;
 mod operators;
+mod overload;
 mod prepaid;
 mod promql;
 mod read_api;

@@ -104,23 +104,21 @@ fn config_of(seed: Seed) -> Config {
 /// of our time.
 pub(crate) struct Brake {
     release: std::sync::mpsc::SyncSender<()>,
-    task: tokio::task::JoinHandle<()>,
 }
 
 impl Brake {
     pub(crate) fn put() -> Self {
         let (release, released) = std::sync::mpsc::sync_channel::<()>(0);
         // It ends when the other end is gone.
-        let task = tokio::task::spawn_blocking(move || {
+        drop(tokio::task::spawn_blocking(move || {
             let _ = released.recv();
-        });
-        Self { release, task }
+        }));
+        Self { release }
     }
 
-    pub(crate) async fn release(self) {
+    /// Nobody waits for the thread to end: between its end and the word of it, time would run with nobody to look at it.
+    pub(crate) fn release(self) {
         drop(self.release);
-        // It cannot panic.
-        let _ = self.task.await;
     }
 }
 
@@ -172,7 +170,7 @@ impl CoreHouse {
         let brake = Brake::put();
         let state = open_state(&self.directory, &registry).await;
         read_names(&state, &self.names).await;
-        brake.release().await;
+        brake.release();
         self.life = Life::begin(&self.config, &state, &registry).await;
         self.state = Some(state);
         self.registries.push(registry);

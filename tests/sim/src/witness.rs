@@ -20,8 +20,10 @@ pub(crate) struct Witness {
     hung_up_on: BTreeSet<(usize, usize, String)>,
     /// ACKs that the core sent, likewise.
     acknowledged: BTreeSet<(usize, usize, String)>,
-    /// Registrations that reached the core, by phone and branch: when, and what was answered.
-    registers: BTreeMap<(usize, String), (u64, BTreeSet<u16>)>,
+    /// Registrations that reached the core, by phone and branch: when, and what each life of the core answered.
+    registers: BTreeMap<(usize, String), (u64, BTreeSet<(usize, u16)>)>,
+    /// Requests that changed a registration.
+    binding: BTreeSet<(usize, String)>,
     /// Until when each phone is registered.
     bound_until: BTreeMap<usize, u64>,
     /// How often the core was killed.
@@ -108,7 +110,7 @@ impl Witness {
             }
             ("REGISTER", status) if status >= 200 => {
                 if let Some((_, finals)) = self.registers.get_mut(&key) {
-                    finals.insert(status);
+                    finals.insert((self.life, status));
                 }
             }
             ("CANCEL", 0) => {
@@ -127,9 +129,11 @@ impl Witness {
         self.registers.clear();
     }
 
-    /// A phone is registered until then.
-    pub(crate) fn bound(&mut self, phone: usize, until_ms: u64) {
-        self.bound_until.insert(phone, until_ms);
+    /// A phone is registered until then, by the request of this branch; an answer that comes again says nothing new.
+    pub(crate) fn bound(&mut self, phone: usize, branch: &str, until_ms: u64) {
+        if self.binding.insert((phone, branch.to_owned())) {
+            self.bound_until.insert(phone, until_ms);
+        }
     }
 
     /// A phone is called in a call that began then.
@@ -210,7 +214,9 @@ impl Witness {
     /// Every registration gets one answer, as long as nothing is away.
     fn check_registers(&self, end: &End<'_>, faults: &mut Vec<(Option<usize>, String)>) {
         for ((phone, branch), (at, finals)) in &self.registers {
-            if finals.len() != 1 && (end.crashes == 0 && end.troubled.is_empty() || finals.len() > 1) {
+            let lives: BTreeSet<usize> = finals.iter().map(|(life, _)| *life).collect();
+            let is_calm = end.crashes == 0 && end.troubled.is_empty();
+            if lives.len() != finals.len() || (is_calm && finals.len() != 1) {
                 faults.push((None, format!("REGISTER {branch} of phone {phone} at {at} got {finals:?}")));
             }
         }

@@ -188,7 +188,7 @@ impl World {
         for (phone, params) in params.into_iter().enumerate() {
             world.register(phone, params).await;
         }
-        brake.release().await;
+        brake.release();
         // However long that took, the core's wheels stand as they did at their beginning.
         let turns = world.house.origin.elapsed().as_secs() / TURN_SECONDS + 1;
         tokio::time::sleep_until(world.house.origin + Duration::from_secs(turns * TURN_SECONDS)).await;
@@ -230,7 +230,7 @@ impl World {
         }
         self.witness.story_begins();
         for phone in 0..registered {
-            self.witness.bound(phone, 3_600_000);
+            self.witness.bound(phone, "", 3_600_000);
             for (at, seconds) in registrations(self.story.seed, phone, WINDOW_MS) {
                 self.schedule(at, Event::Register(phone, seconds));
             }
@@ -299,7 +299,7 @@ impl World {
         while self.is_writing().await {
             let_threads_work().await;
         }
-        brake.release().await;
+        brake.release();
     }
 
     async fn lose(&mut self, trouble: Trouble) {
@@ -310,7 +310,7 @@ impl World {
             Trouble::Core => {
                 let brake = Brake::put();
                 self.house.crash().await;
-                brake.release().await;
+                brake.release();
                 self.witness.life += 1;
             }
         }
@@ -511,7 +511,8 @@ impl World {
                 contact.address().is_some_and(|address| address.uri.as_str().contains(&source))
             });
             let seconds = contact.and_then(|contact| contact.expires_seconds()).unwrap_or(0);
-            self.witness.bound(phone, self.story.now + u64::from(seconds) * 1000);
+            let until = self.story.now + u64::from(seconds) * 1000;
+            self.witness.bound(phone, &message.branch(), until);
         }
         let is_first = message.method() == "INVITE" && message.status() == 0 && message.to_tag().is_empty();
         let script = call.and_then(|call| self.story.scripts.get(call)).filter(|_| is_first);
