@@ -33,6 +33,7 @@ use crate::config::{Config, needs_restart};
 use crate::drain::{Drained, Step, drain};
 use crate::limits;
 use crate::live::LiveCalls;
+use crate::upkeep::Upkeep;
 use crate::signals::Signals;
 
 /// Paths of the read APIs for probes, which have no token.
@@ -138,10 +139,13 @@ impl App {
             has_faults: surroundings.has_faults,
         };
         let live = LiveCalls::default();
-        let routes = live.router(signals.clone());
+        let upkeep = Upkeep::new(signals.clone());
+        let routes = live.router(signals.clone()).merge(upkeep.clone().router());
         let admin = start_admin(door, &config.admin, &doors, routes, &surroundings).await?;
+        let observe = start_observe(&config, &registry, records, &surroundings.tower)?;
+        observe.iter().for_each(|observe| upkeep.set(observe.maintenance.clone()));
         let mut app = Self {
-            observe: start_observe(&config, &registry, records, &surroundings.tower)?,
+            observe,
             config,
             registry,
             signals,

@@ -21,3 +21,4 @@ mod running;
 mod senders;
 mod sipp;
 mod store_crash;
+mod upkeep;
