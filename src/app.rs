@@ -33,8 +33,8 @@ use crate::config::{Config, needs_restart};
 use crate::drain::{Drained, Step, drain};
 use crate::limits;
 use crate::live::LiveCalls;
-use crate::upkeep::Upkeep;
 use crate::signals::Signals;
+use crate::upkeep::Upkeep;
 
 /// Paths of the read APIs for probes, which have no token.
 const API_OPEN_PATHS: &[&str] = &["/-/healthy", "/-/ready"];

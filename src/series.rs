@@ -65,7 +65,8 @@ pub fn run(command: &SeriesCommand) -> anyhow::Result<ExitCode> {
             let mut order = vec![("selector", selector.clone())];
             order.extend(from_ms.map(|time| ("from_ms", time.to_string())));
             order.extend(to_ms.map(|time| ("to_ms", time.to_string())));
-            let order: Vec<(&str, &str)> = order.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let order: Vec<(&str, &str)> =
+                order.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let (from_ms, to_ms) = (from_ms.unwrap_or(i64::MIN), to_ms.unwrap_or(i64::MAX));
             with_store(store, "delete", &order, |maintenance, bar| {
                 deleted(maintenance.delete(&matchers, from_ms, to_ms, &mut |done, all| show(bar, done, all))?)
@@ -141,8 +142,8 @@ fn with_store(
         None => configured(&store.config)?,
     };
     let registry = belfry_signal::Registry::new(belfry_signal::Resource::for_test(), 16).0;
-    let (writer, _reader) =
-        Series::open(config, &registry).context("if Belfry runs on it, have that do it: --admin 127.0.0.1:9901")?;
+    let (writer, _reader) = Series::open(config, &registry)
+        .context("if Belfry runs on it, have that do it: --admin 127.0.0.1:9901")?;
     let bar = ProgressBar::new(0);
     let answer = work(&writer.maintenance(), &bar);
     bar.finish_and_clear();

@@ -101,7 +101,8 @@ impl Upkeep {
         let work = {
             let mut held = self.held();
             if let Some(other) = held.as_ref().filter(|held| held.state == WorkState::Running) {
-                let text = format!("there is a {} under way: {} of {} blocks", other.work, other.done, other.all);
+                let text =
+                    format!("there is a {} under way: {} of {} blocks", other.work, other.done, other.all);
                 return Err(Problem(StatusCode::CONFLICT, text));
             }
             let state = WorkState::Running;
@@ -146,7 +147,8 @@ async fn order(
     params: Result<Query<Order>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(order) = params.map_err(|rejection| {
-        let known = "known are selector, from_ms and to_ms of delete, and path of snapshot, export and import";
+        let known =
+            "known are selector, from_ms and to_ms of delete, and path of snapshot, export and import";
         Problem(StatusCode::BAD_REQUEST, format!("{}; {known}", rejection.body_text()))
     })?;
     let subject = order.selector.clone().or(order.path.as_ref().map(|path| path.display().to_string()));
@@ -166,7 +168,8 @@ fn task(name: &str, order: Order) -> Result<Task, Problem> {
     Ok(match name {
         "delete" => {
             let selector = order.selector.as_deref();
-            let selector = selector.ok_or_else(|| bad("delete needs a selector: ?selector=...".to_owned()))?;
+            let selector =
+                selector.ok_or_else(|| bad("delete needs a selector: ?selector=...".to_owned()))?;
             let matchers = series::matchers(selector).map_err(|error| bad(format!("{error:#}")))?;
             let (from_ms, to_ms) = (order.from_ms.unwrap_or(i64::MIN), order.to_ms.unwrap_or(i64::MAX));
             Box::new(move |maintenance, progress| {
@@ -175,7 +178,9 @@ fn task(name: &str, order: Order) -> Result<Task, Problem> {
         }
         "snapshot" => {
             let path = path()?;
-            Box::new(move |maintenance, progress| series::copied(maintenance.snapshot(&path, progress)?, &path))
+            Box::new(move |maintenance, progress| {
+                series::copied(maintenance.snapshot(&path, progress)?, &path)
+            })
         }
         "export" => {
             let path = path()?;

@@ -256,7 +256,8 @@ impl Catalogue {
             let places = write.open_table(PLACES).map_err(fault)?;
             for row in places.iter().map_err(fault)? {
                 let (id, placed) = row.map_err(fault)?;
-                self.places.extend(postcard::from_bytes(placed.value()).ok().map(|placed| (id.value(), placed)));
+                self.places
+                    .extend(postcard::from_bytes(placed.value()).ok().map(|placed| (id.value(), placed)));
             }
             write.open_table(GARBAGE).map_err(fault)?;
             for row in blocks.iter().map_err(fault)? {

@@ -169,7 +169,11 @@ impl BucketConfig {
                 faults.push((format!("bucket.{key}"), text.to_owned()));
             }
         };
-        expect(self.name.is_some() != self.directory.is_some(), "name", "name either a bucket or a directory");
+        expect(
+            self.name.is_some() != self.directory.is_some(),
+            "name",
+            "name either a bucket or a directory",
+        );
         let is_url = |text: &String| text.starts_with("http://") || text.starts_with("https://");
         expect(
             self.endpoint.as_ref().is_none_or(is_url),

@@ -40,7 +40,8 @@ impl Maintenance {
         let levels = self.shared().levels.load();
         let config = &self.shared().config;
         let is_kept = |(level, day): &Day| {
-            let kept = level.configured(config).map(|(_, retention_ms)| newest_ms.saturating_sub(retention_ms));
+            let kept =
+                level.configured(config).map(|(_, retention_ms)| newest_ms.saturating_sub(retention_ms));
             kept.is_some_and(|oldest_ms| day.saturating_add(1).saturating_mul(DAY_MS) > oldest_ms)
         };
         if let Some(day) = levels.to_mend().find(is_kept) {
@@ -79,16 +80,21 @@ impl Maintenance {
         for block in before {
             let without_day = |_: &_, gathered: &mut Gathered| gathered.without((after_ms, until_ms));
             let whole = (i64::MIN, i64::MAX);
-            added.extend(self.merged(std::slice::from_ref(&block), whole, block.meta().level, &without_day)?);
+            added.extend(self.merged(
+                std::slice::from_ref(&block),
+                whole,
+                block.meta().level,
+                &without_day,
+            )?);
             removed.push(block.meta().id);
         }
         let also = |_: &Levels| {
             // The head may have been sealed meanwhile, with samples of this day.
             let blocks = self.shared().blocks.load();
             let is_new = |block: &Arc<Block>| raw.iter().all(|held| held.meta().id != block.meta().id);
-            let is_outdated = blocks.iter().any(|block| {
-                is_raw(block.meta()) && block.meta().touches(range.0, range.1) && is_new(block)
-            });
+            let is_outdated = blocks
+                .iter()
+                .any(|block| is_raw(block.meta()) && block.meta().touches(range.0, range.1) && is_new(block));
             let state = if is_outdated { State::Outdated } else { State::Made };
             (vec![((level, day), Some(state))], None)
         };

@@ -304,7 +304,8 @@ impl HeadSeries {
     }
 
     fn add_closed(&mut self, chunk: Arc<Chunk>) {
-        self.closed_bytes = self.closed_bytes.saturating_add(u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX));
+        self.closed_bytes =
+            self.closed_bytes.saturating_add(u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX));
         // A vector that doubles would begin with room for four.
         self.closed.reserve_exact(1);
         self.closed.push(chunk);

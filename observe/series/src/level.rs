@@ -126,7 +126,8 @@ impl Levels {
     /// The days of a time, of all levels, that say what is no longer so, now that samples came in or went there.
     pub(crate) fn outdated(&self, from_ms: i64, to_ms: i64) -> Vec<DayChange> {
         let days = day_of(from_ms)..=day_of(to_ms);
-        let touched = self.days.iter().filter(|((_, day), state)| days.contains(day) && **state == State::Made);
+        let touched =
+            self.days.iter().filter(|((_, day), state)| days.contains(day) && **state == State::Made);
         touched.map(|(day, _)| (*day, Some(State::Outdated))).collect()
     }
 
@@ -144,7 +145,8 @@ impl Levels {
 
     /// Whether a day of a level answers. Samples in memory from `head_ms` on are in no level yet.
     fn answers(&self, (level, day): Day, head_ms: Option<i64>) -> bool {
-        let is_in_head = head_ms.is_some_and(|head_ms| head_ms <= day.saturating_add(1).saturating_mul(DAY_MS));
+        let is_in_head =
+            head_ms.is_some_and(|head_ms| head_ms <= day.saturating_add(1).saturating_mul(DAY_MS));
         match self.state((level, day)) {
             None => false,
             Some(State::Made) => !is_in_head || !self.has_raw(day),
@@ -198,12 +200,17 @@ impl Levels {
         let range = (from_ms.saturating_sub(1), to_ms);
         let covered = |level: Resolution, is_wanted: &dyn Fn(Resolution) -> bool| {
             let pieces = self.sources(level, range, head_ms);
-            pieces.iter().filter(|piece| is_wanted(piece.0)).map(|piece| piece.2.abs_diff(piece.1)).sum::<u64>()
+            pieces
+                .iter()
+                .filter(|piece| is_wanted(piece.0))
+                .map(|piece| piece.2.abs_diff(piece.1))
+                .sum::<u64>()
         };
         let is_worth_it = |level: &Resolution| {
             covered(*level, &|source| source == *level) >= to_ms.abs_diff(from_ms).div_ceil(2)
         };
-        let fitting = LEVELS.into_iter().rev().filter(|level| is_fit(purpose, level.millis())).find(is_worth_it);
+        let fitting =
+            LEVELS.into_iter().rev().filter(|level| is_fit(purpose, level.millis())).find(is_worth_it);
         if fitting.is_some() || self.raw_gone_ms.is_none_or(|gone_ms| gone_ms < from_ms) {
             return fitting;
         }
@@ -290,8 +297,13 @@ mod tests {
     #[test]
     fn what_is_gone_is_answered_by_what_is_left() {
         let mut levels = levels(&[(HOUR, 1), (FIVE, 2), (HOUR, 2), (FIVE, 3)]);
-        let purpose =
-            Purpose { is_range_query: false, start_ms: 7, step_ms: 0, range_ms: 0, of_window: OfWindow::Latest };
+        let purpose = Purpose {
+            is_range_query: false,
+            start_ms: 7,
+            step_ms: 0,
+            range_ms: 0,
+            of_window: OfWindow::Latest,
+        };
         let choose = |levels: &Levels, from: i64, to: i64| {
             levels.choose(&purpose, (from * DAY_MS + 1, to * DAY_MS), None)
         };

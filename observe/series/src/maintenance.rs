@@ -139,8 +139,7 @@ impl Maintenance {
                 None => (crate::millis(config.block_duration), newest_ms),
                 Some((after_ms, _)) => (DAY_MS, newest_ms.saturating_sub(after_ms).saturating_sub(DAY_MS)),
             };
-            let mut plan =
-                plan::next(&metas, &plan::windows(first_ms, longest_ms.max(first_ms)), newest_ms)?;
+            let mut plan = plan::next(&metas, &plan::windows(first_ms, longest_ms.max(first_ms)), newest_ms)?;
             plan.level |= resolution.bits();
             Some(plan)
         })
@@ -188,9 +187,7 @@ impl Maintenance {
     pub fn delete_old(&self, unix_millis: i64) {
         let config = &self.shared.config;
         let oldest_ms = |resolution: Resolution| match resolution.configured(config) {
-            _ if resolution == Resolution::Raw => {
-                unix_millis.saturating_sub(crate::millis(config.retention))
-            }
+            _ if resolution == Resolution::Raw => unix_millis.saturating_sub(crate::millis(config.retention)),
             Some((_, retention_ms)) => unix_millis.saturating_sub(retention_ms),
             None => i64::MAX,
         };

@@ -93,14 +93,13 @@ impl Signals {
             ),
             days_downsampled: component
                 .counter("days_downsampled_total", "Days made of a level of downsampled series."),
-            downsampling_failures: component.counter(
-                "downsampling_failures_total",
-                "Days that could not be downsampled; raw samples answer for them.",
-            ),
+            downsampling_failures: component
+                .counter("downsampling_failures_total", "Days of levels that could not be made."),
             blocks_uploaded: component.counter("blocks_uploaded_total", "Blocks copied into the bucket."),
             bucket_failures: component
                 .counter("bucket_failures_total", "Questions that the bucket did not answer."),
-            bucket_blocks: component.gauge("bucket_blocks", "Blocks that are in the bucket and nowhere else."),
+            bucket_blocks: component
+                .gauge("bucket_blocks", "Blocks that are in the bucket and nowhere else."),
             points_deleted: component.counter("points_deleted_total", "Points deleted by matcher."),
             dropped: component.counter("samples_dropped_total", "Samples that were not kept."),
             head_series: component.gauge("head_series", "Series in the head."),
@@ -236,17 +235,14 @@ impl Signals {
 
     pub(crate) fn downsampled(&self, stretches: u64, seconds: f64) {
         self.days_downsampled.inc(());
-        let attributes = vec![("series.stretches".into(), stretches.into()), ("seconds".into(), seconds.into())];
+        let attributes =
+            vec![("series.stretches".into(), stretches.into()), ("seconds".into(), seconds.into())];
         self.log(Severity::Info, "day downsampled", attributes);
     }
 
     pub(crate) fn downsampling_failed(&self, reason: &'static str) {
         self.downsampling_failures.inc(());
-        self.log(
-            Severity::Error,
-            "day cannot be downsampled",
-            vec![("series.reason".into(), reason.into())],
-        );
+        self.log(Severity::Error, "day cannot be downsampled", vec![("series.reason".into(), reason.into())]);
     }
 
     pub(crate) fn block_uploaded(&self, id: u64, bytes: u64, seconds: f64) {

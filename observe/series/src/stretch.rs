@@ -21,11 +21,7 @@ pub(crate) fn end_of(unix_millis: i64, resolution_ms: i64) -> i64 {
 }
 
 /// Float points in order of time, summed up.
-pub(crate) fn of_floats(
-    floats: &[Point],
-    histograms: &[HistogramPoint],
-    resolution_ms: i64,
-) -> Vec<Stretch> {
+pub(crate) fn of_floats(floats: &[Point], histograms: &[HistogramPoint], resolution_ms: i64) -> Vec<Stretch> {
     let mut stretches: Vec<Stretch> = Vec::new();
     for (time, value) in floats {
         let end_ms = end_of(*time, resolution_ms);
@@ -156,7 +152,8 @@ fn push(out: &mut Vec<u8>, values: &[f64], base: Option<&[f64]>) {
     let mut packed = vec![PLAIN];
     column::encode_values(values, &mut packed);
     if let Some(base) = base {
-        let differences: Vec<f64> = values.iter().zip(base).map(|(value, base)| difference(*value, *base)).collect();
+        let differences: Vec<f64> =
+            values.iter().zip(base).map(|(value, base)| difference(*value, *base)).collect();
         let mut relative = vec![DIFFERENCE];
         column::encode_values(&differences, &mut relative);
         if relative.len() < packed.len() {

@@ -168,7 +168,9 @@ impl Evaluator<'_> {
                 let count = if name == "avg_over_time" { row.samples_in(window) as f64 } else { 1.0 };
                 Some(Value::Float(total / count))
             }
-            "count_over_time" => Some(Value::Float((row.samples_in(window) + window.histograms.len()) as f64)),
+            "count_over_time" => {
+                Some(Value::Float((row.samples_in(window) + window.histograms.len()) as f64))
+            }
             "present_over_time" => Some(Value::Float(1.0)),
             "last_over_time" => edge(window, true).map(|(_, value)| value),
             "first_over_time" => edge(window, false).map(|(_, value)| value),

@@ -72,7 +72,8 @@ impl Block {
         let fault = |source| Error::File { path: path.clone(), source };
         let file = File::open(&path).map_err(fault)?;
         let bytes = file.metadata().map_err(fault)?.len();
-        let block = Self { source: Source::File(file), meta: Meta { bytes, ..meta }, footer: OnceLock::new(), path };
+        let block =
+            Self { source: Source::File(file), meta: Meta { bytes, ..meta }, footer: OnceLock::new(), path };
         block.tail()?;
         Ok(block)
     }
@@ -168,7 +169,8 @@ impl Block {
         let mut bytes = vec![0; COPY_BYTES];
         let mut offset = 0;
         while offset < self.meta.bytes {
-            let length = usize::try_from(self.meta.bytes - offset).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
+            let length =
+                usize::try_from(self.meta.bytes - offset).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
             self.read_at(&mut bytes[..length], offset)?;
             file.write_all(&bytes[..length]).map_err(fault)?;
             offset += length as u64;

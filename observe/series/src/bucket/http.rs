@@ -24,7 +24,8 @@ struct Service(Client<HttpsConnector<Tcp>, HttpRequestBody>);
 
 impl HttpConnector for Connector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let failed = |source: std::io::Error| object_store::Error::Generic { store: "S3", source: Box::new(source) };
+        let failed =
+            |source: std::io::Error| object_store::Error::Generic { store: "S3", source: Box::new(source) };
         let https =
             HttpsConnectorBuilder::new().with_native_roots().map_err(failed)?.https_or_http().enable_http1();
         Ok(HttpClient::new(Service(Client::builder(TokioExecutor::new()).build(https.build()))))
@@ -39,7 +40,8 @@ impl HttpService for Service {
             HttpError::new_boxed(kind, told(&error).into())
         })?;
         let (parts, body) = response.into_parts();
-        let body = body.map_err(|error| HttpError::new_boxed(HttpErrorKind::Interrupted, told(&error).into()));
+        let body =
+            body.map_err(|error| HttpError::new_boxed(HttpErrorKind::Interrupted, told(&error).into()));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }
 }

@@ -46,7 +46,8 @@ pub(super) fn encode(points: &[HistogramPoint]) -> Vec<Encoded> {
     let mut rest = points;
     let mut previous: Option<&Arc<Histogram>> = None;
     while let Some((_, first)) = rest.first() {
-        let is_reset = previous.is_some_and(|previous| !is_stale(first.sum) && first.is_reset_after(previous));
+        let is_reset =
+            previous.is_some_and(|previous| !is_stale(first.sum) && first.is_reset_after(previous));
         let (layout, length) = stretch(rest);
         let (chunk, after) = rest.split_at(length);
         chunks.extend(encode_chunk(chunk, &layout, is_reset));
@@ -81,10 +82,12 @@ fn stretch(points: &[HistogramPoint]) -> (Layout, usize) {
 
 fn encode_chunk(points: &[HistogramPoint], layout: &Layout, is_reset: bool) -> Option<Encoded> {
     let ((min_ms, first), (max_ms, _)) = (points.first()?, points.last()?);
-    let rows: Vec<(i64, Vec<f64>)> = points.iter().map(|(time, held)| (*time, row_of(layout, held))).collect();
+    let rows: Vec<(i64, Vec<f64>)> =
+        points.iter().map(|(time, held)| (*time, row_of(layout, held))).collect();
     let is_whole = |value: &f64| *value >= 0.0 && *value <= WHOLE_MAX && value.fract() == 0.0;
     // All but the sum, which is the third number.
-    let whole = rows.iter().all(|(_, row)| row.iter().enumerate().all(|(at, value)| at == 2 || is_whole(value)));
+    let whole =
+        rows.iter().all(|(_, row)| row.iter().enumerate().all(|(at, value)| at == 2 || is_whole(value)));
     let mut bits = BitWriter::default();
     bits.push(points.len() as u64, 16);
     let flags = match first.hint {
@@ -472,7 +475,10 @@ mod tests {
     use super::*;
 
     fn back(points: &[HistogramPoint]) -> Vec<HistogramPoint> {
-        encode(points).iter().flat_map(|chunk| decode(chunk.encoding, &chunk.bytes).expect("it decodes")).collect()
+        encode(points)
+            .iter()
+            .flat_map(|chunk| decode(chunk.encoding, &chunk.bytes).expect("it decodes"))
+            .collect()
     }
 
     /// Without hints, which say the same by other means, and without buckets that hold nothing.

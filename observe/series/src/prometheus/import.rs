@@ -59,7 +59,8 @@ impl Maintenance {
                         Some(points) => gathered.histograms.extend(points),
                         // Every encoding begins with the number of samples.
                         None => {
-                            let count = bytes.first_chunk::<2>().map_or(0, |count| u16::from_be_bytes(*count));
+                            let count =
+                                bytes.first_chunk::<2>().map_or(0, |count| u16::from_be_bytes(*count));
                             carried.histograms_left_out += u64::from(count);
                         }
                     },

@@ -25,12 +25,19 @@ fn in_bucket(directory: &Path, bucket: BucketConfig) -> Config {
 fn objects(reader: &SeriesReader) -> Vec<String> {
     let blocks = reader.shared.blocks.load();
     let catalogue = reader.shared.catalogue();
-    blocks.iter().filter_map(|block| catalogue.place(block.meta().id).map(|held| held.object.clone())).collect()
+    blocks
+        .iter()
+        .filter_map(|block| catalogue.place(block.meta().id).map(|held| held.object.clone()))
+        .collect()
 }
 
 fn ask(reader: &SeriesReader, query: &str, minute: i64) -> Answer {
-    let options =
-        Options { lookback_ms: 300_000, samples_max: 1_000_000, subquery_step_ms: 60_000, experimental: false };
+    let options = Options {
+        lookback_ms: 300_000,
+        samples_max: 1_000_000,
+        subquery_step_ms: 60_000,
+        experimental: false,
+    };
     let (times, cancel) = (Times::Instant(at(minute)), AtomicBool::new(false));
     belfry_promql::query(query, &PromqlSource::new(reader, &cancel), times, &options, &cancel)
         .expect("it evaluates")
@@ -66,7 +73,8 @@ fn check(directory: &Path, bucket: &BucketConfig, exists: &dyn Fn(&str) -> bool)
     assert!(before.iter().all(|object| after.contains(object) || !exists(object)), "{before:?}");
     assert_eq!(eu(&reader), expected_eu(0..95));
     // A deletion leaves nothing there either, and retention takes the rest.
-    let deleted = writer.maintenance().delete(&[Matcher::equal("region", "eu")], at(0), at(9), &mut |_, _| {});
+    let deleted =
+        writer.maintenance().delete(&[Matcher::equal("region", "eu")], at(0), at(9), &mut |_, _| {});
     assert_eq!(deleted.expect("they are read").points, 10);
     writer.maintenance().tend_bucket(at(200));
     writer.maintenance().sweep_bucket(0);
@@ -176,7 +184,8 @@ impl Drop for Server {
 /// Says something over HTTP and gives the answer.
 pub(super) fn say(port: u16, line: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    let credential = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+    let credential =
+        "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
     write!(
         stream,
         "{line} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: {credential}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -191,7 +200,9 @@ pub(super) fn say(port: u16, line: &str) -> Option<String> {
 #[allow(clippy::print_stderr, reason = "what was not run is told")]
 fn a_server_that_speaks_s3_is_such_a_bucket() {
     let Some(program) = std::env::var_os("BELFRY_S3_SERVER") else {
-        eprintln!("NOT RUN: BELFRY_S3_SERVER is unset (moto_server), so no blocks went to a server that speaks S3");
+        eprintln!(
+            "NOT RUN: BELFRY_S3_SERVER is unset (moto_server), so no blocks went to a server that speaks S3"
+        );
         return;
     };
     let port = free_port();
@@ -220,7 +231,9 @@ fn a_server_that_speaks_s3_is_such_a_bucket() {
         ..BucketConfig::in_directory("")
     };
     let directory = tempfile::tempdir().expect("a directory");
-    let exists = |object: &str| say(server.port, &format!("HEAD /belfry/{object}")).is_some_and(|answer| answer.contains(" 200 "));
+    let exists = |object: &str| {
+        say(server.port, &format!("HEAD /belfry/{object}")).is_some_and(|answer| answer.contains(" 200 "))
+    };
     check(directory.path(), &bucket, &exists);
 
     // A block of several parts.

@@ -178,10 +178,13 @@ fn prometheus_agrees(program: &Path, blocks: &Path, reader: &SeriesReader) {
         ("histogram_sum(rate(spread[1770s]))", 75),
     ] {
         let seconds = at(time) / 1000;
-        let answer = super::bucket::say(server.port, &format!("GET /api/v1/query?query={query}&time={seconds}"));
+        let answer =
+            super::bucket::say(server.port, &format!("GET /api/v1/query?query={query}&time={seconds}"));
         let answer = answer.expect("it answers");
         let value = answer.rsplit(",\"").next().and_then(|rest| rest.split('"').next()?.parse::<f64>().ok());
-        let belfry_promql::Data::Vector(ours) = evaluated_at(reader, query, time) else { panic!("no vector") };
+        let belfry_promql::Data::Vector(ours) = evaluated_at(reader, query, time) else {
+            panic!("no vector")
+        };
         let belfry_promql::Value::Float(ours) = ours[0].value else { panic!("no float") };
         let value = value.unwrap_or_else(|| panic!("{query}: {answer}"));
         assert!((value - ours).abs() <= 1e-9 * ours.abs(), "{query} at {time}: {value}, ours is {ours}");

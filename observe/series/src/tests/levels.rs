@@ -119,8 +119,12 @@ fn fill(writer: &mut SeriesWriter, noise: &mut Noise) {
 }
 
 fn ask(source: &dyn belfry_promql::Series, query: &str, times: Times) -> Data {
-    let options =
-        Options { lookback_ms: 300_000, samples_max: 50_000_000, subquery_step_ms: 60_000, experimental: true };
+    let options = Options {
+        lookback_ms: 300_000,
+        samples_max: 50_000_000,
+        subquery_step_ms: 60_000,
+        experimental: true,
+    };
     belfry_promql::query(query, source, times, &options, &AtomicBool::new(false)).expect("it evaluates").data
 }
 
@@ -336,7 +340,13 @@ fn levels_outlive_raw_samples() {
         ..short.clone()
     });
     writer.maintenance().delete_old(at(24 * DAYS));
-    let raw = reader.shared.blocks.load().iter().filter(|block| block.meta().resolution() == Resolution::Raw).count();
+    let raw = reader
+        .shared
+        .blocks
+        .load()
+        .iter()
+        .filter(|block| block.meta().resolution() == Resolution::Raw)
+        .count();
     assert!(raw <= 2, "{raw} raw blocks are left");
     close(&numbers(&ask(&reader, query, Times::Instant(at(24)))), &expected, 1e-9).expect("as before");
     close(&numbers(&ask(&reader, "counter_total", Times::Instant(at(12)))), &last, 0.0).expect("as before");
