@@ -21,7 +21,7 @@ mod source;
 mod text;
 
 pub use annotation::{Annotation, Annotations, Severity};
-pub use engine::{Answer, Data, Options, Sample, Times, query, query_expr};
+pub use engine::{Answer, Data, Options, Plan, Sample, Times, explain, query, query_expr};
 pub use error::Error;
 pub use functions::{Function, all as functions};
 pub use histogram::{Bucket, CounterReset, Histogram, NHCB_SCHEMA};

@@ -206,7 +206,9 @@ impl Evaluator<'_> {
         to_ms: i64,
     ) -> Result<Vec<SeriesData>, Error> {
         self.check_extension(selector)?;
+        let began = self.began();
         let found = self.series.select(&selector.matchers, from_ms, to_ms)?;
+        self.note_read(selector, began, found.len(), samples(&found));
         self.samples_read(found)
     }
 
@@ -218,12 +220,16 @@ impl Evaluator<'_> {
         purpose: &Purpose,
     ) -> Result<Selected, Error> {
         self.check_extension(selector)?;
+        let began = self.began();
         match self.series.select_for(&selector.matchers, from_ms, to_ms, purpose)? {
-            Selected::Samples(found) => self.samples_read(found).map(Selected::Samples),
+            Selected::Samples(found) => {
+                self.note_read(selector, began, found.len(), samples(&found));
+                self.samples_read(found).map(Selected::Samples)
+            }
             Selected::Stretches { resolution_ms, mut series } => {
-                self.spend(
-                    series.iter().map(|series| series.stretches.len() + series.histograms.len()).sum(),
-                )?;
+                let read = series.iter().map(|series| series.stretches.len() + series.histograms.len()).sum();
+                self.note_read(selector, began, series.len(), read);
+                self.spend(read)?;
                 if self.reads_counts_only {
                     series.iter_mut().for_each(|series| with_resets_found(&mut series.histograms));
                 }
@@ -233,7 +239,7 @@ impl Evaluator<'_> {
     }
 
     fn samples_read(&mut self, mut found: Vec<SeriesData>) -> Result<Vec<SeriesData>, Error> {
-        self.spend(found.iter().map(|series| series.floats.len() + series.histograms.len()).sum())?;
+        self.spend(samples(&found))?;
         if self.reads_counts_only {
             found.iter_mut().for_each(|series| with_resets_found(&mut series.histograms));
         }
@@ -304,6 +310,13 @@ impl Evaluator<'_> {
         grid: Grid,
         of_window: OfWindow,
     ) -> Result<RangeInput, Error> {
+        let began = self.began();
+        let input = self.range_input(expr, grid, of_window)?;
+        self.note_range(expr, began, input.rows.len());
+        Ok(input)
+    }
+
+    fn range_input(&mut self, expr: &Expr, grid: Grid, of_window: OfWindow) -> Result<RangeInput, Error> {
         match &expr.node {
             Node::Paren(inner) => self.range(inner, grid, of_window),
             Node::Range(selector, range) => {
@@ -422,4 +435,9 @@ impl Evaluator<'_> {
         }
         Ok(rows)
     }
+}
+
+/// How many samples were read.
+fn samples(found: &[SeriesData]) -> usize {
+    found.iter().map(|series| series.floats.len() + series.histograms.len()).sum()
 }
