@@ -48,7 +48,8 @@ unit: deps
 	@echo "==> tests"
 	@for name in BELFRY_RFC4475_DIR BELFRY_PROMQL_DIR; do \
 	  [ -n "$${!name:-}" ] || echo "NOT RUN: conformance tests whose data is not part of the project; set $$name to its folder"; done
-	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
+	@server="$(SENDERS)/venv/bin/moto_server"; [ -n "$${BELFRY_S3_SERVER:-}" ] || [ ! -x "$$server" ] || export BELFRY_S3_SERVER="$$server"; \
+	  if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked --workspace; else cargo test --locked --workspace; fi
 
 properties: deps ## The tests beside the code with fresh draws of the property tests; the seed is printed and makes it the same run again
 	@seed=$${PROPTEST_RNG_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; echo "==> PROPTEST_RNG_SEED=$$seed"; \

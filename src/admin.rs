@@ -193,6 +193,7 @@ impl Admin {
 /// What there is, for whoever asks for something else.
 const PATHS: &str = "GET /livez /readyz /metrics /catalog /config\n\
     POST /drain /log-level?filter=info,belfry=debug /faults/NAME/on|off (demo only)\n\
+    POST /api/v1/series/work/delete|snapshot|export|import|compact   GET /api/v1/series/work\n\
     GET /api/v1/calls/live   DELETE /api/v1/calls/live/CALL-ID   GET /api/v1/trunks\n\
     GET /api/v1/bans   DELETE /api/v1/bans/ADDRESS\n";
 

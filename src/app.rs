@@ -34,6 +34,7 @@ use crate::drain::{Drained, Step, drain};
 use crate::limits;
 use crate::live::LiveCalls;
 use crate::signals::Signals;
+use crate::upkeep::Upkeep;
 
 /// Paths of the read APIs for those who have no token: probes, and webhooks, which are signed.
 const API_OPEN_PATHS: &[&str] = &["/-/healthy", "/-/ready", HOOK_PATH];
@@ -138,10 +139,13 @@ impl App {
             has_faults: surroundings.has_faults,
         };
         let live = LiveCalls::default();
-        let routes = live.router(signals.clone());
+        let upkeep = Upkeep::new(signals.clone());
+        let routes = live.router(signals.clone()).merge(upkeep.clone().router());
         let admin = start_admin(door, &config.admin, &doors, routes, &surroundings).await?;
+        let observe = start_observe(&config, &registry, records, &surroundings.tower)?;
+        observe.iter().for_each(|observe| upkeep.set(observe.maintenance.clone()));
         let mut app = Self {
-            observe: start_observe(&config, &registry, records, &surroundings.tower)?,
+            observe,
             config,
             registry,
             signals,

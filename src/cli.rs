@@ -134,8 +134,9 @@ pub enum Command {
         belfry series import /var/lib/prometheus                 take over its blocks\n  \
         belfry series export out && promtool tsdb dump out       as blocks of Prometheus\n  \
         belfry series delete 'calls_total{trunk=\"7\"}'          from the disk, for good\n\n\
-        All but `top` need a store that nobody uses: stop Belfry first, which seals what is in memory, or work on a snapshot.\n\
-        Import and export go on where they ended when they are run again.")]
+        belfry series snapshot /backup/today --admin 127.0.0.1:9901   while Belfry runs\n\n\
+        With --admin a running Belfry does it, and paths are those of its machine. Without, the store must not be in use.\n\
+        Deletion goes on by itself after a crash; the others when they are run again.")]
     Series {
         /// What to do.
         #[command(subcommand)]
@@ -441,6 +442,12 @@ pub struct SeriesStoreArguments {
     /// The store's directory, instead of a configuration.
     #[arg(long)]
     pub directory: Option<PathBuf>,
+    /// Have a running Belfry do it on its own store: the address of its admin door, as 127.0.0.1:9901.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "directory")]
+    pub admin: Option<SocketAddr>,
+    /// A file with the token that the admin door asks for; its first one is used.
+    #[arg(long, value_name = "FILE", env = "BELFRY_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// A query and when it is evaluated.

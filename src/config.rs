@@ -441,6 +441,10 @@ impl Config {
                 &mut observe.series.directory,
                 &mut observe.receive.groups_directory,
             ]);
+            if let Some(bucket) = &mut observe.series.bucket {
+                let files = [&mut bucket.directory, &mut bucket.access_key_file, &mut bucket.secret_key_file];
+                paths.extend(files.into_iter().flatten());
+            }
             paths.extend(observe.doors.iter_mut().flat_map(|doors| doors.paths()));
         }
         if let Some(alerts) = &mut self.alerts {

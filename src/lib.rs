@@ -24,3 +24,4 @@ pub mod signals;
 pub mod sip_line;
 pub mod slo_table;
 pub mod terminal;
+pub mod upkeep;

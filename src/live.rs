@@ -53,10 +53,10 @@ impl LiveCalls {
 }
 
 /// Why nothing can be shown or done (RFC 9457).
-struct Problem(StatusCode, String);
+pub(crate) struct Problem(pub(crate) StatusCode, pub(crate) String);
 
 impl Problem {
-    fn unavailable(why: &str) -> Self {
+    pub(crate) fn unavailable(why: &str) -> Self {
         Self(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
     }
 }

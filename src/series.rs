@@ -1,22 +1,30 @@
 //! `belfry series`: the store of metrics for people at a terminal.
 //!
-//! `top` asks a running Belfry. The others work on the directory of a store that nobody uses: a stopped Belfry, or a snapshot.
+//! `top` asks a running Belfry. The others work on the directory of a store that nobody uses, a stopped Belfry's or a
+//! snapshot; or, with `--admin`, a running Belfry does them on its own.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use belfry_promql::ast::Node;
-use belfry_series::{Carried, Config, Maintenance, Matcher, Series};
+use belfry_series::{Carried, Config, Deleted, Maintenance, Matcher, Series};
+use hyper::Method;
 use indicatif::ProgressBar;
 use serde_json::Value;
 
-use crate::ask::{Token, post_form};
+use crate::ask::{Token, ask, percent_encoded, post_form};
 use crate::cli::{SeriesCommand, SeriesStoreArguments};
 use crate::commands::{block_on, say};
 use crate::slo_table::aligned;
+use crate::upkeep::{Work, WorkState};
 
+/// Where a running Belfry is given work.
+const WORK_PATH: &str = "/api/v1/series/work";
+/// Between two looks at work under way.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,33 +37,64 @@ pub fn run(command: &SeriesCommand) -> anyhow::Result<ExitCode> {
         SeriesCommand::Top { limit, url, token_file } => {
             top(*limit, url, &Token::of(token_file.as_deref())?)?
         }
-        SeriesCommand::Compact(store) => with_store(store, |maintenance, _| {
-            let made = maintenance.compact_all()?;
-            Ok(format!("{made} blocks made of others"))
-        })?,
-        SeriesCommand::Snapshot { target, store } => with_store(store, |maintenance, bar| {
-            let blocks = maintenance.snapshot(target, &mut |done, all| show(bar, done, all))?;
-            Ok(format!("{blocks} blocks in {}", target.display()))
-        })?,
-        SeriesCommand::Export { target, store } => with_store(store, |maintenance, bar| {
-            let carried = maintenance.export_prometheus(target, &mut |done, all| show(bar, done, all))?;
-            Ok(told(&carried, target))
-        })?,
-        SeriesCommand::Import { source, store } => with_store(store, |maintenance, bar| {
-            let carried = maintenance.import_prometheus(source, &mut |done, all| show(bar, done, all))?;
-            Ok(told(&carried, source))
-        })?,
+        SeriesCommand::Compact(store) => {
+            with_store(store, "compact", &[], |maintenance, _| compacted(maintenance))?;
+        }
+        SeriesCommand::Snapshot { target, store } => {
+            let path = &absolute(target)?;
+            with_store(store, "snapshot", &[("path", path)], |maintenance, bar| {
+                copied(maintenance.snapshot(target, &mut |done, all| show(bar, done, all))?, target)
+            })?;
+        }
+        SeriesCommand::Export { target, store } => {
+            let path = &absolute(target)?;
+            with_store(store, "export", &[("path", path)], |maintenance, bar| {
+                let mut progress = |done, all| show(bar, done, all);
+                carried(&maintenance.export_prometheus(target, &mut progress)?, target)
+            })?;
+        }
+        SeriesCommand::Import { source, store } => {
+            let path = &absolute(source)?;
+            with_store(store, "import", &[("path", path)], |maintenance, bar| {
+                let mut progress = |done, all| show(bar, done, all);
+                carried(&maintenance.import_prometheus(source, &mut progress)?, source)
+            })?;
+        }
         SeriesCommand::Delete { selector, from_ms, to_ms, store } => {
             let matchers = matchers(selector)?;
+            let mut order = vec![("selector", selector.clone())];
+            order.extend(from_ms.map(|time| ("from_ms", time.to_string())));
+            order.extend(to_ms.map(|time| ("to_ms", time.to_string())));
+            let order: Vec<(&str, &str)> =
+                order.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let (from_ms, to_ms) = (from_ms.unwrap_or(i64::MIN), to_ms.unwrap_or(i64::MAX));
-            with_store(store, |maintenance, bar| {
-                let mut progress = |done, all| show(bar, done, all);
-                let deleted = maintenance.delete(&matchers, from_ms, to_ms, &mut progress)?;
-                Ok(format!("{} points deleted, {} blocks written anew", deleted.points, deleted.blocks))
+            with_store(store, "delete", &order, |maintenance, bar| {
+                deleted(maintenance.delete(&matchers, from_ms, to_ms, &mut |done, all| show(bar, done, all))?)
             })?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A path that means the same to another process.
+fn absolute(path: &Path) -> anyhow::Result<String> {
+    let whole = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
+    Ok(whole.display().to_string())
+}
+
+/// What a compaction did.
+pub(crate) fn compacted(maintenance: &Maintenance) -> Result<String, belfry_series::Error> {
+    Ok(format!("{} blocks made of others", maintenance.compact_all()?))
+}
+
+/// What a deletion did.
+pub(crate) fn deleted(deleted: Deleted) -> Result<String, belfry_series::Error> {
+    Ok(format!("{} points deleted, {} blocks written anew", deleted.points, deleted.blocks))
+}
+
+/// What a snapshot did.
+pub(crate) fn copied(blocks: u64, target: &Path) -> Result<String, belfry_series::Error> {
+    Ok(format!("{blocks} blocks in {}", target.display()))
 }
 
 fn show(bar: &ProgressBar, done: u64, all: u64) {
@@ -63,7 +102,8 @@ fn show(bar: &ProgressBar, done: u64, all: u64) {
     bar.set_position(done);
 }
 
-fn told(carried: &Carried, path: &Path) -> String {
+/// What an export or an import did.
+pub(crate) fn carried(carried: &Carried, path: &Path) -> Result<String, belfry_series::Error> {
     let mut text = format!(
         "{}: {} blocks with {} series and {} samples carried over, {} were there already",
         path.display(),
@@ -75,11 +115,11 @@ fn told(carried: &Carried, path: &Path) -> String {
     if carried.histograms_left_out > 0 {
         text.push_str(&format!("; {} native histogram samples LEFT OUT", carried.histograms_left_out));
     }
-    text
+    Ok(text)
 }
 
 /// The matchers of a selector as PromQL has it.
-fn matchers(selector: &str) -> anyhow::Result<Vec<Matcher>> {
+pub(crate) fn matchers(selector: &str) -> anyhow::Result<Vec<Matcher>> {
     let parsed = belfry_promql::parse(selector).with_context(|| format!("read the selector {selector:?}"))?;
     let Node::Vector(vector) = &parsed.node else {
         bail!("{selector:?} is not a selector: write calls_total{{region=\"eu\"}}");
@@ -87,21 +127,53 @@ fn matchers(selector: &str) -> anyhow::Result<Vec<Matcher>> {
     Ok(vector.matchers.iter().map(Matcher::try_from).collect::<Result<_, _>>()?)
 }
 
+/// Does some work on a store of this machine, or orders it from a running Belfry by the same name.
 fn with_store(
     store: &SeriesStoreArguments,
+    name: &str,
+    order: &[(&str, &str)],
     work: impl FnOnce(&Maintenance, &ProgressBar) -> Result<String, belfry_series::Error>,
 ) -> anyhow::Result<()> {
+    if let Some(admin) = store.admin {
+        return ordered(admin, &Token::of(store.token_file.as_deref())?, name, order);
+    }
     let config = match &store.directory {
         Some(directory) => Config::in_directory(existing(directory)?),
         None => configured(&store.config)?,
     };
     let registry = belfry_signal::Registry::new(belfry_signal::Resource::for_test(), 16).0;
-    let (writer, _reader) =
-        Series::open(config, &registry).context("stop the Belfry that uses it, or work on a snapshot")?;
+    let (writer, _reader) = Series::open(config, &registry)
+        .context("if Belfry runs on it, have that do it: --admin 127.0.0.1:9901")?;
     let bar = ProgressBar::new(0);
     let answer = work(&writer.maintenance(), &bar);
     bar.finish_and_clear();
     say(&answer?);
+    Ok(())
+}
+
+/// Has a running Belfry do it, and watches.
+fn ordered(admin: SocketAddr, token: &Token, name: &str, order: &[(&str, &str)]) -> anyhow::Result<()> {
+    let order: Vec<String> =
+        order.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
+    let path = format!("{WORK_PATH}/{name}?{}", order.join("&"));
+    let bar = ProgressBar::new(0);
+    let work = block_on(async {
+        let mut text = ask(Method::POST, admin, &path, token).await?;
+        loop {
+            let work: Work = serde_json::from_str(&text).with_context(|| format!("read {}", text.trim()))?;
+            if work.state != WorkState::Running {
+                return anyhow::Ok(work);
+            }
+            show(&bar, work.done, work.all);
+            tokio::time::sleep(LOOK).await;
+            text = ask(Method::GET, admin, WORK_PATH, token).await?;
+        }
+    })?;
+    bar.finish_and_clear();
+    if work.state == WorkState::Failed {
+        bail!("{}", work.result);
+    }
+    say(&work.result);
     Ok(())
 }
 

@@ -138,6 +138,28 @@ impl Signals {
         self.log(Severity::Warn, "pardon ordered by an operator", attributes);
     }
 
+    /// Somebody ordered work on the store of metrics: who did is kept with the order, for the audit.
+    pub fn store_work_ordered(&self, work: &str, subject: &str, peer: Option<IpAddr>) {
+        let peer = Pii::new(peer.map_or_else(String::new, |peer| peer.to_string()));
+        let attributes = vec![
+            ("work".into(), belfry_signal::Value::Text(Cow::Owned(work.to_owned()))),
+            // A selector may name a customer.
+            ("subject".into(), Pii::new(subject.to_owned()).into()),
+            ("peer".into(), peer.into()),
+        ];
+        self.log(Severity::Warn, "work on the store of metrics ordered by an operator", attributes);
+    }
+
+    /// Work that was ordered is over.
+    pub fn store_work_ended(&self, work: &str, is_done: bool, result: &str) {
+        let attributes = vec![
+            ("work".into(), belfry_signal::Value::Text(Cow::Owned(work.to_owned()))),
+            ("done".into(), is_done.into()),
+            ("result".into(), Pii::new(result.to_owned()).into()),
+        ];
+        self.log(Severity::Warn, "work on the store of metrics ended", attributes);
+    }
+
     fn log(&self, severity: Severity, message: &'static str, attributes: Attributes) {
         self.emitter.log(COMPONENT, severity, message, attributes, None, None);
     }

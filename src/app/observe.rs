@@ -27,6 +27,8 @@ pub struct Observe {
     pub pipeline: PipelineHandle,
     /// Reading.
     pub reader: Reader,
+    /// Work on the blocks of metrics.
+    pub maintenance: belfry_series::Maintenance,
     /// Reading metrics alone, for rules.
     pub series: SeriesReader,
 }
@@ -45,6 +47,7 @@ pub fn start(
     let (mut series_writer, series_reader): (SeriesWriter, SeriesReader) =
         belfry_series::Series::open(config.series.clone(), registry)?;
     series_writer.compact_in_background()?;
+    let maintenance = series_writer.maintenance();
     let (events_writer, events_reader): (EventsWriter, EventsReader) =
         belfry_events::Events::open(config.events.clone(), registry)?;
     let mut stores: Vec<Box<dyn Store>> =
@@ -57,7 +60,7 @@ pub fn start(
     let pipeline = Pipeline::start(config.pipeline.clone(), registry.clone(), records, stores)?;
     let reader = Reader::new(events_reader, series_reader.clone(), config.query.clone(), registry)
         .with_experimental_promql(config.promql_experimental);
-    Ok(Observe { pipeline, reader, series: series_reader })
+    Ok(Observe { pipeline, reader, maintenance, series: series_reader })
 }
 
 /// Starts scraping what the file says, and what others push comes in by the router that this gives too.

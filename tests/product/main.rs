@@ -25,3 +25,4 @@ mod running;
 mod senders;
 mod sipp;
 mod store_crash;
+mod upkeep;

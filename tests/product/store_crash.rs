@@ -1,5 +1,5 @@
-//! The store of series under crashes: `kill -9` and power cuts during ingest, again and again. Every acknowledged sample is
-//! there, and every start succeeds.
+//! The store of series under crashes: `kill -9` and power cuts during ingest, compaction, downsampling and uploads, again and
+//! again. Every acknowledged sample is there, levels say what raw samples say, and every start succeeds.
 //!
 //! A power cut is simulated on the files: what was written and not fsynced is cut at a random place or overwritten with
 //! noise. `BELFRY_CRASH_ROUNDS` says how many crashes there are.
@@ -21,12 +21,26 @@ const START_MS: i64 = 1_700_006_400_000;
 /// Time between two batches, in the data: a window of a minute is sealed every few of them.
 const STEP_MS: i64 = 7_000;
 const SERIES: usize = 12;
+/// Batches that are left out after each crash: in the data, a day is over every few crashes, and is downsampled.
+const LEFT_OUT: i64 = 4_000;
+const HOUR_MS: i64 = 3_600_000;
+const YEARS: Duration = Duration::from_secs(3600 * 24 * 365 * 20);
 
 fn series_config(directory: &Path) -> belfry_series::Config {
     belfry_series::Config {
         block_duration: Duration::from_secs(60),
         compacted_duration_max: Duration::from_secs(3600),
-        retention: Duration::from_secs(3600 * 24 * 365 * 20),
+        retention: YEARS,
+        five_minutes_after: Duration::from_secs(60),
+        five_minutes_retention: YEARS,
+        one_hour_after: Duration::from_secs(60),
+        one_hour_retention: YEARS,
+        // Everything is old: it goes up as soon as it is sealed, and what is in it is read there.
+        bucket: Some(belfry_series::BucketConfig {
+            upload_after: Duration::ZERO,
+            local_for: Duration::ZERO,
+            ..belfry_series::BucketConfig::in_directory(directory.join("bucket"))
+        }),
         select_points_max: 100_000_000,
         ..belfry_series::Config::in_directory(directory.join("series"))
     }
@@ -186,6 +200,33 @@ fn found(reader: &SeriesReader, from: i64, to: i64) -> Vec<i64> {
     series[0].points.iter().map(number).collect()
 }
 
+/// How many samples one series has, counted hour by hour: from levels, where there are some.
+fn counted(reader: &SeriesReader, to: i64) -> f64 {
+    let start_ms = START_MS.div_euclid(HOUR_MS) * HOUR_MS;
+    let end_ms = start_ms + (to * STEP_MS).div_euclid(HOUR_MS) * HOUR_MS + 2 * HOUR_MS;
+    let options = belfry_promql::Options {
+        lookback_ms: 300_000,
+        samples_max: 100_000_000,
+        subquery_step_ms: 60_000,
+        experimental: false,
+    };
+    let times = belfry_promql::Times::Range { start_ms, end_ms, step_ms: HOUR_MS };
+    let cancel = std::sync::atomic::AtomicBool::new(false);
+    let source = belfry_series::PromqlSource::new(reader, &cancel);
+    let query = "count_over_time(crash_total{at=\"0\"}[1h])";
+    let answer = belfry_promql::query(query, &source, times, &options, &cancel).expect("it answers");
+    assert_eq!(answer.annotations.iter().count(), 0, "nothing is missing");
+    let belfry_promql::Data::Matrix(series) = answer.data else { panic!("no matrix") };
+    series.iter().flat_map(|series| &series.floats).map(|(_, count)| count).sum()
+}
+
+/// What a metric without labels says.
+fn value(registry: &Registry, name: &str) -> f64 {
+    let text = registry.encode_text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|value| value.trim().parse().ok()).expect("it is registered")
+}
+
 #[test]
 #[allow(clippy::print_stdout, reason = "how many crashes there were")]
 fn every_acknowledged_sample_survives_kills_and_power_cuts() {
@@ -193,6 +234,7 @@ fn every_acknowledged_sample_survives_kills_and_power_cuts() {
         std::env::var("BELFRY_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     let directory = tempfile::tempdir().expect("a directory");
     let mut acknowledged: Vec<std::ops::RangeInclusive<i64>> = Vec::new();
+    let (mut days, mut uploads) = (0.0, 0.0);
     let mut first = 0;
     for round in 0..rounds {
         let last = ingest_and_kill(directory.path(), first, 1 + i64::from(rand::random::<u8>() % 60));
@@ -202,7 +244,7 @@ fn every_acknowledged_sample_survives_kills_and_power_cuts() {
         }
         let is_last = round + 1 == rounds;
         if !is_last && round % 10 != 9 {
-            first = last.number + 1000;
+            first = last.number + LEFT_OUT;
             continue;
         }
         let (pipeline, reader, registry) = start(directory.path());
@@ -212,13 +254,23 @@ fn every_acknowledged_sample_survives_kills_and_power_cuts() {
                 let there = found(&reader, *numbers.start(), *numbers.end());
                 assert_eq!(there, numbers.clone().collect::<Vec<_>>(), "round {round}");
             }
+            let raw = reader.select(&[Matcher::equal("at", "0")], i64::MIN, i64::MAX).expect("it answers");
+            let samples: usize = raw.iter().map(|series| series.points.len()).sum();
+            let difference = counted(&reader, last.number) - samples as f64;
+            assert!(difference.abs() < 0.5, "round {round}: levels have {difference} more of {samples}");
             assert!(registry.encode_text().contains("series_blocks_damaged_total 0"), "nothing was damaged");
             assert!(pipeline.drain(Duration::from_secs(60)).await.is_empty(), "it stops in order");
         });
-        first = last.number + 1000;
+        days += value(&registry, "series_days_downsampled_total ");
+        uploads += value(&registry, "series_blocks_uploaded_total ");
+        first = last.number + LEFT_OUT;
     }
     let batches: i64 = acknowledged.iter().map(|numbers| numbers.end() - numbers.start() + 1).sum();
-    println!("{rounds} crashes, {batches} acknowledged batches, none lost");
+    // Most are made, and most go up, between two crashes, in the processes that crash.
+    println!(
+        "{rounds} crashes, {batches} acknowledged batches, none lost; at checks {days} days were downsampled and {uploads} blocks uploaded"
+    );
+    assert!(rounds < 100 || (days > 0.0 && uploads > 0.0), "there was nothing to crash");
 }
 
 #[test]

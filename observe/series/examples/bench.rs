@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release -p belfry-series --example bench [SERIES] [KIND...]
 //! ```
-//! Kinds: `counters`, `gauges`, `own`, `random`. Each runs in a process of its own, so that memory is its own. Prints one
+//! `BELFRY_BENCH_ROUNDS` says how many samples each series gets. Kinds: `counters`, `gauges`, `own`, `random`. Each runs in a process of its own, so that memory is its own. Prints one
 //! line of JSON per kind, for `tests/bench`.
 
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a program that prints what it measured")]
@@ -19,6 +19,8 @@ const START_MS: i64 = 1_700_006_400_000;
 const STEP_MS: i64 = 15_000;
 /// Two windows and a bit: sealed, compacted, and a head that is as full as it gets.
 const ROUNDS: i64 = 480 * 2;
+/// The round before the first window is over.
+const FULL: i64 = 478;
 
 /// A generator of numbers that is the same in every run.
 struct Noise(u64);
@@ -116,7 +118,9 @@ fn measure(kind: &str, series: usize) -> String {
     let before = resident_bytes();
     let mut taking = Duration::ZERO;
     let mut head_bytes = 0;
-    for round in 0..ROUNDS {
+    let rounds: i64 =
+        std::env::var("BELFRY_BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
+    for round in 0..rounds {
         // Instances are scraped at their own time, and a few milliseconds off.
         let jitter: Vec<i64> = (0..64).map(|target| target * 200 + noise.below(5).cast_signed()).collect();
         let mut batch = SeriesBatch::default();
@@ -134,11 +138,11 @@ fn measure(kind: &str, series: usize) -> String {
         let began = cpu_seconds();
         writer.write(u64::try_from(round).expect("small") + 1, &batch).1.expect("the disk works");
         taking += Duration::from_secs_f64(cpu_seconds() - began);
-        if round == 478 {
+        if round == FULL.min(rounds - 1) {
             head_bytes = resident_bytes().saturating_sub(before);
         }
     }
-    let samples = series as f64 * ROUNDS as f64;
+    let samples = series as f64 * rounds as f64;
     let began = cpu_seconds();
     writer.flush().expect("the disk works");
     let sealed_bytes = block_bytes(directory.path());

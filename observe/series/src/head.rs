@@ -62,7 +62,7 @@ pub(crate) struct Head {
 struct HeadSeries {
     open: ChunkBuilder,
     closed: Vec<Arc<Chunk>>,
-    closed_bytes: usize,
+    closed_bytes: u32,
     late: Option<Box<Late>>,
     /// The last sample in order; it outlives a seal, so that what comes again is known.
     last_ms: Option<i64>,
@@ -241,7 +241,7 @@ impl Head {
 impl HeadSeries {
     fn bytes(&self) -> usize {
         let late = self.late.as_ref().map_or(0, |late| late.bytes());
-        self.open.len_bytes() + self.closed_bytes + late
+        self.open.len_bytes() + self.closed_bytes as usize + late
     }
 
     fn push(&mut self, unix_millis: i64, value: &Value, newest_ms: i64, late_ms: i64) -> Taken {
@@ -260,8 +260,7 @@ impl HeadSeries {
                 let late = self.late.get_or_insert_default();
                 let taken = late.push(unix_millis, value);
                 for chunk in late.take_full() {
-                    self.closed_bytes += chunk.bytes.len();
-                    self.closed.push(chunk);
+                    self.add_closed(chunk);
                 }
                 return taken;
             }
@@ -300,10 +299,16 @@ impl HeadSeries {
     fn close(&mut self) {
         let open = std::mem::take(&mut self.open);
         if open.count() > 0 {
-            let chunk = open.close();
-            self.closed_bytes += chunk.bytes.len();
-            self.closed.push(Arc::new(chunk));
+            self.add_closed(Arc::new(open.close()));
         }
+    }
+
+    fn add_closed(&mut self, chunk: Arc<Chunk>) {
+        self.closed_bytes =
+            self.closed_bytes.saturating_add(u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX));
+        // A vector that doubles would begin with room for four.
+        self.closed.reserve_exact(1);
+        self.closed.push(chunk);
     }
 
     fn chunks(&self, from_ms: i64, to_ms: i64) -> Vec<Arc<Chunk>> {

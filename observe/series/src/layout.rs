@@ -37,6 +37,28 @@ impl Layout {
         }
     }
 
+    pub(crate) fn schema(&self) -> i32 {
+        self.schema
+    }
+
+    pub(crate) fn zero_threshold(&self) -> f64 {
+        self.zero_threshold
+    }
+
+    /// Indexes of the buckets above zero.
+    pub(crate) fn positive(&self) -> &[i32] {
+        &self.positive
+    }
+
+    /// Indexes of the buckets below zero.
+    pub(crate) fn negative(&self) -> &[i32] {
+        &self.negative
+    }
+
+    pub(crate) fn bounds(&self) -> &[f64] {
+        &self.bounds
+    }
+
     /// Numbers of one histogram.
     pub(crate) fn columns(&self) -> usize {
         FIXED_COLUMNS + self.positive.len() + self.negative.len()

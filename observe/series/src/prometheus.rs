@@ -1,11 +1,13 @@
 //! Blocks as Prometheus has them on disk: exported for `promtool` and for whoever moves away, imported from who comes.
 //!
-//! The formats are those of Prometheus' `tsdb/docs/format`: index version 2, chunks version 1 with XOR encoding, one
-//! directory per block with `meta.json`. Histograms are not carried over in either direction; they are counted and told.
+//! The formats are those of Prometheus' `tsdb/docs/format`: index version 2, chunks version 1 with floats and native
+//! histograms, one directory per block with `meta.json`. Histograms that the house does not take (more than 2000 buckets)
+//! are counted and told.
 //! Own code because no crate writes these files; the pieces are small, and `promtool` is the judge of them.
 
 mod chunks;
 mod export;
+mod histogram;
 mod import;
 mod index;
 mod xor;
@@ -31,9 +33,11 @@ pub struct Carried {
     pub blocks_before: u64,
     /// Series in those blocks.
     pub series: u64,
-    /// Float samples in those blocks.
+    /// Samples in those blocks, histograms among them.
     pub samples: u64,
-    /// Histogram samples that were left out: the formats of the two differ.
+    /// Histogram samples in those blocks.
+    pub histograms: u64,
+    /// Histogram samples that were left out: there is no room for so many buckets.
     pub histograms_left_out: u64,
 }
 
@@ -99,6 +103,8 @@ fn ulid(unix_millis: i64, id: u64, bytes: u64) -> String {
 /// Reads bytes as a chunk and as an index, past the checksums where there are any: for the fuzzer.
 pub(crate) fn read_any(bytes: &[u8]) {
     let _points = xor::decode(bytes);
+    let _whole = histogram::decode(chunks::HISTOGRAM, bytes);
+    let _floats = histogram::decode(chunks::FLOAT_HISTOGRAM, bytes);
     if let Ok(index) = index::IndexReader::read(bytes.to_vec()) {
         for series in index.series() {
             drop(series);

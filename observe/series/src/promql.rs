@@ -13,7 +13,7 @@ use belfry_promql::{
 
 use crate::error::Error;
 use crate::matcher::{MatchOperator, Matcher};
-use crate::read::SeriesReader;
+use crate::read::{Asker, SeriesReader};
 
 /// The store for one query, which ends early when the flag is raised.
 #[derive(Debug)]
@@ -106,7 +106,8 @@ fn select(
 ) -> Result<Vec<SeriesData>, QueryError> {
     let matchers: Vec<Matcher> =
         matchers.iter().map(Matcher::try_from).collect::<Result<_, _>>().map_err(fault)?;
-    let selected = reader.read(&matchers, range, is_cancelled, &noting(problems)).map_err(fault)?;
+    let selected =
+        reader.read(&matchers, range, Asker { is_cancelled, note: &noting(problems) }).map_err(fault)?;
     let series = selected.into_iter().map(|(labels, gathered)| SeriesData {
         labels,
         floats: gathered.floats,
@@ -137,7 +138,7 @@ fn select_for(
     let compiled: Vec<Matcher> =
         matchers.iter().map(Matcher::try_from).collect::<Result<_, _>>().map_err(fault)?;
     let found = reader
-        .read_level(&compiled, level, (from_ms, to_ms), (is_cancelled, &noting(problems)))
+        .read_level(&compiled, level, (from_ms, to_ms), Asker { is_cancelled, note: &noting(problems) })
         .map_err(fault)?;
     // Histograms are thinned: what needs all of them needs the raw ones.
     let needs_all = !matches!(purpose.of_window, OfWindow::Latest | OfWindow::Change | OfWindow::Edge);

@@ -45,11 +45,17 @@ pub struct SeriesExemplars {
     pub exemplars: Vec<Exemplar>,
 }
 
+/// Whether who asked still waits, and who is told what could not be read.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    pub(crate) is_cancelled: &'a dyn Fn() -> bool,
+    pub(crate) note: &'a dyn Fn(&Error),
+}
+
 /// One question, and what it may still read.
 struct Reading<'a> {
     matchers: &'a [Matcher],
-    is_cancelled: &'a dyn Fn() -> bool,
-    note: &'a dyn Fn(&Error),
+    asker: Asker<'a>,
     /// Points.
     left: usize,
 }
@@ -61,7 +67,8 @@ impl SeriesReader {
     /// # Errors
     /// When more points would be read than one query may. A block that cannot be read is skipped and counted.
     pub fn select(&self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> Result<Vec<SeriesData>, Error> {
-        let selected = self.read(matchers, (from_ms, to_ms), &|| false, &|_| {})?;
+        let selected =
+            self.read(matchers, (from_ms, to_ms), Asker { is_cancelled: &|| false, note: &|_| {} })?;
         let with_floats = selected.into_iter().filter(|(_, gathered)| !gathered.floats.is_empty());
         Ok(with_floats.map(|(labels, gathered)| SeriesData::new(&labels, gathered.floats)).collect())
     }
@@ -71,8 +78,7 @@ impl SeriesReader {
         &self,
         matchers: &[Matcher],
         (from_ms, to_ms): (i64, i64),
-        is_cancelled: &dyn Fn() -> bool,
-        note: &dyn Fn(&Error),
+        asker: Asker<'_>,
     ) -> Result<BTreeMap<Labels, Gathered>, Error> {
         let levels = self.shared.levels.load_full();
         let (in_head, blocks) = {
@@ -80,7 +86,7 @@ impl SeriesReader {
             (head.select(matchers, from_ms, to_ms)?, self.shared.blocks.load_full())
         };
         let left = self.shared.config.select_points_max;
-        let mut reading = Reading { matchers, is_cancelled, note, left };
+        let mut reading = Reading { matchers, asker, left };
         let range = (from_ms, to_ms);
         let mut selected: BTreeMap<Labels, Gathered> = BTreeMap::new();
         self.read_blocks(&mut reading, &blocks, Resolution::Raw, range, &mut selected)?;
@@ -112,7 +118,7 @@ impl SeriesReader {
         matchers: &[Matcher],
         level: Resolution,
         (from_ms, to_ms): (i64, i64),
-        (is_cancelled, note): (&dyn Fn() -> bool, &dyn Fn(&Error)),
+        asker: Asker<'_>,
     ) -> Result<BTreeMap<Labels, Gathered>, Error> {
         let stretch_ms = level.millis();
         let floor = |time: i64| time.saturating_sub(time.rem_euclid(stretch_ms));
@@ -125,7 +131,7 @@ impl SeriesReader {
             (in_head, head.range().map(|range| range.0), self.shared.blocks.load_full())
         };
         let left = self.shared.config.select_points_max;
-        let mut reading = Reading { matchers, is_cancelled, note, left };
+        let mut reading = Reading { matchers, asker, left };
         let mut selected: BTreeMap<Labels, Gathered> = BTreeMap::new();
         for (source, after_ms, until_ms) in levels.sources(level, (after_ms, until_ms), head_ms) {
             let range = (after_ms.saturating_add(1), until_ms);
@@ -158,12 +164,12 @@ impl SeriesReader {
     ) -> Result<(), Error> {
         for block in touching(blocks, from_ms, to_ms).filter(|block| block.meta().resolution() == resolution)
         {
-            if (reading.is_cancelled)() {
+            if (reading.asker.is_cancelled)() {
                 return Err(Error::Cancelled);
             }
             let read = self.read_block(block, reading.matchers, (from_ms, to_ms), &mut reading.left);
             if let Err(error @ Error::Bucket { .. }) = &read {
-                (reading.note)(error);
+                (reading.asker.note)(error);
             }
             for (labels, gathered) in self.unless_damaged(block, read)?.unwrap_or_default() {
                 selected.entry(labels).or_default().append(gathered);
@@ -182,7 +188,7 @@ impl SeriesReader {
     ) -> Result<(), Error> {
         let points_max = self.shared.config.select_points_max;
         for (labels, chunks) in in_head {
-            if (reading.is_cancelled)() {
+            if (reading.asker.is_cancelled)() {
                 return Err(Error::Cancelled);
             }
             let mut gathered = Gathered::default();

@@ -93,10 +93,8 @@ impl Signals {
             ),
             days_downsampled: component
                 .counter("days_downsampled_total", "Days made of a level of downsampled series."),
-            downsampling_failures: component.counter(
-                "downsampling_failures_total",
-                "Days that could not be downsampled; raw samples answer for them.",
-            ),
+            downsampling_failures: component
+                .counter("downsampling_failures_total", "Days of levels that could not be made."),
             blocks_uploaded: component.counter("blocks_uploaded_total", "Blocks copied into the bucket."),
             bucket_failures: component
                 .counter("bucket_failures_total", "Questions that the bucket did not answer."),

@@ -17,6 +17,10 @@ const FILE_BYTES_MAX: u64 = 512 << 20;
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// Floats packed by XOR.
 pub(super) const XOR: u8 = 1;
+/// Native histograms of whole counts.
+pub(super) const HISTOGRAM: u8 = 2;
+/// Native histograms of any counts.
+pub(super) const FLOAT_HISTOGRAM: u8 = 3;
 
 /// Writes chunks one after the other.
 pub(super) struct ChunkFiles {
@@ -47,7 +51,7 @@ impl ChunkFiles {
     }
 
     /// Writes a chunk; returns how the index refers to it.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<u64, Error> {
+    pub(super) fn push(&mut self, encoding: u8, bytes: &[u8]) -> Result<u64, Error> {
         if self.offset >= FILE_BYTES_MAX {
             self.sync()?;
             self.number += 1;
@@ -58,7 +62,7 @@ impl ChunkFiles {
         let mut frame = Vec::with_capacity(bytes.len() + 16);
         push_varint(&mut frame, bytes.len() as u64);
         let start = frame.len();
-        frame.push(XOR);
+        frame.push(encoding);
         frame.extend_from_slice(bytes);
         let crc = crc32c::crc32c(&frame[start..]);
         frame.extend_from_slice(&crc.to_be_bytes());

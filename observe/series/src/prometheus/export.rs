@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::chunks::ChunkFiles;
+use super::chunks::{ChunkFiles, XOR};
 use super::index::{ChunkRef, IndexWriter};
-use super::{Carried, Compaction, MetaFile, Stats, file_fault, foreign, ulid, xor};
+use super::{Carried, Compaction, MetaFile, Stats, file_fault, foreign, histogram, ulid, xor};
 use crate::block::Block;
-use crate::chunk::Point;
 use crate::error::Error;
 use crate::level::Resolution;
 use crate::maintenance::{Maintenance, Progress};
@@ -79,7 +78,7 @@ impl Maintenance {
         let mut index = IndexWriter::create(target, &symbols)?;
         let mut chunks = ChunkFiles::create(target)?;
         let mut stats = Stats::default();
-        // By number of the series; zero where there are no floats.
+        // By number of the series; zero where there are no samples.
         let mut references = Vec::new();
         for page in 0..block.pages()? {
             for series in block.page(page)? {
@@ -88,15 +87,15 @@ impl Maintenance {
                     gathered.add(block.chunk(chunk)?, i64::MIN, i64::MAX);
                 }
                 gathered.put_in_order();
-                carried.histograms_left_out += gathered.histograms.len() as u64;
-                if gathered.floats.is_empty() {
+                if gathered.is_empty() {
                     references.push(0);
                     continue;
                 }
-                let written = export_chunks(&gathered.floats, &mut chunks)?;
+                let written = export_chunks(&gathered, &mut chunks)?;
                 references.push(index.push(&series.labels, &written)?);
                 stats.num_series += 1;
-                stats.num_samples += gathered.floats.len() as u64;
+                stats.num_samples += gathered.len() as u64;
+                carried.histograms += gathered.histograms.len() as u64;
                 stats.num_chunks += written.len() as u64;
             }
         }
@@ -116,13 +115,29 @@ impl Maintenance {
     }
 }
 
-fn export_chunks(points: &[Point], chunks: &mut ChunkFiles) -> Result<Vec<ChunkRef>, Error> {
+/// The chunks of a series by time. Where it changes from one kind to the other, chunks of floats end: an index has them one
+/// after the other.
+fn export_chunks(gathered: &Gathered, chunks: &mut ChunkFiles) -> Result<Vec<ChunkRef>, Error> {
     let mut written = Vec::new();
-    for points in points.chunks(SAMPLES_PER_CHUNK) {
-        if let (Some((min_ms, _)), Some((max_ms, _))) = (points.first(), points.last()) {
-            let reference = chunks.push(&xor::encode(points))?;
-            written.push(ChunkRef { min_ms: *min_ms, max_ms: *max_ms, reference });
+    let (mut floats, mut histograms) = (gathered.floats.as_slice(), gathered.histograms.as_slice());
+    while !floats.is_empty() || !histograms.is_empty() {
+        let next_histogram = histograms.first().map_or(i64::MAX, |(time, _)| *time);
+        let (before, after) = floats.split_at(floats.partition_point(|(time, _)| *time < next_histogram));
+        for points in before.chunks(SAMPLES_PER_CHUNK) {
+            if let (Some((min_ms, _)), Some((max_ms, _))) = (points.first(), points.last()) {
+                let reference = chunks.push(XOR, &xor::encode(points))?;
+                written.push(ChunkRef { min_ms: *min_ms, max_ms: *max_ms, reference });
+            }
         }
+        floats = after;
+        let next_float = floats.first().map_or(i64::MAX, |(time, _)| *time);
+        let end = histograms.partition_point(|(time, _)| *time < next_float);
+        let (before, after) = histograms.split_at(end);
+        for chunk in histogram::encode(before) {
+            let reference = chunks.push(chunk.encoding, &chunk.bytes)?;
+            written.push(ChunkRef { min_ms: chunk.min_ms, max_ms: chunk.max_ms, reference });
+        }
+        histograms = after;
     }
     Ok(written)
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::chunks::{ChunkReader, XOR};
+use super::chunks::{ChunkReader, FLOAT_HISTOGRAM, HISTOGRAM, XOR};
 use super::index::IndexReader;
-use super::{Carried, MetaFile, block_directories, file_fault, foreign, xor};
+use super::{Carried, MetaFile, block_directories, file_fault, foreign, histogram, xor};
 use crate::block::BlockWriter;
 use crate::error::Error;
 use crate::level::Levels;
@@ -52,22 +52,30 @@ impl Maintenance {
             let mut gathered = Gathered::default();
             for place in places {
                 let (encoding, bytes) = chunks.read(place.reference)?;
-                if encoding == XOR {
-                    let points =
-                        xor::decode(&bytes).ok_or_else(|| foreign(directory, "a chunk is not whole"))?;
-                    gathered.floats.extend(points);
-                } else {
-                    // Every encoding begins with the number of samples.
-                    let count = bytes.first_chunk::<2>().map_or(0, |count| u16::from_be_bytes(*count));
-                    carried.histograms_left_out += u64::from(count);
+                let damaged = || foreign(directory, "a chunk is not whole");
+                match encoding {
+                    XOR => gathered.floats.extend(xor::decode(&bytes).ok_or_else(damaged)?),
+                    HISTOGRAM | FLOAT_HISTOGRAM => match histogram::decode(encoding, &bytes) {
+                        Some(points) => gathered.histograms.extend(points),
+                        // Every encoding begins with the number of samples.
+                        None => {
+                            let count =
+                                bytes.first_chunk::<2>().map_or(0, |count| u16::from_be_bytes(*count));
+                            carried.histograms_left_out += u64::from(count);
+                        }
+                    },
+                    other => {
+                        let text = format!("a chunk is of encoding {other}, which is not known here");
+                        return Err(foreign(directory, text));
+                    }
                 }
             }
             gathered.put_in_order();
-            if !gathered.floats.is_empty() {
-                let sealed: Vec<Sealed> = Sealed::of_floats(&gathered.floats).collect();
-                writer.push(&labels, &sealed, Vec::new())?;
+            if !gathered.is_empty() {
+                writer.push(&labels, &Sealed::all_of(&gathered), Vec::new())?;
                 carried.series += 1;
-                carried.samples += gathered.floats.len() as u64;
+                carried.samples += gathered.len() as u64;
+                carried.histograms += gathered.histograms.len() as u64;
             }
         }
         let meta = writer.finish()?;

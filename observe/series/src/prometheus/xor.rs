@@ -55,7 +55,14 @@ fn push_change(bits: &mut BitWriter, change: i64) {
     bits.push(change.cast_unsigned(), 64);
 }
 
-fn push_difference(bits: &mut BitWriter, difference: u64, window: &mut Option<(u8, u8)>) {
+/// A column of values, each as what differs from the one before.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Differences {
+    pub(super) last: u64,
+    pub(super) window: Option<(u8, u8)>,
+}
+
+pub(super) fn push_difference(bits: &mut BitWriter, difference: u64, window: &mut Option<(u8, u8)>) {
     if difference == 0 {
         return bits.push(0, 1);
     }
@@ -129,7 +136,7 @@ fn take_change(bits: &mut BitReader<'_>) -> Option<i64> {
     bits.take(64).map(u64::cast_signed)
 }
 
-fn take_difference(bits: &mut BitReader<'_>, window: &mut (u8, u8)) -> Option<u64> {
+pub(super) fn take_difference(bits: &mut BitReader<'_>, window: &mut (u8, u8)) -> Option<u64> {
     if !bits.bit()? {
         return Some(0);
     }

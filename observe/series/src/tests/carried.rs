@@ -11,9 +11,57 @@ fn filled(directory: &Path) -> (SeriesWriter, SeriesReader) {
     append(&mut writer, 0..150);
     let odd = [sample("odd", &[("text", "größe \"x\"\n")], -1.5e-300), sample("odd", &[], f64::INFINITY)];
     writer.append(151, at(150), &odd).expect("the disk works");
+    let histogram = |minute: i64| {
+        // A restart after an hour, and halves at the end.
+        let count = if minute < 60 { minute } else { minute - 60 } as f64;
+        let count = if minute < 140 { count } else { count + 0.5 };
+        belfry_signal::PointValue::Histogram(Box::new(belfry_signal::NativeHistogram {
+            count: count * 3.0,
+            sum: count * 0.7,
+            schema: 1,
+            zero_threshold: 1e-9,
+            positive: vec![(-2, count), (-1, count), (7 + i32::from(minute > 30), count)],
+            ..belfry_signal::NativeHistogram::default()
+        }))
+    };
+    let series = belfry_signal::SeriesPoints {
+        labels: super::samples::labels(&[("__name__", "spread")]),
+        points: (0..150).map(|minute| (at(minute), histogram(minute))).collect(),
+        ..super::samples::series("", &[])
+    };
+    let batch = belfry_signal::SeriesBatch { series: vec![series], metadata: Vec::new() };
+    assert_eq!(writer.write(152, &batch).0.histograms, 150);
     writer.flush().expect("the disk works");
     writer.maintenance().compact_all().expect("the disk works");
     (writer, reader)
+}
+
+/// Without what is known about resets, which a chunk says by other means, and without empty buckets.
+fn histograms(reader: &SeriesReader) -> Vec<(i64, belfry_promql::Histogram)> {
+    let matcher = belfry_promql::Matcher::equal("__name__", "spread");
+    let found = belfry_promql::Series::select(reader, &[matcher], i64::MIN, i64::MAX).expect("it answers");
+    let plain = |(time, held): &(i64, std::sync::Arc<belfry_promql::Histogram>)| {
+        let mut held = (**held).clone();
+        held.hint = belfry_promql::CounterReset::Unknown;
+        held.positive.retain(|(_, count)| *count != 0.0);
+        (*time, held)
+    };
+    found[0].histograms.iter().map(plain).collect()
+}
+
+fn evaluated(reader: &SeriesReader, query: &str) -> belfry_promql::Data {
+    evaluated_at(reader, query, 149)
+}
+
+fn evaluated_at(reader: &SeriesReader, query: &str, minute: i64) -> belfry_promql::Data {
+    let options = belfry_promql::Options {
+        lookback_ms: 300_000,
+        samples_max: 1_000_000,
+        subquery_step_ms: 60_000,
+        experimental: false,
+    };
+    let times = belfry_promql::Times::Instant(at(minute));
+    belfry_promql::query(query, reader, times, &options, &AtomicBool::new(false)).expect("it evaluates").data
 }
 
 #[test]
@@ -26,7 +74,7 @@ fn blocks_go_out_and_come_in_again_unchanged() {
         .maintenance()
         .export_prometheus(prometheus, &mut |done, whole| told.push((done, whole)))
         .expect("the disk works");
-    assert_eq!((carried.samples, carried.histograms_left_out), (452, 0));
+    assert_eq!((carried.samples, carried.histograms, carried.histograms_left_out), (602, 150, 0));
     assert_eq!(told.last(), Some(&(carried.blocks, carried.blocks)));
     let again = writer.maintenance().export_prometheus(prometheus, &mut |_, _| {}).expect("the disk works");
     assert_eq!(again, Carried { blocks_before: carried.blocks, ..Carried::default() });
@@ -37,6 +85,9 @@ fn blocks_go_out_and_come_in_again_unchanged() {
         copy_writer.maintenance().import_prometheus(prometheus, &mut |_, _| {}).expect("they are read");
     assert_eq!(imported, carried);
     assert_eq!(all(&copy_reader, &[]), all(&reader, &[]));
+    assert_eq!(histograms(&copy_reader), histograms(&reader));
+    let increase = "histogram_count(increase(spread[140m]))";
+    assert_eq!(evaluated(&copy_reader, increase), evaluated(&reader, increase));
     let again =
         copy_writer.maintenance().import_prometheus(prometheus, &mut |_, _| {}).expect("they are read");
     assert_eq!(again.blocks_before, carried.blocks);
@@ -77,6 +128,7 @@ fn promtool_reads_what_is_exported() {
     };
     let dump = run(&["tsdb", "dump"]);
     let samples: usize = all(&reader, &[]).iter().map(|series| series.points.len()).sum();
+    // This release shows floats only; Prometheus itself reads the histograms, below.
     assert_eq!(dump.lines().count(), samples, "{dump}");
     for line in [
         format!("{{__name__=\"calls_total\", outcome=\"good\", region=\"eu\"}} 420 {}", at(42)),
@@ -92,4 +144,49 @@ fn promtool_reads_what_is_exported() {
         .expect("promtool runs");
     assert_eq!(String::from_utf8_lossy(&matched.stdout).lines().count(), 150, "postings select");
     assert!(run(&["tsdb", "list"]).lines().count() > 1);
+    let prometheus = Path::new(&promtool).with_file_name("prometheus");
+    if prometheus.exists() {
+        prometheus_agrees(&prometheus, target.path(), &reader);
+    }
+}
+
+/// Prometheus on the exported blocks answers as we do: on whole counts, on halves, over a reset and a new bucket.
+fn prometheus_agrees(program: &Path, blocks: &Path, reader: &SeriesReader) {
+    let port = super::bucket::free_port();
+    let config = blocks.join("prometheus.yml");
+    std::fs::write(&config, "global: {}\n").expect("written");
+    let argument = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
+    let child = Command::new(program)
+        .arg(argument("config.file", &config.display()))
+        .arg(argument("storage.tsdb.path", &blocks.display()))
+        .arg(argument("storage.tsdb.retention.time", &"90y"))
+        .arg(argument("web.listen-address", &format_args!("127.0.0.1:{port}")))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let server = super::bucket::Server { child, port };
+    while !super::bucket::say(server.port, "GET /-/ready").is_some_and(|answer| answer.contains(" 200 ")) {
+        std::thread::yield_now();
+    }
+    for (query, time) in [
+        ("histogram_count(spread)", 42),
+        ("histogram_sum(spread)", 149),
+        // Quantiles of 2.42 interpolate in another way; shares of observations do not, at the bounds of buckets.
+        ("histogram_fraction(0,0.5,spread)", 100),
+        ("histogram_count(increase(spread[8370s]))", 149),
+        ("histogram_sum(rate(spread[1770s]))", 75),
+    ] {
+        let seconds = at(time) / 1000;
+        let answer =
+            super::bucket::say(server.port, &format!("GET /api/v1/query?query={query}&time={seconds}"));
+        let answer = answer.expect("it answers");
+        let value = answer.rsplit(",\"").next().and_then(|rest| rest.split('"').next()?.parse::<f64>().ok());
+        let belfry_promql::Data::Vector(ours) = evaluated_at(reader, query, time) else {
+            panic!("no vector")
+        };
+        let belfry_promql::Value::Float(ours) = ours[0].value else { panic!("no float") };
+        let value = value.unwrap_or_else(|| panic!("{query}: {answer}"));
+        assert!((value - ours).abs() <= 1e-9 * ours.abs(), "{query} at {time}: {value}, ours is {ours}");
+    }
 }

@@ -101,3 +101,40 @@ fn a_disk_that_fails_for_a_while_costs_nothing_and_no_restart() {
     assert_eq!(blocks(directory.path()).len(), on_disk, "no file is left over");
     assert!(registry.encode_text().contains("series_blocks_set_aside_total 0"));
 }
+
+#[test]
+fn days_and_uploads_wait_for_a_disk_that_fails() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let (directory, bucket) = (parent.path().join("series"), parent.path().join("bucket"));
+    let config = Config {
+        retention: Duration::from_hours(24 * 365),
+        one_hour_after: Duration::from_mins(20),
+        five_minutes_after: Duration::from_mins(20),
+        bucket: Some(crate::BucketConfig {
+            upload_after: Duration::ZERO,
+            local_for: Duration::ZERO,
+            ..crate::BucketConfig::in_directory(&bucket)
+        }),
+        ..config(&directory)
+    };
+    let (mut writer, reader, registry) = super::open(config);
+    append(&mut writer, 0..3000);
+    let maintenance = writer.maintenance();
+    let in_bucket = || std::fs::read_dir(&bucket).map_or(0, Iterator::count);
+    set_failing(&directory, true);
+    assert!(maintenance.downsample().is_err());
+    maintenance.tend_bucket(super::samples::at(3000));
+    assert_eq!((in_bucket(), reader.shared.levels.load().to_mend().count()), (0, 0));
+    assert_eq!(eu(&reader), expected_eu(0..3000), "all is readable meanwhile");
+    let text = registry.encode_text();
+    assert!(text.contains("series_downsampling_failures_total 1"), "{text}");
+    set_failing(&directory, false);
+    assert!(maintenance.downsample().expect("the disk works again") >= 4);
+    maintenance.compact().expect("here too");
+    maintenance.tend_bucket(super::samples::at(3000));
+    assert!(in_bucket() > 3 && blocks(&directory).is_empty());
+    // What is in memory goes on; what is in the bucket is read there, levels too.
+    append(&mut writer, 3000..3003);
+    assert_eq!(eu(&reader), expected_eu(0..3003));
+    assert!(registry.encode_text().contains("series_blocks_set_aside_total 0"));
+}
