@@ -447,8 +447,9 @@ impl App {
         };
         let (scraper, pushed) = doors.context("start the doors for metrics")?;
         router = router.merge(pushed).layer(CompressionLayer::new());
-        let guard = access("observe", config.token_file.as_deref(), &config.host_names, API_OPEN_PATHS)
+        let mut guard = access("observe", config.token_file.as_deref(), &config.host_names, API_OPEN_PATHS)
             .context("start the read APIs")?;
+        guard.pushes = observe::pushes(config).context("start the read APIs")?;
         let (doors, listen, limits) = (self.doors.clone(), config.listen, config.limits());
         let opening = self
             .surroundings
@@ -575,5 +576,5 @@ pub(crate) fn access(
     open_paths: &'static [&'static str],
 ) -> Result<Guard, belfry_door::Error> {
     let tokens = token_file.map(Tokens::open).transpose()?.map(Arc::new);
-    Ok(Guard { section, tokens, host_names: host_names.to_vec(), open_paths })
+    Ok(Guard { section, tokens, pushes: None, host_names: host_names.to_vec(), open_paths })
 }

@@ -40,7 +40,8 @@ impl Bench {
             .route("/echo", post(|body: String| async { body }))
             .route("/slow/{id}", get(slow))
             .route("/much", get(|| async { vec![b'x'; 32 << 20] }));
-        let guard = Guard { section: "observe", tokens: None, host_names: vec![], open_paths: &[] };
+        let guard =
+            Guard { section: "observe", tokens: None, pushes: None, host_names: vec![], open_paths: &[] };
         let listen = "127.0.0.1:0".parse().expect("literal");
         let door = Doors::new(&registry).open(Door::Api, listen, limits, Access::Guarded(guard), router);
         Self { door: door.expect("a free port"), registry, go }
