@@ -56,7 +56,7 @@ pub fn start(
         stores.extend(senders.into_iter().map(|sender| Box::new(sender) as Box<dyn Store>));
     }
     let pipeline = Pipeline::start(config.pipeline.clone(), registry.clone(), records, stores)?;
-    let reader = Reader::new(events_reader, series_reader.clone())
+    let reader = Reader::new(events_reader, series_reader.clone(), config.query.clone(), registry)
         .with_experimental_promql(config.promql_experimental);
     Ok(Observe { pipeline, reader, series: series_reader })
 }

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::functions::Function;
 use crate::labels::{Labels, METRIC_NAME, is_valid_label_name};
 use crate::matcher::{MatchOp, anchored};
-use crate::source::Value;
+use crate::source::{OfWindow, Value};
 use crate::text::quote;
 
 type OnFloat = fn(f64) -> f64;
@@ -118,7 +118,7 @@ impl Evaluator<'_> {
             return self.scalar_call(name, arguments, grid).map(Output::Scalar);
         }
         if let Some(kind) = Kind::of(name) {
-            let input = self.range(&arguments[0], grid)?;
+            let input = self.range(&arguments[0], grid, OfWindow::of_function(name))?;
             return self.rates(kind, input, grid).map(Output::Rows);
         }
         if name == "absent_over_time" {
@@ -192,7 +192,7 @@ impl Evaluator<'_> {
                 }
             }
         }
-        let input = self.range(&arguments[at], grid)?;
+        let input = self.range(&arguments[at], grid, OfWindow::of_function(name))?;
         if input.extension != crate::ast::Extension::None && matches!(name, "changes" | "resets") {
             return self.extended_counts(name, &input, grid);
         }
