@@ -59,14 +59,15 @@ browser: build deps-test ## The browser test against a running demo, with screen
 	@echo "==> browser test"
 	@tests/browser/run
 
-bench: deps-bench release ## Side-by-side measurements against nginx and Kamailio
+bench: deps-bench release ## Side-by-side measurements against nginx, Kamailio and Prometheus
 	@cargo build --locked --release -p belfry-relay --example relay_rate
 	@cargo build --locked --release -p belfry-kit --example sip_load
+	@cargo build --locked --release -p belfry-load --bin belfry-load-metrics
 	@tests/bench/run
 
 TARGET ?= sip_message
 SECONDS ?= 60
-fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sip_uri|sip_digest|sip_name_addr|sdp|rtp|series_chunk|series_block|door_syslog|door_hep|door_otlp|door_elastic|door_loki|alert_rules SECONDS=60
+fuzz: deps ## Fuzz one parser: TARGET=sip_message|sip_stream|sip_uri|sip_digest|sip_name_addr|sdp|rtp|series_chunk|series_block|exposition|exposition_protobuf|openmetrics|remote_write|scrape_config|door_syslog|door_hep|door_otlp|door_elastic|door_loki|alert_rules SECONDS=60
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	@mkdir -p tests/fuzz/corpus/$(TARGET) && { cp tests/fuzz/seeds/$(TARGET)/* tests/fuzz/corpus/$(TARGET)/ 2>/dev/null || true; }
 	@case "$(TARGET)" in sip_message|sip_stream) [ -z "$${BELFRY_RFC4475_DIR:-}" ] || cp "$$BELFRY_RFC4475_DIR"/* tests/fuzz/corpus/$(TARGET)/;; esac
@@ -99,6 +100,7 @@ deps-bench: deps
 	@ls /usr/lib/*/kamailio/modules/tls.so >/dev/null 2>&1 || { $(call need,kamailio-speaks-tls:kamailio-tls-modules); }
 	@ls /usr/lib/*/kamailio/modules/db_postgres.so >/dev/null 2>&1 || { $(call need,kamailio-keeps-in-postgres:kamailio-postgres-modules); }
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { $(call need,postgres-server:postgresql); }
+	@$(call unpack,prometheus:prometheus)
 
 clean: ## Remove what was built
 	@cargo clean && rm -rf build-output belfry-data

@@ -457,6 +457,7 @@ impl App {
         router = router.merge(pushed).layer(CompressionLayer::new());
         let mut guard = access("observe", config.token_file.as_deref(), &config.host_names, API_OPEN_PATHS)
             .context("start the read APIs")?;
+        guard.pushes = observe::pushes(config).context("start the read APIs")?;
         guard.cors_origins.clone_from(&config.cors_origins);
         let (doors, listen, limits) = (self.doors.clone(), config.listen, config.limits());
         let opening = self
@@ -584,5 +585,6 @@ pub(crate) fn access(
     open_paths: &'static [&'static str],
 ) -> Result<Guard, belfry_door::Error> {
     let tokens = token_file.map(Tokens::open).transpose()?.map(Arc::new);
-    Ok(Guard { section, tokens, host_names: host_names.to_vec(), open_paths, cors_origins: Vec::new() })
+    let host_names = host_names.to_vec();
+    Ok(Guard { section, tokens, pushes: None, host_names, open_paths, cors_origins: Vec::new() })
 }

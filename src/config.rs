@@ -127,6 +127,8 @@ pub struct Observe {
     pub request_bytes_max: usize,
     /// Tokens that open the read APIs, one on a line; absent means that they are for loopback only.
     pub token_file: Option<PathBuf>,
+    /// Tokens that open what metrics are pushed to, and nothing else; those of `token_file` do not open that then.
+    pub write_token_file: Option<PathBuf>,
     /// Names that the read APIs go by without a token, beside addresses and `localhost`.
     pub host_names: Vec<String>,
     /// Web pages from elsewhere that may ask the read APIs, as `https://grafana.example.net`; none unless named.
@@ -237,21 +239,19 @@ impl Config {
     /// What is wrong with files that the configuration names: tokens, and what is scraped.
     #[must_use]
     pub fn check_tokens(&self) -> Vec<Fault> {
+        let observe = self.observe.as_ref();
         let files = [
-            ("admin", self.admin.token_file.as_ref()),
-            ("observe", self.observe.as_ref().and_then(|observe| observe.token_file.as_ref())),
+            ("admin", "token_file", self.admin.token_file.as_ref()),
+            ("observe", "token_file", observe.and_then(|observe| observe.token_file.as_ref())),
+            ("observe", "write_token_file", observe.and_then(|observe| observe.write_token_file.as_ref())),
         ];
-        let wrong = |(section, file): (&str, Option<&PathBuf>)| {
+        let wrong = |(section, key, file): (&str, &str, Option<&PathBuf>)| {
             let error = belfry_door::Tokens::read(file?).err()?;
-            Some(Fault {
-                source: format!("[{section}] token_file"),
-                position: None,
-                message: error.to_string(),
-            })
+            Some(Fault { source: format!("[{section}] {key}"), position: None, message: error.to_string() })
         };
         let doors = self.observe.as_ref().and_then(|observe| observe.doors.as_deref());
         let of_doors = doors.into_iter().flat_map(belfry_pipeline::doors::DoorsConfig::token_files);
-        let of_doors = of_doors.map(|(section, file)| (section, Some(file)));
+        let of_doors = of_doors.map(|(section, file)| (section, "token_file", Some(file)));
         let scrape = self.observe.as_ref().and_then(|observe| observe.scrape.check_file());
         let scrape = scrape.map(|message| Fault {
             source: "[observe.scrape] file".to_owned(),
@@ -434,6 +434,7 @@ impl Config {
         paths.extend(&mut self.admin.token_file);
         if let Some(observe) = &mut self.observe {
             paths.extend(&mut observe.token_file);
+            paths.extend(&mut observe.write_token_file);
             paths.extend(&mut observe.scrape.file);
             paths.extend([
                 &mut observe.pipeline.directory,

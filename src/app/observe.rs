@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use belfry_door::{Pushes, Tokens};
 use belfry_events::{EventsReader, EventsWriter};
 use belfry_mesh::{Mesh, PeerConfig};
 use belfry_pipeline::metrics::{receive, scrape, send};
@@ -81,6 +82,15 @@ pub fn start_doors(
     let pushed = receive::router(config.receive.clone(), pipeline, registry).map_err(anyhow::Error::msg)?;
     let router = pushed.merge(scraper.router());
     Ok((scraper, router))
+}
+
+/// Where others push metrics, when that asks for tokens of its own.
+///
+/// # Errors
+/// When the token file cannot be used.
+pub fn pushes(config: &config::Observe) -> Result<Option<Pushes>, belfry_door::Error> {
+    let Some(file) = &config.write_token_file else { return Ok(None) };
+    Ok(Some(Pushes { tokens: Arc::new(Tokens::open(file)?), paths: receive::PATHS }))
 }
 
 /// The other nodes of the mesh that have an address.

@@ -19,12 +19,30 @@ pub struct Guard {
     pub section: &'static str,
     /// The secrets that open it; without, it is for loopback and asks for no token.
     pub tokens: Option<Arc<Tokens>>,
+    /// What has tokens of its own, and asks for them instead.
+    pub pushes: Option<Pushes>,
     /// Names, beside addresses and `localhost`, that the door goes by while it asks for no token.
     pub host_names: Vec<String>,
     /// Paths that anybody may ask for: those of probes.
     pub open_paths: &'static [&'static str],
     /// Origins of web pages from elsewhere that may ask, as `https://grafana.example.net`.
     pub cors_origins: Vec<String>,
+}
+
+/// Paths that others write to, with the tokens that open these and nothing else.
+#[derive(Clone, Debug)]
+pub struct Pushes {
+    /// The secrets.
+    pub tokens: Arc<Tokens>,
+    /// The paths; one that ends in `/` is of all below it.
+    pub paths: &'static [&'static str],
+}
+
+impl Pushes {
+    fn is_for(&self, path: &str) -> bool {
+        let is_it = |known: &&str| path == *known || (known.ends_with('/') && path.starts_with(*known));
+        self.paths.iter().any(|known| is_it(&known))
+    }
 }
 
 /// What `Authorization` shows.
@@ -42,7 +60,8 @@ impl Guard {
         if self.open_paths.contains(&request.uri().path()) {
             return Ok(());
         }
-        if let Some(tokens) = &self.tokens {
+        let own = self.pushes.as_ref().filter(|pushes| pushes.is_for(request.uri().path()));
+        if let Some(tokens) = own.map(|pushes| &pushes.tokens).or(self.tokens.as_ref()) {
             match shown(headers, tokens) {
                 None => return Err(Refused::NoToken),
                 Some(Shown::Bearer(false) | Shown::Basic(false)) => return Err(Refused::WrongToken),
@@ -92,19 +111,22 @@ mod tests {
     use super::*;
 
     const TOKEN: &str = "correct-horse-battery";
+    const PUSH_TOKEN: &str = "staple-staple-staple";
+
+    fn tokens(text: &str) -> Arc<Tokens> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).mode(0o600).open(&path).expect("writable");
+        std::io::Write::write_all(&mut file, text.as_bytes()).expect("written");
+        Arc::new(Tokens::open(&path).expect("good"))
+    }
 
     fn guard(has_token: bool) -> Guard {
-        let tokens = has_token.then(|| {
-            let folder = tempfile::tempdir().expect("a folder");
-            let path = folder.path().join("token");
-            let mut options = std::fs::OpenOptions::new();
-            let mut file = options.write(true).create(true).mode(0o600).open(&path).expect("writable");
-            std::io::Write::write_all(&mut file, TOKEN.as_bytes()).expect("written");
-            Arc::new(Tokens::open(&path).expect("good"))
-        });
         Guard {
             section: "observe",
-            tokens,
+            tokens: has_token.then(|| tokens(TOKEN)),
+            pushes: None,
             host_names: vec!["tower".to_owned()],
             open_paths: &["/-/healthy"],
             cors_origins: vec!["https://grafana.example".to_owned()],
@@ -167,5 +189,30 @@ mod tests {
         check(&[("host", "localhost:9090"), ("sec-fetch-site", "cross-site"), invited], None);
         check(&[("host", "rebound.example:9090"), invited], Some(Refused::Host));
         check(&[("host", "localhost:9090"), ("origin", "http://grafana.example")], Some(Refused::CrossSite));
+    }
+
+    #[test]
+    fn who_pushes_need_not_be_able_to_read() {
+        let pushes = Some(Pushes { tokens: tokens(PUSH_TOKEN), paths: &["/api/v1/write", "/metrics/"] });
+        let check = |guard: &Guard, path: &str, token: &str, expected: Option<Refused>| {
+            let bearer = format!("Bearer {token}");
+            let shown = [("authorization", bearer.as_str()), ("host", "127.0.0.1")];
+            let headers = if token.is_empty() { &shown[1..] } else { &shown[..] };
+            assert_eq!(verdict(guard, path, headers), expected, "{path} {token}");
+        };
+        let both = Guard { pushes: pushes.clone(), ..guard(true) };
+        for path in ["/api/v1/write", "/metrics/job/backup"] {
+            check(&both, path, PUSH_TOKEN, None);
+            check(&both, path, TOKEN, Some(Refused::WrongToken));
+            check(&both, path, "", Some(Refused::NoToken));
+        }
+        for path in ["/api/v1/query", "/api/v1/write/", "/metrics", "/api/v1/admin"] {
+            check(&both, path, TOKEN, None);
+            check(&both, path, PUSH_TOKEN, Some(Refused::WrongToken));
+        }
+        let only = Guard { pushes, ..guard(false) };
+        check(&only, "/api/v1/query", "", None);
+        check(&only, "/api/v1/write", "", Some(Refused::NoToken));
+        check(&only, "/api/v1/write", PUSH_TOKEN, None);
     }
 }

@@ -115,25 +115,29 @@ impl DoorHandle {
         self.inner.address
     }
 
-    /// Reads the token file again, if there is one. When it cannot be used the old tokens stay in force.
+    /// Reads the token files again, if there are any. When one cannot be used its old tokens stay in force.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// What is wrong with the first such file.
     pub fn reread_tokens(&self) -> Result<(), Error> {
         let keeper = &self.inner.keeper;
-        let Some(tokens) = keeper.guard.as_ref().and_then(|guard| guard.tokens.as_ref()) else {
-            return Ok(());
-        };
-        match tokens.reread() {
-            Ok(count) => {
-                keeper.signals.tokens_reread(keeper.door, count);
-                Ok(())
-            }
-            Err(error) => {
-                keeper.signals.tokens_not_reread(keeper.door);
-                Err(error.into())
+        let Some(guard) = &keeper.guard else { return Ok(()) };
+        let own = guard.pushes.as_ref().map(|pushes| &pushes.tokens);
+        let (mut good, mut first_error) = (None, None);
+        for tokens in guard.tokens.iter().chain(own) {
+            match tokens.reread() {
+                Ok(count) => good = Some(good.unwrap_or(0) + count),
+                Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
+        if let Some(error) = first_error {
+            keeper.signals.tokens_not_reread(keeper.door);
+            return Err(error.into());
+        }
+        if let Some(count) = good {
+            keeper.signals.tokens_reread(keeper.door, count);
+        }
+        Ok(())
     }
 
     /// Stops accepting and waits for answers; names what was still open at the deadline, and ends it.

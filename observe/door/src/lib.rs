@@ -23,7 +23,7 @@ mod tokens;
 pub use config::Limits;
 pub use cors::check_origins;
 pub use error::Error;
-pub use guard::Guard;
+pub use guard::{Guard, Pushes};
 pub use handle::{Access, DoorHandle, Doors};
 pub use origin::is_cross_site;
 pub use serving::PeerAddress;

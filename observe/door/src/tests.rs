@@ -43,6 +43,7 @@ impl Bench {
         let guard = Guard {
             section: "observe",
             tokens: None,
+            pushes: None,
             host_names: vec![],
             open_paths: &[],
             cors_origins: vec!["https://graphs.example".to_owned()],

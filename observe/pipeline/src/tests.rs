@@ -578,3 +578,67 @@ fn records_read_back_as_they_were_written() {
     let bytes = postcard::to_stdvec(&record).expect("plain data");
     assert_eq!(postcard::from_bytes::<Record>(&bytes).expect("plain data"), record);
 }
+
+/// Takes everything, and notes the bytes of the points that it was given at once.
+#[derive(Clone, Default)]
+struct Weighing(std::sync::Arc<std::sync::Mutex<Vec<usize>>>);
+
+impl Store for Weighing {
+    fn name(&self) -> &'static str {
+        "weighing"
+    }
+
+    fn apply(&mut self, _: u64, entries: &[Entry]) -> Result<(), StoreError> {
+        let points = |entry: &Entry| match entry {
+            Entry::Series(batch) => batch.points() * size_of::<(i64, belfry_signal::PointValue)>(),
+            _ => 0,
+        };
+        self.0.lock().expect("not poisoned").push(entries.iter().map(points).sum());
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> u64 {
+        0
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn tick(&mut self, _: i64) {}
+}
+
+#[tokio::test]
+async fn a_replay_of_long_entries_is_bounded_by_bytes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = || Config {
+        segment_bytes_max: 64 << 20,
+        wal_bytes_max: 256 << 20,
+        record_bytes_max: 1 << 20,
+        ..config(directory.path())
+    };
+    let open = |store: &Weighing| {
+        let (registry, records) = Registry::new(Resource::for_test(), 100);
+        Pipeline::start(config(), registry, records, vec![Box::new(store.clone())]).expect("it starts")
+    };
+    let pipeline = open(&Weighing::default());
+    let labels: belfry_signal::SeriesLabels = [("__name__".into(), "m".into())].into();
+    for round in 0..150 {
+        let point = |at: i64| (round * 10_000 + at, belfry_signal::PointValue::Float(at as f64 / 7.0));
+        let (created_ms, exemplars) = (None, Vec::new());
+        let points = (0..10_000).map(point).collect();
+        let series = belfry_signal::SeriesPoints { labels: labels.clone(), created_ms, points, exemplars };
+        let batch = belfry_signal::SeriesBatch { series: vec![series], metadata: Vec::new() };
+        pipeline.write(batch).await.expect("written");
+    }
+    pipeline.drain(SOON).await;
+    drop(pipeline);
+    let again = Weighing::default();
+    let pipeline = open(&again);
+    pipeline.flush().await;
+    let weights = again.0.lock().expect("not poisoned").clone();
+    // A point takes half its size in the log.
+    assert!(weights.len() >= 2 && weights.iter().all(|bytes| *bytes <= 24 << 20), "{weights:?}");
+    assert_eq!(weights.iter().sum::<usize>(), 1_500_000 * size_of::<(i64, belfry_signal::PointValue)>());
+    pipeline.drain(SOON).await;
+}

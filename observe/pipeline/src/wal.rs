@@ -119,8 +119,9 @@ impl Replay {
         self.met
     }
 
-    /// Reads a segment, which follows those read before, and calls `visit` with each entry, in order, each once.
-    pub(crate) fn read(&mut self, segment: &Segment, mut visit: impl FnMut(u64, Entry)) {
+    /// Reads a segment, which follows those read before, and calls `visit` with each entry's position, bytes and
+    /// content, in order, each once.
+    pub(crate) fn read(&mut self, segment: &Segment, mut visit: impl FnMut(u64, usize, Entry)) {
         let mut decoder = Decoder::default();
         let scan = segment.scan(|position, payload| {
             // Decoded even when it is not wanted: later frames may use the series that it defines.
@@ -133,7 +134,7 @@ impl Replay {
             match entry {
                 Some(entry) if position > self.from => {
                     self.met.entries += 1;
-                    visit(position, entry);
+                    visit(position, payload.len(), entry);
                 }
                 Some(_) => {}
                 None => self.met.damaged_bytes += payload.len() as u64,

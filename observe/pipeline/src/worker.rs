@@ -22,6 +22,8 @@ use crate::wal::{Appended, Replay, Replayed, Segment, Wal};
 
 /// Entries handed to the stores at a time during replay: memory stays bounded however long the log is.
 const REPLAY_ENTRIES: usize = 1024;
+/// Bytes of such entries in the log: those of a batch of points are long.
+const REPLAY_BYTES: usize = 8 << 20;
 /// Readings of what came in during the reading before; after these nothing comes in until the log is read to its end.
 const INTAKE_ROUNDS: u32 = 4;
 /// A round of samples is cut into entries of this many, so that a large registry never makes one that is too long.
@@ -80,6 +82,17 @@ struct CatchingUp {
 impl Default for CatchingUp {
     fn default() -> Self {
         Self { pause: CATCH_UP_PAUSE, due: None }
+    }
+}
+
+impl CatchingUp {
+    /// A store refused again: the next reading is later each time, unless it took something.
+    fn wait(&mut self, now: Instant, has_taken: bool) {
+        if has_taken {
+            self.pause = CATCH_UP_PAUSE;
+        }
+        self.due = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(CATCH_UP_PAUSE_MAX);
     }
 }
 
@@ -218,11 +231,11 @@ impl Worker {
         if !has_refused(&self.stores) || self.catching_up.due.is_some_and(|due| due > Instant::now()) {
             return;
         }
+        let taken = |stores: &[Attached]| stores.iter().map(|each| each.applied).sum::<u64>();
+        let before = taken(&self.stores);
         self.read_log();
-        let CatchingUp { pause, due } = &mut self.catching_up;
         if has_refused(&self.stores) {
-            *due = Some(Instant::now() + *pause);
-            *pause = (*pause * 2).min(CATCH_UP_PAUSE_MAX);
+            self.catching_up.wait(Instant::now(), taken(&self.stores) > before);
         } else {
             self.catching_up = CatchingUp::default();
         }
@@ -230,17 +243,20 @@ impl Worker {
 
     fn replay_segment(&mut self, reading: &mut Replay, segment: &Segment, with_intake: bool) {
         let mut batch = Vec::with_capacity(REPLAY_ENTRIES);
-        let mut last = reading.position();
-        reading.read(segment, |position, entry| {
+        let (mut last, mut held_bytes) = (reading.position(), 0);
+        reading.read(segment, |position, bytes, entry| {
+            let is_full = batch.len() == REPLAY_ENTRIES || held_bytes + bytes > REPLAY_BYTES;
             // A store is given consecutive entries, so that it can tell the position of each.
-            if batch.len() == REPLAY_ENTRIES || position != last + 1 {
+            if is_full || position != last + 1 {
                 replay_to(&mut self.stores, &self.signals, last, &batch);
                 batch.clear();
+                held_bytes = 0;
                 if with_intake && self.records.len() >= self.records.max_capacity() / 4 {
                     self.commit_all();
                 }
             }
             batch.push(entry);
+            held_bytes += bytes;
             last = position;
         });
         replay_to(&mut self.stores, &self.signals, last, &batch);
@@ -553,4 +569,24 @@ async fn sleep_until(due: Option<Instant>) {
 fn unix_millis() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_gets_on_is_read_to_again_soon() {
+        let now = Instant::now();
+        let mut catching_up = CatchingUp::default();
+        let mut check = |has_taken, seconds: &[u64]| {
+            for seconds in seconds {
+                catching_up.wait(now, has_taken);
+                assert_eq!(catching_up.due, Some(now + Duration::from_secs(*seconds)));
+            }
+        };
+        check(false, &[1, 2, 4, 8, 16, 30, 30]);
+        check(true, &[1, 1]);
+        check(false, &[2, 4]);
+    }
 }

@@ -262,6 +262,7 @@ impl Opening {
         };
         let tokens = config.token_file.as_deref().map(Tokens::open).transpose()?.map(Arc::new);
         let guard = Guard {
+            pushes: None,
             section: "observe.doors",
             tokens,
             host_names: config.host_names.clone(),

@@ -4,10 +4,10 @@
 //! A page comes again and again with the same series, so what became of each series' text is kept from one reading to the
 //! next: rules run once per series, not once per value.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use belfry_signal::{Exemplar, PointValue, SeriesBatch, SeriesLabels, SeriesPoints};
+use hashbrown::{HashMap, HashSet};
 
 use super::exposition::{Item, NO_TIME, Pair, Said, Sink, pairs};
 use super::labels::{METRIC, MetadataSet};
@@ -17,6 +17,8 @@ pub type Build<'a> = &'a dyn Fn(Vec<Pair<'_>>) -> Result<Option<SeriesLabels>, S
 
 /// Readings for which a series that is not on the page is still remembered.
 const ROUNDS_KEPT: u64 = 10;
+/// Readings after which groups that nothing belongs to are forgotten.
+const GROUP_ROUNDS: u64 = 64;
 /// The marker that a series ended, as bits.
 const STALE: u64 = 0x7ff0_0000_0000_0002;
 
@@ -25,7 +27,7 @@ const STALE: u64 = 0x7ff0_0000_0000_0002;
 struct Known {
     /// None when the rules drop it.
     labels: Option<SeriesLabels>,
-    /// Family and labels that it shares with its `_created` companion, when the page has such.
+    /// Family and labels that it shares with its `_created` companion, when the page has such; each text is held once.
     group: Option<Arc<str>>,
     is_created: bool,
     /// In which reading it was last on the page.
@@ -40,8 +42,12 @@ struct Known {
 #[derive(Debug, Default)]
 pub struct Memory {
     known: HashMap<Box<str>, Known>,
+    groups: HashSet<Arc<str>>,
     round: u64,
 }
+
+/// A group by the place of its text, which is held once and longer than a reading lasts.
+type GroupPlace = usize;
 
 /// How values are taken from a page.
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +86,8 @@ pub struct Collector<'a> {
     metadata: MetadataSet,
     collected: Collected,
     /// When groups began, and which of the series belong to them.
-    created: HashMap<Arc<str>, i64>,
-    members: Vec<(usize, Arc<str>)>,
+    created: HashMap<GroupPlace, i64>,
+    members: Vec<(usize, GroupPlace)>,
 }
 
 impl<'a> Collector<'a> {
@@ -103,7 +109,8 @@ impl<'a> Collector<'a> {
     /// The page was read to its end: what it came to, with marks of what was on the last page and is not on this.
     #[must_use]
     pub fn finish(mut self) -> Collected {
-        for (place, group) in &self.members {
+        let members = if self.created.is_empty() { &[][..] } else { &self.members[..] };
+        for (place, group) in members {
             if let (Some(series), Some(created_ms)) =
                 (self.collected.batch.series.get_mut(*place), self.created.get(group))
             {
@@ -117,21 +124,24 @@ impl<'a> Collector<'a> {
             was_alive && !is_on_page
         }));
         self.memory.known.retain(|_, known| known.seen + ROUNDS_KEPT > round);
+        if round.is_multiple_of(GROUP_ROUNDS) {
+            self.memory.groups.retain(|group| Arc::strong_count(group) > 1);
+        }
         self.collected.batch.metadata = self.metadata.into_vec();
         self.collected
     }
 
-    fn known(&mut self, series: &str) -> Result<&mut Known, String> {
-        if !self.memory.known.contains_key(series) {
-            let pairs = pairs(series)?;
-            let (group, is_created) = self.group(&pairs);
-            let labels = (self.build)(pairs)?;
-            self.collected.added += u64::from(labels.is_some());
-            let (seen, is_alive, is_tracked) = (0, false, true);
-            let known = Known { labels, group, is_created, seen, is_alive, is_tracked };
-            self.memory.known.insert(series.into(), known);
-        }
-        self.memory.known.get_mut(series).ok_or_else(String::new)
+    /// Remembers a series that was not on the page before.
+    fn learn(&mut self, series: &str) -> Result<(), String> {
+        let pairs = pairs(series)?;
+        let (group, is_created) = self.group(&pairs);
+        let group = group.map(|group| Arc::clone(self.memory.groups.get_or_insert(group)));
+        let labels = (self.build)(pairs)?;
+        self.collected.added += u64::from(labels.is_some());
+        let (seen, is_alive, is_tracked) = (0, false, true);
+        let known = Known { labels, group, is_created, seen, is_alive, is_tracked };
+        self.memory.known.insert(series.into(), known);
+        Ok(())
     }
 
     /// The family and labels that a series shares with the one that says when it began; and whether it is that one.
@@ -172,12 +182,15 @@ impl Sink for Collector<'_> {
         self.collected.items += 1;
         let taking = self.taking;
         let round = self.memory.round;
-        let known = self.known(item.series)?;
+        if !self.memory.known.contains_key(item.series) {
+            self.learn(item.series)?;
+        }
+        let Some(known) = self.memory.known.get_mut(item.series) else { return Ok(()) };
         known.seen = round;
         let own_time = item.unix_millis.filter(|_| taking.honors_times);
         known.is_tracked = own_time.is_none() || taking.tracks_times;
         let Some(labels) = known.labels.clone() else { return Ok(()) };
-        let (group, is_created) = (known.group.clone(), known.is_created);
+        let (group, is_created) = (known.group.as_ref().map(|group| group.as_ptr().addr()), known.is_created);
         self.collected.taken += 1;
         if taking.samples_max > 0 && self.collected.taken > taking.samples_max as u64 {
             return Err(format!("more than the {} values that sample_limit allows", taking.samples_max));

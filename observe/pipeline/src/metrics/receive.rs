@@ -36,6 +36,9 @@ const RETRY_AFTER_SECONDS: &str = "5";
 /// Bytes of a sender's name.
 const SENDER_BYTES_MAX: usize = 120;
 
+/// The paths that metrics are pushed to, for whoever guards the door; below the last are the groups.
+pub const PATHS: &[&str] = &["/api/v1/write", "/api/v1/import/prometheus", "/metrics/"];
+
 /// The `[observe.receive]` section of `belfry.toml`: what others push.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

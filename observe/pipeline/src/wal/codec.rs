@@ -3,13 +3,13 @@
 //! A round of samples names the same few thousand series every few seconds; spelled out each time they would be
 //! nine tenths of the log. The first round of a segment defines a number for each series, later rounds use it.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
 use belfry_signal::{
     Exemplar, MetricMetadata, PointValue, Record, Sample, SeriesBatch, SeriesLabels, SeriesPoints, wire,
 };
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::store::Entry;

@@ -44,7 +44,7 @@ fn replay(wal: &Wal, from: u64) -> (Vec<(u64, Entry)>, Replayed) {
     let mut reading = Replay::new(from);
     let (segments, end) = wal.segments_past(from);
     for segment in segments {
-        reading.read(&segment, |position, entry| entries.push((position, entry)));
+        reading.read(&segment, |position, _, entry| entries.push((position, entry)));
     }
     reading.finish_at(end);
     assert_eq!(wal.segments_past(reading.position()).0.len(), 0, "a reading comes to its end");

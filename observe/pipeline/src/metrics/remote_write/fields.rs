@@ -13,8 +13,6 @@ pub(super) enum Broken {
     Number,
     #[error("a field is not of the type that the message has")]
     Type,
-    #[error("a histogram: {0}")]
-    Histogram(&'static str),
 }
 
 /// What a field holds.
