@@ -35,6 +35,8 @@ pub struct EngineDeps {
     pub notify: NotifyHandle,
     /// What silences and inhibits pages; without it nothing does.
     pub desk: Option<DeskHandle>,
+    /// The store of series; without one, objectives that ask queries are blind.
+    pub metrics: Option<Metrics>,
 }
 
 /// What the desk works with.
@@ -93,7 +95,7 @@ impl Engine {
 
 /// Starts with the given clock.
 pub(crate) fn start_with(config: Config, deps: EngineDeps, clock: Clock) -> Result<EngineHandle, Error> {
-    let rules = rules::load(&config.rules)?;
+    let rules = rules::load(&config.rules, &config.slo_files)?;
     if let Some((key, message)) = config.check().into_iter().next() {
         return Err(Error::Config { key, message });
     }

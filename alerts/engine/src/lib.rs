@@ -17,6 +17,7 @@ mod evidence;
 mod handle;
 mod judge;
 mod pages;
+mod queries;
 mod routes;
 mod rules;
 mod run;
@@ -29,7 +30,7 @@ pub use desk::{DeskHandle, GroupStatus, Metrics, Routing, Sources, Write};
 pub use error::Error;
 pub use handle::{DeskDeps, Engine, EngineDeps, EngineHandle, start_desk};
 pub use status::{
-    Cell, CellState, Change, Page, PageState, PairStatus, SloStatus, Status, Watchdog, Window as WindowStatus,
+    Cell, CellState, Change, Page, PageState, PairStatus, PolicyStatus, SloStatus, Status, Watchdog, Window as WindowStatus,
 };
 
 pub use belfry_notify::AlertName;

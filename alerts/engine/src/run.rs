@@ -21,6 +21,7 @@ use crate::evidence;
 use crate::handle::EngineDeps;
 use crate::judge::Judge;
 use crate::pages::{Delivery, Findings, Pages, Record};
+use crate::queries::Queries;
 use crate::rules::Rule;
 use crate::signals::{Signals, ppm};
 use crate::status::{Change, Status, Watchdog};
@@ -51,6 +52,7 @@ pub(crate) struct Runner {
     clock: Clock,
     publisher: watch::Sender<Arc<Status>>,
     judge: Judge,
+    queries: Queries,
     pages: Pages,
     /// Newest first.
     changes: VecDeque<Change>,
@@ -74,6 +76,7 @@ impl Runner {
     ) -> Self {
         let site = deps.registry.emitter().resource().site.clone();
         Self {
+            queries: Queries::new(&rules, deps.metrics, signals.clone()),
             judge: Judge::new(rules, config.regions.clone(), config.stale_after.as_secs()),
             pages: Pages::new(site, config.group_window, config.group_join, config.pages_max),
             config,
@@ -124,6 +127,9 @@ impl Runner {
         loop {
             tokio::select! {
                 _ = ticks.tick() => self.tick().await,
+                found = self.queries.next() => if let Some(found) = found {
+                    self.judge.measured(found.rule, found.second, &found.metered, found.beyond);
+                },
                 command = commands.recv() => match command {
                     Some(Command::Change(change)) => self.changed(change),
                     Some(Command::Drain(done)) => {
@@ -144,6 +150,7 @@ impl Runner {
     async fn tick(&mut self) {
         let (began, now_nanos) = (Instant::now(), self.clock.unix_nanos());
         let now = now_nanos / NANOS;
+        self.queries.begin_due(now);
         let counts = self.registry.journeys().counts();
         for turn in self.judge.sample(now, &counts) {
             let slo = self.judge.rules()[turn.rule].slo.name.clone();
@@ -197,7 +204,9 @@ impl Runner {
         // Failed events carry the wall clock's time, whatever clock the engine goes by.
         let since = now_unix_nanos().saturating_sub(window_seconds.saturating_mul(NANOS));
         let journeys = self.registry.journeys();
-        let failed = regions.iter().flat_map(|region| journeys.failed_since(rule.journey, region, since));
+        // What queries count, nobody here saw fail.
+        let seen = regions.iter().filter(|_| rule.is_counted_here());
+        let failed = seen.flat_map(|region| journeys.failed_since(rule.journey, region, since));
         Some(Findings {
             alert: rule.alert,
             journey: rule.journey,
