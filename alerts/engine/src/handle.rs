@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::corrections::{self, Correction, Refused};
 use crate::desk::{self, Beginning, DeskHandle, Metrics, Routing, Sources};
 use crate::error::Error;
 use crate::routes;
@@ -136,6 +137,22 @@ impl EngineHandle {
         }
     }
 
+    /// Makes or withdraws a correction; it is on disk when this returns it.
+    pub(crate) async fn correct(&self, change: corrections::Change) -> Result<Correction, Refused> {
+        let (done, answer) = oneshot::channel();
+        if self.commands.send(Command::Correct { change, done }).await.is_err() {
+            return Err(Refused::Unsaved);
+        }
+        answer.await.unwrap_or(Err(Refused::Unsaved))
+    }
+
+    /// All corrections, oldest first; `None` when the engine has ended.
+    pub(crate) async fn corrections(&self) -> Option<Vec<Correction>> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(Command::Corrections(done)).await.ok()?;
+        answer.await.ok()
+    }
+
     /// The Call-ID behind an example link of a page; numbers begin with 1. `None` when there is none.
     #[must_use]
     pub fn example(&self, page_id: &str, number: usize) -> Option<Pii<String>> {
@@ -170,10 +187,10 @@ impl EngineHandle {
         self.desk.as_ref()
     }
 
-    /// The JSON APIs: `/api/v1/slos`, `/api/v1/cells`, `/api/v1/pages`, `/api/v1/changes`; with a desk also Prometheus'
+    /// The JSON APIs: `/api/v1/slos` with `/gate` and `/corrections` below it, `/api/v1/cells`, `/api/v1/pages`, `/api/v1/changes`; with a desk also Prometheus'
     /// `/api/v1/rules` and `/api/v1/alerts` and Alertmanager's `/api/v2`.
     pub fn router(&self) -> axum::Router {
-        let router = routes::router(self.status.clone());
+        let router = routes::router(self.status.clone()).merge(corrections::router(self.clone()));
         match &self.desk {
             Some(desk) => router.merge(desk::router(desk.clone())),
             None => router,

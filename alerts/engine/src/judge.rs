@@ -175,6 +175,14 @@ impl Judge {
         self.watched.get(&(rule, region.clone())).and_then(|watched| watched.assessment.as_ref())
     }
 
+    /// Every rule and place that warns.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = (&Rule, &Region)> {
+        let warning = self.watched.iter().filter(|(_, watched)| {
+            watched.assessment.as_ref().is_some_and(|assessment| assessment.is_warning)
+        });
+        warning.map(|((rule, region), _)| (&self.rules[*rule], region))
+    }
+
     /// Every series with its history.
     pub(crate) fn histories(&self) -> impl Iterator<Item = (&SeriesKey, &History)> {
         self.watched.iter().map(|(key, watched)| (key, watched.series.history()))

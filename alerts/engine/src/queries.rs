@@ -3,6 +3,10 @@
 //! Evaluation blocks and runs on blocking threads, one at a time for each objective and a few for all; an answer that
 //! takes too long is ended, and its objective has measured nothing.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -90,15 +94,7 @@ impl Asker {
         second: u64,
         cancel: &AtomicBool,
     ) -> Result<Vec<Vec<Element>>, String> {
-        let at_ms = i64::try_from(second.saturating_mul(1_000)).unwrap_or(i64::MAX);
-        let interval_ms = i64::try_from(self.indicator.interval_seconds * 1_000).unwrap_or(i64::MAX);
-        let options = Options {
-            // What is older than this is no longer said by anybody, so that a source that is away is noticed.
-            lookback_ms: interval_ms.saturating_mul(5).clamp(120_000, 300_000),
-            samples_max: SAMPLES_MAX,
-            subquery_step_ms: 60_000,
-            experimental: false,
-        };
+        let (at_ms, options) = (millis(second), self.options());
         let mut answers = Vec::new();
         for (text, expr) in &self.queries {
             let answer = query_expr(text, expr, series, Times::Instant(at_ms), &options, cancel);
@@ -106,6 +102,51 @@ impl Asker {
             answers.push(self.elements(answer.data)?);
         }
         Ok(answers)
+    }
+
+    /// Asks about every look from a second on to another; answers by second, one list for each query.
+    pub(crate) fn ask_range(
+        &self,
+        series: &dyn Series,
+        (from, to): (u64, u64),
+        cancel: &AtomicBool,
+    ) -> Result<Vec<BTreeMap<u64, Vec<Element>>>, String> {
+        let interval = self.indicator.interval_seconds.max(1);
+        let times = Times::Range { start_ms: millis(from), end_ms: millis(to), step_ms: millis(interval) };
+        let options = self.options();
+        let mut answers = Vec::new();
+        for (text, expr) in &self.queries {
+            let answer = query_expr(text, expr, series, times, &options, cancel);
+            let Data::Matrix(found) = answer.map_err(|error| error.to_string())?.data else {
+                return Err("the answer is neither a number nor a vector".to_owned());
+            };
+            // Every look is there, also one that found nothing.
+            let looks = (from..=to).step_by(usize::try_from(interval).unwrap_or(1));
+            let mut by_second: BTreeMap<u64, Vec<Element>> = looks.map(|second| (second, Vec::new())).collect();
+            for one in found {
+                if !one.histograms.is_empty() {
+                    return Err("the answer is histograms: ask for histogram_count(...)".to_owned());
+                }
+                for (at_ms, value) in &one.floats {
+                    let second = u64::try_from(at_ms / 1_000).unwrap_or(0);
+                    if let Some(elements) = by_second.get_mut(&second) {
+                        elements.push(self.element(&one.labels, *value));
+                    }
+                }
+            }
+            answers.push(by_second);
+        }
+        Ok(answers)
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            // What is older than this is no longer said by anybody, so that a source that is away is noticed.
+            lookback_ms: millis(self.indicator.interval_seconds).saturating_mul(5).clamp(120_000, 300_000),
+            samples_max: SAMPLES_MAX,
+            subquery_step_ms: 60_000,
+            experimental: false,
+        }
     }
 
     fn elements(&self, data: Data) -> Result<Vec<Element>, String> {
@@ -233,6 +274,10 @@ async fn answer(
     };
     let answers = worked.unwrap_or_else(|_| Err("the evaluation broke".to_owned()));
     Answered { place, second, answers, took: began.elapsed() }
+}
+
+fn millis(seconds: u64) -> i64 {
+    i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX)
 }
 
 /// Whether elements are made of several series, so that nobody can tell why one shrank.

@@ -50,6 +50,32 @@ pub(crate) fn load_file(path: &Path) -> Result<Vec<Rule>, Error> {
     read(&path.to_string_lossy(), &text)
 }
 
+/// Reads a file of objectives, and says how many there are and what in it does nothing here.
+///
+/// # Errors
+/// Every mistake with its place, for people.
+pub fn check_slo_file(path: &Path) -> Result<(usize, Vec<String>), String> {
+    let rules = load_file(path).map_err(|error| match error {
+        Error::RulesFile { .. } => format!("{error}: {}", source_of(&error)),
+        error => error.to_string(),
+    })?;
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let remarks = if is_openslo(&path.to_string_lossy()) {
+        parse_openslo(&text, &check_query).map(|file| file.remarks).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    Ok((rules.len(), remarks.iter().map(ToString::to_string).collect()))
+}
+
+fn source_of(error: &Error) -> String {
+    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
+}
+
+fn check_query(query: &str) -> Result<(), String> {
+    belfry_promql::parse(query).map(drop).map_err(|error| error.to_string())
+}
+
 fn read(place: &str, text: &str) -> Result<Vec<Rule>, Error> {
     let slos = parse(place, text).map_err(|source| Error::Rules { place: place.to_owned(), source })?;
     slos.into_iter().map(|slo| resolve(place, slo)).collect()
@@ -60,8 +86,7 @@ fn parse(place: &str, text: &str) -> Result<Vec<Slo>, RulesError> {
     if !is_openslo(place) {
         return parse_rules(text);
     }
-    let check = |query: &str| belfry_promql::parse(query).map(drop).map_err(|error| error.to_string());
-    parse_openslo(text, &check).map(|file| file.slos)
+    parse_openslo(text, &check_query).map(|file| file.slos)
 }
 
 /// Whether a file of this name holds OpenSLO.

@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::corrections::{self, Correction, Corrections, Refused};
 use crate::delivery::{Offer, offer};
 use crate::desk::{DeskHandle, incoming};
 use crate::error::Error;
@@ -21,6 +22,7 @@ use crate::evidence;
 use crate::handle::EngineDeps;
 use crate::judge::Judge;
 use crate::pages::{Delivery, Findings, Pages, Record};
+use crate::policy::Policies;
 use crate::queries::Queries;
 use crate::rules::Rule;
 use crate::signals::{Signals, ppm};
@@ -38,6 +40,8 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Command {
     Change(Change),
+    Correct { change: corrections::Change, done: oneshot::Sender<Result<Correction, Refused>> },
+    Corrections(oneshot::Sender<Vec<Correction>>),
     Drain(oneshot::Sender<Vec<String>>),
 }
 
@@ -53,6 +57,8 @@ pub(crate) struct Runner {
     publisher: watch::Sender<Arc<Status>>,
     judge: Judge,
     queries: Queries,
+    corrections: Corrections,
+    policies: Policies,
     pages: Pages,
     /// Newest first.
     changes: VecDeque<Change>,
@@ -87,6 +93,8 @@ impl Runner {
             signals,
             clock,
             publisher,
+            corrections: Corrections::default(),
+            policies: Policies::default(),
             changes: VecDeque::new(),
             evaluations: 0,
             saved_second: 0,
@@ -108,6 +116,7 @@ impl Runner {
             }
         }
         self.saved_second = self.clock.unix_nanos() / NANOS;
+        self.corrections.restore(loaded.corrections);
         self.pages.restore(loaded.pages);
         let names: Vec<String> = self.judge.rules().iter().map(|rule| rule.slo.name.clone()).collect();
         self.pages.close_orphans(self.clock.unix_nanos(), |slo| names.iter().any(|name| name == slo));
@@ -132,6 +141,9 @@ impl Runner {
                 },
                 command = commands.recv() => match command {
                     Some(Command::Change(change)) => self.changed(change),
+                    // A caller that is gone does not want to know.
+                    Some(Command::Correct { change, done }) => drop(done.send(self.correct(change).await)),
+                    Some(Command::Corrections(done)) => drop(done.send(self.corrections.all().to_vec())),
                     Some(Command::Drain(done)) => {
                         let stragglers = self.end().await;
                         // A caller that is gone does not want to know.
@@ -151,6 +163,9 @@ impl Runner {
         let (began, now_nanos) = (Instant::now(), self.clock.unix_nanos());
         let now = now_nanos / NANOS;
         self.queries.begin_due(now);
+        if !self.corrections.all().is_empty() {
+            self.judge.exclude(|slo, place| self.corrections.of(slo, place));
+        }
         let counts = self.registry.journeys().counts();
         for turn in self.judge.sample(now, &counts) {
             let slo = self.judge.rules()[turn.rule].slo.name.clone();
@@ -232,7 +247,7 @@ impl Runner {
             let rule = &self.judge.rules()[*rule];
             history_rows(format!("{}/{region}", series_prefix(rule)), history, from)
         });
-        let batch = Arc::new(Batch { pages, evicted, histories: histories.collect(), now });
+        let batch = Arc::new(Batch { pages, evicted, histories: histories.collect(), now, ..Batch::default() });
         let (store, written) = (self.store.clone(), batch.clone());
         let saving = tokio::task::spawn_blocking(move || store.save(&written));
         self.saved_at = Instant::now();
@@ -297,8 +312,36 @@ impl Runner {
         self.is_delivery_refused = refused.is_some();
     }
 
+    /// Makes a correction once it is on disk.
+    async fn correct(&mut self, change: corrections::Change) -> Result<Correction, Refused> {
+        let now_nanos = self.clock.unix_nanos();
+        let is_slo = |name: &str| self.judge.rules().iter().any(|rule| rule.slo.name == name);
+        let correction = self.corrections.decide(&change, now_nanos / NANOS, is_slo)?;
+        let batch =
+            Batch { corrections: vec![correction.clone()], now: self.saved_second, ..Batch::default() };
+        let store = self.store.clone();
+        let saved = tokio::task::spawn_blocking(move || store.save(&batch)).await;
+        if let Err(error) = saved.unwrap_or(Err(Error::Interrupted)) {
+            self.signals.store_failed(&error);
+            return Err(Refused::Unsaved);
+        }
+        self.corrections.take(correction.clone());
+        let verb = if correction.withdrawn.is_some() { "withdrawn" } else { "made" };
+        self.changed(Change {
+            unix_nanos: now_nanos,
+            kind: "slo_correction",
+            text: format!("correction {} of {} was {verb}", correction.id, correction.slo),
+        });
+        Ok(correction)
+    }
+
     fn publish(&mut self, now_nanos: u64, began: Instant) {
         let slos = self.judge.slos();
+        for (slo, spent_percent, action) in self.policies.news(&slos) {
+            self.signals.policy_was_reached(&slo, spent_percent, action);
+            let text = format!("{spent_percent} % of the budget of {} in {} is gone", slo.name, slo.region);
+            self.changed(Change { unix_nanos: now_nanos, kind: action, text });
+        }
         self.signals.evaluated(now_nanos, began.elapsed(), &slos);
         self.signals.pages_moved(self.pages.open_count(), self.pages.undelivered().len());
         let status = Status {
