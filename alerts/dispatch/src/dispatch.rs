@@ -563,6 +563,14 @@ impl Dispatch {
         false
     }
 
+    /// Who works on an incident; `None` when there is no such open incident.
+    #[must_use]
+    pub fn acknowledgement(&self, incident: &str) -> Option<Option<&Acknowledgement>> {
+        let mut told = self.groups.values().flat_map(|group| group.told.values());
+        let told = told.find(|told| told.is_open && told.incident == incident)?;
+        Some(told.acknowledgement.as_ref())
+    }
+
     /// Notices that wait to be taken, in order.
     pub fn notices(&self) -> impl Iterator<Item = &Notice> {
         self.notices.values()

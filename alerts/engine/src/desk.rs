@@ -15,9 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use belfry_dispatch::{Act, Bounds, Dispatch, Incoming, IntegrationKind, Notice, Resume};
-use belfry_notify::{GroupAlert, GroupNotice, Notification, NotifyHandle};
+use belfry_dispatch::{Acknowledgement, Act, Bounds, Dispatch, Incoming, IntegrationKind, Notice, Resume};
+use belfry_notify::{GroupAlert, GroupNotice, Notification, NotifyHandle, Standing, StandingState};
 use belfry_ruler::{Fault, Faults};
+use belfry_signal::Pii;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -27,8 +28,10 @@ use crate::delivery::{Offer, offer};
 use crate::error::Error;
 use crate::signals::Signals;
 
-pub(crate) use alertmanager::router;
+pub(crate) use alertmanager::{Refusal, ended, router, saved};
+pub(crate) use handle::Changed;
 pub use handle::{DeskHandle, Metrics, Write};
+pub(crate) use json::parse_time;
 pub use prometheus::GroupStatus;
 pub use settings::{Routing, Sources};
 
@@ -64,6 +67,8 @@ pub(crate) struct Desk {
     alive_saved: Option<Instant>,
     is_delivery_refused: bool,
     groups_refused: u64,
+    /// What services said of incidents when it was last looked at.
+    standings_seen: Arc<Vec<Standing>>,
 }
 
 /// What a desk begins with.
@@ -120,6 +125,7 @@ pub(crate) fn start(beginning: Beginning) -> Result<DeskHandle, Error> {
         alive_saved: None,
         is_delivery_refused: false,
         groups_refused: 0,
+        standings_seen: Arc::default(),
     };
     desk.end_unknown_sources(now_ms);
     desk.publish();
@@ -193,6 +199,7 @@ impl Desk {
     async fn tick(&mut self) {
         let now_ms = millis(&self.clock);
         self.ruler.begin_due(now_ms, &mut self.running);
+        self.follow_services();
         self.dispatch.tick(now_ms);
         if self.save().await {
             self.deliver().await;
@@ -204,6 +211,35 @@ impl Desk {
             self.signals.groups_were_refused(refused - self.groups_refused);
             self.groups_refused = refused;
         }
+    }
+
+    /// Takes over who works on what where services say it; what they said last holds.
+    fn follow_services(&mut self) {
+        let standings = self.notify.status().standings.clone();
+        if Arc::ptr_eq(&standings, &self.standings_seen) {
+            return;
+        }
+        let incidents: BTreeSet<&str> = standings.iter().map(|standing| standing.incident.as_str()).collect();
+        for incident in incidents {
+            let Some(held) = self.dispatch.acknowledgement(incident) else { continue };
+            let by = standings.iter().rfind(|standing| {
+                standing.incident == incident && standing.state == StandingState::Acknowledged
+            });
+            match by {
+                Some(standing) if held.is_none() => {
+                    let acknowledgement = Acknowledgement {
+                        by: standing.by.clone().map(Pii::into_inner).unwrap_or_default(),
+                        comment: standing.comment.clone(),
+                        at_ms: i64::try_from(standing.since_unix_nanos / 1_000_000).unwrap_or(i64::MAX),
+                        until_ms: None,
+                    };
+                    self.dispatch.acknowledge(incident, Some(&acknowledgement));
+                }
+                None if held.is_some() => drop(self.dispatch.acknowledge(incident, None)),
+                _ => {}
+            }
+        }
+        self.standings_seen = standings;
     }
 
     /// A group was evaluated: its alerts go to the dispatcher.

@@ -17,6 +17,7 @@ mod desk;
 mod error;
 mod evidence;
 mod handle;
+mod handling;
 mod judge;
 mod pages;
 mod policy;
@@ -34,11 +35,13 @@ pub use desk::{DeskHandle, GroupStatus, Metrics, Routing, Sources, Write};
 pub use error::Error;
 pub use rules::check_slo_file;
 pub use handle::{DeskDeps, Engine, EngineDeps, EngineHandle, start_desk};
+pub use handling::HOOK_PATH;
 pub use status::{
-    Cell, CellState, Change, Page, PageState, PairStatus, PolicyStatus, SloStatus, Status, Watchdog, Window as WindowStatus,
+    Cell, CellState, Change, Handled, Page, PageState, PairStatus, PolicyStatus, SloStatus, Status,
+    Watchdog, Window as WindowStatus,
 };
 
-pub use belfry_notify::AlertName;
+pub use belfry_notify::{AlertName, Place, StandingState};
 
 /// Registers the crate's metric families, for the catalogue of a process that does not run it.
 pub fn describe(registry: &belfry_signal::Registry) {

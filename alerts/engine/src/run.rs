@@ -20,13 +20,14 @@ use crate::desk::{DeskHandle, incoming};
 use crate::error::Error;
 use crate::evidence;
 use crate::handle::EngineDeps;
+use crate::handling::handled;
 use crate::judge::Judge;
 use crate::pages::{Delivery, Findings, Pages, Record};
 use crate::policy::Policies;
 use crate::queries::Queries;
 use crate::rules::Rule;
 use crate::signals::{Signals, ppm};
-use crate::status::{Change, Status, Watchdog};
+use crate::status::{Change, PageState, Status, Watchdog};
 use crate::store::{Batch, HistoryRows, Loaded, SecondRow, Store};
 
 #[cfg(test)]
@@ -344,12 +345,17 @@ impl Runner {
         }
         self.signals.evaluated(now_nanos, began.elapsed(), &slos);
         self.signals.pages_moved(self.pages.open_count(), self.pages.undelivered().len());
+        let standings = self.notify.status().standings.clone();
+        let mut pages = self.pages.shown();
+        for page in pages.iter_mut().filter(|page| page.state == PageState::Triggered) {
+            page.handled = handled(&standings, &page.id);
+        }
         let status = Status {
             unix_nanos: now_nanos,
             watchdog: Watchdog { unix_nanos: now_nanos, evaluations: self.evaluations },
             slos,
             cells: self.judge.cells(now_nanos / NANOS),
-            pages: self.pages.shown(),
+            pages,
             changes: self.changes.iter().cloned().collect(),
         };
         self.publisher.send_replace(Arc::new(status));

@@ -16,6 +16,12 @@ use crate::page::PageId;
 const QUEUE: TableDefinition<u64, &[u8]> = TableDefinition::new("queue");
 const REJECTED: TableDefinition<u64, &[u8]> = TableDefinition::new("rejected");
 const INCIDENTS: TableDefinition<&str, &[u8]> = TableDefinition::new("incidents");
+/// How open incidents stand, by service and dedup key.
+const STANDINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("standings");
+
+mod standings;
+
+pub(crate) use standings::{Taken, Word};
 
 /// What an event does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +30,8 @@ pub(crate) enum Act {
     Trigger,
     /// Closes it.
     Resolve,
+    /// Somebody here works on it.
+    Acknowledge,
 }
 
 /// One event for one service.
@@ -72,6 +80,8 @@ pub(crate) struct Draft {
     pub(crate) service: String,
     pub(crate) dedup_key: String,
     pub(crate) event: String,
+    /// Whether the service says how incidents stand: others are only told.
+    pub(crate) is_followed: bool,
 }
 
 /// A handle to the outbox; clones share it.
@@ -96,6 +106,7 @@ impl Outbox {
             transaction.open_table(QUEUE)?;
             transaction.open_table(REJECTED)?;
             transaction.open_table(INCIDENTS)?;
+            transaction.open_table(STANDINGS)?;
             Ok(())
         });
         let ledger = opened.map_err(|source| Error::Open { path, source: Box::new(source) })?;
@@ -130,7 +141,7 @@ impl Outbox {
         now_unix_nanos: u64,
     ) -> Result<Vec<Entry>, Error> {
         let page = page.to_string();
-        self.insert(Act::Trigger, drafts, now_unix_nanos, |incident| {
+        self.insert(&page, Act::Trigger, drafts, now_unix_nanos, |incident| {
             (!incident.told.contains(&page)).then(|| incident.told_of(page.clone(), true))
         })
     }
@@ -143,7 +154,7 @@ impl Outbox {
         now_unix_nanos: u64,
     ) -> Result<Vec<Entry>, Error> {
         let page = page.to_string();
-        self.insert(Act::Resolve, drafts, now_unix_nanos, |incident| {
+        self.insert(&page, Act::Resolve, drafts, now_unix_nanos, |incident| {
             let is_owed = incident.is_open && incident.told.last() == Some(&page);
             is_owed.then_some(Incident { is_open: false, ..incident })
         })
@@ -161,7 +172,7 @@ impl Outbox {
     ) -> Result<Vec<Entry>, Error> {
         let told = format!("{incident}:{number}");
         let is_same = move |other: &String| other.rsplit_once(':').is_some_and(|(of, _)| of == incident);
-        self.insert(act, drafts, now_unix_nanos, |known| {
+        self.insert(incident, act, drafts, now_unix_nanos, |known| {
             let is_repeated = known.told.contains(&told);
             let is_owed = known.is_open && known.told.last().is_some_and(is_same);
             let is_taken = !is_repeated && (act == Act::Trigger || is_owed);
@@ -172,6 +183,7 @@ impl Outbox {
     /// Takes events for all services or for none.
     fn insert(
         &self,
+        name: &str,
         act: Act,
         drafts: Vec<Draft>,
         now_unix_nanos: u64,
@@ -181,18 +193,18 @@ impl Outbox {
             let mut queue = transaction.open_table(QUEUE).map_err(store)?;
             let mut incidents = transaction.open_table(INCIDENTS).map_err(store)?;
             let rejected = transaction.open_table(REJECTED).map_err(store)?;
-            let last = |key: Option<u64>| key.map_or(0, |last| last + 1);
-            // A rejected event keeps its number, so the next one is after both tables.
-            let last_queued = queue.last().map_err(store)?.map(|row| row.0.value());
-            let last_rejected = rejected.last().map_err(store)?.map(|row| row.0.value());
-            let mut seq = last(last_queued.max(last_rejected));
+            let mut seq = next_seq(&queue, &rejected)?;
+            let mut standings = transaction.open_table(STANDINGS).map_err(store)?;
             let mut taken = Vec::new();
             for draft in drafts {
                 let key = format!("{}/{}", draft.service, draft.dedup_key);
                 let incident = incidents.get(key.as_str()).map_err(store)?;
                 let incident: Option<Incident> =
                     incident.map(|row| postcard::from_bytes(row.value())).transpose()?;
-                let Some(incident) = next(incident.unwrap_or_default()) else { continue };
+                let before = incident.unwrap_or_default();
+                let was_open = before.is_open;
+                let Some(incident) = next(before) else { continue };
+                standings::follow(&mut standings, &key, &draft, &incident, was_open, now_unix_nanos)?;
                 let row = postcard::to_stdvec(&incident)?;
                 incidents.insert(key.as_str(), row.as_slice()).map_err(store)?;
                 let entry = Entry {
@@ -206,6 +218,9 @@ impl Outbox {
                 queue.insert(seq, postcard::to_stdvec(&entry)?.as_slice()).map_err(store)?;
                 taken.push(entry);
                 seq += 1;
+            }
+            if act == Act::Resolve {
+                standings.remove(standings::here(name).as_str()).map_err(store)?;
             }
             Ok(taken)
         })
@@ -236,7 +251,38 @@ impl Outbox {
     }
 }
 
+/// The number of the next event. A rejected event keeps its number, so the next one is after both tables.
+fn next_seq(
+    queue: &impl ReadableTable<u64, &'static [u8]>,
+    rejected: &impl ReadableTable<u64, &'static [u8]>,
+) -> Result<u64, Error> {
+    let last_queued = queue.last().map_err(store)?.map(|row| row.0.value());
+    let last_rejected = rejected.last().map_err(store)?.map(|row| row.0.value());
+    Ok(last_queued.max(last_rejected).map_or(0, |last| last + 1))
+}
+
+/// Whether an event waits for a service under a key.
+fn waits(
+    queue: &impl ReadableTable<u64, &'static [u8]>,
+    service: &str,
+    dedup_key: &str,
+) -> Result<bool, Error> {
+    for row in queue.iter().map_err(store)? {
+        let entry: Entry = postcard::from_bytes(row.map_err(store)?.1.value())?;
+        if entry.service == service && entry.dedup_key == dedup_key {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Incident {
+    /// The page or incident that the service was last told of.
+    fn name(&self) -> &str {
+        let last = self.told.last().map_or("", String::as_str);
+        last.rsplit_once(':').map_or(last, |(incident, _)| incident)
+    }
+
     /// As it is when its service was told of something more.
     fn told_of(mut self, told: String, is_open: bool) -> Incident {
         if self.told.len() == PAGES_TOLD_MAX {
@@ -255,7 +301,8 @@ mod tests {
     use crate::page::DedupKey;
 
     fn draft(service: &str) -> Vec<Draft> {
-        vec![Draft { service: service.into(), dedup_key: "k".into(), event: "{}".into() }]
+        let (service, dedup_key) = (service.into(), "k".into());
+        vec![Draft { service, dedup_key, event: "{}".into(), is_followed: true }]
     }
 
     fn page(started: u64) -> PageId {

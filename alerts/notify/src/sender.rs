@@ -13,17 +13,20 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use crate::back::Standing;
+use crate::back::standing::Report;
 use crate::client::{Outcome, Post};
 use crate::config::Config;
 use crate::error::Error;
 use crate::event;
 use crate::handle::{NotifyStatus, RejectedStatus, ServiceStatus, on_blocking_thread};
 use crate::key::RoutingKey;
-use crate::outbox::{Act, Draft, Entry, Outbox, Rejected};
+use crate::outbox::{Act, Draft, Entry, Outbox, Rejected, Word};
 use crate::page::Notification;
 use crate::signals::{Action, RetryReason, ServiceName, Signals};
 use crate::target::Destination;
 
+mod back;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +34,9 @@ mod tests;
 #[derive(Debug)]
 pub(crate) enum Command {
     Enqueue { notification: Notification, done: oneshot::Sender<Result<(), Error>> },
+    Report { service: String, report: Report, done: oneshot::Sender<Result<(), Error>> },
+    Say { word: Word, done: oneshot::Sender<Result<bool, Error>> },
+    OpenKeys { service: String, done: oneshot::Sender<Result<Vec<String>, Error>> },
     SetTargets { targets: Vec<Service>, done: oneshot::Sender<()> },
     Drain { until: Instant, done: oneshot::Sender<Vec<String>> },
 }
@@ -63,7 +69,7 @@ struct Lane {
 
 /// How a service fares, and until when it wants to be left alone.
 #[derive(Debug)]
-struct Standing {
+struct Fare {
     status: ServiceStatus,
     paused_until: Instant,
 }
@@ -95,7 +101,7 @@ pub(crate) struct Sender {
     commands: mpsc::Receiver<Command>,
     publisher: watch::Sender<Arc<NotifyStatus>>,
     lanes: BTreeMap<LaneKey, Lane>,
-    standings: Vec<Standing>,
+    fares: Vec<Fare>,
     rejected: VecDeque<Rejected>,
     in_flight: JoinSet<Outcome>,
     sent_at: HashMap<Id, (LaneKey, Instant)>,
@@ -105,6 +111,8 @@ pub(crate) struct Sender {
     /// Failures of the outbox that were made good, and when the next try is.
     failures_seen: u64,
     settle_at: Instant,
+    /// How open incidents stand, as the outbox has it.
+    standings: Arc<Vec<Standing>>,
 }
 
 enum Event {
@@ -127,7 +135,7 @@ impl Sender {
     ) -> Self {
         let now = Instant::now();
         Self {
-            standings: services.iter().map(|service| standing(service, now)).collect(),
+            fares: services.iter().map(|service| fare(service, now)).collect(),
             config,
             services,
             origin,
@@ -144,6 +152,7 @@ impl Sender {
             owed: Vec::new(),
             failures_seen: 0,
             settle_at: now,
+            standings: Arc::default(),
         }
     }
 
@@ -153,6 +162,7 @@ impl Sender {
         for entry in entries {
             self.take_up(entry).await;
         }
+        self.read_standings().await;
         self.signals.started(self.services.len(), self.waiting());
         self.publish();
         loop {
@@ -172,6 +182,16 @@ impl Sender {
                     let result = self.enqueue(notification).await;
                     // A caller that is gone does not want to know.
                     let _unheard = done.send(result);
+                }
+                Event::Command(Some(Command::Report { service, report, done })) => {
+                    let _unheard = done.send(self.reported(service, report).await);
+                }
+                Event::Command(Some(Command::Say { word, done })) => {
+                    let _unheard = done.send(self.say(word).await);
+                }
+                Event::Command(Some(Command::OpenKeys { service, done })) => {
+                    let outbox = self.outbox.clone();
+                    let _unheard = done.send(on_blocking_thread(move || outbox.open_keys(&service)).await);
                 }
                 Event::Command(Some(Command::SetTargets { targets, done })) => {
                     self.set_targets(targets);
@@ -212,6 +232,7 @@ impl Sender {
             }
             self.take_up(entry).await;
         }
+        self.read_standings().await;
         match full.into_values().max() {
             None => Ok(()),
             Some(entries) => {
@@ -261,6 +282,7 @@ impl Sender {
         for entry in entries.into_iter().filter(|entry| !held.contains(&entry.seq)) {
             self.take_up(entry).await;
         }
+        self.read_standings().await;
         Ok(())
     }
 
@@ -272,6 +294,7 @@ impl Sender {
             service: service.id.clone(),
             dedup_key: dedup_key.to_owned(),
             event,
+            is_followed: service.key.is_some(),
         };
         match notification {
             Notification::Notice(notice) => {
@@ -334,7 +357,7 @@ impl Sender {
                 // A service of the configuration has the older right to its name.
                 Some(_) => {}
                 None => {
-                    self.standings.push(standing(&target, Instant::now()));
+                    self.fares.push(fare(&target, Instant::now()));
                     self.services.push(target);
                 }
             }
@@ -344,7 +367,7 @@ impl Sender {
     fn send_what_is_due(&mut self) {
         let now = Instant::now();
         for (key, lane) in &mut self.lanes {
-            let due = lane.due.max(self.standings[key.0].paused_until);
+            let due = lane.due.max(self.fares[key.0].paused_until);
             if lane.is_in_flight || due > now || self.in_flight.len() >= self.config.in_flight_max {
                 continue;
             }
@@ -372,7 +395,7 @@ impl Sender {
             Outcome::Accepted => {
                 let Some(entry) = self.leave_lane(&key) else { return };
                 self.signals.event_accepted(&self.services[key.0].name, entry.act, took);
-                let status = &mut self.standings[key.0].status;
+                let status = &mut self.fares[key.0].status;
                 status.accepted += 1;
                 status.last_accepted_unix_nanos = Some(now_unix_nanos());
                 status.last_failure = None;
@@ -385,7 +408,7 @@ impl Sender {
             }
             Outcome::Rejected { status, message } => {
                 let Some(entry) = self.leave_lane(&key) else { return };
-                self.standings[key.0].status.last_failure = Some("rejected");
+                self.fares[key.0].status.last_failure = Some("rejected");
                 self.reject(Rejected { entry, status, message }).await;
             }
             Outcome::Retry { reason, after } => self.retry_later(&key, reason, after, took),
@@ -399,10 +422,10 @@ impl Sender {
         let pause = backoff(&self.config, lane.failures).max(after.unwrap_or_default());
         let now = Instant::now();
         lane.due = now + pause;
-        let standing = &mut self.standings[key.0];
-        standing.status.last_failure = Some(reason.as_str());
+        let fare = &mut self.fares[key.0];
+        fare.status.last_failure = Some(reason.as_str());
         if reason == RetryReason::RateLimited {
-            standing.paused_until = standing.paused_until.max(now + pause);
+            fare.paused_until = fare.paused_until.max(now + pause);
         }
         self.signals.request_failed(&self.services[key.0].name, reason, took, pause);
     }
@@ -465,7 +488,7 @@ impl Sender {
         let idle = Instant::now() + Duration::from_secs(3_600);
         let is_full = self.in_flight.len() >= self.config.in_flight_max;
         let lanes = self.lanes.iter().filter(|(_, lane)| !lane.is_in_flight && !is_full);
-        let next = lanes.map(|(key, lane)| lane.due.max(self.standings[key.0].paused_until)).min();
+        let next = lanes.map(|(key, lane)| lane.due.max(self.fares[key.0].paused_until)).min();
         let until = self.draining.as_ref().map(|draining| draining.until);
         let settle_at = self.is_unsettled().then_some(self.settle_at);
         next.into_iter().chain(until).chain(settle_at).min().unwrap_or(idle).min(idle)
@@ -485,12 +508,12 @@ impl Sender {
     }
 
     fn publish(&mut self) {
-        for standing in &mut self.standings {
-            standing.status.waiting = 0;
-            standing.status.oldest_unix_nanos = None;
+        for fare in &mut self.fares {
+            fare.status.waiting = 0;
+            fare.status.oldest_unix_nanos = None;
         }
         for ((place, _), lane) in &self.lanes {
-            let status = &mut self.standings[*place].status;
+            let status = &mut self.fares[*place].status;
             status.waiting += lane.entries.len();
             let oldest = lane.entries.front().map(|entry| entry.enqueued_unix_nanos);
             status.oldest_unix_nanos = status.oldest_unix_nanos.into_iter().chain(oldest).min();
@@ -504,19 +527,17 @@ impl Sender {
             enqueued_unix_nanos: rejected.entry.enqueued_unix_nanos,
         });
         let status = NotifyStatus {
-            services: self.standings.iter().map(|standing| standing.status.clone()).collect(),
+            services: self.fares.iter().map(|fare| fare.status.clone()).collect(),
             rejected: rejected.collect(),
+            standings: self.standings.clone(),
         };
         self.publisher.send_replace(Arc::new(status));
     }
 }
 
 /// How a service fares that was never asked.
-fn standing(service: &Service, now: Instant) -> Standing {
-    Standing {
-        status: ServiceStatus { name: service.id.clone(), ..ServiceStatus::default() },
-        paused_until: now,
-    }
+fn fare(service: &Service, now: Instant) -> Fare {
+    Fare { status: ServiceStatus { name: service.id.clone(), ..ServiceStatus::default() }, paused_until: now }
 }
 
 /// The pause after so many failures in a row: doubled each time up to the longest, and between half and all of

@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use belfry_dispatch::{
     Acknowledgement, AlertView, Incoming, Matchers, PlainMatcher, Silence, SilenceError, SilenceRequest,
@@ -34,13 +34,12 @@ pub(crate) fn router(desk: DeskHandle) -> Router {
         .route("/api/v2/alerts/groups", get(groups))
         .route("/api/v2/silences", get(silences).post(post_silence))
         .route("/api/v2/silence/{id}", get(silence).delete(expire_silence))
-        .route("/api/v1/incidents/{incident}/acknowledgement", post(acknowledge).delete(unacknowledge))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(desk)
 }
 
 /// A request that is not answered, as Alertmanager says it: a JSON string.
-struct Refusal(StatusCode, String);
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -66,7 +65,7 @@ impl From<SilenceError> for Refusal {
 }
 
 /// What was changed, once it is on disk.
-fn saved<T>(changed: Changed<T>) -> Result<T, Refusal> {
+pub(crate) fn saved<T>(changed: Changed<T>) -> Result<T, Refusal> {
     match changed {
         Changed::Saved(value) => Ok(value),
         Changed::Unsaved => Err(Refusal(
@@ -79,7 +78,7 @@ fn saved<T>(changed: Changed<T>) -> Result<T, Refusal> {
     }
 }
 
-fn ended() -> Refusal {
+pub(crate) fn ended() -> Refusal {
     Refusal(StatusCode::SERVICE_UNAVAILABLE, "the alert engine is stopping".to_owned())
 }
 
@@ -386,58 +385,11 @@ async fn expire_silence(State(desk): State<DeskHandle>, Path(id): Path<String>) 
     Ok(StatusCode::OK.into_response())
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PostedAcknowledgement {
-    by: String,
-    #[serde(default)]
-    comment: String,
-    until: Option<String>,
-}
-
 fn acknowledgement_json(acknowledgement: &Acknowledgement) -> Value {
     json!({
         "by": acknowledgement.by, "comment": acknowledgement.comment, "at": time(Some(acknowledgement.at_ms)),
         "until": acknowledgement.until_ms.map(|until| time(Some(until))),
     })
-}
-
-/// Somebody works on an incident: it is not told again until it is over, or until a time.
-async fn acknowledge(
-    State(desk): State<DeskHandle>,
-    Path(incident): Path<String>,
-    body: Bytes,
-) -> Result<Response, Refusal> {
-    let posted: PostedAcknowledgement = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    let until_ms = parse_time(posted.until.as_deref())?;
-    set_acknowledgement(desk, incident, Some((posted, until_ms))).await
-}
-
-async fn unacknowledge(
-    State(desk): State<DeskHandle>,
-    Path(incident): Path<String>,
-) -> Result<Response, Refusal> {
-    set_acknowledgement(desk, incident, None).await
-}
-
-async fn set_acknowledgement(
-    desk: DeskHandle,
-    incident: String,
-    posted: Option<(PostedAcknowledgement, Option<i64>)>,
-) -> Result<Response, Refusal> {
-    let setting = desk.change(move |dispatch, now_ms| {
-        let acknowledgement = posted.map(|(posted, until_ms)| Acknowledgement {
-            by: posted.by.chars().take(256).collect(),
-            comment: posted.comment.chars().take(1_024).collect(),
-            at_ms: now_ms,
-            until_ms,
-        });
-        (dispatch.acknowledge(&incident, acknowledgement.as_ref()), None)
-    });
-    match saved(setting.await)? {
-        true => Ok(StatusCode::OK.into_response()),
-        false => Err(Refusal(StatusCode::NOT_FOUND, "there is no such open incident".to_owned())),
-    }
 }
 
 /// A random UUID (RFC 9562, version 4).
