@@ -3,6 +3,7 @@
 mod billing;
 mod live;
 mod logs;
+mod slo;
 mod test;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ pub use billing::{
 };
 pub use live::{BansCommand, CallsArguments, CallsCommand};
 pub use logs::LogsArguments;
+pub use slo::{BacktestArguments, SloArguments, SloCommand};
 pub use test::TestCommand;
 
 /// Everything after `belfry`.
@@ -91,12 +93,13 @@ pub enum Command {
         word  \"some words\"  begin*  ~\"reg.*ex\"  field:value  field:<3.5  field:1..5  trace_id:...  call_id:...  AND OR NOT ( )\n  \
         fields: kind, severity, component, node, region, and every attribute by its name")]
     Logs(LogsArguments),
-    /// Show the objectives of a running Belfry: budget, burn, time to exhaustion.
-    Slo {
-        /// Which Belfry to ask.
-        #[command(flatten)]
-        site: Site,
-    },
+    /// Show the objectives of a running Belfry: budget, burn, time to exhaustion; check and replay files of objectives.
+    #[command(after_help = "EXAMPLES\n  \
+        belfry slo\n  \
+        belfry slo gate && deploy                               exit code 1 while a spent budget holds changes back\n  \
+        belfry slo check alerts/rules/examples.openslo.yaml     every mistake with its place\n  \
+        belfry slo backtest new.yaml --from -7d --against slos.toml")]
+    Slo(SloArguments),
     /// Switch a fault of a running demo on or off.
     Fault {
         /// Which fault.

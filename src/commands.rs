@@ -176,17 +176,6 @@ fn bans_table(json: &str) -> anyhow::Result<String> {
     Ok(format!("{}{} bans\n", slo_table::aligned(&rows), bans.len()))
 }
 
-/// `belfry slo`.
-///
-/// # Errors
-/// When the Belfry cannot be asked.
-pub fn slo(site: &Site) -> anyhow::Result<ExitCode> {
-    let token = Token::of(site.token_file.as_deref())?;
-    let json = block_on(ask(Method::GET, site.api, "/api/v1/slos", &token))?;
-    say(slo_table::render(&json)?.trim_end());
-    Ok(ExitCode::SUCCESS)
-}
-
 /// `belfry fault`.
 ///
 /// # Errors

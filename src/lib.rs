@@ -22,6 +22,7 @@ pub mod run;
 pub mod series;
 pub mod signals;
 pub mod sip_line;
+pub mod slo;
 pub mod slo_table;
 pub mod terminal;
 pub mod upkeep;

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         }
         Command::Calls(arguments) => commands::calls(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
-        Command::Slo { site } => commands::slo(&site),
+        Command::Slo(arguments) => belfry::slo::run(&arguments),
         Command::Fault { name, switch, admin } => commands::fault(name, switch, admin),
         Command::Sip { command: SipCommand::Parse { files } } => commands::sip_parse(&files),
         Command::Series { command } => belfry::series::run(&command),

@@ -151,7 +151,7 @@ fn plan_rows(node: &Value, depth: usize, rows: &mut Vec<[String; 5]>) {
 }
 
 /// A time as the API reads it: what is said relative to now becomes Unix seconds.
-fn moment(text: &str, now_seconds: f64) -> String {
+pub(crate) fn moment(text: &str, now_seconds: f64) -> String {
     let ago = text.strip_prefix('-').and_then(belfry_promql::parse_duration);
     match ago {
         Some(millis) => format!("{:.3}", now_seconds - millis as f64 / 1000.0),

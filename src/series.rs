@@ -177,6 +177,27 @@ fn ordered(admin: SocketAddr, token: &Token, name: &str, order: &[(&str, &str)])
     Ok(())
 }
 
+/// Works on a store that nobody uses, reading only.
+///
+/// # Errors
+/// When it is in use or cannot be read, and whatever the work says.
+pub(crate) fn with_reader<T>(
+    store: &SeriesStoreArguments,
+    work: impl FnOnce(&dyn belfry_promql::Series) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    if store.admin.is_some() {
+        bail!("this reads a store of this machine: leave --admin out, and name a snapshot with --directory");
+    }
+    let config = match &store.directory {
+        Some(directory) => Config::in_directory(existing(directory)?),
+        None => configured(&store.config)?,
+    };
+    let registry = belfry_signal::Registry::new(belfry_signal::Resource::for_test(), 16).0;
+    let (_writer, reader) =
+        Series::open(config, &registry).context("stop the Belfry that uses it, or work on a snapshot")?;
+    work(&reader)
+}
+
 /// A wrong path must not become an empty store.
 fn existing(directory: &Path) -> anyhow::Result<PathBuf> {
     if directory.is_dir() {

@@ -22,6 +22,7 @@ pub fn render(json: &str) -> anyhow::Result<String> {
             "BURN 6h",
             "EXHAUSTED IN",
             "COVERAGE",
+            "SAYS",
         ]
         .map(str::to_owned),
     ];
@@ -45,9 +46,31 @@ pub fn render(json: &str) -> anyhow::Result<String> {
             burn("burn_6h"),
             exhaustion,
             percent("coverage_ratio"),
+            remarks(slo).join(", "),
         ]);
     }
     Ok(aligned(&rows))
+}
+
+/// What a figure alone does not say: that it is of the past, by contract, or calls for something.
+fn remarks(slo: &Value) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if slo["is_blind"] == true {
+        remarks.push("BLIND".to_owned());
+    }
+    if slo["commitment"] == "sla" {
+        remarks.push("sla".to_owned());
+    }
+    if slo["excluded_bad"].as_u64().is_some_and(|bad| bad > 0) || slo["excluded_good"].as_u64().is_some_and(|good| good > 0) {
+        remarks.push("corrected".to_owned());
+    }
+    if let Some(beyond) = slo["groups_beyond"].as_u64().filter(|beyond| *beyond > 0) {
+        remarks.push(format!("{beyond} groups together"));
+    }
+    for step in slo["policy"].as_array().into_iter().flatten().filter(|step| step["is_reached"] == true) {
+        remarks.push(format!("{} % gone: {}", step["spent_percent"], step["action"].as_str().unwrap_or("-")));
+    }
+    remarks
 }
 
 /// A time in the two largest units that a person would say.
@@ -86,6 +109,10 @@ mod tests {
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[1].starts_with("call-setup  eu      99.9 %     998   2    -100.00 %"), "{table}");
         assert!(lines[1].ends_with("2.0x     -        2.0 h         50.00 %"), "{table}");
+        let json = json.replace("\"bad\":2,", r#""bad":2,"is_blind":true,"commitment":"sla","excluded_bad":1,"groups_beyond":3,
+            "policy":[{"spent_percent":50,"action":"notice","is_reached":true},{"spent_percent":75,"action":"change_gate","is_reached":false}],"#);
+        let table = render(&json).expect("laid out");
+        assert!(table.trim_end().ends_with("BLIND, sla, corrected, 3 groups together, 50 % gone: notice"), "{table}");
         assert!(render("{}").is_err() && render("<html>").is_err());
     }
 }

@@ -47,10 +47,10 @@ pub(super) fn start(
         directory: engine.directory.clone(),
         registry: registry.clone(),
         notify: notify.clone(),
-        metrics,
+        metrics: metrics.clone(),
     };
     let desk = start_desk(deps).context("start the alert desk")?;
-    let deps = EngineDeps { registry, notify: notify.clone(), desk: Some(desk) };
+    let deps = EngineDeps { registry, notify: notify.clone(), desk: Some(desk), metrics };
     let engine = Engine::start(engine, deps).context("start the alert engine")?;
     Ok((notify, engine))
 }

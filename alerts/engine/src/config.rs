@@ -16,6 +16,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// `shipped`, `demo`, or the path of a rule file.
     pub rules: String,
+    /// More objectives: OpenSLO v1 files (`.yaml`, `.yml`), or files of the house's own form (`.toml`).
+    pub slo_files: Vec<PathBuf>,
     /// Regions that the page shows even before a customer came from there.
     pub regions: Vec<Region>,
     /// A cell without an event for so long is stale: it may be fine, but nobody can know.
@@ -45,7 +47,7 @@ impl Config {
         if self.directory.as_os_str().is_empty() {
             fault("directory", "must name a directory".to_owned());
         }
-        if let Err(error) = rules::load(&self.rules) {
+        if let Err(error) = rules::load(&self.rules, &self.slo_files) {
             fault("rules", error.to_string());
         }
         if self.regions.len() > Region::MAX {
@@ -81,6 +83,7 @@ pub(crate) mod tests {
         Config {
             directory: directory.to_owned(),
             rules: "demo".into(),
+            slo_files: vec![],
             regions: vec![region("eu"), region("us")],
             stale_after: Duration::from_secs(60),
             group_window: Duration::from_secs(2),

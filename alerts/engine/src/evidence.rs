@@ -40,6 +40,7 @@ fn home(journey: Journey) -> Room {
         Journey::Register | Journey::CallSetup | Journey::Messaging => Room::Core,
         Journey::MediaQuality => Room::Media,
         Journey::EdgeHttp => Room::Edge,
+        Journey::Service => Room::Backend,
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::corrections::{self, Correction, Refused};
 use crate::desk::{self, Beginning, DeskHandle, Metrics, Routing, Sources};
 use crate::error::Error;
 use crate::handling::{self, Handling};
@@ -36,6 +37,8 @@ pub struct EngineDeps {
     pub notify: NotifyHandle,
     /// What silences and inhibits pages; without it nothing does.
     pub desk: Option<DeskHandle>,
+    /// The store of series; without one, objectives that ask queries are blind.
+    pub metrics: Option<Metrics>,
 }
 
 /// What the desk works with.
@@ -95,7 +98,7 @@ impl Engine {
 
 /// Starts with the given clock.
 pub(crate) fn start_with(config: Config, deps: EngineDeps, clock: Clock) -> Result<EngineHandle, Error> {
-    let rules = rules::load(&config.rules)?;
+    let rules = rules::load(&config.rules, &config.slo_files)?;
     if let Some((key, message)) = config.check().into_iter().next() {
         return Err(Error::Config { key, message });
     }
@@ -135,6 +138,22 @@ impl EngineHandle {
         if self.commands.try_send(Command::Change(change)).is_err() {
             self.signals.change_dropped();
         }
+    }
+
+    /// Makes or withdraws a correction; it is on disk when this returns it.
+    pub(crate) async fn correct(&self, change: corrections::Change) -> Result<Correction, Refused> {
+        let (done, answer) = oneshot::channel();
+        if self.commands.send(Command::Correct { change, done }).await.is_err() {
+            return Err(Refused::Unsaved);
+        }
+        answer.await.unwrap_or(Err(Refused::Unsaved))
+    }
+
+    /// All corrections, oldest first; `None` when the engine has ended.
+    pub(crate) async fn corrections(&self) -> Option<Vec<Correction>> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(Command::Corrections(done)).await.ok()?;
+        answer.await.ok()
     }
 
     /// The Call-ID behind an example link of a page; numbers begin with 1. `None` when there is none.
@@ -181,10 +200,13 @@ impl EngineHandle {
         self.desk.as_ref()
     }
 
-    /// The JSON APIs: `/api/v1/incidents/{incident}/acknowledgement`, `/api/v1/slos`, `/api/v1/cells`, `/api/v1/pages`, `/api/v1/changes`; with a desk also Prometheus'
-    /// `/api/v1/rules` and `/api/v1/alerts` and Alertmanager's `/api/v2`.
+    /// The JSON APIs: `/api/v1/incidents/{incident}/acknowledgement`, `/api/v1/slos` with `/gate` and `/corrections`
+    /// below it, `/api/v1/cells`, `/api/v1/pages`, `/api/v1/changes`; with a desk also Prometheus' `/api/v1/rules` and
+    /// `/api/v1/alerts` and Alertmanager's `/api/v2`.
     pub fn router(&self) -> axum::Router {
-        let router = routes::router(self.status.clone()).merge(handling::router(self.handling.clone()));
+        let router = routes::router(self.status.clone())
+            .merge(corrections::router(self.clone()))
+            .merge(handling::router(self.handling.clone()));
         match &self.desk {
             Some(desk) => router.merge(desk::router(desk.clone())),
             None => router,

@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 
 use belfry_signal::{Journey, JourneyCount, Region};
-use belfry_slo::{Assessment, Counts, Grain, History, Series, Transition, Window};
+use belfry_slo::{
+    ALL, Assessment, Counts, Grain, History, Metered, OTHER, Series, Source, Transition, Window,
+};
 
 use crate::rules::Rule;
-use crate::status::{Cell, CellState, PairStatus, SloStatus, Window as WindowStatus};
+use crate::status::{Cell, CellState, PairStatus, PolicyStatus, SloStatus, Window as WindowStatus};
 
 #[cfg(test)]
 mod tests;
 
 /// Below this share of the period's budget a cell is a warning.
 const BUDGET_LOW_PPM: u32 = 250_000;
+/// Groups of all SLOs that ask queries; each costs about 400 KB.
+pub(crate) const QUERY_SERIES_MAX: usize = 256;
 const NANOS: u64 = 1_000_000_000;
 
 /// A rule by its place, and a region.
@@ -45,17 +49,82 @@ pub(crate) struct Judge {
     counted: BTreeMap<(Journey, Region), (u64, u64)>,
     /// The state of each cell and the second in which it came to it.
     states: BTreeMap<(Journey, Region), (CellState, u64)>,
+    /// Groups that are judged together for want of a place of their own, by rule.
+    beyond: BTreeMap<usize, usize>,
 }
 
 impl Judge {
     pub(crate) fn new(rules: Vec<Rule>, regions: Vec<Region>, stale_after_seconds: u64) -> Self {
-        Self {
+        let mut judge = Self {
             rules,
             regions,
             stale_after_seconds,
             watched: BTreeMap::new(),
             counted: BTreeMap::new(),
             states: BTreeMap::new(),
+            beyond: BTreeMap::new(),
+        };
+        judge.expect_groups();
+        judge
+    }
+
+    /// What queries are known to be about is shown before they have an answer: blind, if they never have one.
+    fn expect_groups(&mut self) {
+        for rule in 0..self.rules.len() {
+            let Source::Queries(indicator) = self.rules[rule].slo.source.clone() else { continue };
+            let groups = &indicator.groups;
+            let places = match &groups.label {
+                None => vec![ALL],
+                Some(_) => groups.listed.iter().map(String::as_str).chain([OTHER]).collect(),
+            };
+            for place in places.into_iter().filter_map(|place| Region::configured(place).ok()) {
+                self.watch(rule, &place);
+            }
+        }
+    }
+
+    /// Takes what a rule's queries found in the second `at`; `beyond` is how many groups have no place of their own.
+    pub(crate) fn measured(&mut self, rule: usize, at: u64, metered: &Metered, beyond: usize) {
+        self.beyond.insert(rule, beyond);
+        if metered.groups.is_empty() || metered.seconds == 0 {
+            return;
+        }
+        let mut places: BTreeMap<Region, (u64, u64)> = BTreeMap::new();
+        if let Ok(other) = Region::configured(OTHER) {
+            // Somebody answered: what is not there for the others did not happen.
+            if self.watched.contains_key(&(rule, other.clone())) {
+                places.insert(other, (0, 0));
+            }
+        }
+        let is_query = |rules: &[Rule], place: usize| !rules[place].is_counted_here();
+        let mut held = self.watched.keys().filter(|(place, _)| is_query(&self.rules, *place)).count();
+        for (group, (good, bad)) in &metered.groups {
+            let Ok(mut place) = Region::configured(group) else { continue };
+            if !self.watched.contains_key(&(rule, place.clone())) {
+                if held >= QUERY_SERIES_MAX {
+                    let Ok(other) = Region::configured(OTHER) else { continue };
+                    place = other;
+                    *self.beyond.entry(rule).or_default() += 1;
+                } else {
+                    held += 1;
+                }
+            }
+            let sum = places.entry(place).or_default();
+            *sum = (sum.0.saturating_add(*good), sum.1.saturating_add(*bad));
+        }
+        for (place, (good, bad)) in places {
+            let watched = self.watch(rule, &place);
+            watched.series.observe_span(at, metered.seconds, good, bad);
+            if good + bad > 0 {
+                watched.last_event_second = watched.last_event_second.max(Some(at));
+            }
+        }
+    }
+
+    /// Takes stretches of time out of the budget of an SLO, in one place or in all.
+    pub(crate) fn exclude(&mut self, stretches: impl Fn(&str, &str) -> Vec<(u64, u64)>) {
+        for ((rule, region), watched) in &mut self.watched {
+            watched.series.exclude(&stretches(&self.rules[*rule].slo.name, region.as_str()));
         }
     }
 
@@ -77,11 +146,13 @@ impl Judge {
         }
         let mut turns = Vec::new();
         for ((rule, region), watched) in &mut self.watched {
-            let journey = self.rules[*rule].journey;
-            let (good, bad) = news.get(&(journey, region.clone())).copied().unwrap_or_default();
-            watched.series.observe(now, good, bad);
-            if good + bad > 0 {
-                watched.last_event_second = Some(now);
+            if self.rules[*rule].is_counted_here() {
+                let journey = self.rules[*rule].journey;
+                let (good, bad) = news.get(&(journey, region.clone())).copied().unwrap_or_default();
+                watched.series.observe(now, good, bad);
+                if good + bad > 0 {
+                    watched.last_event_second = Some(now);
+                }
             }
             let assessment = watched.series.evaluate(now);
             if let Some(transition) = assessment.page {
@@ -102,6 +173,14 @@ impl Judge {
     /// What was last said about an SLO in a region.
     pub(crate) fn assessment(&self, rule: usize, region: &Region) -> Option<&Assessment> {
         self.watched.get(&(rule, region.clone())).and_then(|watched| watched.assessment.as_ref())
+    }
+
+    /// Every rule and place that warns.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = (&Rule, &Region)> {
+        let warning = self.watched.iter().filter(|(_, watched)| {
+            watched.assessment.as_ref().is_some_and(|assessment| assessment.is_warning)
+        });
+        warning.map(|((rule, region), _)| (&self.rules[*rule], region))
     }
 
     /// Every series with its history.
@@ -127,7 +206,11 @@ impl Judge {
     /// Every SLO in every region that had an event.
     pub(crate) fn slos(&self) -> Vec<SloStatus> {
         let judged = self.watched.iter().filter_map(|((rule, region), watched)| {
-            watched.assessment.as_ref().map(|assessment| slo_status(&self.rules[*rule], region, assessment))
+            let beyond = self.beyond.get(rule).copied().unwrap_or(0);
+            watched
+                .assessment
+                .as_ref()
+                .map(|assessment| slo_status(&self.rules[*rule], region, assessment, beyond))
         });
         judged.collect()
     }
@@ -203,13 +286,14 @@ impl Judge {
     }
 
     fn places_of(&self, journey: Journey) -> Vec<usize> {
-        (0..self.rules.len()).filter(|rule| self.rules[*rule].journey == journey).collect()
+        let is_of = |rule: &Rule| rule.journey == journey && rule.is_counted_here();
+        (0..self.rules.len()).filter(|place| is_of(&self.rules[*place])).collect()
     }
 
     /// The journeys of the rules, each once, in the order of the rules.
     fn journeys(&self) -> Vec<Journey> {
         let mut journeys = Vec::new();
-        for rule in &self.rules {
+        for rule in self.rules.iter().filter(|rule| rule.is_counted_here()) {
             if !journeys.contains(&rule.journey) {
                 journeys.push(rule.journey);
             }
@@ -220,7 +304,7 @@ impl Judge {
     /// The configured regions in their order, then those that customers came from besides.
     fn all_regions(&self) -> Vec<Region> {
         let mut regions = self.regions.clone();
-        for (_, region) in self.watched.keys() {
+        for (_, region) in self.watched.keys().filter(|(rule, _)| self.rules[*rule].is_counted_here()) {
             if !regions.contains(region) {
                 regions.push(region.clone());
             }
@@ -229,7 +313,7 @@ impl Judge {
     }
 }
 
-fn slo_status(rule: &Rule, region: &Region, assessment: &Assessment) -> SloStatus {
+fn slo_status(rule: &Rule, region: &Region, assessment: &Assessment, groups_beyond: usize) -> SloStatus {
     let budget = &assessment.budget;
     let fast = assessment.long_burn(0);
     SloStatus {
@@ -237,7 +321,15 @@ fn slo_status(rule: &Rule, region: &Region, assessment: &Assessment) -> SloStatu
         journey: rule.journey,
         region: region.clone(),
         objective_ppm: rule.slo.objective.ppm(),
-        period_seconds: rule.slo.period_seconds,
+        period_seconds: budget.period_seconds,
+        elapsed_seconds: budget.counted.seconds,
+        commitment: rule.slo.commitment.as_str(),
+        source: if rule.is_counted_here() { "journey" } else { "queries" },
+        is_blind: assessment.is_blind,
+        excluded_good: assessment.excluded.good,
+        excluded_bad: assessment.excluded.bad,
+        groups_beyond,
+        policy: policy_status(rule, assessment),
         good: budget.counted.good,
         bad: budget.counted.bad,
         budget_remaining_ratio: budget.remaining_ratio(),
@@ -247,6 +339,16 @@ fn slo_status(rule: &Rule, region: &Region, assessment: &Assessment) -> SloStatu
         coverage_ratio: budget.counted.coverage_ratio(),
         pairs: (0..assessment.pairs.len()).map(|place| pair_status(assessment, place)).collect(),
     }
+}
+
+/// What the budget policy calls for.
+fn policy_status(rule: &Rule, assessment: &Assessment) -> Vec<PolicyStatus> {
+    let steps = rule.slo.policy.iter().map(|step| PolicyStatus {
+        spent_percent: step.spent_percent,
+        action: step.action.as_str(),
+        is_reached: assessment.budget.is_spent(step.spent_percent),
+    });
+    steps.collect()
 }
 
 fn pair_status(assessment: &Assessment, place: usize) -> PairStatus {

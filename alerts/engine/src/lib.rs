@@ -8,8 +8,10 @@
 //!
 //! Not here: the arithmetic (`belfry_slo`), what rules and routes mean (`belfry_ruler`, `belfry_dispatch`), sending (`belfry_notify`), drawing (the dashboard).
 
+mod backtest;
 mod clock;
 pub mod config;
+mod corrections;
 mod delivery;
 mod desk;
 mod error;
@@ -18,6 +20,8 @@ mod handle;
 mod handling;
 mod judge;
 mod pages;
+mod policy;
+mod queries;
 mod routes;
 mod rules;
 mod run;
@@ -25,14 +29,16 @@ mod signals;
 mod status;
 mod store;
 
+pub use backtest::{Backtest, Replayed, ReplayedPage, Stretch, backtest};
 pub use config::Config;
 pub use desk::{DeskHandle, GroupStatus, Metrics, Routing, Sources, Write};
 pub use error::Error;
+pub use rules::check_slo_file;
 pub use handle::{DeskDeps, Engine, EngineDeps, EngineHandle, start_desk};
 pub use handling::HOOK_PATH;
 pub use status::{
-    Cell, CellState, Change, Handled, Page, PageState, PairStatus, SloStatus, Status, Watchdog,
-    Window as WindowStatus,
+    Cell, CellState, Change, Handled, Page, PageState, PairStatus, PolicyStatus, SloStatus, Status,
+    Watchdog, Window as WindowStatus,
 };
 
 pub use belfry_notify::{AlertName, Place, StandingState};

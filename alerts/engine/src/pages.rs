@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use belfry_notify::{AlertName, BudgetFigures, DedupKey, Notification, Page as Told, PageId};
+use belfry_notify::{AlertName, BudgetFigures, DedupKey, Notification, Page as Told, PageId, SloName};
 use belfry_signal::{Journey, Pii, Region};
 
 use crate::evidence::Evidence;
@@ -305,6 +305,7 @@ impl Record {
             id: self.id,
             dedup_key: self.dedup_key.clone(),
             alert: self.alert,
+            slo: SloName::configured(&self.slo).ok(),
             journey: self.journey,
             region: self.lead.clone(),
             regions: self.regions(),

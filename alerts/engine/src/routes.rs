@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::policy::{Closed, closed_by};
 use crate::status::{Cell, Change, Page, SloStatus, Status, Watchdog};
 
 type Snapshots = watch::Receiver<Arc<Status>>;
@@ -17,6 +18,13 @@ type Snapshots = watch::Receiver<Arc<Status>>;
 struct Slos<'a> {
     unix_nanos: u64,
     slos: &'a [SloStatus],
+}
+
+#[derive(Serialize)]
+struct Gate {
+    unix_nanos: u64,
+    is_open: bool,
+    closed_by: Vec<Closed>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +49,7 @@ struct Changes<'a> {
 pub(crate) fn router(snapshots: Snapshots) -> Router {
     Router::new()
         .route("/api/v1/slos", get(slos))
+        .route("/api/v1/slos/gate", get(gate))
         .route("/api/v1/cells", get(cells))
         .route("/api/v1/pages", get(pages))
         .route("/api/v1/changes", get(changes))
@@ -50,6 +59,13 @@ pub(crate) fn router(snapshots: Snapshots) -> Router {
 async fn slos(State(snapshots): State<Snapshots>) -> Response {
     let status = snapshots.borrow().clone();
     Json(Slos { unix_nanos: status.unix_nanos, slos: &status.slos }).into_response()
+}
+
+/// Whether changes may go out, and if not because of whom.
+async fn gate(State(snapshots): State<Snapshots>) -> Response {
+    let status = snapshots.borrow().clone();
+    let closed_by = closed_by(&status.slos);
+    Json(Gate { unix_nanos: status.unix_nanos, is_open: closed_by.is_empty(), closed_by }).into_response()
 }
 
 async fn cells(State(snapshots): State<Snapshots>) -> Response {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::corrections::{self, Correction, Corrections, Refused};
 use crate::delivery::{Offer, offer};
 use crate::desk::{DeskHandle, incoming};
 use crate::error::Error;
@@ -22,6 +23,8 @@ use crate::handle::EngineDeps;
 use crate::handling::handled;
 use crate::judge::Judge;
 use crate::pages::{Delivery, Findings, Pages, Record};
+use crate::policy::Policies;
+use crate::queries::Queries;
 use crate::rules::Rule;
 use crate::signals::{Signals, ppm};
 use crate::status::{Change, PageState, Status, Watchdog};
@@ -38,6 +41,8 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Command {
     Change(Change),
+    Correct { change: corrections::Change, done: oneshot::Sender<Result<Correction, Refused>> },
+    Corrections(oneshot::Sender<Vec<Correction>>),
     Drain(oneshot::Sender<Vec<String>>),
 }
 
@@ -52,6 +57,9 @@ pub(crate) struct Runner {
     clock: Clock,
     publisher: watch::Sender<Arc<Status>>,
     judge: Judge,
+    queries: Queries,
+    corrections: Corrections,
+    policies: Policies,
     pages: Pages,
     /// Newest first.
     changes: VecDeque<Change>,
@@ -75,6 +83,7 @@ impl Runner {
     ) -> Self {
         let site = deps.registry.emitter().resource().site.clone();
         Self {
+            queries: Queries::new(&rules, deps.metrics, signals.clone()),
             judge: Judge::new(rules, config.regions.clone(), config.stale_after.as_secs()),
             pages: Pages::new(site, config.group_window, config.group_join, config.pages_max),
             config,
@@ -85,6 +94,8 @@ impl Runner {
             signals,
             clock,
             publisher,
+            corrections: Corrections::default(),
+            policies: Policies::default(),
             changes: VecDeque::new(),
             evaluations: 0,
             saved_second: 0,
@@ -106,6 +117,7 @@ impl Runner {
             }
         }
         self.saved_second = self.clock.unix_nanos() / NANOS;
+        self.corrections.restore(loaded.corrections);
         self.pages.restore(loaded.pages);
         let names: Vec<String> = self.judge.rules().iter().map(|rule| rule.slo.name.clone()).collect();
         self.pages.close_orphans(self.clock.unix_nanos(), |slo| names.iter().any(|name| name == slo));
@@ -125,8 +137,14 @@ impl Runner {
         loop {
             tokio::select! {
                 _ = ticks.tick() => self.tick().await,
+                found = self.queries.next() => if let Some(found) = found {
+                    self.judge.measured(found.rule, found.second, &found.metered, found.beyond);
+                },
                 command = commands.recv() => match command {
                     Some(Command::Change(change)) => self.changed(change),
+                    // A caller that is gone does not want to know.
+                    Some(Command::Correct { change, done }) => drop(done.send(self.correct(change).await)),
+                    Some(Command::Corrections(done)) => drop(done.send(self.corrections.all().to_vec())),
                     Some(Command::Drain(done)) => {
                         let stragglers = self.end().await;
                         // A caller that is gone does not want to know.
@@ -145,6 +163,10 @@ impl Runner {
     async fn tick(&mut self) {
         let (began, now_nanos) = (Instant::now(), self.clock.unix_nanos());
         let now = now_nanos / NANOS;
+        self.queries.begin_due(now);
+        if !self.corrections.all().is_empty() {
+            self.judge.exclude(|slo, place| self.corrections.of(slo, place));
+        }
         let counts = self.registry.journeys().counts();
         for turn in self.judge.sample(now, &counts) {
             let slo = self.judge.rules()[turn.rule].slo.name.clone();
@@ -198,7 +220,9 @@ impl Runner {
         // Failed events carry the wall clock's time, whatever clock the engine goes by.
         let since = now_unix_nanos().saturating_sub(window_seconds.saturating_mul(NANOS));
         let journeys = self.registry.journeys();
-        let failed = regions.iter().flat_map(|region| journeys.failed_since(rule.journey, region, since));
+        // What queries count, nobody here saw fail.
+        let seen = regions.iter().filter(|_| rule.is_counted_here());
+        let failed = seen.flat_map(|region| journeys.failed_since(rule.journey, region, since));
         Some(Findings {
             alert: rule.alert,
             journey: rule.journey,
@@ -224,7 +248,7 @@ impl Runner {
             let rule = &self.judge.rules()[*rule];
             history_rows(format!("{}/{region}", series_prefix(rule)), history, from)
         });
-        let batch = Arc::new(Batch { pages, evicted, histories: histories.collect(), now });
+        let batch = Arc::new(Batch { pages, evicted, histories: histories.collect(), now, ..Batch::default() });
         let (store, written) = (self.store.clone(), batch.clone());
         let saving = tokio::task::spawn_blocking(move || store.save(&written));
         self.saved_at = Instant::now();
@@ -291,8 +315,36 @@ impl Runner {
         self.is_delivery_refused = refused.is_some();
     }
 
+    /// Makes a correction once it is on disk.
+    async fn correct(&mut self, change: corrections::Change) -> Result<Correction, Refused> {
+        let now_nanos = self.clock.unix_nanos();
+        let is_slo = |name: &str| self.judge.rules().iter().any(|rule| rule.slo.name == name);
+        let correction = self.corrections.decide(&change, now_nanos / NANOS, is_slo)?;
+        let batch =
+            Batch { corrections: vec![correction.clone()], now: self.saved_second, ..Batch::default() };
+        let store = self.store.clone();
+        let saved = tokio::task::spawn_blocking(move || store.save(&batch)).await;
+        if let Err(error) = saved.unwrap_or(Err(Error::Interrupted)) {
+            self.signals.store_failed(&error);
+            return Err(Refused::Unsaved);
+        }
+        self.corrections.take(correction.clone());
+        let verb = if correction.withdrawn.is_some() { "withdrawn" } else { "made" };
+        self.changed(Change {
+            unix_nanos: now_nanos,
+            kind: "slo_correction",
+            text: format!("correction {} of {} was {verb}", correction.id, correction.slo),
+        });
+        Ok(correction)
+    }
+
     fn publish(&mut self, now_nanos: u64, began: Instant) {
         let slos = self.judge.slos();
+        for (slo, spent_percent, action) in self.policies.news(&slos) {
+            self.signals.policy_was_reached(&slo, spent_percent, action);
+            let text = format!("{spent_percent} % of the budget of {} in {} is gone", slo.name, slo.region);
+            self.changed(Change { unix_nanos: now_nanos, kind: action, text });
+        }
         self.signals.evaluated(now_nanos, began.elapsed(), &slos);
         self.signals.pages_moved(self.pages.open_count(), self.pages.undelivered().len());
         let standings = self.notify.status().standings.clone();

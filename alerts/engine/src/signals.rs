@@ -1,10 +1,11 @@
 //! Everything that the engine tells about itself.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use belfry_notify::AlertName;
-use belfry_signal::{Counter, Emitter, Gauge, Histogram, Region, Registry, SECONDS_FAST, Severity, Value};
+use belfry_notify::{AlertName, SloName};
+use belfry_signal::{Counter, Emitter, Gauge, Histogram, Registry, SECONDS_FAST, Severity, Value};
 
 use belfry_dispatch::Taken;
 
@@ -19,8 +20,8 @@ belfry_signal::label_enum! {
 }
 
 belfry_signal::label_name! {
-    /// An SLO's name from the rules.
-    pub(crate) struct SloName("slo", max = 64)
+    /// Where an SLO is judged: a region, or a group of its own.
+    pub(crate) struct Place("region", max = 320)
 }
 
 const COMPONENT: &str = "alerts";
@@ -37,7 +38,12 @@ pub(crate) struct Signals {
     resolved: Counter<(AlertName,)>,
     open: Gauge<()>,
     undelivered: Gauge<()>,
-    budget: Gauge<(SloName, Region)>,
+    budget: Gauge<(SloName, Place)>,
+    blind: Gauge<(SloName,)>,
+    groups_beyond: Gauge<(SloName,)>,
+    queries: Counter<()>,
+    query_failures: Counter<(SloName,)>,
+    query_seconds: Histogram<()>,
     store_failures: Counter<()>,
     changes_dropped: Counter<()>,
     rules: Gauge<()>,
@@ -73,6 +79,19 @@ impl Signals {
                 .gauge("pages_undelivered", "Messages of pages that the outbox has not taken yet."),
             budget: component
                 .gauge("budget_remaining_ppm", "What is left of an SLO's budget; below 0 is overdrawn."),
+            blind: component.gauge("slo_blind", "Places of an SLO in which nothing is measured any more."),
+            groups_beyond: component.gauge(
+                "slo_groups_beyond",
+                "Values of an SLO's label that are judged together because they are not listed or came too late.",
+            ),
+            queries: component.counter("slo_queries_total", "Times that an SLO's queries were asked."),
+            query_failures: component
+                .counter("slo_query_failures_total", "Times that an SLO's queries had no answer of use."),
+            query_seconds: component.histogram(
+                "slo_query_seconds",
+                "Time to answer the queries of an SLO.",
+                SECONDS_FAST,
+            ),
             store_failures: component
                 .counter("store_failures_total", "Failures to write pages or counts down."),
             changes_dropped: component
@@ -126,12 +145,53 @@ impl Signals {
         self.evaluations.inc(());
         self.evaluation_seconds.observe((), took.as_secs_f64());
         self.watchdog.set((), i64::try_from(now / NANOS).unwrap_or(i64::MAX));
+        let mut blind: BTreeMap<SloName, (i64, usize)> = BTreeMap::new();
         for slo in slos {
             // A name from the rules is always plain; one that is not has no gauge.
-            if let Ok(name) = SloName::configured(&slo.name) {
-                self.budget.set((name, slo.region.clone()), ppm(slo.budget_remaining_ratio));
+            if let (Ok(name), Ok(place)) =
+                (SloName::configured(&slo.name), Place::configured(slo.region.as_str()))
+            {
+                self.budget.set((name.clone(), place), ppm(slo.budget_remaining_ratio));
+                let entry = blind.entry(name).or_default();
+                *entry = (entry.0 + i64::from(slo.is_blind), slo.groups_beyond);
             }
         }
+        for (name, (places, beyond)) in blind {
+            self.blind.set((name.clone(),), places);
+            self.groups_beyond.set((name,), i64::try_from(beyond).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// An SLO's queries were asked.
+    pub(crate) fn slo_was_asked(&self, took_seconds: f64) {
+        self.queries.inc(());
+        self.query_seconds.observe((), took_seconds);
+    }
+
+    /// An SLO's queries had no answer of use; said once until they have one again.
+    pub(crate) fn slo_query_failed(&self, slo: &str, is_news: bool, message: &str) {
+        if let Ok(name) = SloName::configured(slo) {
+            self.query_failures.inc((name,));
+        }
+        if is_news {
+            let attributes = vec![
+                (Cow::Borrowed("slo"), Value::Text(Cow::Owned(slo.to_owned()))),
+                (Cow::Borrowed("error"), Value::Text(Cow::Owned(message.to_owned()))),
+            ];
+            let text = "an objective's queries have no answer, it measures nothing until they have";
+            self.emitter.log(COMPONENT, Severity::Warn, text, attributes, None, None);
+        }
+    }
+
+    /// So much of a budget is gone that something is called for.
+    pub(crate) fn policy_was_reached(&self, slo: &SloStatus, spent_percent: u32, action: &'static str) {
+        let attributes = vec![
+            (Cow::Borrowed("slo"), Value::Text(Cow::Owned(slo.name.clone()))),
+            (Cow::Borrowed("geo.region"), Value::from(&slo.region)),
+            (Cow::Borrowed("spent_percent"), Value::from(u64::from(spent_percent))),
+            (Cow::Borrowed("action"), action.into()),
+        ];
+        self.emitter.log(COMPONENT, Severity::Warn, "error budget policy reached", attributes, None, None);
     }
 
     /// A page was opened.

@@ -42,8 +42,24 @@ pub struct SloStatus {
     pub region: Region,
     /// What is promised, in parts per million.
     pub objective_ppm: u32,
-    /// The length of the rolling period.
+    /// The length of the period: rolling, or of the calendar's period that goes on.
     pub period_seconds: u64,
+    /// How much of the period has passed; a rolling one always has as a whole.
+    pub elapsed_seconds: u64,
+    /// `slo` (we promise it to ourselves) or `sla` (by contract).
+    pub commitment: &'static str,
+    /// `journey` (counted in this process) or `queries` (asked of metrics).
+    pub source: &'static str,
+    /// Nothing is measured any more: the figures below stand still, and say nothing about now.
+    pub is_blind: bool,
+    /// Events that corrections took out of the period; `good` and `bad` are without them.
+    pub excluded_good: u64,
+    /// The same for bad ones.
+    pub excluded_bad: u64,
+    /// Values of its label that are judged together because they are not listed or came too late.
+    pub groups_beyond: usize,
+    /// What is called for when so much of the budget is gone.
+    pub policy: Vec<PolicyStatus>,
     /// Events of the period that were as they should be.
     pub good: u64,
     /// Events of the period that were not.
@@ -60,6 +76,17 @@ pub struct SloStatus {
     pub coverage_ratio: f64,
     /// The burn windows, one by one.
     pub pairs: Vec<PairStatus>,
+}
+
+/// One step of a budget policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PolicyStatus {
+    /// How much of the budget has to be gone, in percent.
+    pub spent_percent: u32,
+    /// `notice`, `change_gate` or `report`.
+    pub action: &'static str,
+    /// So much is gone.
+    pub is_reached: bool,
 }
 
 /// One pair of burn windows.

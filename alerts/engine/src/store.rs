@@ -14,6 +14,7 @@ use belfry_slo::{Counts, Grain, HOURS_MAX, MINUTES_MAX, SECONDS_MAX};
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+use crate::corrections::Correction;
 use crate::error::{Error, store};
 use crate::evidence::Evidence;
 use crate::pages::{Member, Record};
@@ -26,6 +27,9 @@ const SECONDS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("secon
 const MINUTES: TableDefinition<(&str, u64), (u64, u64, u64)> = TableDefinition::new("minutes");
 /// Good, bad and measured seconds, by series and hour.
 const HOURS: TableDefinition<(&str, u64), (u64, u64, u64)> = TableDefinition::new("hours");
+
+/// Corrections of budgets, by number.
+const CORRECTIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("corrections");
 
 /// A second of a minute: its place from 0 to 59, good and bad events.
 pub(crate) type SecondRow = (u8, u64, u64);
@@ -45,6 +49,7 @@ pub(crate) struct Batch {
     pub(crate) pages: Vec<Record>,
     pub(crate) evicted: Vec<PageId>,
     pub(crate) histories: Vec<HistoryRows>,
+    pub(crate) corrections: Vec<Correction>,
     /// The second up to which histories reach; older rows than the rings hold are dropped.
     pub(crate) now: u64,
 }
@@ -53,6 +58,7 @@ pub(crate) struct Batch {
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     pub(crate) pages: Vec<Record>,
+    pub(crate) corrections: Vec<Correction>,
     /// By series: grain, step, counts.
     pub(crate) steps: BTreeMap<String, Vec<(Grain, u64, Counts)>>,
     /// Pages that name something that no longer exists.
@@ -104,6 +110,7 @@ impl Store {
             transaction.open_table(SECONDS)?;
             transaction.open_table(MINUTES)?;
             transaction.open_table(HOURS)?;
+            transaction.open_table(CORRECTIONS)?;
             Ok(())
         });
         let ledger = opened.map_err(|source| Error::Open { path, source: Box::new(source) })?;
@@ -141,6 +148,9 @@ fn load(transaction: &ReadTransaction) -> Result<Loaded, Error> {
             None => loaded.unreadable += 1,
         }
     }
+    for row in transaction.open_table(CORRECTIONS).map_err(store)?.iter().map_err(store)? {
+        loaded.corrections.push(postcard::from_bytes(row.map_err(store)?.1.value())?);
+    }
     for row in transaction.open_table(SECONDS).map_err(store)?.iter().map_err(store)? {
         let (key, value) = row.map_err(store)?;
         let (series, minute) = key.value();
@@ -170,6 +180,11 @@ fn save(transaction: &WriteTransaction, batch: &Batch) -> Result<(), Error> {
     }
     for id in &batch.evicted {
         pages.remove(id.to_string().as_str()).map_err(store)?;
+    }
+    let mut corrections = transaction.open_table(CORRECTIONS).map_err(store)?;
+    for correction in &batch.corrections {
+        let row = postcard::to_stdvec(correction)?;
+        corrections.insert(correction.id, row.as_slice()).map_err(store)?;
     }
     let mut seconds = transaction.open_table(SECONDS).map_err(store)?;
     let mut minutes = transaction.open_table(MINUTES).map_err(store)?;
@@ -305,6 +320,26 @@ mod tests {
         assert_eq!(store.example("ffffffffffffffff", 1).expect("reads"), None);
         store.save(&Batch { evicted: vec![page.id], ..Batch::default() }).expect("saves");
         assert_eq!(store.load().expect("loads").pages, []);
+    }
+
+    #[test]
+    fn corrections_come_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let correction = Correction {
+            id: 7,
+            slo: "calls".into(),
+            place: None,
+            from: 10,
+            to: 20,
+            kind: crate::corrections::Kind::OutsideHours,
+            author: "ann".into(),
+            reason: "night".into(),
+            created: 5,
+            withdrawn: Some(("bob".into(), 6)),
+        };
+        let store = Store::open(directory.path()).expect("opens");
+        store.save(&Batch { corrections: vec![correction.clone()], ..Batch::default() }).expect("saves");
+        assert_eq!(store.load().expect("loads").corrections, [correction]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::key::RoutingKey;
-use crate::page::{EXAMPLES_MAX, Page, PageId};
+use crate::page::{AlertName, EXAMPLES_MAX, Page, PageId, SloName};
 
 /// The longest summary.
 pub(crate) const SUMMARY_CHARS_MAX: usize = 1_024;
@@ -85,6 +85,7 @@ impl Sender {
             page.causes.iter().map(|(cause, count)| (cause.as_str().to_owned(), json!(count))).collect();
         json!({
             "alert": page.alert.as_str(),
+            "slo": page.slo.as_ref().map(SloName::as_str),
             "journey": page.journey.as_str(),
             "region": page.region.as_str(),
             "regions": page.regions.iter().map(belfry_signal::Region::as_str).collect::<Vec<_>>(),
@@ -123,8 +124,11 @@ fn summary(page: &Page) -> String {
         page.regions.iter().filter(|region| **region != page.region).map(belfry_signal::Region::as_str);
     let regions = std::iter::once(page.region.as_str()).chain(others).collect::<Vec<_>>().join(", ");
     let because = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join(", ")) };
+    // The other alerts say by their names which SLO it is.
+    let slo = page.slo.as_ref().filter(|_| page.alert == AlertName::SloBudgetBurn);
+    let slo = slo.map_or(String::new(), |slo| format!(" {slo}"));
     format!(
-        "{}: {} in {regions} fails at {}{because}: {} of {} events bad in {} s, {}",
+        "{}{slo}: {} in {regions} fails at {}{because}: {} of {} events bad in {} s, {}",
         page.alert.as_str(),
         page.journey.as_str(),
         page.room.as_str(),
@@ -182,7 +186,7 @@ pub(crate) mod tests {
     use belfry_signal::{Cause, Journey, Region, Room};
 
     use super::*;
-    use crate::page::{AlertName, BudgetFigures, DedupKey};
+    use crate::page::{BudgetFigures, DedupKey};
 
     /// A page of a fault of the core.
     pub(crate) fn page(slo: &str, started_unix_nanos: u64) -> Page {
@@ -192,6 +196,7 @@ pub(crate) mod tests {
             id: PageId::of(&dedup_key, started_unix_nanos),
             dedup_key,
             alert: AlertName::CallSetupBudgetBurn,
+            slo: SloName::configured("call_setup").ok(),
             journey: Journey::CallSetup,
             regions: vec![region.clone()],
             region,

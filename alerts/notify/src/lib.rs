@@ -27,7 +27,7 @@ pub use config::{BackConfig, Config, ServiceConfig};
 pub use error::Error;
 pub use handle::{Notify, NotifyHandle, NotifyStatus, RejectedStatus, ServiceStatus};
 pub use notice::{GroupAlert, GroupNotice, Pairs};
-pub use page::{AlertName, BudgetFigures, DedupKey, EXAMPLES_MAX, Notification, Page, PageId};
+pub use page::{AlertName, BudgetFigures, DedupKey, EXAMPLES_MAX, Notification, Page, PageId, SloName};
 pub use target::{SecretSource, TargetConfig, TargetKind};
 
 /// Registers the crate's metric families, for the catalogue of a process that does not run it.

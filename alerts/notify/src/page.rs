@@ -18,9 +18,16 @@ belfry_signal::label_enum! {
         MediaQualityBudgetBurn = "MediaQualityBudgetBurn",
         /// HTTPS requests fail faster than their budget allows.
         EdgeHttpBudgetBurn = "EdgeHttpBudgetBurn",
+        /// An SLO of the operator's own goes faster than its budget allows.
+        SloBudgetBurn = "SloBudgetBurn",
         /// Always fires; its absence means that nobody judges.
         Watchdog = "Watchdog",
     }
+}
+
+belfry_signal::label_name! {
+    /// An SLO's name from the rules.
+    pub struct SloName("slo", max = 64)
 }
 
 /// How many examples a page links to.
@@ -60,6 +67,8 @@ pub struct Page {
     pub dedup_key: DedupKey,
     /// Which alert.
     pub alert: AlertName,
+    /// Which SLO of those that may raise it; a configured name.
+    pub slo: Option<SloName>,
     /// What customers cannot do.
     pub journey: Journey,
     /// Where it is worst.

@@ -17,8 +17,10 @@ pub struct Objective(u32);
 /// `bad / (total * (1 - objective))`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// What was counted in the period.
+    /// What was counted in the period so far.
     pub counted: Window,
+    /// The whole period; longer than `counted` while a calendar's period goes on.
+    pub period_seconds: u64,
     /// What was promised.
     pub objective: Objective,
 }
@@ -69,18 +71,26 @@ impl Budget {
     #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
     pub fn exhaustion_seconds(&self, burn: Option<f64>) -> Option<f64> {
         let burn = burn.filter(|burn| *burn > 0.0)?;
-        Some((self.remaining_ratio() * self.counted.seconds as f64 / burn).max(0.0))
+        Some((self.remaining_ratio() * self.period_seconds as f64 / burn).max(0.0))
+    }
+
+    /// Whether at least `percent` of the budget is gone, decided on integers.
+    #[must_use]
+    pub fn is_spent(&self, percent: u32) -> bool {
+        let (spent, allowed) = self.spent_and_allowed();
+        spent > 0 && spent.saturating_mul(100) >= allowed.saturating_mul(u128::from(percent))
     }
 
     /// Bad events and allowed bad events, both times the same positive factor.
     fn spent_and_allowed(&self) -> (u128, u128) {
         let counted = &self.counted;
+        let period = self.period_seconds.max(1);
         // Projected total = total * period / measured. Multiply through by `measured` to stay in integers;
         // a window whose oldest edge was rounded outward may have measured a little more than its length.
-        let measured = u128::from(counted.measured_seconds.clamp(1, counted.seconds.max(1)));
+        let measured = u128::from(counted.measured_seconds.clamp(1, period));
         let spent = u128::from(counted.bad) * measured * u128::from(PPM);
         let allowed = u128::from(counted.total())
-            * u128::from(counted.seconds.max(1))
+            * u128::from(period)
             * u128::from(self.objective.budget_ppm());
         (spent, allowed)
     }
@@ -92,7 +102,7 @@ mod tests {
 
     fn budget(good: u64, bad: u64, measured_seconds: u64) -> Budget {
         let counted = Window { seconds: 43_200, good, bad, measured_seconds };
-        Budget { counted, objective: Objective::from_ppm(999_000).expect("in range") }
+        Budget { counted, period_seconds: 43_200, objective: Objective::from_ppm(999_000).expect("in range") }
     }
 
     #[test]

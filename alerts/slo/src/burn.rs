@@ -45,6 +45,9 @@ pub struct Threshold {
 pub struct Guard {
     /// Bad events that the long window must hold at least.
     pub bad_events_min: u64,
+    /// Events are a sample of traffic, so that few of them mean little: the lower bound of the ratio has to be above
+    /// the threshold too. Slices of time and ratios of others are no sample.
+    pub is_sample: bool,
 }
 
 /// A pair, read at one moment.
@@ -123,8 +126,8 @@ impl BurnPair {
         let is_burning = is_long_above && threshold.is_exceeded_by(&short);
         let is_certain = is_burning
             && long.bad >= guard.bad_events_min
-            && threshold.is_surely_exceeded_by(&long)
-            && threshold.is_surely_exceeded_by(&short);
+            && (!guard.is_sample
+                || (threshold.is_surely_exceeded_by(&long) && threshold.is_surely_exceeded_by(&short)));
         let is_holding = is_burning || (is_long_above && short.total() == 0);
         PairReading { pair: *self, long, short, is_burning, is_certain, is_holding }
     }
@@ -228,10 +231,10 @@ mod tests {
         let pair = workbook_pairs()[0].scaled_to(12 * 3_600);
         let mut seconds = vec![(0, 0); 59];
         seconds.push((0, 1));
-        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3 });
+        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3, is_sample: true });
         assert!(reading.is_burning && !reading.is_certain, "{reading:?}");
         seconds.extend([(0, 1), (0, 1)]);
-        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3 });
+        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3, is_sample: true });
         assert!(reading.is_certain, "{reading:?}");
     }
 
@@ -240,10 +243,10 @@ mod tests {
         let pair = workbook_pairs()[0].scaled_to(12 * 3_600);
         let mut seconds = vec![(0, 4); 10];
         seconds.extend([(0, 0); 6]);
-        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3 });
+        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3, is_sample: true });
         assert!(!reading.is_burning && reading.is_holding, "{reading:?}");
         seconds.push((1, 0));
-        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3 });
+        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3, is_sample: true });
         assert!(!reading.is_holding, "a good event is one: {reading:?}");
     }
 
@@ -257,7 +260,7 @@ mod tests {
             short_seconds in 1_u64..40,
         ) {
             let pair = BurnPair { severity: Severity::Page, long_seconds, short_seconds, factor_milli };
-            let guard = Guard { bad_events_min: 3 };
+            let guard = Guard { bad_events_min: 3, is_sample: true };
             let reading = pair.read(&history(&seconds), NOW, objective(objective_ppm), guard);
             let sum = |length: u64| {
                 let newest_first = seconds.iter().rev().take(usize::try_from(length).expect("small"));

@@ -17,8 +17,8 @@ use ring::Ring;
 pub const SECONDS_MAX: usize = 6 * 3_600 + 120;
 /// Minutes held: three days, and two hours for the same reason.
 pub const MINUTES_MAX: usize = 3 * 1_440 + 120;
-/// Hours held at most: a period of ninety days.
-pub const HOURS_MAX: usize = 90 * 24 + 2;
+/// Hours held at most: a quarter of 92 days, and a day to spare.
+pub const HOURS_MAX: usize = 93 * 24 + 2;
 /// A sample that comes this late still covers the seconds since the one before it: the counts were kept
 /// meanwhile. Anything longer is a hole: the process slept, and nobody knows what customers met.
 pub const GAP_SECONDS_MAX: u64 = 5;
@@ -152,6 +152,29 @@ impl History {
             }
         }
         self.add(now, Counts { good, bad, measured_seconds: 0 });
+    }
+
+    /// Adds what happened in the `seconds` seconds that end with `now`, all of which were measured. The events stand in
+    /// the last of them, because nobody knows when they were.
+    pub fn observe_span(&mut self, now: u64, seconds: u64, good: u64, bad: u64) {
+        let newest = self.seconds.newest();
+        if now.saturating_add(CLOCK_STEP_SECONDS_MAX) < newest {
+            self.rewind_to(now);
+        }
+        let now = now.max(self.seconds.newest());
+        self.advance_to(now);
+        for second in (now + 1).saturating_sub(seconds.max(1))..=now {
+            if self.seconds.at(second).measured_seconds == 0 {
+                self.add(second, Counts { good: 0, bad: 0, measured_seconds: 1 });
+            }
+        }
+        self.add(now, Counts { good, bad, measured_seconds: 0 });
+    }
+
+    /// The counts from the second `start` up to but not including `end`, edges rounded as in [`History::window`].
+    #[must_use]
+    pub fn between(&self, start: u64, end: u64) -> Counts {
+        if start >= end { Counts::default() } else { self.sum(start, end) }
     }
 
     /// The window of `seconds` seconds that ends with the second `now`, which is included.

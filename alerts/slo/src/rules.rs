@@ -14,8 +14,10 @@ use toml::Spanned;
 
 use crate::budget::Objective;
 use crate::burn::{BurnPair, Guard, Severity, scaled, workbook_pairs};
+use crate::calendar::Calendar;
 use crate::duration::parse_seconds;
 use crate::history::HOURS_MAX;
+use crate::source::{Commitment, Method, PolicyStep, Source, house_policy};
 
 /// Bad events that a long window must hold before it pages, where a rule file does not say.
 pub const BAD_EVENTS_MIN: u64 = 3;
@@ -25,14 +27,14 @@ pub const SLOS_MAX: usize = 64;
 pub const PAIRS_MAX: usize = 8;
 
 /// The shortest period: at ten minutes the shortest window of the Workbook is one second long.
-const PERIOD_SECONDS_MIN: u64 = 600;
+pub(crate) const PERIOD_SECONDS_MIN: u64 = 600;
 /// The longest period, which the ring of hours must hold with one hour to spare at either end.
-const PERIOD_SECONDS_MAX: u64 = (HOURS_MAX as u64 - 2) * 3_600;
+pub(crate) const PERIOD_SECONDS_MAX: u64 = (HOURS_MAX as u64 - 2) * 3_600;
 /// The fastest burn that makes sense: all of a budget of one in ten thousand.
 const FACTOR_MAX: f64 = 10_000.0;
 
 /// One objective, ready to be judged: windows and times are already scaled to its period.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Slo {
     /// Its name, unique in the file.
     pub name: String,
@@ -44,14 +46,26 @@ pub struct Slo {
     pub description: String,
     /// What is promised.
     pub objective: Objective,
-    /// Over which time, rolling.
+    /// Over which time; of a calendar its longest period.
     pub period_seconds: u64,
+    /// The calendar that the period follows; without one it rolls.
+    pub calendar: Option<Calendar>,
+    /// How good time is told from bad.
+    pub method: Method,
+    /// To whom it is promised.
+    pub commitment: Commitment,
+    /// Where its events come from.
+    pub source: Source,
     /// The burn windows, fastest first as written.
     pub pairs: Vec<BurnPair>,
     /// What low traffic must show.
     pub guard: Guard,
     /// How long nothing may burn before the alert ends.
     pub resolve_after_seconds: u64,
+    /// What is called for when so much of the budget is gone.
+    pub policy: Vec<PolicyStep>,
+    /// Somebody is woken when nothing is measured any more.
+    pub is_paged_when_blind: bool,
 }
 
 /// One mistake in a rule file.
@@ -167,9 +181,15 @@ impl Reader<'_> {
             description: entry.description.clone(),
             objective,
             period_seconds,
+            calendar: None,
+            method: Method::Occurrences,
+            commitment: Commitment::Objective,
+            source: Source::Journey,
             pairs,
-            guard: Guard { bad_events_min: bad_events_min? },
+            guard: Guard { bad_events_min: bad_events_min?, is_sample: true },
             resolve_after_seconds: scaled(resolve_after?, period_seconds),
+            policy: house_policy(),
+            is_paged_when_blind: false,
         })
     }
 
@@ -178,7 +198,7 @@ impl Reader<'_> {
         if (PERIOD_SECONDS_MIN..=PERIOD_SECONDS_MAX).contains(&seconds) {
             return Some(seconds);
         }
-        self.fault(period.span(), "a period lasts from 10m to 90d".to_owned());
+        self.fault(period.span(), "a period lasts from 10m to 93d".to_owned());
         None
     }
 
@@ -262,11 +282,7 @@ impl Reader<'_> {
     }
 
     fn check_name(&mut self, entry: &Spanned<String>) {
-        let name = entry.get_ref();
-        let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-')
-            && name.len() <= 63;
-        if !is_plain {
+        if !is_plain_name(entry.get_ref()) {
             self.fault(
                 entry.span(),
                 "a name has 1 to 63 of a-z, 0-9, '-' and '_', starting with a letter".to_owned(),
@@ -275,11 +291,7 @@ impl Reader<'_> {
     }
 
     fn check_alert(&mut self, entry: &Spanned<String>) {
-        let name = entry.get_ref();
-        let is_alert = name.starts_with(|c: char| c.is_ascii_uppercase())
-            && name.chars().all(|c| c.is_ascii_alphanumeric())
-            && name.len() <= 63;
-        if !is_alert {
+        if !is_alert_name(entry.get_ref()) {
             self.fault(
                 entry.span(),
                 "an alert is named in capitals and letters, as CallSetupBudgetBurn".to_owned(),
@@ -293,6 +305,20 @@ impl Reader<'_> {
         let column = before.rsplit('\n').next().map_or(0, |tail| tail.chars().count()) + 1;
         self.faults.push(Fault { line, column, message });
     }
+}
+
+/// Whether a text is a name of this house.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-')
+        && name.len() <= 63
+}
+
+/// Whether a text names an alert.
+pub(crate) fn is_alert_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name.chars().all(|c| c.is_ascii_alphanumeric())
+        && name.len() <= 63
 }
 
 impl fmt::Display for Fault {

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::{GAP_SECONDS_MAX, Series, Slo, Transition, parse_rules, parse_seconds};
+use crate::{GAP_SECONDS_MAX, Series, Slo, Transition, parse_openslo, parse_rules, parse_seconds};
 use serde::Deserialize;
 
 const RULES: &str = include_str!("../../rules/slos.toml");
 const RULES_TEST: &str = include_str!("../../rules/slos.test.toml");
 const DEMO: &str = include_str!("../../rules/slos.demo.toml");
 const DEMO_TEST: &str = include_str!("../../rules/slos.demo.test.toml");
+const EXAMPLES: &str = include_str!("../../rules/examples.openslo.yaml");
+const EXAMPLES_TEST: &str = include_str!("../../rules/examples.openslo.test.toml");
 
 /// 2026-11-20 08:30 UTC; seconds of a test are counted from here.
 const START: u64 = 1_795_163_417;
@@ -93,12 +95,15 @@ fn run(slos: &[Slo], test: &RuleTest) {
 }
 
 fn run_all(rules: &str, tests: &str) {
-    let slos = parse_rules(rules).expect("the shipped rules are right");
+    run_each(&parse_rules(rules).expect("the shipped rules are right"), tests);
+}
+
+fn run_each(slos: &[Slo], tests: &str) {
     let tests: TestFile = toml::from_str(tests).expect("the shipped tests are right");
     for test in &tests.test {
-        run(&slos, test);
+        run(slos, test);
     }
-    for slo in &slos {
+    for slo in slos {
         assert!(tests.test.iter().any(|test| test.slo == slo.name), "{} has no test", slo.name);
     }
 }
@@ -111,6 +116,12 @@ fn the_shipped_rules_do_what_their_tests_say() {
 #[test]
 fn the_demo_rules_do_what_their_tests_say() {
     run_all(DEMO, DEMO_TEST);
+}
+
+#[test]
+fn the_examples_of_openslo_do_what_their_tests_say() {
+    let examples = parse_openslo(EXAMPLES, &|_| Ok(())).expect("the examples are right");
+    run_each(&examples.slos, EXAMPLES_TEST);
 }
 
 #[test]

@@ -25,6 +25,8 @@ crate::label_enum! {
         EdgeHttp = "edge_http",
         /// A message was delivered.
         Messaging = "messaging",
+        /// Something else that an operator promises and measures by queries; never counted here.
+        Service = "service",
     }
 }
 

@@ -9,7 +9,7 @@ fn region(name: &str) -> Region {
 }
 
 fn judge() -> Judge {
-    Judge::new(crate::rules::load("demo").expect("right"), vec![region("eu"), region("us")], 60)
+    Judge::new(crate::rules::load("demo", &[]).expect("right"), vec![region("eu"), region("us")], 60)
 }
 
 fn counts(region_name: &str, good: u64, bad: u64) -> Vec<JourneyCount> {
