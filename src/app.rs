@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use belfry_dashboard::{Dashboard, DashboardDeps, DashboardHandle};
 use belfry_door::{Access, Door, DoorHandle, Doors, Guard, Tokens};
-use belfry_engine::{Change, EngineHandle};
+use belfry_engine::{Change, EngineHandle, HOOK_PATH};
 use belfry_gateway::{Gateway, GatewayDeps, GatewayHandle};
 use belfry_mesh::Mesh;
 use belfry_notify::NotifyHandle;
@@ -35,8 +35,8 @@ use crate::limits;
 use crate::live::LiveCalls;
 use crate::signals::Signals;
 
-/// Paths of the read APIs for probes, which have no token.
-const API_OPEN_PATHS: &[&str] = &["/-/healthy", "/-/ready"];
+/// Paths of the read APIs for those who have no token: probes, and webhooks, which are signed.
+const API_OPEN_PATHS: &[&str] = &["/-/healthy", "/-/ready", HOOK_PATH];
 /// How long a start waits until edge and core of one process are linked.
 const CORE_LINK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// Orders from the admin door that may wait.
@@ -433,6 +433,7 @@ impl App {
     }
 
     async fn start_api(&mut self) -> anyhow::Result<()> {
+        Box::pin(self.open_doors()).await?;
         let (Some(config), Some(observe)) = (&self.config.observe, &self.observe) else { return Ok(()) };
         let mut router = belfry_query::router(observe.reader.clone(), &self.registry);
         if let Some(engine) = &self.engine {
@@ -441,14 +442,18 @@ impl App {
         if self.config.core.is_some() {
             router = router.merge(self.live.router(self.signals.clone()));
         }
+        if let Some(ingest) = &self.ingest {
+            router = router.merge(ingest.api_router());
+        }
         let doors = {
             let _in_tower = self.surroundings.tower.enter();
             observe::start_doors(config, observe, &self.registry, &self.config.mesh.peers, &self.mesh)
         };
         let (scraper, pushed) = doors.context("start the doors for metrics")?;
         router = router.merge(pushed).layer(CompressionLayer::new());
-        let guard = access("observe", config.token_file.as_deref(), &config.host_names, API_OPEN_PATHS)
+        let mut guard = access("observe", config.token_file.as_deref(), &config.host_names, API_OPEN_PATHS)
             .context("start the read APIs")?;
+        guard.cors_origins.clone_from(&config.cors_origins);
         let (doors, listen, limits) = (self.doors.clone(), config.listen, config.limits());
         let opening = self
             .surroundings
@@ -457,13 +462,13 @@ impl App {
         self.api = Some(opening.await?.context("start the read APIs")?);
         self.scraper = Some(scraper);
         self.signals.room_started("observe");
-        Box::pin(self.open_doors()).await
+        Ok(())
     }
 
-    /// Opens the doors for others' telemetry.
+    /// Opens the doors for others' telemetry that the configuration names; without any, what the read APIs' door takes.
     async fn open_doors(&mut self) -> anyhow::Result<()> {
-        let config = self.config.observe.as_ref().and_then(|observe| observe.doors.clone());
-        let (Some(config), Some(observe)) = (config, &self.observe) else { return Ok(()) };
+        let (Some(section), Some(observe)) = (&self.config.observe, &self.observe) else { return Ok(()) };
+        let config = section.doors.clone().unwrap_or_default();
         let deps = DoorsDeps {
             pipeline: observe.pipeline.clone(),
             registry: self.registry.clone(),
@@ -575,5 +580,5 @@ pub(crate) fn access(
     open_paths: &'static [&'static str],
 ) -> Result<Guard, belfry_door::Error> {
     let tokens = token_file.map(Tokens::open).transpose()?.map(Arc::new);
-    Ok(Guard { section, tokens, host_names: host_names.to_vec(), open_paths })
+    Ok(Guard { section, tokens, host_names: host_names.to_vec(), open_paths, cors_origins: Vec::new() })
 }

@@ -356,9 +356,16 @@ pub enum PromqlCommand {
     #[command(after_help = "EXAMPLES\n  \
         belfry promql query 'series_head_series'\n  \
         belfry promql query 'sum by (region) (rate(core_call_attempts_total[5m]))' --at -1h\n  \
-        belfry promql query 'up' --from -6h --step 5m --url http://prometheus:9090\n\n\
+        belfry promql query 'up' --from -6h --step 5m --url http://prometheus:9090\n  \
+        belfry promql query 'rtp_jitter_seconds{call_id=\"a84b4c76@pc33\"}' --from -2h --step 5s\n\n\
         TIMES\n  now, -15m (ago), 2026-11-20T08:30:00Z, or Unix seconds")]
     Query(PromqlQueryArguments),
+    /// Ask a running Belfry and print what each part of the query cost instead of the answer.
+    #[command(
+        after_help = "EXAMPLE\n  belfry promql explain 'sum by (region) (rate(core_call_attempts_total[5m]))' --from -6h\n\n\
+        Times are with all that stands below; SAMPLES were read from the store, VALUES computed."
+    )]
+    Explain(PromqlQueryArguments),
     /// Print a query in its canonical form, long ones broken over lines; say where it is wrong.
     #[command(after_help = "EXAMPLE\n  belfry promql fmt 'sum(rate(x[5m]))by(region)'")]
     Fmt {

@@ -67,6 +67,7 @@ pub fn catalogue_of_all_rooms() -> Registry {
     belfry_pipeline::describe(&registry);
     belfry_series::describe(&registry);
     belfry_events::describe(&registry);
+    belfry_query::describe(&registry);
     belfry_notify::describe(&registry);
     belfry_engine::describe(&registry);
     belfry_dashboard::describe(&registry);

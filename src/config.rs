@@ -129,8 +129,12 @@ pub struct Observe {
     pub token_file: Option<PathBuf>,
     /// Names that the read APIs go by without a token, beside addresses and `localhost`.
     pub host_names: Vec<String>,
+    /// Web pages from elsewhere that may ask the read APIs, as `https://grafana.example.net`; none unless named.
+    pub cors_origins: Vec<String>,
     /// Whether queries may use the experimental parts of PromQL.
     pub promql_experimental: bool,
+    /// What questions may cost.
+    pub query: belfry_query::Config,
     /// WAL and delivery.
     pub pipeline: belfry_pipeline::Config,
     /// Metrics that others push.
@@ -160,7 +164,11 @@ pub struct Alerts {
 impl Observe {
     /// What is wrong with the door although it has the right type: key, what is allowed.
     fn check(&self) -> Vec<(String, String)> {
-        self.limits().check_guarded(self.listen, self.token_file.is_some())
+        let mut faults = self.limits().check_guarded(self.listen, self.token_file.is_some());
+        if let Err(allowed) = belfry_door::check_origins(&self.cors_origins) {
+            faults.push(("cors_origins".to_owned(), allowed.to_owned()));
+        }
+        faults
     }
 
     /// The bounds of the read APIs' door.
@@ -279,6 +287,7 @@ impl Config {
         }
         if let Some(observe) = &self.observe {
             add("observe", "", observe.check());
+            add("observe", "query", observe.query.check());
             add("observe", "pipeline", observe.pipeline.check());
             add("observe", "receive", observe.receive.check());
             add("observe", "scrape", observe.scrape.check());
@@ -423,6 +432,7 @@ impl Config {
                 &mut observe.pipeline.directory,
                 &mut observe.events.directory,
                 &mut observe.series.directory,
+                &mut observe.receive.groups_directory,
             ]);
             paths.extend(observe.doors.iter_mut().flat_map(|doors| doors.paths()));
         }

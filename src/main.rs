@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Series { command } => belfry::series::run(&command),
         Command::Promql { command: PromqlCommand::Test { files } } => promql::test(&files),
         Command::Promql { command: PromqlCommand::Query(arguments) } => promql::query(&arguments),
+        Command::Promql { command: PromqlCommand::Explain(arguments) } => promql::explain(&arguments),
         Command::Promql { command: PromqlCommand::Fmt { expr } } => promql::format(&expr),
         Command::Test(TestCommand::Rules { files }) => belfry::rule_tests::run(&files),
         Command::Route { command: RouteCommand::Explain(arguments) } => route::explain(&arguments),

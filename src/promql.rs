@@ -76,6 +76,26 @@ fn pointed(text: &str, error: &belfry_promql::Error) -> String {
 /// # Errors
 /// When nobody can be asked, or the query has no answer.
 pub fn query(arguments: &PromqlQueryArguments) -> anyhow::Result<ExitCode> {
+    say(table(&answer(arguments, &[])?["data"])?.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `belfry promql explain`.
+///
+/// # Errors
+/// As [`query`]; and when whoever is asked does not explain.
+pub fn explain(arguments: &PromqlQueryArguments) -> anyhow::Result<ExitCode> {
+    let answer = answer(arguments, &[("explain", "1")])?;
+    let explained = &answer["explain"];
+    if explained.is_null() {
+        bail!("{} answers, but does not explain: only Belfry does", arguments.url);
+    }
+    say(plan_table(explained).trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is said to a query; remarks go to the terminal.
+fn answer(arguments: &PromqlQueryArguments, more: &[(&str, &str)]) -> anyhow::Result<Value> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let time = |text: &Option<String>| moment(text.as_deref().unwrap_or("now"), now);
     let (path, times) = match &arguments.from {
@@ -90,6 +110,7 @@ pub fn query(arguments: &PromqlQueryArguments) -> anyhow::Result<ExitCode> {
         ),
     };
     let mut form = vec![("query", arguments.expr.as_str())];
+    form.extend_from_slice(more);
     form.extend(times.iter().map(|(name, value)| (*name, value.as_str())));
     let token = Token::of(arguments.token_file.as_deref())?;
     let (status, text) = block_on(post_form(&arguments.url, path, &form, &token, PATIENCE))?;
@@ -102,8 +123,31 @@ pub fn query(arguments: &PromqlQueryArguments) -> anyhow::Result<ExitCode> {
     for remark in ["warnings", "infos"].iter().flat_map(|name| answer[name].as_array()).flatten() {
         complain(remark.as_str().unwrap_or_default());
     }
-    say(table(&answer["data"])?.trim_end());
-    Ok(ExitCode::SUCCESS)
+    Ok(answer)
+}
+
+/// A line per part of the query, indented by its depth, and the sum of what was read and computed.
+fn plan_table(explained: &Value) -> String {
+    let titles = ["MILLISECONDS", "SERIES", "SAMPLES", "VALUES", "PART"];
+    let mut rows = vec![titles.map(str::to_owned)];
+    plan_rows(&explained["plan"], 0, &mut rows);
+    format!("{}{} samples read and values computed\n", aligned(&rows), explained["samples"])
+}
+
+fn plan_rows(node: &Value, depth: usize, rows: &mut Vec<[String; 5]>) {
+    let millis = node["seconds"].as_f64().unwrap_or_default() * 1000.0;
+    let text = node["text"].as_str().unwrap_or_default();
+    let kind = node["kind"].as_str().unwrap_or_default();
+    rows.push([
+        format!("{millis:.3}"),
+        node["series"].to_string(),
+        node["samplesRead"].to_string(),
+        node["values"].to_string(),
+        format!("{}{kind}: {text}", "  ".repeat(depth)),
+    ]);
+    for below in node["below"].as_array().into_iter().flatten() {
+        plan_rows(below, depth + 1, rows);
+    }
 }
 
 /// A time as the API reads it: what is said relative to now becomes Unix seconds.
@@ -205,6 +249,19 @@ mod tests {
         let scalar = json!({"resultType": "scalar", "result": [1, "NaN"]});
         assert_eq!(table(&scalar).expect("a value"), "NaN");
         assert!(table(&json!({})).is_err());
+    }
+
+    #[test]
+    fn a_plan_is_laid_out_as_a_tree() {
+        let below = json!({"kind": "range", "text": "x[5m]", "seconds": 0.0005, "series": 2, "samplesRead": 40,
+            "values": 0, "below": []});
+        let plan = json!({"kind": "function", "text": "rate(x[5m])", "seconds": 0.0015, "series": 2, "samplesRead": 0,
+            "values": 6, "below": [below]});
+        let expected = "MILLISECONDS  SERIES  SAMPLES  VALUES  PART\n\
+            1.500         2       0        6       function: rate(x[5m])\n\
+            0.500         2       40       0         range: x[5m]\n\
+            46 samples read and values computed\n";
+        assert_eq!(plan_table(&json!({"samples": 46, "plan": plan})), expected);
     }
 
     #[test]

@@ -24,6 +24,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("belfry-slo", &[]),
     ("belfry-promql", &[]),
     ("belfry-routing", &[]),
+    ("belfry-ledger", &[]),
     ("belfry-wire", &["belfry-signal"]),
     ("belfry-pipeline", &["belfry-signal", "belfry-door", "belfry-sip-proto", "belfry-wire"]),
     ("belfry-series", &["belfry-signal", "belfry-promql"]),
@@ -47,10 +48,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("belfry-gateway", &["belfry-signal", "belfry-mesh", "belfry-steering", "belfry-signalling"]),
     ("belfry-ruler", &["belfry-promql"]),
     ("belfry-dispatch", &["belfry-promql", "belfry-ruler"]),
-    ("belfry-notify", &["belfry-signal"]),
+    ("belfry-notify", &["belfry-signal", "belfry-ledger"]),
     (
         "belfry-engine",
-        &["belfry-signal", "belfry-promql", "belfry-slo", "belfry-ruler", "belfry-dispatch", "belfry-notify"],
+        &[
+            "belfry-signal",
+            "belfry-ledger",
+            "belfry-promql",
+            "belfry-slo",
+            "belfry-ruler",
+            "belfry-dispatch",
+            "belfry-notify",
+        ],
     ),
     ("belfry-dashboard", &["belfry-signal", "belfry-door", "belfry-query", "belfry-engine", "belfry-mesh"]),
     (

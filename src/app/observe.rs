@@ -55,7 +55,7 @@ pub fn start(
         stores.extend(senders.into_iter().map(|sender| Box::new(sender) as Box<dyn Store>));
     }
     let pipeline = Pipeline::start(config.pipeline.clone(), registry.clone(), records, stores)?;
-    let reader = Reader::new(events_reader, series_reader.clone())
+    let reader = Reader::new(events_reader, series_reader.clone(), config.query.clone(), registry)
         .with_experimental_promql(config.promql_experimental);
     Ok(Observe { pipeline, reader, series: series_reader })
 }
@@ -75,7 +75,8 @@ pub fn start_doors(
     let nodes = mesh_nodes(peers.to_vec(), mesh.clone());
     let scraper = scrape::Scraper::start(config.scrape.clone(), pipeline.clone(), registry, nodes);
     let scraper = scraper.map_err(anyhow::Error::msg)?;
-    let router = receive::router(config.receive.clone(), pipeline, registry).merge(scraper.router());
+    let pushed = receive::router(config.receive.clone(), pipeline, registry).map_err(anyhow::Error::msg)?;
+    let router = pushed.merge(scraper.router());
     Ok((scraper, router))
 }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use belfry_kit::PagerDuty;
+use belfry_kit::{IncidentState, PagerDuty};
 use serde_json::Value;
 
 use crate::running::{Guarded, Ports, Running, belfry, eventually, free_port, signal, site_config, tool};
@@ -293,5 +293,84 @@ fn prometheus_posts_its_alerts_to_us() {
         pagerduty.inbox().open().any(|incident| incident.summary.contains("FromPrometheus")).then_some(())
     });
     assert!(site.metric("alerts_posted_total", "") >= 1.0);
+    assert_eq!(site.stop(), Some(0));
+}
+
+/// What our API says about who works on the incident of the rule.
+fn worked_on(site: &Running) -> Value {
+    let (_, body) = site.api("/api/v2/alerts/groups");
+    let groups: Value = serde_json::from_str(&body).unwrap();
+    groups[0]["incidents"][0].clone()
+}
+
+/// Posts with curl; the status of the answer.
+fn posted(site: &Running, path: &str, body: &str) -> String {
+    let url = format!("http://127.0.0.1:{}{path}", site.ports.api);
+    let output = Command::new(tool("curl"))
+        .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", body, &url])
+        .output();
+    text(&output.expect("curl runs").stdout)
+}
+
+#[test]
+fn what_people_do_at_pagerduty_shows_here_and_the_other_way_round() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let pagerduty = runtime.block_on(PagerDuty::start(([127, 0, 0, 1], 0).into(), &[KEY])).unwrap();
+    pagerduty.set_rest_token("rest-token");
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str| directory.path().join(name);
+    for (name, content) in
+        [("key", KEY), ("secrets", "old\nnew\n"), ("token", "rest-token"), ("rules.yaml", OWN_RULES)]
+    {
+        std::fs::write(place(name), content).unwrap();
+    }
+    std::fs::write(
+        place("alertmanager.yml"),
+        "route: {receiver: noc, group_by: [alertname], group_wait: 1s, group_interval: 1s, repeat_interval: 3s}\nreceivers:\n- {name: noc, service_configs: [{service: noc}]}\n",
+    )
+    .unwrap();
+    let ports = Ports::free();
+    let config = site_config(directory.path(), &ports)
+        + &format!(
+            "[observe.pipeline]\nsample_interval = \"1s\"\n[alerts.engine]\n[alerts.notify]\n[[alerts.notify.services]]\nname = \"noc\"\n\
+             url = \"{url}\"\nrouting_key_file = \"{d}/key\"\n[alerts.notify.services.back]\nwebhook_secrets_file = \"{d}/secrets\"\n\
+             rest_url = \"http://{rest}\"\nrest_token_file = \"{d}/token\"\nlook_every = \"1s\"\n\
+             [alerts.routing]\nrule_files = [\"{d}/rules.yaml\"]\nalertmanager_file = \"{d}/alertmanager.yml\"\nposts_wait = \"2s\"\n",
+            url = pagerduty.enqueue_url(),
+            d = directory.path().display(),
+            rest = pagerduty.address,
+        );
+    let site = Running::start(directory.path(), ports, &config);
+    {
+        let _within = runtime.enter();
+        pagerduty.hook(&format!("http://127.0.0.1:{}/hooks/pagerduty", site.ports.api), &["new", "newer"]);
+    }
+    let key = eventually("the rule is told", || {
+        pagerduty.inbox().open().next().map(|incident| incident.dedup_key.clone())
+    });
+    assert_eq!(worked_on(&site)["acknowledgement"], Value::Null);
+    let act = |to| {
+        let _within = runtime.enter();
+        assert!(pagerduty.act(&key, "Ann", to));
+    };
+    act(IncidentState::Acknowledged);
+    eventually("the webhook is seen", || (worked_on(&site)["acknowledgement"]["by"] == "Ann").then_some(()));
+    assert!(site.metric("notify_reports_total", "outcome=\"changed\"") >= 1.0);
+    // Hooks are off: looking sees it all the same.
+    pagerduty.unhook();
+    act(IncidentState::Triggered);
+    eventually("the look is seen", || worked_on(&site)["acknowledgement"].is_null().then_some(()));
+    // And from here to there.
+    let incident = worked_on(&site)["incident"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/incidents/{incident}/acknowledgement");
+    assert_eq!(posted(&site, &path, "{\"by\":\"bob\",\"comment\":\"on it\"}"), "200");
+    eventually("it is told", || {
+        pagerduty.inbox().open().any(|incident| incident.state == IncidentState::Acknowledged).then_some(())
+    });
+    assert_eq!(pagerduty.inbox().open().map(|incident| incident.acknowledges).collect::<Vec<_>>(), [1]);
+    assert_eq!(worked_on(&site)["acknowledgement"]["by"], "bob");
+    // Nobody else may say such things.
+    assert_eq!(posted(&site, "/hooks/pagerduty", "{}"), "401");
+    assert_eq!(pagerduty.inbox().rejected, []);
     assert_eq!(site.stop(), Some(0));
 }

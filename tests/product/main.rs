@@ -5,7 +5,9 @@
 mod alerting;
 mod binary;
 mod crash;
+mod curves;
 mod demo;
+mod differential;
 mod doors;
 mod flows;
 mod indicators;
@@ -13,6 +15,7 @@ mod metric_doors;
 mod operators;
 mod prepaid;
 mod promql;
+mod read_api;
 mod real_clients;
 mod records;
 mod rooms_apart;

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use crate::running::{Guarded, Ports, Running, eventually, free_port, signal, tool, wait_for_end};
 
-fn start(directory: &Path, name: &str, arguments: &[String]) -> Guarded {
+pub(crate) fn start(directory: &Path, name: &str, arguments: &[String]) -> Guarded {
     let output = fs::OpenOptions::new().create(true).append(true).open(directory.join(format!("{name}.log")));
     let output = output.expect("a log file");
     let child = Command::new(tool(name))

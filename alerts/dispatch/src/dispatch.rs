@@ -23,6 +23,10 @@ mod tests;
 pub struct Bounds {
     /// Alerts that are known at once.
     pub alerts_max: usize,
+    /// Those of them that were posted, so that a stranger's storm leaves room for our own rules.
+    pub posted_max: usize,
+    /// How far ahead the end of a posted alert may lie, in milliseconds.
+    pub posted_ahead_max_ms: i64,
     /// Groups at once.
     pub groups_max: usize,
     /// Silences, those included that are over and remembered.
@@ -123,6 +127,11 @@ pub struct Dispatch {
     settling: Option<Settling>,
     /// Groups that could not be made.
     groups_refused: u64,
+    /// Firing alerts that some group had no room for; they are placed when there is.
+    unplaced: BTreeSet<Labels>,
+    /// Alerts that were posted.
+    posted: usize,
+    last_tick_ms: Option<i64>,
     dirty_alerts: BTreeSet<Labels>,
     dirty_groups: BTreeSet<String>,
     dirty_silences: BTreeSet<String>,
@@ -147,6 +156,9 @@ impl Dispatch {
             next_seq: 0,
             settling: None,
             groups_refused: 0,
+            unplaced: BTreeSet::new(),
+            posted: 0,
+            last_tick_ms: None,
             dirty_alerts: BTreeSet::new(),
             dirty_groups: BTreeSet::new(),
             dirty_silences: BTreeSet::new(),
@@ -267,7 +279,17 @@ impl Dispatch {
             let starts_at_ms =
                 alert.starts_at_ms.or(alert.ends_at_ms.filter(|ends| *ends <= now_ms)).unwrap_or(now_ms);
             let timeout = now_ms.saturating_add(self.config.resolve_timeout_ms);
-            let ends_at_ms = alert.ends_at_ms.unwrap_or(timeout);
+            let latest = now_ms.saturating_add(self.bounds.posted_ahead_max_ms);
+            let ends_at_ms = alert.ends_at_ms.unwrap_or(timeout).min(latest);
+            if self
+                .alerts
+                .get(&alert.labels)
+                .is_some_and(|held| held.is_firing() && !held.row.source.is_empty())
+            {
+                // A source of ours says that it fires, and says when it is over.
+                taken.taken += 1;
+                continue;
+            }
             self.tell(alert, starts_at_ms, Some(ends_at_ms), "", now_ms, &mut taken);
         }
         taken
@@ -314,7 +336,9 @@ impl Dispatch {
     ) {
         let is_over = ends_at_ms.is_some_and(|ends| ends <= now_ms);
         let held = self.alerts.get(&alert.labels);
-        if held.is_none() && (is_over || self.alerts.len() >= self.bounds.alerts_max) {
+        let is_full = self.alerts.len() >= self.bounds.alerts_max
+            || (source.is_empty() && self.posted >= self.bounds.posted_max);
+        if held.is_none() && (is_over || is_full) {
             // What nobody knew of and is over is nothing to tell.
             if is_over {
                 taken.taken += 1
@@ -353,7 +377,9 @@ impl Dispatch {
     fn insert(&mut self, labels: Labels, row: AlertRow) {
         let groups = self.alerts.get(&labels).map_or(0, |held| held.groups);
         self.forget_indexes(&labels);
-        if !row.is_resolved {
+        if row.is_resolved {
+            self.unplaced.remove(&labels);
+        } else {
             self.inhibitor.add(&labels);
             if let Some(ends) = row.ends_at_ms {
                 self.ends.insert((ends, labels.clone()));
@@ -363,7 +389,10 @@ impl Dispatch {
             }
         }
         self.dirty_alerts.insert(labels.clone());
-        self.alerts.insert(labels.clone(), Alert { labels, row, groups });
+        self.posted += usize::from(row.source.is_empty());
+        if let Some(before) = self.alerts.insert(labels.clone(), Alert { labels, row, groups }) {
+            self.posted -= usize::from(before.row.source.is_empty());
+        }
     }
 
     fn forget_indexes(&mut self, labels: &Labels) {
@@ -391,7 +420,8 @@ impl Dispatch {
     /// An alert that is over leaves memory when no group has to hear of it.
     fn forget_if_over(&mut self, labels: &Labels) {
         if self.alerts.get(labels).is_some_and(|alert| alert.groups == 0 && !alert.is_firing()) {
-            self.alerts.remove(labels);
+            let gone = self.alerts.remove(labels);
+            self.posted -= usize::from(gone.is_some_and(|gone| gone.row.source.is_empty()));
             self.dirty_alerts.insert(labels.clone());
         }
     }
@@ -412,7 +442,7 @@ impl Dispatch {
             let key = format!("{key}@{}", route.receiver);
             if !self.groups.contains_key(&key) {
                 if self.groups.len() >= self.bounds.groups_max {
-                    self.groups_refused += 1;
+                    self.groups_refused += u64::from(self.unplaced.insert(labels.clone()));
                     continue;
                 }
                 let due_ms = now_ms.saturating_add(route.group_wait_ms);
@@ -440,6 +470,16 @@ impl Dispatch {
             self.dirty_groups.insert(key.clone());
             if is_late {
                 self.set_due(&key, now_ms);
+            }
+        }
+    }
+
+    /// Places alerts that had no room, as far as there is now.
+    fn place_again(&mut self, now_ms: i64) {
+        while self.groups.len() < self.bounds.groups_max {
+            let Some(labels) = self.unplaced.pop_first() else { return };
+            if self.alerts.get(&labels).is_some_and(Alert::is_firing) {
+                self.place(&labels, now_ms);
             }
         }
     }
@@ -521,6 +561,14 @@ impl Dispatch {
             }
         }
         false
+    }
+
+    /// Who works on an incident; `None` when there is no such open incident.
+    #[must_use]
+    pub fn acknowledgement(&self, incident: &str) -> Option<Option<&Acknowledgement>> {
+        let mut told = self.groups.values().flat_map(|group| group.told.values());
+        let told = told.find(|told| told.is_open && told.incident == incident)?;
+        Some(told.acknowledgement.as_ref())
     }
 
     /// Notices that wait to be taken, in order.

@@ -11,40 +11,44 @@ mod rules;
 mod settings;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use belfry_dispatch::{Act, Bounds, Dispatch, Incoming, IntegrationKind, Notice, Resume};
-use belfry_notify::{GroupAlert, GroupNotice, Notification, NotifyHandle};
+use belfry_dispatch::{Acknowledgement, Act, Bounds, Dispatch, Incoming, IntegrationKind, Notice, Resume};
+use belfry_notify::{GroupAlert, GroupNotice, Notification, NotifyHandle, Standing, StandingState};
 use belfry_ruler::{Fault, Faults};
+use belfry_signal::Pii;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::clock::Clock;
+use crate::delivery::{Offer, offer};
 use crate::error::Error;
 use crate::signals::Signals;
 
-pub(crate) use alertmanager::router;
+pub(crate) use alertmanager::{Refusal, ended, router, saved};
+pub(crate) use handle::Changed;
 pub use handle::{DeskHandle, Metrics, Write};
+pub(crate) use json::parse_time;
 pub use prometheus::GroupStatus;
 pub use settings::{Routing, Sources};
 
 pub(crate) use store::Change;
 
 use handle::Command;
-use rules::{Finished, Ruler};
+use rules::{Finished, Ruler, Written};
 use store::{Loaded, Store};
 
 #[cfg(test)]
 mod tests;
 
 const TICK: Duration = Duration::from_secs(1);
-/// How long the outbox may take for one notice before everything else matters more.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long sources that were not heard since a restart are waited for.
 const WAIT_MAX_MS: i64 = 180_000;
+/// How long the end waits for results of rules that are being written.
+const WRITING_MAX: Duration = Duration::from_secs(2);
 /// The source of pages about SLOs; they have a way of their own, with evidence.
 pub(crate) const SLO_SOURCE: &str = "slo";
 
@@ -58,10 +62,13 @@ pub(crate) struct Desk {
     signals: Signals,
     clock: Clock,
     running: JoinSet<Finished>,
+    writing: JoinSet<Written>,
     statuses: watch::Sender<Arc<Vec<Arc<GroupStatus>>>>,
     alive_saved: Option<Instant>,
     is_delivery_refused: bool,
     groups_refused: u64,
+    /// What services said of incidents when it was last looked at.
+    standings_seen: Arc<Vec<Standing>>,
 }
 
 /// What a desk begins with.
@@ -113,10 +120,12 @@ pub(crate) fn start(beginning: Beginning) -> Result<DeskHandle, Error> {
         signals,
         clock,
         running: JoinSet::new(),
+        writing: JoinSet::new(),
         statuses,
         alive_saved: None,
         is_delivery_refused: false,
         groups_refused: 0,
+        standings_seen: Arc::default(),
     };
     desk.end_unknown_sources(now_ms);
     desk.publish();
@@ -127,6 +136,8 @@ pub(crate) fn start(beginning: Beginning) -> Result<DeskHandle, Error> {
 fn bounds(routing: &Routing) -> Bounds {
     Bounds {
         alerts_max: routing.alerts_max,
+        posted_max: routing.posted_max,
+        posted_ahead_max_ms: i64::try_from(routing.posted_ahead_max.as_millis()).unwrap_or(i64::MAX),
         groups_max: routing.groups_max,
         silences_max: routing.silences_max,
         notices_max: routing.notices_max,
@@ -147,6 +158,7 @@ impl Desk {
             tokio::select! {
                 _ = ticks.tick() => self.tick().await,
                 Some(finished) = self.running.join_next() => self.finished(finished.ok()),
+                Some(written) = self.writing.join_next() => self.ruler.written(written.ok()),
                 command = inbox.recv() => match command {
                     Some(Command::Ask(ask)) => {
                         let now_ms = millis(&self.clock);
@@ -154,11 +166,12 @@ impl Desk {
                     }
                     Some(Command::AskAndSave(ask)) => {
                         let now_ms = millis(&self.clock);
-                        if let Some(audit) = ask(&mut self.dispatch, now_ms) {
+                        let (audit, answer) = ask(&mut self.dispatch, now_ms);
+                        if let Some(audit) = audit {
                             self.signals.silence_changed(audit.change);
                             self.store.note(audit);
                         }
-                        self.save().await;
+                        answer(self.save().await);
                     }
                     Some(Command::Post { alerts, done }) => {
                         let taken = self.dispatch.post(alerts, millis(&self.clock));
@@ -186,6 +199,7 @@ impl Desk {
     async fn tick(&mut self) {
         let now_ms = millis(&self.clock);
         self.ruler.begin_due(now_ms, &mut self.running);
+        self.follow_services();
         self.dispatch.tick(now_ms);
         if self.save().await {
             self.deliver().await;
@@ -199,6 +213,35 @@ impl Desk {
         }
     }
 
+    /// Takes over who works on what where services say it; what they said last holds.
+    fn follow_services(&mut self) {
+        let standings = self.notify.status().standings.clone();
+        if Arc::ptr_eq(&standings, &self.standings_seen) {
+            return;
+        }
+        let incidents: BTreeSet<&str> = standings.iter().map(|standing| standing.incident.as_str()).collect();
+        for incident in incidents {
+            let Some(held) = self.dispatch.acknowledgement(incident) else { continue };
+            let by = standings.iter().rfind(|standing| {
+                standing.incident == incident && standing.state == StandingState::Acknowledged
+            });
+            match by {
+                Some(standing) if held.is_none() => {
+                    let acknowledgement = Acknowledgement {
+                        by: standing.by.clone().map(Pii::into_inner).unwrap_or_default(),
+                        comment: standing.comment.clone(),
+                        at_ms: i64::try_from(standing.since_unix_nanos / 1_000_000).unwrap_or(i64::MAX),
+                        until_ms: None,
+                    };
+                    self.dispatch.acknowledge(incident, Some(&acknowledgement));
+                }
+                None if held.is_some() => drop(self.dispatch.acknowledge(incident, None)),
+                _ => {}
+            }
+        }
+        self.standings_seen = standings;
+    }
+
     /// A group was evaluated: its alerts go to the dispatcher.
     fn finished(&mut self, finished: Option<Finished>) {
         let Some(finished) = finished else {
@@ -206,7 +249,7 @@ impl Desk {
             return;
         };
         let now_ms = millis(&self.clock);
-        if let Some((source, firing)) = self.ruler.finished(finished) {
+        if let Some((source, firing)) = self.ruler.finished(finished, &mut self.writing) {
             let taken = self.dispatch.sync(&source, firing, now_ms);
             self.signals.alerts_refused(taken.refused);
         }
@@ -237,7 +280,7 @@ impl Desk {
             self.finished(finished.ok());
         }
         let ended = self.ruler.take(&sources.groups, now_ms);
-        self.ruler.write(ended, &mut self.running);
+        self.ruler.write("", ended, &mut self.writing);
         self.end_unknown_sources(now_ms);
         self.dispatch.reconfigure(Arc::new(sources.alertmanager.clone()), now_ms);
         self.save().await;
@@ -255,55 +298,55 @@ impl Desk {
         if changes.is_empty() && rows.is_empty() && audits.is_empty() && !is_alive_due {
             return true;
         }
-        let store = self.store.clone();
+        let batch = Arc::new((changes, rows, audits));
+        let (store, written) = (self.store.clone(), batch.clone());
         let saving = tokio::task::spawn_blocking(move || {
-            let outcome = store.save(&changes, &rows, &audits, now_ms);
-            (outcome, changes, rows, audits)
+            let (changes, rows, audits) = &*written;
+            store.save(changes, rows, audits, now_ms)
         });
-        match saving.await {
-            Ok((Ok(()), ..)) => {
+        match saving.await.unwrap_or(Err(Error::Interrupted)) {
+            Ok(()) => {
                 self.alive_saved = Some(Instant::now());
                 true
             }
-            Ok((Err(error), changes, rows, audits)) => {
+            Err(error) => {
                 self.signals.store_failed(&error);
-                self.dispatch.keep_changes(&changes);
-                self.ruler.keep_changes(rows.into_iter().map(|(name, _)| name));
-                audits.into_iter().for_each(|audit| self.store.note(audit));
-                false
-            }
-            Err(_) => {
-                self.signals.store_failed(&Error::Interrupted);
+                let (changes, rows, audits) = &*batch;
+                self.dispatch.keep_changes(changes);
+                self.ruler.keep_changes(rows.iter().map(|(name, _)| name.clone()));
+                self.store.note_again(audits);
                 false
             }
         }
     }
 
-    /// Offers the outbox what it has not taken, in order; stops at the first refusal.
+    /// Offers the outbox what it has not taken, in order; stops at the first refusal, unless that concerns one way only.
     async fn deliver(&mut self) {
         let notices: Vec<Notice> = self.dispatch.notices().cloned().collect();
+        let mut refused = None;
+        let mut full = BTreeSet::new();
         for notice in notices {
-            let seq = notice.seq;
+            if full.contains(&notice.target) {
+                continue;
+            }
+            let (seq, target) = (notice.seq, notice.target.clone());
             let notification = Notification::Notice(Box::new(self.told(notice)));
-            let refusal = match timeout(DELIVERY_TIMEOUT, self.notify.enqueue(notification)).await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.reason()),
-                Err(_elapsed) => Some("timeout"),
-            };
-            match refusal {
-                None => {
-                    self.dispatch.taken(seq);
-                    self.is_delivery_refused = false;
+            match offer(&self.notify, notification).await {
+                Offer::Taken => self.dispatch.taken(seq),
+                Offer::Full => {
+                    refused = Some("full");
+                    full.insert(target);
                 }
-                Some(reason) => {
-                    if !self.is_delivery_refused {
-                        self.signals.delivery_was_refused(reason);
-                    }
-                    self.is_delivery_refused = true;
-                    return;
+                Offer::Refused(reason) => {
+                    refused = Some(reason);
+                    break;
                 }
             }
         }
+        if let Some(reason) = refused.filter(|_| !self.is_delivery_refused) {
+            self.signals.delivery_was_refused(reason);
+        }
+        self.is_delivery_refused = refused.is_some();
     }
 
     /// A notice as the outbox takes it.
@@ -347,12 +390,25 @@ impl Desk {
         integrations.into_iter().find(|other| other.target == target).map(|other| other.kind.clone())
     }
 
+    /// Waits for points that are on their way, not for ever.
+    async fn end_writing(&mut self) -> Vec<String> {
+        let until = Instant::now() + WRITING_MAX;
+        while let Ok(Some(written)) = timeout_at(until, self.writing.join_next()).await {
+            self.ruler.written(written.ok());
+        }
+        let groups = self.writing.len();
+        (groups > 0)
+            .then(|| format!("alerts: results of {groups} groups of rules were not written"))
+            .into_iter()
+            .collect()
+    }
+
     async fn end(&mut self) -> Vec<String> {
         self.ruler.cancel();
         while let Some(finished) = self.running.join_next().await {
             self.finished(finished.ok());
         }
-        let mut stragglers = Vec::new();
+        let mut stragglers = self.end_writing().await;
         self.alive_saved = None;
         if !self.save().await {
             stragglers.push("alerts: alerts and silences were not written".to_owned());

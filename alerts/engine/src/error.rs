@@ -88,6 +88,12 @@ impl Error {
     }
 }
 
+impl From<redb::Error> for Error {
+    fn from(error: redb::Error) -> Self {
+        store(error)
+    }
+}
+
 /// Any of the store's many errors.
 pub(crate) fn store(error: impl Into<redb::Error>) -> Error {
     Error::Store(Box::new(error.into()))

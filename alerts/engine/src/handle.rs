@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::desk::{self, Beginning, DeskHandle, Metrics, Routing, Sources};
 use crate::error::Error;
+use crate::handling::{self, Handling};
 use crate::routes;
 use crate::rules;
 use crate::run::{Command, Runner};
@@ -78,6 +79,7 @@ pub struct EngineHandle {
     store: Store,
     signals: Signals,
     desk: Option<DeskHandle>,
+    handling: Handling,
 }
 
 impl Engine {
@@ -106,11 +108,12 @@ pub(crate) fn start_with(config: Config, deps: EngineDeps, clock: Clock) -> Resu
     };
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let (publisher, status) = watch::channel(Arc::new(Status::default()));
-    let desk = deps.desk.clone();
+    let (desk, notify) = (deps.desk.clone(), deps.notify.clone());
     let mut runner = Runner::new(config, rules, deps, store.clone(), signals.clone(), clock, publisher);
     runner.restore(loaded);
     tokio::spawn(runner.run(receiver));
-    Ok(EngineHandle { commands, status, store, signals, desk })
+    let handling = Handling { notify, desk: desk.clone(), status: status.clone() };
+    Ok(EngineHandle { commands, status, store, signals, desk, handling })
 }
 
 impl EngineHandle {
@@ -162,16 +165,26 @@ impl EngineHandle {
         stragglers
     }
 
+    /// Notes who works on a page or a group's incident (name and comment), or that nobody does. Services that were told
+    /// of it hear of it. Whether there is such an open incident.
+    ///
+    /// # Errors
+    /// Why it could not be noted, for people.
+    pub async fn acknowledge(&self, incident: &str, by: Option<(String, String)>) -> Result<bool, String> {
+        let by = by.map(|(name, comment)| (name, comment, None));
+        self.handling.acknowledge(incident, by).await.map_err(|refusal| refusal.1)
+    }
+
     /// What owns rules, silences and routes.
     #[must_use]
     pub fn desk(&self) -> Option<&DeskHandle> {
         self.desk.as_ref()
     }
 
-    /// The JSON APIs: `/api/v1/slos`, `/api/v1/cells`, `/api/v1/pages`, `/api/v1/changes`; with a desk also Prometheus'
+    /// The JSON APIs: `/api/v1/incidents/{incident}/acknowledgement`, `/api/v1/slos`, `/api/v1/cells`, `/api/v1/pages`, `/api/v1/changes`; with a desk also Prometheus'
     /// `/api/v1/rules` and `/api/v1/alerts` and Alertmanager's `/api/v2`.
     pub fn router(&self) -> axum::Router {
-        let router = routes::router(self.status.clone());
+        let router = routes::router(self.status.clone()).merge(handling::router(self.handling.clone()));
         match &self.desk {
             Some(desk) => router.merge(desk::router(desk.clone())),
             None => router,

@@ -10,10 +10,12 @@
 
 mod clock;
 pub mod config;
+mod delivery;
 mod desk;
 mod error;
 mod evidence;
 mod handle;
+mod handling;
 mod judge;
 mod pages;
 mod routes;
@@ -27,11 +29,13 @@ pub use config::Config;
 pub use desk::{DeskHandle, GroupStatus, Metrics, Routing, Sources, Write};
 pub use error::Error;
 pub use handle::{DeskDeps, Engine, EngineDeps, EngineHandle, start_desk};
+pub use handling::HOOK_PATH;
 pub use status::{
-    Cell, CellState, Change, Page, PageState, PairStatus, SloStatus, Status, Watchdog, Window as WindowStatus,
+    Cell, CellState, Change, Handled, Page, PageState, PairStatus, SloStatus, Status, Watchdog,
+    Window as WindowStatus,
 };
 
-pub use belfry_notify::AlertName;
+pub use belfry_notify::{AlertName, Place, StandingState};
 
 /// Registers the crate's metric families, for the catalogue of a process that does not run it.
 pub fn describe(registry: &belfry_signal::Registry) {

@@ -325,6 +325,7 @@ impl Record {
             resolved_unix_nanos: self.resolved_unix_nanos,
             summary: self.summary(),
             examples: self.evidence.examples.len(),
+            handled: None,
         }
     }
 

@@ -10,19 +10,21 @@ use belfry_promql::Labels;
 use belfry_signal::{Region, Registry, now_unix_nanos};
 use belfry_slo::{Grain, History, PPM, Severity, Transition, Window};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::delivery::{Offer, offer};
 use crate::desk::{DeskHandle, incoming};
 use crate::error::Error;
 use crate::evidence;
 use crate::handle::EngineDeps;
+use crate::handling::handled;
 use crate::judge::Judge;
 use crate::pages::{Delivery, Findings, Pages, Record};
 use crate::rules::Rule;
 use crate::signals::{Signals, ppm};
-use crate::status::{Change, Status, Watchdog};
+use crate::status::{Change, PageState, Status, Watchdog};
 use crate::store::{Batch, HistoryRows, Loaded, SecondRow, Store};
 
 #[cfg(test)]
@@ -31,9 +33,6 @@ mod tests;
 const NANOS: u64 = 1_000_000_000;
 /// How often everything is judged.
 const TICK: Duration = Duration::from_secs(1);
-/// How long the outbox may take for one message before the next evaluation matters more. The message is
-/// offered again; the outbox recognises it.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the handle asks for.
 #[derive(Debug)]
@@ -225,22 +224,18 @@ impl Runner {
             let rule = &self.judge.rules()[*rule];
             history_rows(format!("{}/{region}", series_prefix(rule)), history, from)
         });
-        let batch = Batch { pages, evicted, histories: histories.collect(), now };
-        let store = self.store.clone();
-        let saving = tokio::task::spawn_blocking(move || (store.save(&batch), batch));
+        let batch = Arc::new(Batch { pages, evicted, histories: histories.collect(), now });
+        let (store, written) = (self.store.clone(), batch.clone());
+        let saving = tokio::task::spawn_blocking(move || store.save(&written));
         self.saved_at = Instant::now();
-        match saving.await {
-            Ok((Ok(()), _)) => {
+        match saving.await.unwrap_or(Err(Error::Interrupted)) {
+            Ok(()) => {
                 self.saved_second = now;
                 true
             }
-            Ok((Err(error), batch)) => {
+            Err(error) => {
                 self.signals.store_failed(&error);
-                self.pages.keep_changes(&batch.pages, batch.evicted);
-                false
-            }
-            Err(_) => {
-                self.signals.store_failed(&Error::Interrupted);
+                self.pages.keep_changes(&batch.pages, batch.evicted.clone());
                 false
             }
         }
@@ -266,41 +261,49 @@ impl Runner {
         kept.into_iter().map(|(id, _)| id).collect()
     }
 
-    /// Offers the outbox what it has not taken yet, in order; stops at the first refusal.
+    /// Offers the outbox what it has not taken yet, in order; stops at the first refusal, unless that concerns one of
+    /// several services only.
     async fn deliver(&mut self) {
         let withheld = self.withheld().await;
+        let mut refused = None;
+        let mut passed = BTreeSet::new();
         for (id, delivery, notification) in self.pages.undelivered() {
-            if delivery == Delivery::Trigger && withheld.contains(&id) {
+            if (delivery == Delivery::Trigger && withheld.contains(&id)) || passed.contains(&id) {
                 continue;
             }
-            let refusal = match timeout(DELIVERY_TIMEOUT, self.notify.enqueue(notification)).await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.reason()),
-                Err(_elapsed) => Some("timeout"),
-            };
-            let Some(reason) = refusal else {
-                self.pages.delivered(id, delivery);
-                self.is_delivery_refused = false;
-                continue;
-            };
-            if !self.is_delivery_refused {
-                self.signals.delivery_was_refused(reason);
+            match offer(&self.notify, notification).await {
+                Offer::Taken => self.pages.delivered(id, delivery),
+                Offer::Full => {
+                    refused = Some("full");
+                    passed.insert(id);
+                }
+                Offer::Refused(reason) => {
+                    refused = Some(reason);
+                    break;
+                }
             }
-            self.is_delivery_refused = true;
-            return;
         }
+        if let Some(reason) = refused.filter(|_| !self.is_delivery_refused) {
+            self.signals.delivery_was_refused(reason);
+        }
+        self.is_delivery_refused = refused.is_some();
     }
 
     fn publish(&mut self, now_nanos: u64, began: Instant) {
         let slos = self.judge.slos();
         self.signals.evaluated(now_nanos, began.elapsed(), &slos);
         self.signals.pages_moved(self.pages.open_count(), self.pages.undelivered().len());
+        let standings = self.notify.status().standings.clone();
+        let mut pages = self.pages.shown();
+        for page in pages.iter_mut().filter(|page| page.state == PageState::Triggered) {
+            page.handled = handled(&standings, &page.id);
+        }
         let status = Status {
             unix_nanos: now_nanos,
             watchdog: Watchdog { unix_nanos: now_nanos, evaluations: self.evaluations },
             slos,
             cells: self.judge.cells(now_nanos / NANOS),
-            pages: self.pages.shown(),
+            pages,
             changes: self.changes.iter().cloned().collect(),
         };
         self.publisher.send_replace(Arc::new(status));

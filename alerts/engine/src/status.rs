@@ -1,6 +1,6 @@
 //! What the engine shows: one snapshot a second, for the control-tower page and the JSON APIs.
 
-use belfry_notify::AlertName;
+use belfry_notify::{AlertName, Place, StandingState};
 use belfry_signal::{Cause, Journey, Label, Region, Room};
 use serde::{Serialize, Serializer};
 
@@ -171,6 +171,25 @@ pub struct Page {
     pub summary: String,
     /// How many examples there are, numbered from 1.
     pub examples: usize,
+    /// What people do about it.
+    pub handled: Option<Handled>,
+}
+
+/// What people do about a page.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Handled {
+    /// Acknowledged, or ended at the service although it goes on here.
+    pub state: StandingState,
+    /// Who; a name of this site's people, for this site only.
+    pub by: Option<String>,
+    /// What they wrote.
+    pub comment: String,
+    /// Here or at the service.
+    pub place: Place,
+    /// The service; empty when it was said here.
+    pub service: String,
+    /// When.
+    pub since_unix_nanos: u64,
 }
 
 /// Something that somebody or something changed: a deploy, a reload, a fault switched on.

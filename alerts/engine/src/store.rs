@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use belfry_ledger::Ledger;
 use belfry_notify::{AlertName, BudgetFigures, DedupKey, PageId};
 use belfry_signal::{Cause, Journey, Pii, Region, Room};
 use belfry_slo::{Counts, Grain, HOURS_MAX, MINUTES_MAX, SECONDS_MAX};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, store};
@@ -82,107 +83,116 @@ struct PageRow {
     is_resolve_taken: bool,
 }
 
+/// In tests behind a disk that can fail.
+#[cfg(test)]
+pub(crate) const OPENER: belfry_ledger::Opener = belfry_ledger::failing::open;
+#[cfg(not(test))]
+pub(crate) const OPENER: belfry_ledger::Opener = belfry_ledger::open_file;
+
 /// A handle to the file; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
-    database: Arc<Database>,
+    ledger: Arc<Ledger>,
 }
 
 impl Store {
     /// Opens or creates the file in a directory.
     pub(crate) fn open(directory: &Path) -> Result<Self, Error> {
         let path = directory.join("alerts.redb");
-        let fail = |error: redb::Error| Error::Open { path: path.clone(), source: Box::new(error) };
-        std::fs::create_dir_all(directory).map_err(|error| fail(error.into()))?;
-        let database = Database::create(&path).map_err(|error| fail(error.into()))?;
-        let transaction = database.begin_write().map_err(store)?;
-        transaction.open_table(PAGES).map_err(store)?;
-        transaction.open_table(SECONDS).map_err(store)?;
-        transaction.open_table(MINUTES).map_err(store)?;
-        transaction.open_table(HOURS).map_err(store)?;
-        transaction.commit().map_err(store)?;
-        Ok(Self { database: Arc::new(database) })
+        let opened = Ledger::open(&path, OPENER, |transaction| {
+            transaction.open_table(PAGES)?;
+            transaction.open_table(SECONDS)?;
+            transaction.open_table(MINUTES)?;
+            transaction.open_table(HOURS)?;
+            Ok(())
+        });
+        let ledger = opened.map_err(|source| Error::Open { path, source: Box::new(source) })?;
+        Ok(Self { ledger: Arc::new(ledger) })
     }
 
     /// Everything that was written.
     pub(crate) fn load(&self) -> Result<Loaded, Error> {
-        let transaction = self.database.begin_read().map_err(store)?;
-        let mut loaded = Loaded::default();
-        for row in transaction.open_table(PAGES).map_err(store)?.iter().map_err(store)? {
-            let row: PageRow = postcard::from_bytes(row.map_err(store)?.1.value())?;
-            match row.into_record() {
-                Some(record) => loaded.pages.push(record),
-                None => loaded.unreadable += 1,
-            }
-        }
-        for row in transaction.open_table(SECONDS).map_err(store)?.iter().map_err(store)? {
-            let (key, value) = row.map_err(store)?;
-            let (series, minute) = key.value();
-            let seconds: Vec<SecondRow> = postcard::from_bytes(value.value())?;
-            for (place, good, bad) in seconds {
-                let second = minute.saturating_mul(60) + u64::from(place);
-                let counts = Counts { good, bad, measured_seconds: 1 };
-                loaded.push(series, Grain::Second, second, counts);
-            }
-        }
-        for (table, grain) in [(MINUTES, Grain::Minute), (HOURS, Grain::Hour)] {
-            for row in transaction.open_table(table).map_err(store)?.iter().map_err(store)? {
-                let (key, value) = row.map_err(store)?;
-                let ((series, step), (good, bad, measured_seconds)) = (key.value(), value.value());
-                let counts = Counts { good, bad, measured_seconds };
-                loaded.push(series, grain, step, counts);
-            }
-        }
-        Ok(loaded)
+        self.ledger.read(load)
     }
 
-    /// Writes a batch; durable on return.
+    /// Writes a batch; durable on return. What failed may be written again.
     pub(crate) fn save(&self, batch: &Batch) -> Result<(), Error> {
-        let transaction = self.database.begin_write().map_err(store)?;
-        {
-            let mut pages = transaction.open_table(PAGES).map_err(store)?;
-            for record in &batch.pages {
-                let row = postcard::to_stdvec(&PageRow::from(record))?;
-                pages.insert(record.id.to_string().as_str(), row.as_slice()).map_err(store)?;
-            }
-            for id in &batch.evicted {
-                pages.remove(id.to_string().as_str()).map_err(store)?;
-            }
-            let mut seconds = transaction.open_table(SECONDS).map_err(store)?;
-            let mut minutes = transaction.open_table(MINUTES).map_err(store)?;
-            let mut hours = transaction.open_table(HOURS).map_err(store)?;
-            let (minute, hour) = (batch.now / 60, batch.now / 3_600);
-            for rows in &batch.histories {
-                let series = rows.series.as_str();
-                for (minute, row) in &rows.seconds {
-                    let row = postcard::to_stdvec(row)?;
-                    seconds.insert((series, *minute), row.as_slice()).map_err(store)?;
-                }
-                for (step, counts) in &rows.minutes {
-                    minutes.insert((series, *step), columns(*counts)).map_err(store)?;
-                }
-                for (step, counts) in &rows.hours {
-                    hours.insert((series, *step), columns(*counts)).map_err(store)?;
-                }
-                let old =
-                    |newest: u64, held: usize| (series, 0)..(series, newest.saturating_sub(held as u64));
-                seconds.retain_in(old(minute, SECONDS_MAX / 60), |_, _| false).map_err(store)?;
-                minutes.retain_in(old(minute, MINUTES_MAX), |_, _| false).map_err(store)?;
-                hours.retain_in(old(hour, HOURS_MAX), |_, _| false).map_err(store)?;
-            }
-        }
-        transaction.commit().map_err(store)
+        self.ledger.write(|transaction| save(transaction, batch))
     }
 
     /// The call behind an example of a page; numbers begin with 1.
     pub(crate) fn example(&self, page_id: &str, number: usize) -> Result<Option<Pii<String>>, Error> {
-        let transaction = self.database.begin_read().map_err(store)?;
-        let Some(row) = transaction.open_table(PAGES).map_err(store)?.get(page_id).map_err(store)? else {
-            return Ok(None);
-        };
-        let row: PageRow = postcard::from_bytes(row.value())?;
-        Ok(row.into_record().and_then(|record| record.example(number).cloned()))
+        self.ledger.read(|transaction| {
+            let Some(row) = transaction.open_table(PAGES).map_err(store)?.get(page_id).map_err(store)? else {
+                return Ok(None);
+            };
+            let row: PageRow = postcard::from_bytes(row.value())?;
+            Ok(row.into_record().and_then(|record| record.example(number).cloned()))
+        })
     }
+}
+
+fn load(transaction: &ReadTransaction) -> Result<Loaded, Error> {
+    let mut loaded = Loaded::default();
+    for row in transaction.open_table(PAGES).map_err(store)?.iter().map_err(store)? {
+        let row: PageRow = postcard::from_bytes(row.map_err(store)?.1.value())?;
+        match row.into_record() {
+            Some(record) => loaded.pages.push(record),
+            None => loaded.unreadable += 1,
+        }
+    }
+    for row in transaction.open_table(SECONDS).map_err(store)?.iter().map_err(store)? {
+        let (key, value) = row.map_err(store)?;
+        let (series, minute) = key.value();
+        let seconds: Vec<SecondRow> = postcard::from_bytes(value.value())?;
+        for (place, good, bad) in seconds {
+            let second = minute.saturating_mul(60) + u64::from(place);
+            let counts = Counts { good, bad, measured_seconds: 1 };
+            loaded.push(series, Grain::Second, second, counts);
+        }
+    }
+    for (table, grain) in [(MINUTES, Grain::Minute), (HOURS, Grain::Hour)] {
+        for row in transaction.open_table(table).map_err(store)?.iter().map_err(store)? {
+            let (key, value) = row.map_err(store)?;
+            let ((series, step), (good, bad, measured_seconds)) = (key.value(), value.value());
+            let counts = Counts { good, bad, measured_seconds };
+            loaded.push(series, grain, step, counts);
+        }
+    }
+    Ok(loaded)
+}
+
+fn save(transaction: &WriteTransaction, batch: &Batch) -> Result<(), Error> {
+    let mut pages = transaction.open_table(PAGES).map_err(store)?;
+    for record in &batch.pages {
+        let row = postcard::to_stdvec(&PageRow::from(record))?;
+        pages.insert(record.id.to_string().as_str(), row.as_slice()).map_err(store)?;
+    }
+    for id in &batch.evicted {
+        pages.remove(id.to_string().as_str()).map_err(store)?;
+    }
+    let mut seconds = transaction.open_table(SECONDS).map_err(store)?;
+    let mut minutes = transaction.open_table(MINUTES).map_err(store)?;
+    let mut hours = transaction.open_table(HOURS).map_err(store)?;
+    let (minute, hour) = (batch.now / 60, batch.now / 3_600);
+    for rows in &batch.histories {
+        let series = rows.series.as_str();
+        for (minute, row) in &rows.seconds {
+            let row = postcard::to_stdvec(row)?;
+            seconds.insert((series, *minute), row.as_slice()).map_err(store)?;
+        }
+        for (step, counts) in &rows.minutes {
+            minutes.insert((series, *step), columns(*counts)).map_err(store)?;
+        }
+        for (step, counts) in &rows.hours {
+            hours.insert((series, *step), columns(*counts)).map_err(store)?;
+        }
+        let old = |newest: u64, held: usize| (series, 0)..(series, newest.saturating_sub(held as u64));
+        seconds.retain_in(old(minute, SECONDS_MAX / 60), |_, _| false).map_err(store)?;
+        minutes.retain_in(old(minute, MINUTES_MAX), |_, _| false).map_err(store)?;
+        hours.retain_in(old(hour, HOURS_MAX), |_, _| false).map_err(store)?;
+    }
+    Ok(())
 }
 
 impl Loaded {

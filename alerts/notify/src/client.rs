@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -21,6 +21,8 @@ use crate::target::Destination;
 #[cfg(test)]
 mod tests;
 
+/// Who asks.
+const AGENT: &str = concat!("belfry/", env!("CARGO_PKG_VERSION"));
 /// How much of an answer is read.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// How much of an answer is kept when an event is rejected.
@@ -53,6 +55,45 @@ pub(crate) enum Outcome {
 pub(crate) type Posting = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 /// Posts a body to a URL. The body holds a routing key: it is never logged.
 pub(crate) type Post = Arc<dyn Fn(Destination, Vec<u8>) -> Posting + Send + Sync>;
+
+/// A question under way: the body of a good answer.
+pub(crate) type Getting = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
+/// Gets what a URL has to say.
+pub(crate) type Get = Arc<dyn Fn(Destination) -> Getting + Send + Sync>;
+
+/// How much of what was asked for is read.
+const ASKED_BYTES_MAX: usize = 256 * 1024;
+
+/// Asks over HTTP/1.1, with TLS when some service needs it.
+pub(crate) fn http_get(needs_tls: bool, request_timeout: Duration) -> Result<Get, Error> {
+    let client: Client<_, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector(needs_tls)?);
+    Ok(Arc::new(move |from| {
+        let client = client.clone();
+        Box::pin(async move { tokio::time::timeout(request_timeout, get(&client, from)).await.ok()? })
+    }))
+}
+
+async fn get(
+    client: &Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    from: Destination,
+) -> Option<Bytes> {
+    let mut request = http::Request::builder()
+        .uri(from.url)
+        .header(ACCEPT, "application/vnd.pagerduty+json;version=2")
+        .header(USER_AGENT, AGENT)
+        .body(Full::default())
+        .ok()?;
+    if let Some(authorization) = from.authorization {
+        request.headers_mut().insert(AUTHORIZATION, authorization);
+    }
+    let answer = client.request(request).await.ok()?;
+    if answer.status() != StatusCode::OK {
+        return None;
+    }
+    let body = Limited::new(answer.into_body(), ASKED_BYTES_MAX).collect().await.ok()?;
+    Some(body.to_bytes())
+}
 
 /// A poster over HTTP/1.1, with TLS when some service needs it.
 pub(crate) fn http_post(needs_tls: bool, request_timeout: Duration) -> Result<Post, Error> {
@@ -102,7 +143,7 @@ async fn post(
         .method(Method::POST)
         .uri(to.url)
         .header(CONTENT_TYPE, "application/json")
-        .header(USER_AGENT, concat!("belfry/", env!("CARGO_PKG_VERSION")))
+        .header(USER_AGENT, AGENT)
         .body(Full::new(Bytes::from(body)))
         .map_err(|_| Broken)?;
     if let Some(authorization) = to.authorization {

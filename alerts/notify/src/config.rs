@@ -52,6 +52,43 @@ pub struct ServiceConfig {
     pub routing_key_env: Option<String>,
     /// The journeys whose pages go there; absent means all.
     pub journeys: Option<Vec<String>>,
+    /// How acknowledgements come back; absent means that they do not.
+    pub back: Option<BackConfig>,
+}
+
+/// How what people do at the service comes back: by webhooks, by looking, or both.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackConfig {
+    /// A file that holds the secrets of webhooks, one on a line.
+    pub webhook_secrets_file: Option<PathBuf>,
+    /// Or an environment variable that does.
+    pub webhook_secrets_env: Option<String>,
+    /// The REST API.
+    #[serde(default = "rest_url")]
+    pub rest_url: String,
+    /// A file that holds a token of the REST API, for reading; without one nobody looks.
+    pub rest_token_file: Option<PathBuf>,
+    /// Or an environment variable that does.
+    pub rest_token_env: Option<String>,
+    /// How often somebody looks.
+    #[serde(default = "look_every", with = "humantime_serde")]
+    pub look_every: Duration,
+    /// Incidents that are asked for in one look; the others have their turn in the next.
+    #[serde(default = "looks_max")]
+    pub looks_max: usize,
+}
+
+fn rest_url() -> String {
+    "https://api.pagerduty.com".to_owned()
+}
+
+const fn look_every() -> Duration {
+    Duration::from_secs(300)
+}
+
+const fn looks_max() -> usize {
+    200
 }
 
 /// How long a configured URL may be.
@@ -115,6 +152,7 @@ impl ServiceConfig {
             }
             Ok(_) => {}
         }
+        faults.extend(self.back.iter().flat_map(BackConfig::check));
         if self.routing_key_file.is_some() == self.routing_key_env.is_some() {
             faults.push(("routing_key_file", "set either routing_key_file or routing_key_env".to_owned()));
         }
@@ -123,6 +161,43 @@ impl ServiceConfig {
                 let known: Vec<_> = Journey::ALL.iter().map(|journey| journey.as_str()).collect();
                 faults.push(("journeys", format!("{journey:?} is not one of {}", known.join(", "))));
             }
+        }
+        faults
+    }
+}
+
+impl BackConfig {
+    /// Whether somebody looks.
+    pub(crate) fn has_token(&self) -> bool {
+        self.rest_token_file.is_some() || self.rest_token_env.is_some()
+    }
+
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        let has_secret = self.webhook_secrets_file.is_some() || self.webhook_secrets_env.is_some();
+        if !has_secret && !self.has_token() {
+            let message = "set webhook_secrets_file or _env, rest_token_file or _env, or both".to_owned();
+            faults.push(("back", message));
+        }
+        if self.webhook_secrets_file.is_some() && self.webhook_secrets_env.is_some() {
+            faults.push(("back.webhook_secrets_file", "set the file or the variable, not both".to_owned()));
+        }
+        if self.rest_token_file.is_some() && self.rest_token_env.is_some() {
+            faults.push(("back.rest_token_file", "set the file or the variable, not both".to_owned()));
+        }
+        match check_url(&self.rest_url) {
+            Err(message) => faults.push(("back.rest_url", message)),
+            Ok(url) if url.scheme_str() == Some("http") && !is_this_machine(&url) => {
+                let message = "plain http is allowed to this machine only: use https".to_owned();
+                faults.push(("back.rest_url", message));
+            }
+            Ok(_) => {}
+        }
+        if self.look_every < Duration::from_secs(1) {
+            faults.push(("back.look_every", "must be 1s at least".to_owned()));
+        }
+        if self.looks_max == 0 || self.looks_max > 10_000 {
+            faults.push(("back.looks_max", format!("{} is not between 1 and 10000", self.looks_max)));
         }
         faults
     }
@@ -166,6 +241,7 @@ pub(crate) mod tests {
             routing_key_file: Some(directory.join("routing.key")),
             routing_key_env: None,
             journeys: journeys.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            back: None,
         };
         Config {
             directory: directory.to_owned(),

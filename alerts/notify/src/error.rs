@@ -40,8 +40,8 @@ pub enum Error {
     /// TLS cannot be set up: no trusted roots, or no provider.
     #[error("set up TLS: {0}")]
     Tls(String),
-    /// The outbox is full: nothing was taken, try again later.
-    #[error("outbox is full with {entries} notifications")]
+    /// The outbox is full for some of the services: for the others the notification was taken. Try again later.
+    #[error("outbox is full with {entries} events for one service")]
     Full {
         /// How many wait.
         entries: usize,
@@ -65,6 +65,12 @@ impl Error {
             Self::Full { .. } => "full",
             Self::Closed => "closed",
         }
+    }
+}
+
+impl From<redb::Error> for Error {
+    fn from(error: redb::Error) -> Self {
+        store(error)
     }
 }
 

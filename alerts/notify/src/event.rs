@@ -70,6 +70,11 @@ impl Sender {
         json!({ "event_action": "resolve", "dedup_key": cut(dedup_key, DEDUP_KEY_CHARS_MAX) }).to_string()
     }
 
+    /// The event that says that somebody works on an incident.
+    pub(crate) fn acknowledge(dedup_key: &str) -> String {
+        json!({ "event_action": "acknowledge", "dedup_key": cut(dedup_key, DEDUP_KEY_CHARS_MAX) }).to_string()
+    }
+
     fn page_url(&self, id: PageId) -> String {
         format!("{}/pages/{id}", self.public_url.trim_end_matches('/'))
     }

@@ -48,6 +48,56 @@ impl RoutingKey {
     }
 }
 
+/// A secret of the way back: of a webhook, or a token of the REST API. Never printed, never written.
+#[derive(Clone)]
+pub(crate) struct Secret(String);
+
+/// Secrets of one service's webhooks.
+const SECRETS_MAX: usize = 8;
+
+impl Secret {
+    /// Reads the secrets of a file or variable, one on a line.
+    pub(crate) fn read_all(
+        service: &str,
+        file: Option<&std::path::Path>,
+        variable: Option<&str>,
+    ) -> Result<Vec<Secret>, Error> {
+        let fail = |place: String, message| Error::RoutingKey { service: service.to_owned(), place, message };
+        let (place, text) = match (file, variable) {
+            (Some(path), _) => {
+                let place = format!("file {}", path.display());
+                let text = std::fs::read_to_string(path)
+                    .map_err(|_| fail(place.clone(), "the file cannot be read as text"))?;
+                (place, text)
+            }
+            (None, Some(variable)) => {
+                let place = format!("environment variable {variable}");
+                let text =
+                    std::env::var(variable).map_err(|_| fail(place.clone(), "the variable is not set"))?;
+                (place, text)
+            }
+            (None, None) => return Ok(Vec::new()),
+        };
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let secrets: Vec<Secret> = lines.map(|line| Secret(line.to_owned())).collect();
+        if secrets.is_empty() || secrets.len() > SECRETS_MAX {
+            return Err(fail(place, "it must hold one to eight secrets, one on a line"));
+        }
+        Ok(secrets)
+    }
+
+    /// The secret, for the one place that uses it.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
 impl fmt::Debug for RoutingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[key]")

@@ -8,6 +8,7 @@
 //!
 //! Not here: deciding that something is wrong, and gathering evidence (the engine).
 
+mod back;
 mod client;
 pub mod config;
 mod error;
@@ -21,7 +22,8 @@ mod sender;
 mod signals;
 mod target;
 
-pub use config::{Config, ServiceConfig};
+pub use back::{Place, Signature, Standing, StandingState, WebhookError};
+pub use config::{BackConfig, Config, ServiceConfig};
 pub use error::Error;
 pub use handle::{Notify, NotifyHandle, NotifyStatus, RejectedStatus, ServiceStatus};
 pub use notice::{GroupAlert, GroupNotice, Pairs};

@@ -6,7 +6,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use belfry_ledger::Ledger;
+use redb::{ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, store};
@@ -15,6 +16,12 @@ use crate::page::PageId;
 const QUEUE: TableDefinition<u64, &[u8]> = TableDefinition::new("queue");
 const REJECTED: TableDefinition<u64, &[u8]> = TableDefinition::new("rejected");
 const INCIDENTS: TableDefinition<&str, &[u8]> = TableDefinition::new("incidents");
+/// How open incidents stand, by service and dedup key.
+const STANDINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("standings");
+
+mod standings;
+
+pub(crate) use standings::{Taken, Word};
 
 /// What an event does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +30,8 @@ pub(crate) enum Act {
     Trigger,
     /// Closes it.
     Resolve,
+    /// Somebody here works on it.
+    Acknowledge,
 }
 
 /// One event for one service.
@@ -69,63 +78,71 @@ const PAGES_TOLD_MAX: usize = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
     pub(crate) service: String,
+    pub(crate) dedup_key: String,
     pub(crate) event: String,
+    /// Whether the service says how incidents stand: others are only told.
+    pub(crate) is_followed: bool,
 }
 
 /// A handle to the outbox; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
-    database: Arc<Database>,
+    ledger: Arc<Ledger>,
 }
+
+/// In tests behind a disk that can fail.
+#[cfg(test)]
+const OPENER: belfry_ledger::Opener = belfry_ledger::failing::open;
+#[cfg(not(test))]
+const OPENER: belfry_ledger::Opener = belfry_ledger::open_file;
+/// The outbox's name in its directory.
+const FILE: &str = "outbox.redb";
 
 impl Outbox {
     /// Opens or creates the outbox in a directory.
     pub(crate) fn open(directory: &Path) -> Result<Self, Error> {
-        let path = directory.join("outbox.redb");
-        let fail = |error: redb::Error| Error::Open { path: path.clone(), source: Box::new(error) };
-        std::fs::create_dir_all(directory).map_err(|error| fail(error.into()))?;
-        let database = Database::create(&path).map_err(|error| fail(error.into()))?;
-        let outbox = Self { database: Arc::new(database) };
-        let transaction = outbox.database.begin_write().map_err(store)?;
-        transaction.open_table(QUEUE).map_err(store)?;
-        transaction.open_table(REJECTED).map_err(store)?;
-        transaction.open_table(INCIDENTS).map_err(store)?;
-        transaction.commit().map_err(store)?;
-        Ok(outbox)
+        let path = directory.join(FILE);
+        let opened = Ledger::open(&path, OPENER, |transaction| {
+            transaction.open_table(QUEUE)?;
+            transaction.open_table(REJECTED)?;
+            transaction.open_table(INCIDENTS)?;
+            transaction.open_table(STANDINGS)?;
+            Ok(())
+        });
+        let ledger = opened.map_err(|source| Error::Open { path, source: Box::new(source) })?;
+        Ok(Self { ledger: Arc::new(ledger) })
+    }
+
+    /// How often the disk failed: after it, what was inserted in vain may be in the outbox all the same.
+    pub(crate) fn failures(&self) -> u64 {
+        self.ledger.failures()
     }
 
     /// Everything that waits, in order, and everything that was rejected.
     pub(crate) fn load(&self) -> Result<(Vec<Entry>, Vec<Rejected>), Error> {
-        let transaction = self.database.begin_read().map_err(store)?;
-        let mut entries = Vec::new();
-        for row in transaction.open_table(QUEUE).map_err(store)?.iter().map_err(store)? {
-            entries.push(postcard::from_bytes(row.map_err(store)?.1.value())?);
-        }
-        let mut rejected = Vec::new();
-        for row in transaction.open_table(REJECTED).map_err(store)?.iter().map_err(store)? {
-            rejected.push(postcard::from_bytes(row.map_err(store)?.1.value())?);
-        }
-        Ok((entries, rejected))
+        self.ledger.read(|transaction| {
+            let mut entries = Vec::new();
+            for row in transaction.open_table(QUEUE).map_err(store)?.iter().map_err(store)? {
+                entries.push(postcard::from_bytes(row.map_err(store)?.1.value())?);
+            }
+            let mut rejected = Vec::new();
+            for row in transaction.open_table(REJECTED).map_err(store)?.iter().map_err(store)? {
+                rejected.push(postcard::from_bytes(row.map_err(store)?.1.value())?);
+            }
+            Ok((entries, rejected))
+        })
     }
 
     /// Takes the trigger of a page, once: a page that a service was told of already is not told again.
     pub(crate) fn insert_triggers(
         &self,
         page: PageId,
-        dedup_key: &str,
         drafts: Vec<Draft>,
         now_unix_nanos: u64,
     ) -> Result<Vec<Entry>, Error> {
-        self.insert(dedup_key, Act::Trigger, drafts, now_unix_nanos, |mut incident| {
-            let page = page.to_string();
-            if incident.told.contains(&page) {
-                return None;
-            }
-            if incident.told.len() == PAGES_TOLD_MAX {
-                incident.told.remove(0);
-            }
-            incident.told.push(page);
-            Some(Incident { is_open: true, ..incident })
+        let page = page.to_string();
+        self.insert(&page, Act::Trigger, drafts, now_unix_nanos, |incident| {
+            (!incident.told.contains(&page)).then(|| incident.told_of(page.clone(), true))
         })
     }
 
@@ -133,12 +150,12 @@ impl Outbox {
     pub(crate) fn insert_resolves(
         &self,
         page: PageId,
-        dedup_key: &str,
         drafts: Vec<Draft>,
         now_unix_nanos: u64,
     ) -> Result<Vec<Entry>, Error> {
-        self.insert(dedup_key, Act::Resolve, drafts, now_unix_nanos, |incident| {
-            let is_owed = incident.is_open && incident.told.last() == Some(&page.to_string());
+        let page = page.to_string();
+        self.insert(&page, Act::Resolve, drafts, now_unix_nanos, |incident| {
+            let is_owed = incident.is_open && incident.told.last() == Some(&page);
             is_owed.then_some(Incident { is_open: false, ..incident })
         })
     }
@@ -150,57 +167,50 @@ impl Outbox {
         incident: &str,
         number: u64,
         act: Act,
-        dedup_key: &str,
         drafts: Vec<Draft>,
         now_unix_nanos: u64,
     ) -> Result<Vec<Entry>, Error> {
         let told = format!("{incident}:{number}");
         let is_same = move |other: &String| other.rsplit_once(':').is_some_and(|(of, _)| of == incident);
-        self.insert(dedup_key, act, drafts, now_unix_nanos, |mut known| {
+        self.insert(incident, act, drafts, now_unix_nanos, |known| {
             let is_repeated = known.told.contains(&told);
             let is_owed = known.is_open && known.told.last().is_some_and(is_same);
-            if is_repeated || (act == Act::Resolve && !is_owed) {
-                return None;
-            }
-            if known.told.len() == PAGES_TOLD_MAX {
-                known.told.remove(0);
-            }
-            known.told.push(told.clone());
-            Some(Incident { is_open: act == Act::Trigger, ..known })
+            let is_taken = !is_repeated && (act == Act::Trigger || is_owed);
+            is_taken.then(|| known.told_of(told.clone(), act == Act::Trigger))
         })
     }
 
+    /// Takes events for all services or for none.
     fn insert(
         &self,
-        dedup_key: &str,
+        name: &str,
         act: Act,
         drafts: Vec<Draft>,
         now_unix_nanos: u64,
         next: impl Fn(Incident) -> Option<Incident>,
     ) -> Result<Vec<Entry>, Error> {
-        let transaction = self.database.begin_write().map_err(store)?;
-        let mut taken = Vec::new();
-        {
+        self.ledger.write(|transaction| {
             let mut queue = transaction.open_table(QUEUE).map_err(store)?;
             let mut incidents = transaction.open_table(INCIDENTS).map_err(store)?;
             let rejected = transaction.open_table(REJECTED).map_err(store)?;
-            let last = |key: Option<u64>| key.map_or(0, |last| last + 1);
-            // A rejected event keeps its number, so the next one is after both tables.
-            let last_queued = queue.last().map_err(store)?.map(|row| row.0.value());
-            let last_rejected = rejected.last().map_err(store)?.map(|row| row.0.value());
-            let mut seq = last(last_queued.max(last_rejected));
+            let mut seq = next_seq(&queue, &rejected)?;
+            let mut standings = transaction.open_table(STANDINGS).map_err(store)?;
+            let mut taken = Vec::new();
             for draft in drafts {
-                let key = format!("{}/{dedup_key}", draft.service);
+                let key = format!("{}/{}", draft.service, draft.dedup_key);
                 let incident = incidents.get(key.as_str()).map_err(store)?;
                 let incident: Option<Incident> =
                     incident.map(|row| postcard::from_bytes(row.value())).transpose()?;
-                let Some(incident) = next(incident.unwrap_or_default()) else { continue };
+                let before = incident.unwrap_or_default();
+                let was_open = before.is_open;
+                let Some(incident) = next(before) else { continue };
+                standings::follow(&mut standings, &key, &draft, &incident, was_open, now_unix_nanos)?;
                 let row = postcard::to_stdvec(&incident)?;
                 incidents.insert(key.as_str(), row.as_slice()).map_err(store)?;
                 let entry = Entry {
                     seq,
                     service: draft.service,
-                    dedup_key: dedup_key.to_owned(),
+                    dedup_key: draft.dedup_key,
                     act,
                     event: draft.event,
                     enqueued_unix_nanos: now_unix_nanos,
@@ -209,22 +219,24 @@ impl Outbox {
                 taken.push(entry);
                 seq += 1;
             }
-        }
-        transaction.commit().map_err(store)?;
-        Ok(taken)
+            if act == Act::Resolve {
+                standings.remove(standings::here(name).as_str()).map_err(store)?;
+            }
+            Ok(taken)
+        })
     }
 
     /// Forgets an event that was accepted.
     pub(crate) fn remove(&self, seq: u64) -> Result<(), Error> {
-        let transaction = self.database.begin_write().map_err(store)?;
-        transaction.open_table(QUEUE).map_err(store)?.remove(seq).map_err(store)?;
-        transaction.commit().map_err(store)
+        self.ledger.write(|transaction| {
+            transaction.open_table(QUEUE).map_err(store)?.remove(seq).map_err(store)?;
+            Ok(())
+        })
     }
 
     /// Moves an event that will never be accepted to where people see it; the oldest make room.
     pub(crate) fn reject(&self, rejected: &Rejected, rejected_max: usize) -> Result<(), Error> {
-        let transaction = self.database.begin_write().map_err(store)?;
-        {
+        self.ledger.write(|transaction| {
             let seq = rejected.entry.seq;
             transaction.open_table(QUEUE).map_err(store)?.remove(seq).map_err(store)?;
             let mut table = transaction.open_table(REJECTED).map_err(store)?;
@@ -234,8 +246,50 @@ impl Outbox {
                 table.pop_first().map_err(store)?;
                 kept -= 1;
             }
+            Ok(())
+        })
+    }
+}
+
+/// The number of the next event. A rejected event keeps its number, so the next one is after both tables.
+fn next_seq(
+    queue: &impl ReadableTable<u64, &'static [u8]>,
+    rejected: &impl ReadableTable<u64, &'static [u8]>,
+) -> Result<u64, Error> {
+    let last_queued = queue.last().map_err(store)?.map(|row| row.0.value());
+    let last_rejected = rejected.last().map_err(store)?.map(|row| row.0.value());
+    Ok(last_queued.max(last_rejected).map_or(0, |last| last + 1))
+}
+
+/// Whether an event waits for a service under a key.
+fn waits(
+    queue: &impl ReadableTable<u64, &'static [u8]>,
+    service: &str,
+    dedup_key: &str,
+) -> Result<bool, Error> {
+    for row in queue.iter().map_err(store)? {
+        let entry: Entry = postcard::from_bytes(row.map_err(store)?.1.value())?;
+        if entry.service == service && entry.dedup_key == dedup_key {
+            return Ok(true);
         }
-        transaction.commit().map_err(store)
+    }
+    Ok(false)
+}
+
+impl Incident {
+    /// The page or incident that the service was last told of.
+    fn name(&self) -> &str {
+        let last = self.told.last().map_or("", String::as_str);
+        last.rsplit_once(':').map_or(last, |(incident, _)| incident)
+    }
+
+    /// As it is when its service was told of something more.
+    fn told_of(mut self, told: String, is_open: bool) -> Incident {
+        if self.told.len() == PAGES_TOLD_MAX {
+            self.told.remove(0);
+        }
+        self.told.push(told);
+        Incident { is_open, ..self }
     }
 }
 
@@ -247,7 +301,8 @@ mod tests {
     use crate::page::DedupKey;
 
     fn draft(service: &str) -> Vec<Draft> {
-        vec![Draft { service: service.into(), event: "{}".into() }]
+        let (service, dedup_key) = (service.into(), "k".into());
+        vec![Draft { service, dedup_key, event: "{}".into(), is_followed: true }]
     }
 
     fn page(started: u64) -> PageId {
@@ -260,7 +315,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let outbox = Outbox::open(directory.path()).expect("opens");
         for started in 1..=3 {
-            outbox.insert_triggers(page(started), "k", draft("a"), started).expect("taken");
+            outbox.insert_triggers(page(started), draft("a"), started).expect("taken");
         }
         outbox.remove(1).expect("removed");
         drop(outbox);
@@ -274,8 +329,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let outbox = Outbox::open(directory.path()).expect("opens");
         let both = || [draft("a"), draft("b")].concat();
-        let trigger = |id, drafts| outbox.insert_triggers(id, "k", drafts, 0).expect("inserts").len();
-        let resolve = |id| outbox.insert_resolves(id, "k", both(), 0).expect("inserts").len();
+        let trigger = |id, drafts| outbox.insert_triggers(id, drafts, 0).expect("inserts").len();
+        let resolve = |id| outbox.insert_resolves(id, both(), 0).expect("inserts").len();
         assert_eq!(resolve(page(1)), 0, "nothing was triggered");
         assert_eq!(trigger(page(1), draft("a")), 1);
         assert_eq!(trigger(page(1), draft("a")), 0, "again after a crash");
@@ -291,7 +346,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let outbox = Outbox::open(directory.path()).expect("opens");
         for started in 1..=4 {
-            let entry = outbox.insert_triggers(page(started), "k", draft("a"), 0).expect("taken").remove(0);
+            let entry = outbox.insert_triggers(page(started), draft("a"), 0).expect("taken").remove(0);
             outbox.reject(&Rejected { entry, status: 400, message: "no".into() }, 2).expect("rejected");
         }
         let (entries, rejected) = outbox.load().expect("loads");

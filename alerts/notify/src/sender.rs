@@ -4,7 +4,7 @@
 //! one is accepted or rejected, so a resolve never overtakes its trigger. Lanes do not wait for each other,
 //! except that a service which asks for a pause gets it from all of its lanes.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +13,20 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use crate::back::Standing;
+use crate::back::standing::Report;
 use crate::client::{Outcome, Post};
 use crate::config::Config;
 use crate::error::Error;
 use crate::event;
 use crate::handle::{NotifyStatus, RejectedStatus, ServiceStatus, on_blocking_thread};
 use crate::key::RoutingKey;
-use crate::outbox::{Act, Draft, Entry, Outbox, Rejected};
+use crate::outbox::{Act, Draft, Entry, Outbox, Rejected, Word};
 use crate::page::Notification;
 use crate::signals::{Action, RetryReason, ServiceName, Signals};
 use crate::target::Destination;
 
+mod back;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +34,9 @@ mod tests;
 #[derive(Debug)]
 pub(crate) enum Command {
     Enqueue { notification: Notification, done: oneshot::Sender<Result<(), Error>> },
+    Report { service: String, report: Report, done: oneshot::Sender<Result<(), Error>> },
+    Say { word: Word, done: oneshot::Sender<Result<bool, Error>> },
+    OpenKeys { service: String, done: oneshot::Sender<Result<Vec<String>, Error>> },
     SetTargets { targets: Vec<Service>, done: oneshot::Sender<()> },
     Drain { until: Instant, done: oneshot::Sender<Vec<String>> },
 }
@@ -63,10 +69,20 @@ struct Lane {
 
 /// How a service fares, and until when it wants to be left alone.
 #[derive(Debug)]
-struct Standing {
+struct Fare {
     status: ServiceStatus,
     paused_until: Instant,
 }
+
+/// What the disk refused to note; it is repeated until it does.
+#[derive(Clone, Debug)]
+enum Owed {
+    Removal(u64),
+    Rejection(Rejected),
+}
+
+/// How long a disk that failed is left alone.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A drain that was asked for.
 struct Draining {
@@ -85,11 +101,18 @@ pub(crate) struct Sender {
     commands: mpsc::Receiver<Command>,
     publisher: watch::Sender<Arc<NotifyStatus>>,
     lanes: BTreeMap<LaneKey, Lane>,
-    standings: Vec<Standing>,
+    fares: Vec<Fare>,
     rejected: VecDeque<Rejected>,
     in_flight: JoinSet<Outcome>,
     sent_at: HashMap<Id, (LaneKey, Instant)>,
     draining: Option<Draining>,
+    /// At most one for each event that waited when the disk began to fail.
+    owed: Vec<Owed>,
+    /// Failures of the outbox that were made good, and when the next try is.
+    failures_seen: u64,
+    settle_at: Instant,
+    /// How open incidents stand, as the outbox has it.
+    standings: Arc<Vec<Standing>>,
 }
 
 enum Event {
@@ -112,7 +135,7 @@ impl Sender {
     ) -> Self {
         let now = Instant::now();
         Self {
-            standings: services.iter().map(|service| standing(service, now)).collect(),
+            fares: services.iter().map(|service| fare(service, now)).collect(),
             config,
             services,
             origin,
@@ -126,6 +149,10 @@ impl Sender {
             in_flight: JoinSet::new(),
             sent_at: HashMap::new(),
             draining: None,
+            owed: Vec::new(),
+            failures_seen: 0,
+            settle_at: now,
+            standings: Arc::default(),
         }
     }
 
@@ -135,6 +162,7 @@ impl Sender {
         for entry in entries {
             self.take_up(entry).await;
         }
+        self.read_standings().await;
         self.signals.started(self.services.len(), self.waiting());
         self.publish();
         loop {
@@ -155,6 +183,16 @@ impl Sender {
                     // A caller that is gone does not want to know.
                     let _unheard = done.send(result);
                 }
+                Event::Command(Some(Command::Report { service, report, done })) => {
+                    let _unheard = done.send(self.reported(service, report).await);
+                }
+                Event::Command(Some(Command::Say { word, done })) => {
+                    let _unheard = done.send(self.say(word).await);
+                }
+                Event::Command(Some(Command::OpenKeys { service, done })) => {
+                    let outbox = self.outbox.clone();
+                    let _unheard = done.send(on_blocking_thread(move || outbox.open_keys(&service)).await);
+                }
                 Event::Command(Some(Command::SetTargets { targets, done })) => {
                     self.set_targets(targets);
                     // A caller that is gone does not want to know.
@@ -165,41 +203,27 @@ impl Sender {
                 Event::Answered(answered) => self.answered(answered).await,
                 Event::Due => {}
             }
+            if self.is_unsettled() && Instant::now() >= self.settle_at {
+                // It said so itself, and is tried again.
+                let _failed = self.settle().await;
+            }
             self.publish();
         }
     }
 
     async fn enqueue(&mut self, notification: Notification) -> Result<(), Error> {
-        if self.waiting() >= self.config.outbox_max {
-            self.signals.outbox_was_full();
-            return Err(Error::Full { entries: self.waiting() });
-        }
+        // What nobody knows whether it was taken comes first: it has the older place in its lane.
+        self.settle().await?;
+        let (act, mut drafts) = self.drafts(&notification);
+        let full = self.without_room(act, &drafts);
+        drafts.retain(|draft| !full.contains_key(&draft.service));
         let outbox = self.outbox.clone();
-        let (act, drafts) = self.drafts(&notification);
-        let site = self.origin.site.clone();
         let inserted = on_blocking_thread(move || match notification {
             Notification::Notice(notice) => {
-                let mut entries = Vec::new();
-                for draft in drafts {
-                    let key = notice.dedup_key(&site, &draft.service);
-                    let (incident, number) = (&notice.incident, notice.number);
-                    entries.extend(outbox.insert_notice(
-                        incident,
-                        number,
-                        act,
-                        &key,
-                        vec![draft],
-                        now_unix_nanos(),
-                    )?);
-                }
-                Ok(entries)
+                outbox.insert_notice(&notice.incident, notice.number, act, drafts, now_unix_nanos())
             }
-            Notification::Trigger(page) => {
-                outbox.insert_triggers(page.id, page.dedup_key.as_str(), drafts, now_unix_nanos())
-            }
-            Notification::Resolve { id, dedup_key } => {
-                outbox.insert_resolves(id, dedup_key.as_str(), drafts, now_unix_nanos())
-            }
+            Notification::Trigger(page) => outbox.insert_triggers(page.id, drafts, now_unix_nanos()),
+            Notification::Resolve { id, .. } => outbox.insert_resolves(id, drafts, now_unix_nanos()),
         });
         let entries = inserted.await.inspect_err(|error| self.signals.outbox_failed(error))?;
         for entry in entries {
@@ -208,26 +232,84 @@ impl Sender {
             }
             self.take_up(entry).await;
         }
+        self.read_standings().await;
+        match full.into_values().max() {
+            None => Ok(()),
+            Some(entries) => {
+                self.signals.outbox_was_full();
+                Err(Error::Full { entries })
+            }
+        }
+    }
+
+    /// The services that have no room, with how many events wait for them. Each has room of its own, so that one that is
+    /// away for days keeps nothing from the others. An end always has room: there is one for a beginning at most.
+    fn without_room(&self, act: Act, drafts: &[Draft]) -> BTreeMap<String, usize> {
+        let mut full = BTreeMap::new();
+        for draft in drafts.iter().filter(|_| act == Act::Trigger) {
+            let place = self.services.iter().position(|service| service.id == draft.service);
+            let waiting = place.map_or(0, |place| self.waiting_for(place));
+            if waiting >= self.config.outbox_max {
+                full.insert(draft.service.clone(), waiting);
+            }
+        }
+        full
+    }
+
+    /// After the disk failed: repeats what it did not take, and takes up what it holds although it said that it failed.
+    async fn settle(&mut self) -> Result<(), Error> {
+        let failures = self.outbox.failures();
+        if failures == self.failures_seen {
+            return Ok(());
+        }
+        let (outbox, owed, rejected_max) = (self.outbox.clone(), self.owed.clone(), self.config.rejected_max);
+        let settling = on_blocking_thread(move || {
+            for owed in &owed {
+                match owed {
+                    Owed::Removal(seq) => outbox.remove(*seq)?,
+                    Owed::Rejection(rejected) => outbox.reject(rejected, rejected_max)?,
+                }
+            }
+            outbox.load()
+        });
+        let settled = settling.await.inspect_err(|error| self.signals.outbox_failed(error));
+        self.settle_at = Instant::now() + SETTLE_PAUSE;
+        let (entries, _) = settled?;
+        self.owed.clear();
+        self.failures_seen = failures;
+        let held: HashSet<u64> =
+            self.lanes.values().flat_map(|lane| lane.entries.iter().map(|entry| entry.seq)).collect();
+        for entry in entries.into_iter().filter(|entry| !held.contains(&entry.seq)) {
+            self.take_up(entry).await;
+        }
+        self.read_standings().await;
         Ok(())
     }
 
-    /// What a notification becomes for each service that it concerns. A resolve is drafted for all of them:
-    /// the outbox knows who was told of the page.
+    /// What a notification becomes for each service that it concerns. An end is drafted for all of them, also when the
+    /// way by which it was told left the configuration: the outbox knows who was told of the beginning.
     fn drafts(&self, notification: &Notification) -> (Act, Vec<Draft>) {
-        let draft =
-            |service: &Service, event: &str| Draft { service: service.id.clone(), event: event.to_owned() };
+        let site = &self.origin.site;
+        let draft = |service: &Service, dedup_key: &str, event: String| Draft {
+            service: service.id.clone(),
+            dedup_key: dedup_key.to_owned(),
+            event,
+            is_followed: service.key.is_some(),
+        };
         match notification {
             Notification::Notice(notice) => {
                 let is_meant = |service: &&Service| match &notice.to {
+                    _ if notice.is_resolve => true,
                     Some(name) => service.id == *name,
                     None => !service.is_target,
                 };
-                let drafts = self.services.iter().filter(is_meant).map(|service| match service.key {
-                    Some(_) => {
-                        let key = notice.dedup_key(&self.origin.site, &service.id);
-                        draft(service, &notice.event(&key, &self.origin.site))
-                    }
-                    None => draft(service, &notice.webhook()),
+                let drafts = self.services.iter().filter(is_meant).map(|service| {
+                    let key = notice.dedup_key(site, &service.id);
+                    let event = match service.key {
+                        Some(_) => notice.event(&key, site),
+                        None => notice.webhook(),
+                    };
+                    draft(service, &key, event)
                 });
                 (if notice.is_resolve { Act::Resolve } else { Act::Trigger }, drafts.collect())
             }
@@ -237,12 +319,15 @@ impl Sender {
                     !service.is_target
                         && service.journeys.as_ref().is_none_or(|journeys| journeys.contains(&page.journey))
                 };
-                let drafts = self.services.iter().filter(is_concerned).map(|service| draft(service, &event));
-                (Act::Trigger, drafts.collect())
+                let drafts = self.services.iter().filter(is_concerned);
+                let key = page.dedup_key.as_str();
+                (Act::Trigger, drafts.map(|service| draft(service, key, event.clone())).collect())
             }
             Notification::Resolve { dedup_key, .. } => {
-                let event = event::Sender::resolve(dedup_key.as_str());
-                (Act::Resolve, self.services.iter().map(|service| draft(service, &event)).collect())
+                let key = dedup_key.as_str();
+                let event = event::Sender::resolve(key);
+                let drafts = self.services.iter().map(|service| draft(service, key, event.clone()));
+                (Act::Resolve, drafts.collect())
             }
         }
     }
@@ -272,7 +357,7 @@ impl Sender {
                 // A service of the configuration has the older right to its name.
                 Some(_) => {}
                 None => {
-                    self.standings.push(standing(&target, Instant::now()));
+                    self.fares.push(fare(&target, Instant::now()));
                     self.services.push(target);
                 }
             }
@@ -282,7 +367,7 @@ impl Sender {
     fn send_what_is_due(&mut self) {
         let now = Instant::now();
         for (key, lane) in &mut self.lanes {
-            let due = lane.due.max(self.standings[key.0].paused_until);
+            let due = lane.due.max(self.fares[key.0].paused_until);
             if lane.is_in_flight || due > now || self.in_flight.len() >= self.config.in_flight_max {
                 continue;
             }
@@ -310,19 +395,20 @@ impl Sender {
             Outcome::Accepted => {
                 let Some(entry) = self.leave_lane(&key) else { return };
                 self.signals.event_accepted(&self.services[key.0].name, entry.act, took);
-                let status = &mut self.standings[key.0].status;
+                let status = &mut self.fares[key.0].status;
                 status.accepted += 1;
                 status.last_accepted_unix_nanos = Some(now_unix_nanos());
                 status.last_failure = None;
                 let outbox = self.outbox.clone();
                 if let Err(error) = on_blocking_thread(move || outbox.remove(entry.seq)).await {
-                    // It is sent again after a restart: the dedup key makes that harmless.
+                    // If we end before it is noted, it is sent again: the dedup key makes that harmless.
                     self.signals.outbox_failed(&error);
+                    self.owed.push(Owed::Removal(entry.seq));
                 }
             }
             Outcome::Rejected { status, message } => {
                 let Some(entry) = self.leave_lane(&key) else { return };
-                self.standings[key.0].status.last_failure = Some("rejected");
+                self.fares[key.0].status.last_failure = Some("rejected");
                 self.reject(Rejected { entry, status, message }).await;
             }
             Outcome::Retry { reason, after } => self.retry_later(&key, reason, after, took),
@@ -336,10 +422,10 @@ impl Sender {
         let pause = backoff(&self.config, lane.failures).max(after.unwrap_or_default());
         let now = Instant::now();
         lane.due = now + pause;
-        let standing = &mut self.standings[key.0];
-        standing.status.last_failure = Some(reason.as_str());
+        let fare = &mut self.fares[key.0];
+        fare.status.last_failure = Some(reason.as_str());
         if reason == RetryReason::RateLimited {
-            standing.paused_until = standing.paused_until.max(now + pause);
+            fare.paused_until = fare.paused_until.max(now + pause);
         }
         self.signals.request_failed(&self.services[key.0].name, reason, took, pause);
     }
@@ -365,6 +451,7 @@ impl Sender {
         let (outbox, row, rejected_max) = (self.outbox.clone(), rejected.clone(), self.config.rejected_max);
         if let Err(error) = on_blocking_thread(move || outbox.reject(&row, rejected_max)).await {
             self.signals.outbox_failed(&error);
+            self.owed.push(Owed::Rejection(rejected.clone()));
         }
         self.rejected.push_back(rejected);
         while self.rejected.len() > self.config.rejected_max {
@@ -401,22 +488,32 @@ impl Sender {
         let idle = Instant::now() + Duration::from_secs(3_600);
         let is_full = self.in_flight.len() >= self.config.in_flight_max;
         let lanes = self.lanes.iter().filter(|(_, lane)| !lane.is_in_flight && !is_full);
-        let next = lanes.map(|(key, lane)| lane.due.max(self.standings[key.0].paused_until)).min();
+        let next = lanes.map(|(key, lane)| lane.due.max(self.fares[key.0].paused_until)).min();
         let until = self.draining.as_ref().map(|draining| draining.until);
-        next.into_iter().chain(until).min().unwrap_or(idle).min(idle)
+        let settle_at = self.is_unsettled().then_some(self.settle_at);
+        next.into_iter().chain(until).chain(settle_at).min().unwrap_or(idle).min(idle)
     }
 
     fn waiting(&self) -> usize {
         self.lanes.values().map(|lane| lane.entries.len()).sum()
     }
 
+    fn waiting_for(&self, place: usize) -> usize {
+        let lanes = self.lanes.range((place, String::new())..(place + 1, String::new()));
+        lanes.map(|(_, lane)| lane.entries.len()).sum()
+    }
+
+    fn is_unsettled(&self) -> bool {
+        self.outbox.failures() != self.failures_seen
+    }
+
     fn publish(&mut self) {
-        for standing in &mut self.standings {
-            standing.status.waiting = 0;
-            standing.status.oldest_unix_nanos = None;
+        for fare in &mut self.fares {
+            fare.status.waiting = 0;
+            fare.status.oldest_unix_nanos = None;
         }
         for ((place, _), lane) in &self.lanes {
-            let status = &mut self.standings[*place].status;
+            let status = &mut self.fares[*place].status;
             status.waiting += lane.entries.len();
             let oldest = lane.entries.front().map(|entry| entry.enqueued_unix_nanos);
             status.oldest_unix_nanos = status.oldest_unix_nanos.into_iter().chain(oldest).min();
@@ -430,19 +527,17 @@ impl Sender {
             enqueued_unix_nanos: rejected.entry.enqueued_unix_nanos,
         });
         let status = NotifyStatus {
-            services: self.standings.iter().map(|standing| standing.status.clone()).collect(),
+            services: self.fares.iter().map(|fare| fare.status.clone()).collect(),
             rejected: rejected.collect(),
+            standings: self.standings.clone(),
         };
         self.publisher.send_replace(Arc::new(status));
     }
 }
 
 /// How a service fares that was never asked.
-fn standing(service: &Service, now: Instant) -> Standing {
-    Standing {
-        status: ServiceStatus { name: service.id.clone(), ..ServiceStatus::default() },
-        paused_until: now,
-    }
+fn fare(service: &Service, now: Instant) -> Fare {
+    Fare { status: ServiceStatus { name: service.id.clone(), ..ServiceStatus::default() }, paused_until: now }
 }
 
 /// The pause after so many failures in a row: doubled each time up to the longest, and between half and all of

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use belfry_signal::{Counter, Emitter, Gauge, Histogram, Registry, SECONDS, Severity, Value};
 
+use crate::back::WebhookError;
 use crate::error::Error;
-use crate::outbox::Act;
+use crate::outbox::{Act, Taken};
 
 belfry_signal::label_name! {
     /// A notified service, by its configured name.
@@ -15,7 +16,7 @@ belfry_signal::label_name! {
 
 belfry_signal::label_enum! {
     /// What an event does.
-    pub(crate) enum Action("action") { Trigger = "trigger", Resolve = "resolve" }
+    pub(crate) enum Action("action") { Trigger = "trigger", Resolve = "resolve", Acknowledge = "acknowledge" }
 }
 
 belfry_signal::label_enum! {
@@ -27,6 +28,30 @@ belfry_signal::label_enum! {
         Timeout = "timeout",
         Network = "network",
     }
+}
+
+belfry_signal::label_enum! {
+    /// What became of what a service said of an incident.
+    pub(crate) enum Report("outcome") {
+        Changed = "changed",
+        Known = "known",
+        Ended = "ended",
+        Unknown = "unknown",
+    }
+}
+
+belfry_signal::label_enum! {
+    /// Why a webhook was not taken.
+    pub(crate) enum Refusal("reason") {
+        Signature = "signature",
+        Malformed = "malformed",
+        Unavailable = "unavailable",
+    }
+}
+
+belfry_signal::label_enum! {
+    /// How a look at a service's incidents ended.
+    pub(crate) enum Look("outcome") { Done = "done", Failed = "failed" }
 }
 
 const COMPONENT: &str = "notify";
@@ -43,6 +68,9 @@ pub(crate) struct Signals {
     store_failures: Counter<()>,
     request_seconds: Histogram<(ServiceName,)>,
     waiting: Gauge<()>,
+    reports: Counter<(ServiceName, Report)>,
+    webhooks_refused: Counter<(Refusal,)>,
+    looks: Counter<(ServiceName, Look)>,
 }
 
 impl From<Act> for Action {
@@ -50,6 +78,7 @@ impl From<Act> for Action {
         match act {
             Act::Trigger => Self::Trigger,
             Act::Resolve => Self::Resolve,
+            Act::Acknowledge => Self::Acknowledge,
         }
     }
 }
@@ -75,6 +104,10 @@ impl Signals {
                 SECONDS,
             ),
             waiting: component.gauge("outbox_events", "Events that wait to be sent."),
+            reports: component
+                .counter("reports_total", "What services said of incidents, by what became of it."),
+            webhooks_refused: component.counter("webhooks_refused_total", "Webhooks that were not taken."),
+            looks: component.counter("reconciliations_total", "Looks at a service's incidents."),
         }
     }
 
@@ -171,6 +204,53 @@ impl Signals {
         self.store_failures.inc(());
         let attributes = vec![(Cow::Borrowed("reason"), error.reason().into())];
         self.emitter.log(COMPONENT, Severity::Error, "outbox could not be used", attributes, None, None);
+    }
+
+    /// A service said how an incident stands.
+    pub(crate) fn report_taken(&self, service: &ServiceName, taken: Taken) {
+        let outcome = match taken {
+            Taken::Changed => Report::Changed,
+            Taken::Known => Report::Known,
+            Taken::Ended => Report::Ended,
+            Taken::Unknown => Report::Unknown,
+        };
+        self.reports.inc((service.clone(), outcome));
+        if matches!(taken, Taken::Changed | Taken::Ended) {
+            let attributes = vec![name(service), (Cow::Borrowed("outcome"), outcome.as_str().into())];
+            self.emitter.log(
+                COMPONENT,
+                Severity::Info,
+                "service said how an incident stands",
+                attributes,
+                None,
+                None,
+            );
+        }
+    }
+
+    /// A webhook was not taken.
+    pub(crate) fn webhook_refused(&self, error: WebhookError) {
+        let reason = match error {
+            WebhookError::Signature => Refusal::Signature,
+            WebhookError::Malformed => Refusal::Malformed,
+            WebhookError::Unavailable => Refusal::Unavailable,
+        };
+        self.webhooks_refused.inc((reason,));
+    }
+
+    /// A look at a service's incidents ended, well or not.
+    pub(crate) fn looked(&self, service: &ServiceName, is_done: bool) {
+        self.looks.inc((service.clone(), if is_done { Look::Done } else { Look::Failed }));
+        if !is_done {
+            self.emitter.log(
+                COMPONENT,
+                Severity::Warn,
+                "service does not say how incidents stand, will try again",
+                vec![name(service)],
+                None,
+                None,
+            );
+        }
     }
 
     /// So many events wait now.

@@ -72,6 +72,16 @@ impl fmt::Debug for Destination {
     }
 }
 
+impl Destination {
+    /// A path and query below this address, with the same login.
+    pub(crate) fn below(&self, path_and_query: &str) -> Result<Destination, http::Error> {
+        let base = self.url.path().trim_end_matches('/');
+        let mut parts = self.url.clone().into_parts();
+        parts.path_and_query = Some(format!("{base}{path_and_query}").parse()?);
+        Ok(Destination { url: Uri::from_parts(parts)?, authorization: self.authorization.clone() })
+    }
+}
+
 impl From<Uri> for Destination {
     fn from(url: Uri) -> Self {
         Self { url, authorization: None }

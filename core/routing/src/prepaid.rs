@@ -483,7 +483,11 @@ impl Credit {
         let mut account = lock(&self.account);
         // What it holds already is its own.
         let amount = account.free() + self.held;
-        let Some((seconds, price)) = self.quote.affordable(amount.max(Decimal::ZERO), wanted) else {
+        // Who has nothing does not talk either for as long as the price is rounded to nothing.
+        if amount <= Decimal::ZERO {
+            return Renewal::Nothing;
+        }
+        let Some((seconds, price)) = self.quote.affordable(amount, wanted) else {
             return Renewal::Nothing;
         };
         if seconds <= self.seconds || account.is_blocked {

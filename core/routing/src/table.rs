@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use jiff::tz::TimeZone;
 
 use crate::cost::Cost;
@@ -229,6 +229,17 @@ impl Table {
         // Longest first, by compile. IPv4 in IPv6 is compared as IPv4.
         let address = address.to_canonical();
         self.networks.iter().find(|(network, _)| network.contains(&address)).map(|(_, trunk)| *trunk)
+    }
+
+    /// Whether a trunk calls in from this network: an IPv4 address, or an IPv6 /64 by its first address.
+    #[must_use]
+    pub fn is_trunk_in(&self, network: IpAddr) -> bool {
+        let network = match network.to_canonical() {
+            IpAddr::V4(address) => IpNet::from(IpAddr::V4(address)),
+            IpAddr::V6(address) => Ipv6Net::new(address, 64).map_or_else(|_| IpNet::from(network), IpNet::V6),
+        };
+        let overlaps = |other: &IpNet| other.contains(&network) || network.contains(other);
+        self.networks.iter().any(|(other, _)| overlaps(other))
     }
 
     /// The trunk that calls in with this subscriber's credentials.

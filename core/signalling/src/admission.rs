@@ -12,6 +12,7 @@
 //! Not here: the queues themselves, and the answer to whoever is turned away.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -72,9 +73,10 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// `flows_max` customers are known at a time, rounded up to a power of two.
-    pub(crate) fn new(rules: Rules, flows_max: usize) -> Self {
-        Self { rules, known: KnownFlows::new(flows_max), emergencies: AtomicU64::new(0) }
+    /// `flows_max` customers are known at a time, rounded up to a power of two; an hour brings `per_network_max` of one
+    /// network.
+    pub(crate) fn new(rules: Rules, flows_max: usize, per_network_max: u32) -> Self {
+        Self { rules, known: KnownFlows::new(flows_max, per_network_max), emergencies: AtomicU64::new(0) }
     }
 
     /// Where a message waits that came over this flow of this edge; its class is asked for only when it matters.
@@ -107,9 +109,9 @@ impl Gate {
         waited > self.rules.second_patience
     }
 
-    /// Somebody was let in over this flow.
-    pub(crate) fn let_in(&self, flow: (&str, &str), unix_seconds: u64) {
-        self.known.note(flow, unix_seconds);
+    /// Somebody from there was let in over this flow; whether he is known now.
+    pub(crate) fn let_in(&self, flow: (&str, &str), source: IpAddr, unix_seconds: u64) -> bool {
+        self.known.note(flow, source, unix_seconds)
     }
 
     /// Anybody may call for help, but nobody may flood us by it.
@@ -126,29 +128,66 @@ impl Gate {
 /// that finds both taken puts out the older of them, who is then a stranger under overload until it is let in again.
 /// That somebody is taken for another has a chance of one in two thousand million. No lock: it may be wrong now and then
 /// without harm.
+///
+/// Of one network (an IPv4 address, an IPv6 /64) so many become known in an hour and no more: otherwise one customer with
+/// many ports would put all others out. Newcomers are counted in a sketch of fixed size (count-min, Cormode and
+/// Muthukrishnan 2005, two rows): of a network it never counts too few, and seldom too many.
 #[derive(Debug)]
 pub struct KnownFlows {
     /// Fingerprint in the upper half, Unix seconds in the lower; 0 is nobody.
     places: Box<[AtomicU64]>,
+    /// Two rows: the hour in the upper half, newcomers in the lower.
+    newcomers: [Box<[AtomicU64]>; 2],
+    per_network_max: u32,
     hasher: RandomState,
 }
 
+/// Newcomers of a network are counted for so long.
+const NEWCOMERS_SECONDS: u64 = 3600;
+
 impl KnownFlows {
-    /// Of so many at a time, rounded up to a power of two; 8 bytes each.
+    /// Of so many at a time, rounded up to a power of two; 10 bytes each. Of one network so many an hour.
     #[must_use]
-    pub fn new(flows_max: usize) -> Self {
+    pub fn new(flows_max: usize, per_network_max: u32) -> Self {
         let places = flows_max.max(2).next_power_of_two();
-        Self { places: (0..places).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
+        let zeros = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
+        let row = (places / 8).max(64);
+        let newcomers = [zeros(row), zeros(row)];
+        Self { places: zeros(places), newcomers, per_network_max, hasher: RandomState::new() }
     }
 
-    /// Somebody was let in.
-    pub fn note(&self, flow: impl Hash, unix_seconds: u64) {
+    /// Somebody from there was let in; false when too many of its network were, lately, and it stays unknown.
+    pub fn note(&self, flow: impl Hash, source: IpAddr, unix_seconds: u64) -> bool {
         let (fingerprint, [one, other]) = self.seats(flow);
         let held = [one.load(Ordering::Relaxed), other.load(Ordering::Relaxed)];
         let is_own = |word: u64| word >> 32 == fingerprint;
+        if !held.into_iter().any(is_own) && !self.has_room_for(source, unix_seconds) {
+            return false;
+        }
         let takes_one = is_own(held[0]) || (!is_own(held[1]) && seconds_of(held[0]) <= seconds_of(held[1]));
         let word = fingerprint << 32 | (unix_seconds & 0xffff_ffff);
         if takes_one { one } else { other }.store(word, Ordering::Relaxed);
+        true
+    }
+
+    /// Counts a newcomer, unless its network has had all that it gets in this hour.
+    fn has_room_for(&self, source: IpAddr, unix_seconds: u64) -> bool {
+        let hour = (unix_seconds / NEWCOMERS_SECONDS) & 0xffff_ffff;
+        let hash = self.hasher.hash_one(network_of(source));
+        let cell = |row: usize| {
+            let bits = hash >> (32 * row) & 0xffff_ffff;
+            let cells = &self.newcomers[row];
+            &cells[usize::try_from(bits).unwrap_or_default() % cells.len()]
+        };
+        let count = |word: u64| if word >> 32 == hour { word & 0xffff_ffff } else { 0 };
+        let counted = [cell(0), cell(1)].map(|cell| (cell, count(cell.load(Ordering::Relaxed))));
+        if counted.iter().all(|(_, count)| *count >= u64::from(self.per_network_max)) {
+            return false;
+        }
+        for (cell, count) in counted {
+            cell.store(hour << 32 | (count + 1), Ordering::Relaxed);
+        }
+        true
     }
 
     /// Whether somebody was let in and `known_for` has not passed since.
@@ -168,6 +207,18 @@ impl KnownFlows {
         // The seats and the fingerprint come from different bits; 0 is nobody's.
         let spread = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         ((hash >> 32).max(1), [seat(hash), seat(spread >> 20)])
+    }
+}
+
+/// Customers get whole IPv6 /64s: an address of it is no more than a number that its owner chose.
+#[must_use]
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

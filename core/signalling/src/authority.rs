@@ -15,9 +15,9 @@ use belfry_sip_proto::digest::{Algorithm, Challenge, Credentials, CredentialsErr
 use belfry_sip_proto::{HeaderName, OwnedMessage};
 use belfry_state::Subscriber;
 
+use crate::admission::network_of;
 use crate::config::{Config, DigestAlgorithm};
 pub use guard::Ban;
-use guard::network_of;
 pub(crate) use guard::{BanKind, Guard};
 use uses::Uses;
 

@@ -24,7 +24,7 @@ use belfry_signal::{Region, SpanContext};
 use belfry_sip_proto::timer::TimerKey;
 use belfry_sip_proto::transaction::TransactionId;
 use belfry_sip_proto::{HeaderName, OwnedMessage};
-use belfry_state::{Book, Books};
+use belfry_state::{Book, Books, Prepaid};
 
 use crate::calls::chain::Chains;
 use crate::calls::lately::Lately;
@@ -87,6 +87,8 @@ pub(crate) struct Call {
     pub(crate) whose: Whose,
     /// What it holds of limits and budgets.
     pub(crate) hold: Hold,
+    /// Who pays for it in advance, and by which prices, even if it costs nothing.
+    pub(crate) prepaid: Option<Box<Prepaid>>,
     /// What it holds of the account that pays for it.
     pub(crate) paying: Option<Box<Paying>>,
     /// When it was last heard of, who is on hold, how its session timer stands.
@@ -292,6 +294,7 @@ impl Calls {
             lifetime: None,
             whose: Whose::default(),
             hold: Hold::default(),
+            prepaid: None,
             paying: None,
             watch: Watch::new(invite.unix_nanos),
             twin: None,

@@ -133,6 +133,8 @@ pub struct Config {
     pub queue_strangers_timeout: Duration,
     /// Customers who are known for having been let in lately.
     pub known_flows_max: usize,
+    /// Customers of one IPv4 address or IPv6 /64 who become known within an hour.
+    pub known_flows_per_network_max: u32,
     /// How long they are.
     #[serde(with = "humantime_serde")]
     pub known_flow_timeout: Duration,
@@ -370,6 +372,7 @@ impl Config {
             ("queue_messages_max", self.queue_messages_max),
             ("queue_strangers_max", self.queue_strangers_max),
             ("known_flows_max", self.known_flows_max),
+            ("known_flows_per_network_max", self.known_flows_per_network_max as usize),
             ("store_requests_max", self.store_requests_max),
         ];
         let zero = bounds.into_iter().filter(|(_, bound)| *bound == 0);
@@ -449,6 +452,7 @@ impl Config {
             queue_strangers_max: 64,
             queue_strangers_timeout: Duration::from_secs(1),
             known_flows_max: 1024,
+            known_flows_per_network_max: 64,
             known_flow_timeout: Duration::from_secs(3600),
             emergencies_per_second_max: 10,
             store_requests_max: 64,

@@ -217,6 +217,8 @@ pub struct Core {
     pub(crate) signals: Signals,
     pub(crate) state: State,
     pub(crate) trace_key: TraceKey,
+    /// Tells this life of this core from every other.
+    pub(crate) life: u32,
     pub(crate) faults: Faults,
     pub(crate) transactions: TransactionLayer<Arc<Way>>,
     pub(crate) timers: Wheel<Alarm>,
@@ -303,14 +305,13 @@ impl Core {
         signals.started(config.domains.len());
         let (events, event_receiver) = mpsc::channel(config.queue_messages_max);
         let (strangers, stranger_receiver) = mpsc::channel(config.queue_strangers_max);
-        let gate = Arc::new(Gate::new(config.admission_rules(), config.known_flows_max));
         let (control, control_receiver) = mpsc::channel(4);
         let (load_sender, load) = watch::channel(Load::default());
         let (inquiries, inquiry_receiver) = mpsc::channel(INQUIRIES_MAX);
         let routes = deps.routes.active();
         let published = watch::Sender::new(Arc::clone(&routes));
-        let queues = (events.clone(), strangers, Arc::clone(&gate));
-        let reader = reader_of(&config, &deps, signals.clone(), queues, published.subscribe());
+        let reader = reader_of(&config, &deps, signals.clone(), (events.clone(), strangers), &published);
+        let gate = Arc::clone(&reader.gate);
         let (reroutes, reroute_receiver) = mpsc::channel(REROUTES_MAX);
         let keeper =
             Keeper::new(deps.routes, deps.state.clone(), signals.clone(), control.downgrade(), published);
@@ -327,6 +328,7 @@ impl Core {
             state: deps.state,
             gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
+            life: rand::random(),
             faults: deps.faults,
             transactions: transaction_layer(&config),
             timers: Wheel::new(now()),
@@ -528,14 +530,16 @@ fn reader_of(
     config: &Config,
     deps: &Deps,
     signals: Signals,
-    (events, strangers, gate): (mpsc::Sender<Event>, mpsc::Sender<Box<Received>>, Arc<Gate>),
-    routes: watch::Receiver<Arc<Active>>,
+    (events, strangers): (mpsc::Sender<Event>, mpsc::Sender<Box<Received>>),
+    routes: &watch::Sender<Arc<Active>>,
 ) -> edges::Reader {
+    let (flows_max, per_network_max) = (config.known_flows_max, config.known_flows_per_network_max);
+    let gate = Arc::new(Gate::new(config.admission_rules(), flows_max, per_network_max));
     edges::Reader {
         events,
         strangers,
         gate,
-        routes,
+        routes: routes.subscribe(),
         retry_after: config.retry_after.as_secs().to_string().into(),
         signals,
         trace_key: deps.trace_key.clone(),

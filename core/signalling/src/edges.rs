@@ -115,6 +115,14 @@ impl Edges {
         })
     }
 
+    /// Tells one edge, or all, what is no message. One whose link is full goes without: the core still knows.
+    pub(crate) fn tell(&self, only: Option<&str>, order: &ToEdge) {
+        let told = self.edges.iter().filter(|(node, _)| only.is_none_or(|only| only == &***node));
+        for sender in told.filter_map(|(_, edge)| edge.sender.as_ref()) {
+            let _ = sender.try_send(order.clone());
+        }
+    }
+
     /// The address that an edge shows to customers of a transport.
     pub(crate) fn address(&self, edge: &str, transport: Transport) -> Option<&PublicAddress> {
         let addresses = &self.edges.get(edge)?.addresses;

@@ -180,6 +180,8 @@ pub(crate) struct TrunkWay {
     pub(crate) cost: Cost,
     /// Whether the trunk's limits do not count.
     pub(crate) is_emergency: bool,
+    /// Whether it leads elsewhere, because the trunk said so: that says nothing of the gateway then.
+    pub(crate) is_redirected: bool,
 }
 
 /// How a destination is reached.

@@ -4,7 +4,7 @@
 //! Together they are one logical SIP proxy: the core writes the Via and Record-Route of the edge's public
 //! address, and names the edge's flow by a [`FlowToken`] that only an edge of the site can make (RFC 5626 section 5).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use belfry_signal::{Pii, Region};
 use serde::{Deserialize, Serialize};
@@ -136,6 +136,16 @@ pub enum ToEdge {
         target: Target,
         /// The message.
         bytes: Vec<u8>,
+    },
+    /// A network (an IPv4 address, an IPv6 /64) guessed passwords: what strangers send from there is turned away by the
+    /// edge already.
+    Ban {
+        /// Its first address.
+        network: IpAddr,
+        /// For so long; 0 lifts the ban.
+        seconds: u32,
+        /// Whether who is turned away gets a 403, or nothing.
+        is_answered: bool,
     },
 }
 

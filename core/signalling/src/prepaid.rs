@@ -173,8 +173,10 @@ impl Follower {
             return Err(PrepaidError::Records);
         }
         let snapshot = ledger.accounts_snapshot().await?;
+        // What the database refuses is not charged yet either. One that is in both is owed once, by its key.
+        let set_aside = self.state.books().set_aside().await?;
         let mut owed = Vec::with_capacity(snapshot.unrated.len());
-        for record in &snapshot.unrated {
+        for record in snapshot.unrated.iter().chain(&set_aside) {
             owed.extend(self.owed(ledger, record).await?);
         }
         let standings = snapshot.accounts.into_iter().map(|account| Standing {

@@ -96,7 +96,10 @@ impl Core {
 
     /// Somebody was let in: under overload, what comes over this flow is served first.
     pub(crate) fn note_let_in(&self, request: &Received) {
-        self.gate.let_in((&request.edge, &request.flow.0), unix_seconds());
+        let flow = (&*request.edge, &*request.flow.0);
+        if !self.gate.let_in(flow, request.source.ip(), unix_seconds()) {
+            self.signals.customers.stayed_unknown();
+        }
     }
 
     /// A request that breaks the rules, answered as its section of RFC 4475 or RFC 3261 says.

@@ -59,6 +59,7 @@ pub(crate) struct Signals {
     session_refreshes: CounterHandle,
     session_refusals: CounterHandle,
     strangers: CounterHandle,
+    stranger_changes_refused: CounterHandle,
     store_failures: CounterHandle,
     edges: Gauge<()>,
     relays: Gauge<()>,
@@ -159,6 +160,11 @@ impl Signals {
                 &c,
                 "unknown_byes_total",
                 "BYE requests carried on for calls that this core does not know, as after a restart.",
+            ),
+            stranger_changes_refused: plain(
+                &c,
+                "unknown_changes_refused_total",
+                "INVITE and UPDATE refused whose Route is of a call that is over, or of none.",
             ),
             store_failures: plain(&c, "store_failures_total", "Store requests that failed or were too slow."),
             edges: c.gauge("edges", "Edges that are connected now."),
@@ -493,6 +499,11 @@ impl Signals {
     /// The BYE of a call that is not known here was carried on.
     pub(crate) fn stranger_ended(&self) {
         self.strangers.inc();
+    }
+
+    /// A change of a call that is over, or too old to be alive, was refused.
+    pub(crate) fn stranger_refused(&self) {
+        self.stranger_changes_refused.inc();
     }
 
     /// Calls that are not known here came to their end.

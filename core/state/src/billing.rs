@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::{AccountChange, Debit};
+use crate::error::Error;
 use crate::record::CallRecord;
 
 /// What a call costs.
@@ -39,6 +40,8 @@ pub enum RatingOutcome {
     NoDestination,
     /// The price cannot be counted.
     TooLarge,
+    /// The store refused the rating, or the account its charge: it is set aside, and owed, until it is rated again.
+    Refused,
 }
 
 impl RatingOutcome {
@@ -50,6 +53,7 @@ impl RatingOutcome {
             Self::NoProfile => "no_profile",
             Self::NoDestination => "no_destination",
             Self::TooLarge => "too_large",
+            Self::Refused => "refused",
         }
     }
 }
@@ -76,6 +80,21 @@ pub struct Rating {
     pub charge: Option<Charge>,
     /// What an account pays for it.
     pub debit: Option<Debit>,
+}
+
+/// What came of a change.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changed {
+    /// How many rows it is about.
+    pub(crate) rows: u64,
+    /// Ratings that were refused one by one: the row of the call, and why.
+    pub(crate) refused: Vec<(i64, Error)>,
+}
+
+impl Changed {
+    pub(crate) fn rows(rows: u64) -> Self {
+        Self { rows, refused: Vec::new() }
+    }
 }
 
 /// A version of a profile.

@@ -46,6 +46,7 @@ pub use keeper::Told;
 use keeper::{Command, Keeper, Refused, Waiter};
 pub use log::Lost;
 use log::{Change, Limits, Log};
+use refused::RefusedFile;
 
 /// The folder of the log, within that of the state.
 const FOLDER: &str = "books";
@@ -59,6 +60,7 @@ pub struct Books {
     refused: mpsc::Sender<Refused>,
     orders: mpsc::Sender<Order>,
     next_book: Arc<AtomicU64>,
+    directory: Arc<Path>,
     signals: Signals,
 }
 
@@ -111,6 +113,7 @@ impl Books {
             retry_at: None,
             resting_until: None,
             is_away: false,
+            is_spool_gone: false,
         };
         let (syncs_to_run, syncs) = std_mpsc::sync_channel(1);
         let directory = log.directory().to_owned();
@@ -127,6 +130,7 @@ impl Books {
             sync_at: Instant::now(),
             syncing: None,
             losses: 0,
+            hand: keeper::Hand::default(),
             _folder: folder,
         };
         let syncs_desk = Arc::clone(&desk);
@@ -143,7 +147,7 @@ impl Books {
             // Its end, whether it says so or only lets go of the channel.
             keeper: tokio::spawn(async move { drop(is_over.await) }),
         };
-        Ok((Self { desk, refused, orders, next_book, signals }, tasks))
+        Ok((Self { desk, refused, orders, next_book, directory: directory.into(), signals }, tasks))
     }
 
     /// Opens the books of a call, in which nothing stands yet.
@@ -221,10 +225,32 @@ impl Books {
         }
     }
 
+    /// Whether the disk takes records: false when the thread that writes them came to a sudden end. Records then go to
+    /// the database from memory, and open calls are not noted, until the process starts again.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        !self.desk.is_deserted()
+    }
+
     /// Waits until everything that was handed in so far is in the database; false when that refuses.
     pub async fn settle(&self) -> bool {
         let (waiting, answer) = oneshot::channel();
         self.orders.send(Order::Settle(waiting)).await.is_ok() && answer.await.unwrap_or(false)
+    }
+
+    /// Records that the database refuses, which are in a file beside it: they count as if it had them.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn set_aside(&self) -> Result<Vec<CallRecord>, Error> {
+        let file = RefusedFile::new(&self.directory);
+        tokio::task::spawn_blocking(move || file.read()).await.map_err(|_| Error::Closed)?
+    }
+
+    /// Sets a record aside as if the database had refused it.
+    #[doc(hidden)]
+    pub fn set_aside_for_test(directory: &Path, record: &CallRecord) -> Result<(), Error> {
+        RefusedFile::new(&directory.join(FOLDER)).add(std::slice::from_ref(record))
     }
 
     /// Takes no more, delivers what the database takes, and lets the tasks end.

@@ -15,7 +15,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection, Row, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::billing::BillingChange;
+use crate::billing::{BillingChange, Changed};
 use crate::config::Config;
 use crate::error::Error;
 use crate::record::CallRecord;
@@ -36,7 +36,7 @@ const PUT_SUBSCRIBER: &str = "insert into subscriber (domain, user, ha1_md5, ha1
 pub(crate) enum Write {
     Records(Arc<Vec<CallRecord>>, oneshot::Sender<Result<Vec<Verdict>, Error>>),
     Subscriber(Box<Subscriber>, oneshot::Sender<Result<(), Error>>),
-    Billing(Box<BillingChange>, oneshot::Sender<Result<u64, Error>>),
+    Billing(Box<BillingChange>, oneshot::Sender<Result<Changed, Error>>),
 }
 
 /// Opens the database, brings it to the present layout, and starts the writer.
@@ -88,7 +88,7 @@ struct Writer {
 enum Done {
     Records(Vec<Verdict>),
     Subscriber(Result<(), Error>),
-    Billing(Result<u64, Error>),
+    Billing(Result<Changed, Error>),
 }
 
 /// Whether one refused statement ends the whole commit, or each stands alone.

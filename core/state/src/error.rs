@@ -91,6 +91,17 @@ impl Error {
         self.statement_code().is_some()
     }
 
+    /// Whether one thing alone is refused, and others are not.
+    pub(crate) fn is_of_one(&self) -> bool {
+        let is_unreadable =
+            |error: &sqlx::Error| matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. });
+        match self {
+            Self::BadAccount(_) => true,
+            Self::Database(error) if is_unreadable(error) => true,
+            _ => self.is_of_statement(),
+        }
+    }
+
     pub(crate) fn file(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { action, path, source: Arc::new(source) }

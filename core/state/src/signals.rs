@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use belfry_signal::record::Attributes;
-use belfry_signal::{Counter, Emitter, Gauge, Histogram, Registry, SECONDS, Severity, label_enum};
+use belfry_signal::{Counter, Emitter, Gauge, Histogram, Pii, Registry, SECONDS, Severity, label_enum};
 
 use crate::billing::RatingOutcome;
 use crate::database::Verdict;
@@ -21,6 +21,7 @@ label_enum! {
     /// How rating a call ended.
     enum RatingLabel("outcome") {
         Rated = "rated", NoProfile = "no_profile", NoDestination = "no_destination", TooLarge = "too_large",
+        Refused = "refused",
     }
 }
 
@@ -54,6 +55,7 @@ pub(crate) struct Signals {
     spool_records: Gauge<()>,
     in_memory: Gauge<()>,
     notes_failed: Counter<()>,
+    books_kept: Gauge<()>,
     calls_lost: Counter<()>,
     deliveries: Counter<(Kept,)>,
     ratings: Counter<(RatingLabel,)>,
@@ -96,6 +98,10 @@ impl Signals {
                 "call_notes_failed_total",
                 "Open calls that could not be noted, and would have no record after a crash.",
             ),
+            books_kept: component.gauge(
+                "books_kept",
+                "1 while the disk takes the books of calls; 0 when their thread ended: restart the process.",
+            ),
             calls_lost: component.counter(
                 "calls_lost_total",
                 "Calls whose core was gone and whose record was made from what was noted.",
@@ -135,6 +141,7 @@ impl Signals {
 
     /// The books were read at the start.
     pub(crate) fn books_opened(&self, undelivered: u64, open: usize, damaged_bytes: u64) {
+        self.books_kept.set((), 1);
         if undelivered > 0 || open > 0 {
             let attributes = vec![
                 ("state.records".into(), undelivered.into()),
@@ -156,6 +163,14 @@ impl Signals {
             let attributes = vec![("error.reason".into(), error.reason().into())];
             self.log(Severity::Error, "books could not be written", attributes);
         }
+    }
+
+    /// The thread that writes the books came to a sudden end.
+    pub(crate) fn books_deserted(&self) {
+        self.books_kept.set((), 0);
+        let message = "the thread that writes the books of calls failed; records go to the database from memory, and \
+            calls that are up when this process dies have none: restart it when calls allow";
+        self.log(Severity::Error, message, vec![]);
     }
 
     /// Records are on the platter.
@@ -246,15 +261,27 @@ impl Signals {
     }
 
     /// Calls were rated.
-    pub(crate) fn calls_rated(&self, outcomes: &[RatingOutcome]) {
+    pub(crate) fn calls_rated(&self, outcomes: impl Iterator<Item = RatingOutcome>) {
         for outcome in outcomes {
             self.ratings.inc((match outcome {
                 RatingOutcome::Rated => RatingLabel::Rated,
                 RatingOutcome::NoProfile => RatingLabel::NoProfile,
                 RatingOutcome::NoDestination => RatingLabel::NoDestination,
                 RatingOutcome::TooLarge => RatingLabel::TooLarge,
+                RatingOutcome::Refused => RatingLabel::Refused,
             },));
         }
+    }
+
+    /// A rating or its charge was refused, and set aside.
+    pub(crate) fn rating_refused(&self, id: i64, error: &Error) {
+        let attributes = vec![
+            ("state.record".into(), id.into()),
+            ("error.reason".into(), error.reason().into()),
+            ("error.message".into(), Pii::new(error.to_string()).into()),
+        ];
+        let message = "a call could not be charged and is set aside; mend its account, and rate it again";
+        self.log(Severity::Error, message, attributes);
     }
 
     /// A commit ended; whoever asked for it tells what it means that it failed.

@@ -12,6 +12,7 @@ use belfry_signal::Registry;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::acknowledging::{Acknowledge, acknowledge};
 use crate::assets::Assets;
 use crate::attempts::Attempts;
 use crate::config::Config;
@@ -59,7 +60,10 @@ struct Inner {
 pub(crate) struct Sources {
     pub(crate) views: watch::Receiver<Arc<View>>,
     pub(crate) examples: Examples,
+    pub(crate) acknowledge: Acknowledge,
     pub(crate) reading: Reading,
+    /// What the page asks of the metrics, in the shapes of Prometheus.
+    pub(crate) questions: axum::Router,
     pub(crate) runbooks: Arc<Runbooks>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) doors: Doors,
@@ -79,7 +83,9 @@ impl Dashboard {
             Projector::new(engine.subscribe(), mesh, site, Arc::clone(&runbooks), stopped);
         let sources = Sources {
             views,
+            acknowledge: acknowledge(engine.clone()),
             examples: examples(engine),
+            questions: belfry_query::questions(reader.clone(), &registry),
             reading: Reading::of(&reader),
             runbooks,
             stop,
@@ -96,7 +102,7 @@ pub(crate) fn serve(config: Config, registry: &Registry, sources: Sources) -> Re
     if let Some((key, message)) = config.check().into_iter().next() {
         return Err(Error::Config { key, message });
     }
-    let Sources { views, examples, reading, runbooks, stop, doors } = sources;
+    let Sources { views, examples, acknowledge, reading, questions, runbooks, stop, doors } = sources;
     let signals = Signals::register(registry);
     let app = Arc::new(App {
         is_https: config.public_url.as_ref().is_some_and(|url| url.starts_with("https://")),
@@ -113,6 +119,7 @@ pub(crate) fn serve(config: Config, registry: &Registry, sources: Sources) -> Re
         signals: signals.clone(),
         views,
         examples,
+        acknowledge,
         reading,
         searches: Semaphore::new(config.searches_max),
         live_streams: Arc::new(Semaphore::new(config.live_streams_max)),
@@ -129,7 +136,7 @@ pub(crate) fn serve(config: Config, registry: &Registry, sources: Sources) -> Re
         }
     }
     let (listen, limits) = (app.config.listen, app.config.door_limits());
-    let door = doors.open(Door::Page, listen, limits, Access::Behind, router(Arc::clone(&app)))?;
+    let door = doors.open(Door::Page, listen, limits, Access::Behind, router(Arc::clone(&app), questions))?;
     // Not before: a second process on the same address must leave the file of the first one alone.
     if let Some(file) = app.config.sessions_file.clone() {
         tokio::spawn(Keeper { app: Arc::clone(&app), file, stop: stop.subscribe() }.run());

@@ -93,6 +93,19 @@ pub(crate) struct Page {
     pub(crate) summary: String,
     pub(crate) examples: usize,
     pub(crate) has_runbook: bool,
+    pub(crate) handled: Option<Handled>,
+}
+
+/// What people do about a page.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Handled {
+    /// `acknowledged`, or `resolved` at the service although it goes on here.
+    pub(crate) state: &'static str,
+    pub(crate) by: Option<String>,
+    pub(crate) comment: String,
+    /// The service where it was said; empty when it was said here.
+    pub(crate) service: String,
+    pub(crate) since_ms: f64,
 }
 
 /// One cause's share of a page.

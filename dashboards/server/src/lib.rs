@@ -6,6 +6,7 @@
 //! Not here: read APIs for machines (the query crate), judging (the engine), anything that changes a call.
 
 mod access;
+mod acknowledging;
 mod assets;
 mod attempts;
 mod config;

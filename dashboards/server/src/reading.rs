@@ -149,7 +149,7 @@ async fn end_of(app: &App, view: &CallView) -> Option<u64> {
     found.rows.first().map(|row| row.end_unix_nanos)
 }
 
-fn permit(app: &App) -> Option<SemaphorePermit<'_>> {
+pub(crate) fn permit(app: &App) -> Option<SemaphorePermit<'_>> {
     let permit = app.searches.try_acquire().ok();
     if permit.is_none() {
         app.signals.bound_reached(Bounded::Search);
@@ -157,7 +157,7 @@ fn permit(app: &App) -> Option<SemaphorePermit<'_>> {
     permit
 }
 
-fn busy() -> Response {
+pub(crate) fn busy() -> Response {
     refusal(StatusCode::SERVICE_UNAVAILABLE, "too many searches are under way; try again in a moment")
 }
 

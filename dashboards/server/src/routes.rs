@@ -16,6 +16,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::{fence, refusal, require_session, session};
+use crate::acknowledging::{self, Acknowledge};
 use crate::assets::Assets;
 use crate::attempts::Attempts;
 use crate::config::Config;
@@ -39,6 +40,7 @@ pub(crate) struct App {
     pub(crate) signals: Signals,
     pub(crate) views: watch::Receiver<Arc<View>>,
     pub(crate) examples: Examples,
+    pub(crate) acknowledge: Acknowledge,
     pub(crate) reading: Reading,
     pub(crate) searches: Semaphore,
     pub(crate) live_streams: Arc<Semaphore>,
@@ -51,7 +53,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 8 * 1024;
 /// Everything but the live stream is answered in this time.
 const ANSWER_SECONDS_MAX: Duration = Duration::from_secs(30);
 
-pub(crate) fn router(app: Arc<App>) -> Router {
+pub(crate) fn router(app: Arc<App>, questions: Router) -> Router {
+    let questions = questions.layer(from_fn_with_state(Arc::clone(&app), one_search));
     let api = Router::new()
         .route("/live", get(live::live))
         .route("/session", get(|| async { StatusCode::NO_CONTENT }))
@@ -59,10 +62,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/calls", get(reading::calls))
         .route("/calls/{call_id}", get(reading::call))
         .route("/logs", get(reading::logs))
+        .nest_service("/explore", questions)
         .route("/runbooks", get(runbooks))
         .route("/runbooks/{name}", get(runbook))
         .route("/pages/{page_id}", get(page))
         .route("/pages/{page_id}/examples/{number}", get(example))
+        .route("/pages/{page_id}/acknowledgement", post(acknowledging::post).delete(acknowledging::delete))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .layer(from_fn_with_state(Arc::clone(&app), require_session));
     Router::new()
@@ -74,6 +79,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/calls", get(frame))
         .route("/calls/{call_id}", get(frame))
         .route("/logs", get(frame))
+        .route("/explore", get(frame))
         .route("/runbooks", get(frame))
         .route("/runbooks/{name}", get(frame))
         .route("/pages/{page_id}", get(frame))
@@ -100,6 +106,12 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let route = if is_unknown { Route::Unknown } else { route };
     app.signals.request_answered(route, response.status().as_u16(), started.elapsed());
     response
+}
+
+/// A question to the metrics is a search like any other: bounded in number.
+async fn one_search(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let Some(_permit) = reading::permit(&app) else { return reading::busy() };
+    next.run(request).await
 }
 
 /// A store that hangs does not hold a connection for ever.

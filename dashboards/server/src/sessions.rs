@@ -161,6 +161,11 @@ impl Sessions {
         })
     }
 
+    /// Whose a session is, if it stands.
+    pub(crate) fn owner(&self, hash: TokenHash, now: Instant) -> Option<Owner> {
+        self.with(now, |inner| inner.sessions.get(&hash).map(|session| session.owner.clone()))
+    }
+
     /// Ends a session and says whose it was, if it still stood.
     pub(crate) fn end(&self, hash: TokenHash, now: Instant) -> Option<Owner> {
         let ended = self.with(now, |inner| inner.sessions.remove(&hash));

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use belfry_engine::{CellState, EngineHandle, PageState, PairStatus, Status};
+use belfry_engine::{CellState, EngineHandle, PageState, PairStatus, Place, StandingState, Status};
 use belfry_mesh::Mesh;
 use belfry_signal::Pii;
 use tokio::sync::watch;
@@ -245,6 +245,23 @@ fn json_page(page: &belfry_engine::Page, runbooks: &Runbooks) -> json::Page {
         summary: page.summary.clone(),
         examples: page.examples,
         has_runbook: runbooks.has(page.alert.as_str()),
+        handled: page.handled.as_ref().map(handled),
+    }
+}
+
+fn handled(handled: &belfry_engine::Handled) -> json::Handled {
+    json::Handled {
+        state: match handled.state {
+            StandingState::Resolved => "resolved",
+            StandingState::Acknowledged | StandingState::Triggered => "acknowledged",
+        },
+        by: handled.by.clone(),
+        comment: handled.comment.clone(),
+        service: match handled.place {
+            Place::Here => String::new(),
+            Place::Service => handled.service.clone(),
+        },
+        since_ms: millis(handled.since_unix_nanos),
     }
 }
 

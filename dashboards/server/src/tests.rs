@@ -171,7 +171,11 @@ impl Bench {
         let sources = Sources {
             views: viewed,
             examples: Box::new(examples),
+            acknowledge: Box::new(|page, by| {
+                Box::pin(async move { Ok(page == "p1" && by.is_none_or(|(name, _)| name == "ann")) })
+            }),
             reading: reading(),
+            questions: axum::Router::new(),
             runbooks: Arc::new(Runbooks::built_in()),
             stop: watch::channel(false).0,
             doors: belfry_door::Doors::new(&registry),
@@ -517,4 +521,26 @@ async fn live_streams_are_bounded_and_end_with_the_server() {
     let rest = first.into_body().collect().await.expect("an orderly end");
     assert!(String::from_utf8_lossy(&rest.to_bytes()).contains("event: snapshot"));
     assert!(TcpStream::connect(bench.dashboard.local_addr()).await.is_err());
+}
+
+#[tokio::test]
+async fn whoever_is_logged_in_acknowledges_in_their_own_name() {
+    let bench = Bench::start(config());
+    let path = "/api/pages/p1/acknowledgement";
+    let json = ("content-type", "application/json");
+    assert_eq!(bench.ask(Method::POST, path, &[json], "{}").await.0, StatusCode::UNAUTHORIZED);
+    let (_, headers, _) = bench.post_login(PASSWORD, &[]).await;
+    let cookie = headers["set-cookie"].to_str().expect("text").split(';').next().expect("a pair").to_owned();
+    let cookie = ("cookie", cookie.as_str());
+    let check =
+        async |method: Method, path: &str, more: &[(&str, &str)], body: &'static str, expected: u16| {
+            let headers = [&[cookie, json], more].concat();
+            let (status, _, answer) = bench.ask(method, path, &headers, body).await;
+            assert_eq!(status.as_u16(), expected, "{path} {body}: {answer}");
+        };
+    check(Method::POST, path, &[], "{\"comment\":\"on it\"}", 204).await;
+    check(Method::DELETE, path, &[], "", 204).await;
+    check(Method::POST, "/api/pages/other/acknowledgement", &[], "{}", 404).await;
+    check(Method::POST, path, &[], "{\"by\":\"somebody else\"}", 422).await;
+    check(Method::POST, path, &[("origin", "http://evil.example")], "{}", 403).await;
 }

@@ -34,6 +34,23 @@ export async function ask<T>(path: string, abort?: AbortSignal): Promise<Answer<
   }
 }
 
+/** Changes something; why it was refused, or nothing. */
+export async function change(method: "POST" | "DELETE", path: string, body?: unknown): Promise<string | undefined> {
+  try {
+    const response = await fetch(path, {
+      method,
+      headers: { accept: "application/json", "content-type": "application/json" },
+      body: body === undefined ? null : JSON.stringify(body),
+    });
+    if (response.status === 401) toLogin();
+    if (response.ok || response.status === 401) return undefined;
+    const answer: unknown = await response.json().catch(() => null);
+    return reason(answer) ?? response.statusText;
+  } catch (error) {
+    return error instanceof Error ? error.message : "the server cannot be reached";
+  }
+}
+
 /** Who has scrolled down reads: then rows do not move under the eyes. */
 const READING_PX = 60;
 

@@ -5,6 +5,7 @@ import { useEffect } from "preact/hooks";
 
 import { Call } from "./call/call";
 import { Calls } from "./calls";
+import { Explore } from "./explore/explore";
 import { startLive } from "./live/live";
 import { Login } from "./login";
 import { Logs } from "./logs";
@@ -18,6 +19,7 @@ import "uplot/dist/uPlot.min.css";
 import "./style/base.css";
 import "./style/overview.css";
 import "./style/detail.css";
+import "./style/explore.css";
 
 function App() {
   const path = here.value.path;
@@ -32,6 +34,7 @@ function LoggedIn({ path }: { path: string }) {
   if (room === "calls" && name) return <Call key={name} id={name} />;
   if (room === "calls") return <Calls />;
   if (room === "logs") return <Logs />;
+  if (room === "explore") return <Explore />;
   if (room === "runbooks" && name) return <RunbookPage key={name} name={name} />;
   if (room === "runbooks") return <RunbookList />;
   if (room === "pages" && name && part === "examples" && number) return <Example id={name} number={number} />;

@@ -11,6 +11,7 @@ const WAYS: [path: string, title: string][] = [
   ["/", "Overview"],
   ["/calls", "Calls"],
   ["/logs", "Logs"],
+  ["/explore", "Explore"],
   ["/runbooks", "Runbooks"],
 ];
 

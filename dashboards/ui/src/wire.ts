@@ -60,6 +60,17 @@ export interface Page {
   summary: string;
   examples: number;
   has_runbook: boolean;
+  handled: Handled | null;
+}
+
+/** What people do about a page: acknowledged, or resolved at the service although it goes on here. */
+export interface Handled {
+  state: "acknowledged" | "resolved";
+  by: string | null;
+  comment: string;
+  /** Where it was said; empty when it was said here. */
+  service: string;
+  since_ms: number;
 }
 
 export interface Change {

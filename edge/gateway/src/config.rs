@@ -100,6 +100,10 @@ pub struct LimitsConfig {
     /// Addresses that are remembered for having been let in lately: they are served first when more datagrams come than
     /// can be served. 8 bytes each.
     pub sip_known_sources_max: usize,
+    /// Addresses of one IPv4 address or IPv6 /64 that become known within an hour.
+    pub sip_known_sources_per_network_max: u32,
+    /// Bans of the cores that stand here too; more stand in the cores alone.
+    pub sip_bans_max: usize,
     /// Remembered TLS sessions for resumption by id; tickets need no memory.
     pub tls_sessions_max: usize,
     /// Concurrent h2 streams of one connection.
@@ -277,6 +281,8 @@ impl Config {
             ("limits.sip_outward_max", limits.sip_outward_max),
             ("limits.sip_flow_queue_max", limits.sip_flow_queue_max),
             ("limits.sip_known_sources_max", limits.sip_known_sources_max),
+            ("limits.sip_known_sources_per_network_max", limits.sip_known_sources_per_network_max as usize),
+            ("limits.sip_bans_max", limits.sip_bans_max),
             ("limits.tls_sessions_max", limits.tls_sessions_max),
             ("http.trace_one_in", self.http.trace_one_in as usize),
             ("limits.h2_streams_max", limits.h2_streams_max as usize),

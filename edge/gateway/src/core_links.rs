@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use belfry_mesh::{LinkReceiver, Links};
 use belfry_signalling::handle::{FromEdge, SendFailure, Target, ToEdge, Transport};
@@ -47,8 +48,16 @@ async fn obey(edge: Arc<Edge>, core: Arc<Core>, mut receiver: LinkReceiver<ToEdg
             break;
         }
         for message in messages.drain(..) {
-            let ToEdge::Send { id, target, bytes } = message;
-            datagrams.extend(send(&edge, &core, id, target, bytes));
+            match message {
+                ToEdge::Send { id, target, bytes } => {
+                    datagrams.extend(send(&edge, &core, id, target, bytes));
+                }
+                ToEdge::Ban { network, seconds, is_answered } => {
+                    if !edge.bans.note(network, seconds, is_answered, Instant::now()) {
+                        edge.signals.ban_not_kept();
+                    }
+                }
+            }
         }
         edge.flows.send_datagrams(&mut datagrams);
     }

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, ListenerCount};
+use crate::bans::Bans;
 use crate::certificates::Certificates;
 use crate::config::{LimitsConfig, SipConfig, TimeoutsConfig};
 use crate::cores::Cores;
@@ -39,6 +40,8 @@ pub(crate) struct Edge {
     pub(crate) routes: ArcSwap<Routes>,
     pub(crate) outbound_tls: ArcSwap<ClientConfig>,
     pub(crate) flows: Flows,
+    /// Whom the cores have banned.
+    pub(crate) bans: Bans,
     pub(crate) cores: Cores,
     /// Where customers reach this edge by SIP, at most one address per transport.
     pub(crate) public_addresses: Vec<PublicAddress>,

@@ -126,7 +126,7 @@ impl Flows {
             key,
             next,
             udp: OnceLock::new(),
-            known: KnownFlows::new(limits.sip_known_sources_max),
+            known: KnownFlows::new(limits.sip_known_sources_max, limits.sip_known_sources_per_network_max),
             flows_max: limits.sip_flows_max,
             outward_max: limits.sip_outward_max,
             queue_max: limits.sip_flow_queue_max,
@@ -278,7 +278,10 @@ impl Flows {
             let unix_seconds = now_unix_nanos() / 1_000_000_000;
             for datagram in &batch[..sent] {
                 if sip_text::lets_in(&datagram.outgoing.bytes) {
-                    self.known.note((door.listener, datagram.remote), unix_seconds);
+                    let (peer, ip) = ((door.listener, datagram.remote), datagram.remote.ip());
+                    if !self.known.note(peer, ip, unix_seconds) {
+                        self.signals.peer_stayed_unknown();
+                    }
                 }
                 self.signals.sip_sent(Transport::Udp, datagram.outgoing.bytes.len());
             }

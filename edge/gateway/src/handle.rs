@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, ListenerCount};
+use crate::bans::Bans;
 use crate::certificates::{self, AUTHORITY_FILE, Certificates, Snapshot};
 use crate::config::{Config, ListenerKind};
 use crate::cores::Cores;
@@ -305,6 +306,7 @@ fn build(
         routes: ArcSwap::from_pointee(Routes::new(&config.http)),
         outbound_tls: ArcSwap::new(certificates::client_config(&config.tls)?),
         flows: Flows::new(flow_key, limits, signals.clone()),
+        bans: Bans::new(limits.sip_bans_max),
         cores: Cores::new(signals.clone()),
         public_addresses: public_addresses(bound),
         accepting: ListenerCount::default(),

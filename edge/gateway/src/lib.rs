@@ -7,6 +7,7 @@
 //! Not here: parsing SIP and deciding calls (the core), deciding regions (steering), media (the relay).
 
 mod admission;
+mod bans;
 mod certificates;
 mod config;
 mod core_links;

@@ -177,7 +177,7 @@ fn wants_answer(datagram: &[u8]) -> bool {
 
 /// Whether a request may be a call for help, or take one back: an INVITE or CANCEL to a service URN (RFC 5031), or to a
 /// number as short as those are.
-fn may_call_for_help(datagram: &[u8]) -> bool {
+pub(crate) fn may_call_for_help(datagram: &[u8]) -> bool {
     // Line ends before the message (RFC 3261 section 7.5).
     let start = datagram.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let request = &datagram[start..];

@@ -7,12 +7,13 @@ mod labels;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use belfry_signal::record::{Attributes, Body, Direction, Log, Name, SipMessage, Span, SpanKind, SpanStatus};
 use belfry_signal::{
-    Cause, Counter, CounterHandle, Emitter, Gauge, GaugeGuard, Histogram, Journey, Journeys, Pii, Region,
-    Registry, Room, SECONDS, Severity, SpanContext, SpanId, TraceKey, now_unix_nanos,
+    Cause, Component, Counter, CounterHandle, Emitter, Gauge, GaugeGuard, Histogram, Journey, Journeys, Pii,
+    Region, Registry, Room, SECONDS, Severity, SpanContext, SpanId, TraceKey, now_unix_nanos,
 };
 use belfry_signalling::handle::{SendFailure, Transport};
 
@@ -92,6 +93,10 @@ struct Inner {
     sip_flows: Gauge<(TransportLabel,)>,
     sip_refused: Counter<(TransportLabel, CoreRefusal)>,
     sip_shed: Counter<(ListenerName, Shed)>,
+    sip_banned: CounterHandle,
+    sip_unknown: CounterHandle,
+    bans_refused: CounterHandle,
+    refusals: Refusals,
     sip_unsent: Counter<(TransportLabel, SendRefusal)>,
     cores: Gauge<()>,
     reloads: Counter<(Reload,)>,
@@ -145,6 +150,18 @@ impl Signals {
                 "sip_shed_total",
                 "Datagrams of unknown senders that were not looked at, because more came than can be served.",
             ),
+            sip_banned: plain(
+                &at,
+                "sip_banned_total",
+                "Datagrams of strangers that were turned away because a core banned their network.",
+            ),
+            sip_unknown: plain(
+                &at,
+                "sip_known_refused_total",
+                "Customers who were let in and stay unknown in a rush, because their network has too many.",
+            ),
+            bans_refused: plain(&at, "bans_refused_total", "Bans of cores for which there was no place."),
+            refusals: Refusals::default(),
             sip_unsent: at.counter("sip_unsent_total", "SIP messages that could not be sent to a customer."),
             cores: at.gauge("cores", "Links to signalling cores that are up."),
             reloads: at.counter("reloads_total", "Configuration reloads."),
@@ -214,6 +231,23 @@ impl Signals {
     pub(crate) fn core_left(&self, node: &str, up: usize) {
         self.inner.cores.set((), i64::try_from(up).unwrap_or(i64::MAX));
         self.log(Severity::Warn, "core is gone", vec![("mesh.peer".into(), text(node))]);
+    }
+
+    // Bans, and who is known.
+
+    /// What a stranger of a banned network sent was not passed to a core.
+    pub(crate) fn stranger_turned_away(&self) {
+        self.inner.sip_banned.inc();
+    }
+
+    /// A ban found no place here.
+    pub(crate) fn ban_not_kept(&self) {
+        self.inner.bans_refused.inc();
+    }
+
+    /// Somebody was let in whose network has had its share of those who are known.
+    pub(crate) fn peer_stayed_unknown(&self) {
+        self.inner.sip_unknown.inc();
     }
 
     // A rush of datagrams.
@@ -362,7 +396,8 @@ impl Signals {
         self.inner.sip_refused.inc((transport.into(), reason));
     }
 
-    /// No core took a request. The core cannot tell this story, so the edge does: journey, ladder and log.
+    /// No core took a request. The core cannot tell this story, so the edge does: each is counted, and once a second one
+    /// is told, with its ladder and how many there were.
     pub(crate) fn request_refused(&self, refused: &RefusedRequest<'_>) {
         let inner = &self.inner;
         inner.sip_refused.inc((refused.transport.into(), refused.reason));
@@ -379,6 +414,7 @@ impl Signals {
             };
             inner.journeys.bad(journey, refused.region, Room::Core, cause, Some(call_id.clone()));
         }
+        let Some(count) = inner.refusals.told(now_unix_nanos() / 1_000_000_000) else { return };
         let trace_id = inner.trace_key.trace_of_call(refused.call_id);
         let context = SpanContext { trace_id, span_id: SpanId::random(), sampled: true };
         let attributes = vec![
@@ -386,11 +422,12 @@ impl Signals {
             ("sip.transport".into(), refused.transport.uri_token().into()),
             ("reason".into(), refused.reason.as_str().into()),
             ("geo.region".into(), refused.region.into()),
+            ("edge.refused".into(), count.into()),
         ];
-        let message = "no core took a request";
+        let message = "no core took requests, of which this is one";
         inner.emitter.log(
             COMPONENT,
-            Severity::Debug,
+            Severity::Warn,
             message,
             attributes,
             Some(context),
@@ -419,6 +456,33 @@ impl Signals {
 
     fn log(&self, severity: Severity, message: &'static str, attributes: Attributes) {
         self.inner.emitter.log(COMPONENT, severity, message, attributes, None, None);
+    }
+}
+
+/// A family without labels, resolved at once.
+fn plain(component: &Component, name: &'static str, help: &'static str) -> CounterHandle {
+    component.counter::<()>(name, help).handle(())
+}
+
+/// Refusals, of which one a second is told.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// The second in which the last one was told.
+    told_unix_seconds: AtomicU64,
+    /// Those since.
+    untold: AtomicU64,
+}
+
+impl Refusals {
+    /// Counts one; gives how many there were since the last that was told, when it is to be told.
+    fn told(&self, unix_seconds: u64) -> Option<u64> {
+        let untold = self.untold.fetch_add(1, Ordering::Relaxed) + 1;
+        let last = self.told_unix_seconds.swap(unix_seconds, Ordering::Relaxed);
+        // Others that count meanwhile stand in the next line.
+        (last != unix_seconds).then(|| {
+            self.untold.fetch_sub(untold, Ordering::Relaxed);
+            untold
+        })
     }
 }
 
@@ -456,4 +520,16 @@ fn request_attributes(end: &RequestEnd<'_>) -> Attributes {
         attributes.push(("geo.site".into(), text(site)));
     }
     attributes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_once_a_second_and_none_is_left_out() {
+        let refusals = Refusals::default();
+        let told: Vec<_> = [7, 7, 7, 8, 8, 9].map(|second| refusals.told(second)).into();
+        assert_eq!(told, [Some(1), None, None, Some(3), None, Some(2)]);
+    }
 }

@@ -106,20 +106,39 @@ pub(crate) fn is_start_line(line: &[u8]) -> bool {
 }
 
 /// Whether a message to somebody shows that the core has let it in: a request, which only customers, their calls and
-/// trunks get, or the success of what one must have proved for who one is.
+/// trunks get, or the success of what one must have answered a challenge for. A registration counts when something is
+/// registered, of which a customer has so many and no more: asking, and taking back, may go on from port to port for ever.
 pub(crate) fn lets_in(message: &[u8]) -> bool {
     let Some(rest) = message.strip_prefix(b"SIP/2.0 ") else { return true };
     rest.first() == Some(&b'2')
-        && glance(message).is_some_and(|seen| {
-            let method = seen.cseq.rsplit(' ').next().unwrap_or_default();
-            matches!(method, "REGISTER" | "INVITE" | "BYE")
+        && glance(message).is_some_and(|seen| match seen.cseq.rsplit(' ').next().unwrap_or_default() {
+            "REGISTER" => headers(message).any(|header| header.is("contact", Some(b'm'))),
+            method => method == "INVITE",
         })
 }
 
-/// A stateless `503 Service Unavailable` from the request's own lines (RFC 3261 section 8.2.6.2): Via, From, To,
-/// Call-ID and CSeq are copied as they stand; To gets a tag that is the same for every retransmission.
+/// Whether a message begins something: a request outside dialogs that is no ACK and no CANCEL.
+pub(crate) fn begins(message: &[u8]) -> bool {
+    !message.starts_with(b"SIP/2.0 ")
+        && !message.starts_with(b"ACK ")
+        && !message.starts_with(b"CANCEL ")
+        && glance(message).is_none_or(|seen| !seen.has_to_tag)
+}
+
+/// A stateless `503 Service Unavailable`.
 pub(crate) fn service_unavailable(request: &[u8], retry_after_seconds: u32) -> Vec<u8> {
-    let mut answer = b"SIP/2.0 503 Service Unavailable\r\n".to_vec();
+    answer(request, "503 Service Unavailable", &format!("Retry-After: {retry_after_seconds}\r\n"))
+}
+
+/// A stateless `403 Forbidden`.
+pub(crate) fn forbidden(request: &[u8]) -> Vec<u8> {
+    answer(request, "403 Forbidden", "")
+}
+
+/// A stateless answer from the request's own lines (RFC 3261 section 8.2.6.2): Via, From, To, Call-ID and CSeq are copied
+/// as they stand; To gets a tag that is the same for every retransmission.
+fn answer(request: &[u8], status: &str, more: &str) -> Vec<u8> {
+    let mut answer = format!("SIP/2.0 {status}\r\n").into_bytes();
     for header in headers(request) {
         if header.is("to", Some(b't')) && !has_tag(header.value) {
             answer.extend_from_slice(header.lines.trim_ascii_end());
@@ -133,8 +152,8 @@ pub(crate) fn service_unavailable(request: &[u8], retry_after_seconds: u32) -> V
             answer.extend_from_slice(header.lines);
         }
     }
-    let end = format!("Retry-After: {retry_after_seconds}\r\nContent-Length: 0\r\n\r\n");
-    answer.extend_from_slice(end.as_bytes());
+    answer.extend_from_slice(more.as_bytes());
+    answer.extend_from_slice(b"Content-Length: 0\r\n\r\n");
     answer
 }
 
@@ -231,15 +250,35 @@ mod tests {
     }
 
     #[test]
+    fn what_begins_is_told_from_what_goes_on() {
+        for (start, to, expected) in [
+            ("REGISTER sip:a SIP/2.0", "To: x", true),
+            ("INVITE sip:a SIP/2.0", "t: <sip:b;tag=no>", true),
+            ("INVITE sip:a SIP/2.0", "To: x;tag=1", false),
+            ("ACK sip:a SIP/2.0", "To: x", false),
+            ("CANCEL sip:a SIP/2.0", "To: x", false),
+            ("SIP/2.0 200 OK", "To: x", false),
+        ] {
+            let message = format!("{start}\r\nCall-ID: x\r\n{to}\r\n\r\n");
+            assert_eq!(begins(message.as_bytes()), expected, "{message}");
+        }
+        assert!(begins(b"OPTIONS sip:a SIP/2.0\r\n\r\n"), "nobody's");
+    }
+
+    #[test]
     fn whoever_gets_a_request_or_a_success_was_let_in() {
         let check = |start: &str, cseq: &str, expected: bool| {
             let message = format!("{start}\r\nCall-ID: x\r\nCSeq: 1 {cseq}\r\n\r\n");
             assert_eq!(lets_in(message.as_bytes()), expected, "{start} {cseq}");
         };
         check("INVITE sip:a SIP/2.0", "INVITE", true);
-        check("SIP/2.0 200 OK", "REGISTER", true);
         check("SIP/2.0 202 Accepted", "INVITE", true);
-        check("SIP/2.0 200 OK", "BYE", true);
+        // What is registered counts, not that somebody asked, or took all of it back.
+        check("SIP/2.0 200 OK", "REGISTER", false);
+        check("SIP/2.0 200 OK\r\nContact: <sip:a@192.0.2.1>;expires=60", "REGISTER", true);
+        check("SIP/2.0 200 OK\r\nm: <sip:a@192.0.2.1>;expires=60", "REGISTER", true);
+        // Who hangs up was let in when it called.
+        check("SIP/2.0 200 OK", "BYE", false);
         // Anybody may ask what we can do.
         check("SIP/2.0 200 OK", "OPTIONS", false);
         check("SIP/2.0 100 Trying", "INVITE", false);

@@ -17,7 +17,7 @@ use tokio::net::UdpSocket as Watched;
 use crate::datagrams;
 use crate::edge::Edge;
 use crate::pace::{Next, Pace};
-use crate::rush::{Change, Fate, Rush};
+use crate::rush::{self, Change, Fate, Rush};
 use crate::signals::{ListenerName, Malformed};
 use crate::sip_text;
 use crate::stun;
@@ -143,11 +143,18 @@ impl Door<'_> {
 
     fn take_batch(&mut self, watched: Option<&Watched>) -> Taken {
         let Self { edge, listener, tag, socket, rush } = self;
-        let unix_seconds = now_unix_nanos() / 1_000_000_000;
+        let (unix_seconds, now) = (now_unix_nanos() / 1_000_000_000, Instant::now());
         let mut count = 0;
         let mut take = || {
             count = datagrams::receive(socket, |datagram, source| {
-                match rush.fate(datagram, || edge.flows.is_known(*tag, source, unix_seconds)) {
+                let is_known = || edge.flows.is_known(*tag, source, unix_seconds);
+                if let Some(ban) = edge.bans.of(source.ip(), now)
+                    && !is_known()
+                    && is_for_bans(datagram)
+                {
+                    return turned_away(edge, socket, datagram, source, ban.is_answered && !rush.is_on());
+                }
+                match rush.fate(datagram, is_known) {
                     Fate::Taken => arrived(edge, listener, *tag, socket, datagram, source),
                     // When the socket is full, it is dropped.
                     Fate::Answered => drop(socket.send_to(&edge.too_busy(datagram), source)),
@@ -165,6 +172,26 @@ impl Door<'_> {
             Ok(()) => Taken::Full(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Taken::Last(count),
             Err(_) => Taken::Echo,
+        }
+    }
+}
+
+/// Whether a datagram is none that passes a ban: what begins something and is no call for help.
+fn is_for_bans(datagram: &[u8]) -> bool {
+    let start = datagram.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(datagram.len());
+    let message = &datagram[start..];
+    let is_sip = sip_text::is_start_line(message.split(|byte| *byte == b'\n').next().unwrap_or_default());
+    is_sip && sip_text::begins(message) && !rush::may_call_for_help(message)
+}
+
+/// A stranger of a banned network is turned away.
+fn turned_away(edge: &Edge, socket: &UdpSocket, datagram: &[u8], source: SocketAddr, is_answered: bool) {
+    edge.signals.stranger_turned_away();
+    if is_answered {
+        let answer = sip_text::forbidden(datagram);
+        // When the socket is full, the stranger asks again.
+        if socket.send_to(&answer, source).is_ok() {
+            edge.signals.sip_sent(Transport::Udp, answer.len());
         }
     }
 }

@@ -7,7 +7,7 @@ mod kit;
 use belfry_signal::Journey;
 use belfry_signalling::handle::{FlowToken, FromEdge, SendFailure, Target, ToEdge, Transport};
 use futures_util::{SinkExt as _, StreamExt as _};
-use kit::{PATIENCE, TestEdge, backend, read_until, request, write};
+use kit::{PATIENCE, TestCore, TestEdge, backend, read_until, request, write};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -289,6 +289,52 @@ async fn without_a_core_phones_are_told_and_the_journey_is_bad() {
     write(&mut stream, &request("REGISTER", "lost-tcp")).await;
     let answer = read_until(&mut stream, b"\r\n\r\n").await;
     assert!(answer.starts_with(b"SIP/2.0 503 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn strangers_of_a_banned_network_do_not_reach_the_core() {
+    let edge = TestEdge::start(backend().await, identity);
+    let mut core = edge.core().await;
+    let (customer, stranger) = (UdpSocket::bind("127.0.0.9:0").await, UdpSocket::bind("127.0.0.9:0").await);
+    let (customer, stranger) = (customer.expect("binds"), stranger.expect("binds"));
+    for phone in [&customer, &stranger] {
+        phone.connect(edge.address("sip-udp")).await.expect("connects");
+    }
+    let mut buffer = [0; 2_000];
+    customer.send(&request("REGISTER", "home")).await.expect("sent");
+    let flow = core.message().await.flow;
+    let bound = b"SIP/2.0 200 OK\r\nCall-ID: home\r\nCSeq: 1 REGISTER\r\nContact: <sip:a@b>\r\n\r\n";
+    // What a core says is done in its order: after this, a ban is in force.
+    let mut settle = async |core: &TestCore| {
+        core.send(1, Target::Flow(flow.clone()), bound);
+        timeout(PATIENCE, customer.recv(&mut buffer)).await.expect("in time").expect("received");
+    };
+    settle(&core).await;
+    for (is_answered, call_id) in [(true, "told"), (false, "silent")] {
+        core.ban("127.0.0.9", 60, is_answered);
+        settle(&core).await;
+        stranger.send(&request("REGISTER", call_id)).await.expect("sent");
+        if is_answered {
+            let mut answer = [0; 2_000];
+            let length = timeout(PATIENCE, stranger.recv(&mut answer)).await.expect("in time").expect("told");
+            let answer = String::from_utf8_lossy(&answer[..length]);
+            assert!(answer.starts_with("SIP/2.0 403 Forbidden\r\n"), "{answer}");
+        }
+        // Customers, calls for help, and what goes on with something else pass.
+        customer.send(&request("INVITE", &format!("customer-{call_id}"))).await.expect("sent");
+        let help = String::from_utf8(request("INVITE", &format!("help-{call_id}"))).expect("text");
+        stranger.send(help.replace("sip:bob@", "sip:112@").as_bytes()).await.expect("sent");
+        stranger.send(&request("ACK", &format!("ack-{call_id}"))).await.expect("sent");
+        for expected in ["customer", "help", "ack"] {
+            let message = String::from_utf8(core.message().await.bytes).expect("text");
+            assert!(message.contains(&format!("Call-ID: {expected}-{call_id}")), "{message}");
+        }
+    }
+    assert_eq!(edge.metric("sip_banned_total", &[]), 2.0);
+    core.ban("127.0.0.9", 0, true);
+    settle(&core).await;
+    stranger.send(&request("REGISTER", "again")).await.expect("sent");
+    assert!(core.message().await.bytes.starts_with(b"REGISTER"));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, ORIGIN};
 use http::{HeaderMap, HeaderValue};
 
 use crate::origin::{is_cross_site, is_own_name};
@@ -23,6 +23,8 @@ pub struct Guard {
     pub host_names: Vec<String>,
     /// Paths that anybody may ask for: those of probes.
     pub open_paths: &'static [&'static str],
+    /// Origins of web pages from elsewhere that may ask, as `https://grafana.example.net`.
+    pub cors_origins: Vec<String>,
 }
 
 /// What `Authorization` shows.
@@ -50,7 +52,16 @@ impl Guard {
         } else if !is_own_name(headers, request.uri(), &self.host_names) {
             return Err(Refused::Host);
         }
-        if is_cross_site(headers) { Err(Refused::CrossSite) } else { Ok(()) }
+        if is_cross_site(headers) && self.invited(headers).is_none() {
+            return Err(Refused::CrossSite);
+        }
+        Ok(())
+    }
+
+    /// The origin of the page that asks, when the configuration names it.
+    pub(crate) fn invited(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(ORIGIN)?;
+        self.cors_origins.iter().any(|named| named.as_bytes() == origin.as_bytes()).then(|| origin.clone())
     }
 }
 
@@ -96,6 +107,7 @@ mod tests {
             tokens,
             host_names: vec!["tower".to_owned()],
             open_paths: &["/-/healthy"],
+            cors_origins: vec!["https://grafana.example".to_owned()],
         }
     }
 
@@ -132,6 +144,8 @@ mod tests {
         check("bearer  correct-horse-battery", elsewhere, None);
         check(&good, &[], None);
         check(&good, elsewhere, Some(Refused::CrossSite));
+        check(&good, &[("origin", "https://grafana.example")], None);
+        check("", &[("origin", "https://grafana.example")], Some(Refused::NoToken));
         assert_eq!(verdict(&guard, "/-/healthy", &[("host", "probe")]), None);
         assert_eq!(verdict(&guard, "/-/healthy/", &[("host", "probe")]), Some(Refused::NoToken));
     }
@@ -149,5 +163,9 @@ mod tests {
         check(&[("host", "localhost:9090"), ("sec-fetch-site", "cross-site")], Some(Refused::CrossSite));
         check(&[("host", "localhost:9090"), ("origin", "http://localhost:8080")], Some(Refused::CrossSite));
         check(&[("host", "localhost:9090"), ("sec-fetch-site", "none")], None);
+        let invited = ("origin", "https://grafana.example");
+        check(&[("host", "localhost:9090"), ("sec-fetch-site", "cross-site"), invited], None);
+        check(&[("host", "rebound.example:9090"), invited], Some(Refused::Host));
+        check(&[("host", "localhost:9090"), ("origin", "http://grafana.example")], Some(Refused::CrossSite));
     }
 }

@@ -8,6 +8,7 @@
 //! (the edge has its own accept loop).
 
 mod config;
+mod cors;
 mod error;
 mod guard;
 mod handle;
@@ -20,6 +21,7 @@ mod tests;
 mod tokens;
 
 pub use config::Limits;
+pub use cors::check_origins;
 pub use error::Error;
 pub use guard::Guard;
 pub use handle::{Access, DoorHandle, Doors};

@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Limits;
+use crate::cors;
 use crate::guard::Guard;
 use crate::signals::{Cut, Door, Refused, Signals, TurnedAway};
 use crate::stall::Impatient;
@@ -235,6 +236,18 @@ impl Drop for Entry<'_> {
 async fn admit(State(keeper): State<Arc<Keeper>>, request: Request, next: Next) -> Response {
     let _under_way = keeper.under_way.enter(&request);
     let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
+    let invited = keeper.guard.as_ref().and_then(|guard| guard.invited(request.headers()));
+    let mut response = match invited {
+        Some(_) if cors::is_preflight(&request) => cors::preflight(),
+        _ => answer(&keeper, request, peer, next).await,
+    };
+    if let Some(origin) = invited {
+        cors::allow(&mut response, origin);
+    }
+    response
+}
+
+async fn answer(keeper: &Keeper, request: Request, peer: Option<IpAddr>, next: Next) -> Response {
     let admitted = match keeper.guard.as_ref().map_or(Ok(()), |guard| guard.check(&request)) {
         Ok(()) => keeper.gather(request).await,
         Err(refused) => Err(refused),

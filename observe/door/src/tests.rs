@@ -40,7 +40,13 @@ impl Bench {
             .route("/echo", post(|body: String| async { body }))
             .route("/slow/{id}", get(slow))
             .route("/much", get(|| async { vec![b'x'; 32 << 20] }));
-        let guard = Guard { section: "observe", tokens: None, host_names: vec![], open_paths: &[] };
+        let guard = Guard {
+            section: "observe",
+            tokens: None,
+            host_names: vec![],
+            open_paths: &[],
+            cors_origins: vec!["https://graphs.example".to_owned()],
+        };
         let listen = "127.0.0.1:0".parse().expect("literal");
         let door = Doors::new(&registry).open(Door::Api, listen, limits, Access::Guarded(guard), router);
         Self { door: door.expect("a free port"), registry, go }
@@ -176,4 +182,24 @@ async fn a_drain_names_what_did_not_finish() {
     assert_eq!(stragglers, ["GET /slow/{id}", "clients that have not read their answer: 1"]);
     assert!(bench.counted("door_connections_cut_total{door=\"api\",reason=\"drained\"} 2"));
     assert_eq!(rest(&mut asking).await, "");
+}
+
+#[tokio::test]
+async fn pages_that_are_invited_may_read_and_no_others() {
+    let bench = Bench::open(LIMITS);
+    let ask = |method: &str, origin: &str, more: &str| {
+        format!(
+            "{method} / HTTP/1.1\r\nhost: localhost\r\norigin: {origin}\r\n{more}connection: close\r\n\r\n"
+        )
+    };
+    let answer = bench.exchange(&ask("GET", "https://graphs.example", "")).await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 200") && answer.contains("vary: origin"), "{answer}");
+    assert!(answer.contains("access-control-allow-origin: https://graphs.example\r\n"), "{answer}");
+    let preflight = "access-control-request-method: POST\r\n";
+    let answer = bench.exchange(&ask("OPTIONS", "https://graphs.example", preflight)).await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 204") && answer.contains("authorization"), "{answer}");
+    for (method, more) in [("GET", ""), ("OPTIONS", preflight)] {
+        let answer = bench.exchange(&ask(method, "https://other.example", more)).await.to_lowercase();
+        assert!(answer.starts_with("http/1.1 403") && !answer.contains("access-control"), "{answer}");
+    }
 }

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use belfry_signal::record::{Body, Call};
-use belfry_signal::{Pii, TraceId};
+use belfry_signal::record::{Body, Call, Quality, SipMessage};
+use belfry_signal::{Pii, Record, TraceId};
 use memchr::memmem::Finder;
 
 use crate::blocks::unpack_one;
@@ -29,6 +29,9 @@ use crate::words::Phrase;
 pub struct EventsReader {
     store: Arc<Store>,
 }
+
+/// For questions that nobody cancels.
+const NEVER: &dyn Fn() -> bool = &|| false;
 
 /// What one condition found.
 #[derive(Debug, Default)]
@@ -59,7 +62,7 @@ impl EventsReader {
                 expr = expr.and(Expr::Kind(query.kinds.clone()));
             }
             let range = range(query.from_nanos, query.to_nanos);
-            let gathered = reader.gather(&expr, &range, None, reader.limit(query.limit));
+            let gathered = reader.gather(&expr, &range, None, reader.limit(query.limit), NEVER);
             Ok(gathered.into_found(|hit| Some(LogLine { sequence: hit.sequence, record: hit.record })))
         })
     }
@@ -85,7 +88,7 @@ impl EventsReader {
             }
             let range = range(filter.from_nanos, filter.to_nanos);
             let key = filter.trace_id.map(|trace_id| trace_key(&trace_id.0));
-            let gathered = reader.gather(&Expr::And(parts), &range, key, reader.limit(filter.limit));
+            let gathered = reader.gather(&Expr::And(parts), &range, key, reader.limit(filter.limit), NEVER);
             Ok(gathered.into_found(|hit| match &hit.record.body {
                 Body::Call(call) => Some(CallRow { end_unix_nanos: hit.unix_nanos, call: Call::clone(call) }),
                 _ => None,
@@ -101,7 +104,8 @@ impl EventsReader {
         let found = self.counted(Question::Call, |reader| {
             let max = reader.store.config.call_records_max;
             let key = call_key(wanted);
-            let mut gathered = reader.gather(&Expr::Call(wanted.to_owned()), &TimeRange::ALL, Some(key), max);
+            let mut gathered =
+                reader.gather(&Expr::Call(wanted.to_owned()), &TimeRange::ALL, Some(key), max, NEVER);
             let trace_id = gathered.hits.iter().find_map(|hit| match &hit.record.body {
                 // Only these belong to the call's own trace for certain.
                 Body::Sip(_) | Body::Quality(_) | Body::Call(_) => trace_id(&hit.record.body),
@@ -109,7 +113,7 @@ impl EventsReader {
             });
             if let Some(trace_id) = trace_id {
                 let key = trace_key(&trace_id.0);
-                let of_trace = reader.gather(&Expr::Trace(trace_id), &TimeRange::ALL, Some(key), max);
+                let of_trace = reader.gather(&Expr::Trace(trace_id), &TimeRange::ALL, Some(key), max, NEVER);
                 gathered.add(of_trace, max);
             }
             Ok(gathered.into_found(|hit| Some((trace_id, hit))))
@@ -131,7 +135,7 @@ impl EventsReader {
         let found = self.counted(Question::Trace, |reader| {
             let max = reader.store.config.call_records_max;
             let key = trace_key(&trace_id.0);
-            let gathered = reader.gather(&Expr::Trace(trace_id), &TimeRange::ALL, Some(key), max);
+            let gathered = reader.gather(&Expr::Trace(trace_id), &TimeRange::ALL, Some(key), max, NEVER);
             Ok(gathered.into_found(Some))
         })?;
         if found.rows.is_empty() {
@@ -139,6 +143,55 @@ impl EventsReader {
         }
         let (calls, timeline) = timeline(found);
         Ok(Some(TraceView { trace_id, calls, timeline }))
+    }
+
+    /// The quality windows of the call with this Call-ID, newest first; no call, no windows. It ends early, with what was
+    /// found so far, when it is cancelled.
+    ///
+    /// # Errors
+    /// When the store fails as a whole; damaged splits are counted in the answer.
+    pub fn quality(
+        &self,
+        wanted: &str,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Found<Stamped<Quality>>, Error> {
+        self.of_call(wanted, RecordKind::Quality, is_cancelled, |body| match body {
+            Body::Quality(quality) => Some(quality),
+            _ => None,
+        })
+    }
+
+    /// The SIP messages of the call with this Call-ID, as [`quality`](Self::quality) gives its windows.
+    ///
+    /// # Errors
+    /// When the store fails as a whole; damaged splits are counted in the answer.
+    pub fn messages(
+        &self,
+        wanted: &str,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Found<Stamped<SipMessage>>, Error> {
+        self.of_call(wanted, RecordKind::Sip, is_cancelled, |body| match body {
+            Body::Sip(message) => Some(message),
+            _ => None,
+        })
+    }
+
+    fn of_call<T>(
+        &self,
+        wanted: &str,
+        kind: RecordKind,
+        is_cancelled: &dyn Fn() -> bool,
+        value: impl Fn(Body) -> Option<T>,
+    ) -> Result<Found<Stamped<T>>, Error> {
+        self.counted(Question::Curve, |reader| {
+            let expr = Expr::And(vec![Expr::Call(wanted.to_owned()), Expr::Kind(vec![kind])]);
+            let (key, max) = (call_key(wanted), reader.store.config.call_records_max);
+            let gathered = reader.gather(&expr, &TimeRange::ALL, Some(key), max, is_cancelled);
+            Ok(gathered.into_found(|hit| {
+                let Record { unix_nanos, component, body } = Arc::unwrap_or_clone(hit.record);
+                Some(Stamped { unix_nanos, component, value: value(body)? })
+            }))
+        })
     }
 
     fn limit(&self, wanted: usize) -> usize {
@@ -163,7 +216,14 @@ impl EventsReader {
     }
 
     /// The newest records that meet the condition, from live buffers and from every split that may hold one.
-    fn gather(&self, expr: &Expr, range: &TimeRange, key: Option<u64>, limit: usize) -> Gathered {
+    fn gather(
+        &self,
+        expr: &Expr,
+        range: &TimeRange,
+        key: Option<u64>,
+        limit: usize,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Gathered {
         let Snapshot { batches, mut splits } = self.store.live.snapshot();
         let text_bytes_max = self.store.config.record_text_bytes_max;
         let mut gathered = Gathered::default();
@@ -192,6 +252,9 @@ impl EventsReader {
         splits.retain(|split| split.may_hold(range, key, expr));
         splits.sort_by_key(|split| std::cmp::Reverse(split.row.to_nanos));
         for split in splits {
+            if is_cancelled() {
+                break;
+            }
             // Once there are enough, only what is newer than the last of them can still matter.
             let from_nanos = gathered.time_of_last(wanted).unwrap_or(0).max(range.from_nanos);
             let range = TimeRange { from_nanos, ..*range };

@@ -46,6 +46,7 @@ belfry_signal::label_enum! {
         Call = "call",
         Trace = "trace",
         Calls = "calls",
+        Curve = "curve",
     }
 }
 

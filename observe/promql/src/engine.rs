@@ -8,8 +8,10 @@ mod column;
 mod dates;
 mod extended;
 mod info;
+mod levels;
 mod matching;
 mod over_time;
+mod profile;
 mod ranking;
 mod rate;
 mod remarks;
@@ -20,14 +22,16 @@ mod times;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::annotation::Annotations;
+use crate::annotation::{Annotations, Severity};
 use crate::ast::{Expr, Node, ValueType};
 use crate::error::Error;
 use crate::labels::Labels;
-use crate::source::{Series, SeriesData, Value};
+use crate::source::{OfWindow, Series, SeriesData, Value};
 
 use column::{Output, Row};
-pub(crate) use times::{Grid, MILLIS_MAX, is_invariant};
+pub use profile::Plan;
+use profile::Profile;
+pub(crate) use times::{Asked, Grid, MILLIS_MAX, is_invariant};
 
 /// What a query may do and use.
 #[derive(Clone, Debug)]
@@ -65,6 +69,8 @@ pub struct Answer {
     pub data: Data,
     /// What the reader should know about them.
     pub annotations: Annotations,
+    /// Samples that were read and values that were computed: what `Options::samples_max` bounds.
+    pub samples: usize,
 }
 
 /// Values of a result. Range queries always give a matrix.
@@ -118,16 +124,47 @@ pub fn query_expr(
     options: &Options,
     cancel: &AtomicBool,
 ) -> Result<Answer, Error> {
+    Ok(evaluate((text, expr), series, times, options, cancel, None)?.0)
+}
+
+/// Evaluates a parsed query as [`query_expr`] does, and tells what each of its nodes cost. `clock` gives seconds, from
+/// any beginning.
+///
+/// # Errors
+/// As [`query`].
+pub fn explain(
+    (text, expr): (&str, &Expr),
+    series: &dyn Series,
+    times: Times,
+    options: &Options,
+    cancel: &AtomicBool,
+    clock: &dyn Fn() -> f64,
+) -> Result<(Answer, Plan), Error> {
+    let profile = Some(Profile::new(clock));
+    let (answer, profile) = evaluate((text, expr), series, times, options, cancel, profile)?;
+    let plan = profile.unwrap_or_else(|| Profile::new(clock)).plan(expr);
+    Ok((answer, plan))
+}
+
+fn evaluate<'a>(
+    (text, expr): (&'a str, &Expr),
+    series: &'a dyn Series,
+    times: Times,
+    options: &'a Options,
+    cancel: &'a AtomicBool,
+    profile: Option<Profile<'a>>,
+) -> Result<(Answer, Option<Profile<'a>>), Error> {
     let grid = Grid::of(times)?;
     let mut evaluator = Evaluator {
         text,
         series,
         options,
         cancel,
-        query: grid,
+        query: Asked::of(times),
         annotations: Annotations::default(),
         samples: 0,
         reads_counts_only: false,
+        profile,
     };
     let is_instant = matches!(times, Times::Instant(_));
     let data = match expr.value_type() {
@@ -144,7 +181,11 @@ pub fn query_expr(
             finish(output, grid, is_instant)?
         }
     };
-    Ok(Answer { data, annotations: evaluator.annotations })
+    for warning in series.warnings() {
+        evaluator.annotations.add(Severity::Warning, text, expr.span, warning);
+    }
+    let Evaluator { annotations, samples, profile, .. } = evaluator;
+    Ok((Answer { data, annotations, samples }, profile))
 }
 
 fn finish(output: Output, grid: Grid, is_instant: bool) -> Result<Data, Error> {
@@ -177,11 +218,13 @@ pub(crate) struct Evaluator<'a> {
     options: &'a Options,
     cancel: &'a AtomicBool,
     /// The times of the whole query, which `@ start()` and `step()` mean even inside a subquery.
-    query: Grid,
+    query: Asked,
     annotations: Annotations,
     samples: usize,
     /// Inside `histogram_count` and the like: counter resets are then found from the counts while reading.
     reads_counts_only: bool,
+    /// What each node costs, when somebody asked.
+    profile: Option<Profile<'a>>,
 }
 
 impl Evaluator<'_> {
@@ -199,6 +242,13 @@ impl Evaluator<'_> {
 
     /// Evaluates anything but a range vector. What does not depend on the time is evaluated once.
     pub(crate) fn eval(&mut self, expr: &Expr, grid: Grid) -> Result<Output, Error> {
+        let began = self.began();
+        let output = self.eval_once_or_each(expr, grid)?;
+        self.note_output(expr, began, &output);
+        Ok(output)
+    }
+
+    fn eval_once_or_each(&mut self, expr: &Expr, grid: Grid) -> Result<Output, Error> {
         let is_cheap = matches!(expr.node, Node::Number(_) | Node::Text(_) | Node::Paren(_));
         if grid.count > 1 && !is_cheap && times::is_invariant(expr) {
             let once = self.eval_node(expr, Grid { count: 1, ..grid })?;
@@ -278,7 +328,7 @@ impl Evaluator<'_> {
 
     /// The result of an instant query for a range vector: the points themselves.
     fn range_result(&mut self, expr: &Expr, grid: Grid) -> Result<Data, Error> {
-        let input = self.range(expr, grid)?;
+        let input = self.range(expr, grid, OfWindow::Samples)?;
         let (from, to) = input.window(grid.time(0));
         let mut matrix = Vec::new();
         for row in input.rows {

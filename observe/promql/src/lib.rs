@@ -21,7 +21,7 @@ mod source;
 mod text;
 
 pub use annotation::{Annotation, Annotations, Severity};
-pub use engine::{Answer, Data, Options, Sample, Times, query, query_expr};
+pub use engine::{Answer, Data, Options, Plan, Sample, Times, explain, query, query_expr};
 pub use error::Error;
 pub use functions::{Function, all as functions};
 pub use histogram::{Bucket, CounterReset, Histogram, NHCB_SCHEMA};
@@ -33,5 +33,8 @@ pub use printer::format;
 pub use script::{
     Failure, ScriptReport, ScriptStore, parse_points, parse_series_name, run_script, run_script_in,
 };
-pub use source::{STALE_NAN_BITS, Series, SeriesData, Value, is_stale, stale_marker};
+pub use source::{
+    OfWindow, Purpose, STALE_NAN_BITS, Selected, Series, SeriesData, Stretch, StretchedSeries, Value,
+    is_stale, stale_marker,
+};
 pub use text::{format_float, format_short, parse_duration};

@@ -45,6 +45,12 @@ pub fn router(reader: Reader, registry: &Registry) -> Router {
         .merge(prometheus)
 }
 
+/// The questions of the HTTP API of Prometheus alone, without `/api/v1` before them: `query`, `query_range`, `series`,
+/// `labels`, `label/{name}/values`, `metadata`, `functions` and the like, for a page with a login of its own.
+pub fn questions(reader: Reader, registry: &Registry) -> Router {
+    prometheus::questions(reader, registry.clone())
+}
+
 /// Records that a search found, and how far the list can be trusted.
 #[derive(Debug, Serialize)]
 struct LogsJson {

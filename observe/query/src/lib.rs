@@ -5,6 +5,8 @@
 //!
 //! Not here: stores (events, series), logins, the page.
 
+mod config;
+mod curves;
 mod describe;
 mod error;
 mod http;
@@ -15,6 +17,7 @@ mod prometheus;
 mod reader;
 mod selector;
 mod series;
+mod signals;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -24,8 +27,9 @@ pub use belfry_events::{
 };
 pub use belfry_promql::{Answer, Data, Times};
 pub use belfry_series::{MatchOperator, Matcher, SeriesData};
+pub use config::Config;
 pub use error::Error;
-pub use http::router;
+pub use http::{questions, router};
 pub use json::{
     CallJson, CallRowJson, CallSummaryJson, LadderEntryJson, LegJson, LogLineJson, ParticipantJson,
     QualityPointJson, SpanJson, TraceJson,
@@ -33,3 +37,8 @@ pub use json::{
 pub use ladder::render_call;
 pub use reader::{PromqlQuery, Reader};
 pub use selector::parse_selector;
+
+/// Registers the crate's metric families, for the catalogue of a process that does not run it.
+pub fn describe(registry: &belfry_signal::Registry) {
+    signals::Signals::register(registry);
+}

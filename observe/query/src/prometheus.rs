@@ -6,35 +6,35 @@
 //! Not here: evaluation (`belfry-promql`), rules and alerts; targets and writing, which the pipeline's doors answer.
 
 mod envelope;
+mod explain;
 mod federate;
+mod found;
 mod parameters;
 mod parsed;
 mod remote_read;
 mod render;
 mod stored;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
+use http::{HeaderValue, header};
 use serde::Serialize;
 
 use belfry_promql::{Severity, Times};
-use belfry_series::{MatchOperator, Matcher};
-use belfry_signal::{Registry, now_unix_nanos};
+use belfry_signal::{Kind, Registry, now_unix_nanos};
 
 use crate::error::Error;
-use crate::reader::{PromqlQuery, Reader};
+use crate::reader::{Evaluated, PromqlQuery, Reader};
 use envelope::{Refusal, Remarks};
 use parameters::Parameters;
 
 /// Points of one series that a range query gives at most, as in Prometheus.
 const POINTS_MAX: i64 = 11_000;
-/// Series that one selector finds at most.
-const SERIES_MAX: usize = 100_000;
 /// Selectors in one request.
 const SELECTORS_MAX: usize = 64;
 /// The release of Prometheus whose API this is. Grafana and others read it to learn what they may ask.
@@ -49,19 +49,11 @@ struct Api {
     started: jiff::Timestamp,
 }
 
+/// All of the API.
 pub(crate) fn routes(reader: Reader, registry: Registry) -> Router {
-    Router::new()
-        .route("/api/v1/query", get(query).post(query))
-        .route("/api/v1/query_range", get(query_range).post(query_range))
-        .route("/api/v1/query_exemplars", get(stored::exemplars).post(stored::exemplars))
-        .route("/api/v1/format_query", get(format_query).post(format_query))
-        .route("/api/v1/parse_query", get(parse_query).post(parse_query))
+    let more = Router::new()
         .route("/api/v1/read", post(remote_read::read))
         .route("/federate", get(federate::federate))
-        .route("/api/v1/series", get(series).post(series))
-        .route("/api/v1/labels", get(labels).post(labels))
-        .route("/api/v1/label/{name}/values", get(label_values))
-        .route("/api/v1/metadata", get(metadata))
         .route("/api/v1/status/buildinfo", get(build))
         .route("/api/v1/status/tsdb", get(stored::status).post(stored::status))
         .route("/api/v1/status/runtimeinfo", get(stored::runtime))
@@ -69,7 +61,30 @@ pub(crate) fn routes(reader: Reader, registry: Registry) -> Router {
         .route("/api/v1/status/walreplay", get(stored::replay))
         .route("/-/healthy", get(async || "Belfry is healthy.\n"))
         .route("/-/ready", get(async || "Belfry is ready.\n"))
-        .with_state(Api { reader, registry, started: jiff::Timestamp::now() })
+        .with_state(Api::new(reader.clone(), registry.clone()));
+    Router::new().nest("/api/v1", questions(reader, registry)).merge(more)
+}
+
+/// The questions alone, without `/api/v1` before them: what a page for people asks.
+pub(crate) fn questions(reader: Reader, registry: Registry) -> Router {
+    Router::new()
+        .route("/query", get(query).post(query))
+        .route("/query_range", get(query_range).post(query_range))
+        .route("/query_exemplars", get(stored::exemplars).post(stored::exemplars))
+        .route("/format_query", get(format_query).post(format_query))
+        .route("/parse_query", get(parse_query).post(parse_query))
+        .route("/series", get(found::series).post(found::series))
+        .route("/labels", get(found::labels).post(found::labels))
+        .route("/label/{name}/values", get(found::label_values))
+        .route("/metadata", get(metadata))
+        .route("/functions", get(functions))
+        .with_state(Api::new(reader, registry))
+}
+
+impl Api {
+    fn new(reader: Reader, registry: Registry) -> Self {
+        Self { reader, registry, started: jiff::Timestamp::now() }
+    }
 }
 
 async fn query(State(api): State<Api>, parameters: Parameters) -> Result<Response, Refusal> {
@@ -114,19 +129,33 @@ async fn evaluate(api: &Api, parameters: &Parameters, times: Times) -> Result<Re
         text: parameters.first("query").unwrap_or_default().to_owned(),
         times,
         lookback: positive("lookback_delta", PromqlQuery::LOOKBACK)?,
-        timeout: positive("timeout", PromqlQuery::TIMEOUT_MAX)?.min(PromqlQuery::TIMEOUT_MAX),
+        timeout: positive("timeout", api.reader.config().timeout_max)?,
+        explain: parameters.first("explain").is_some_and(|wanted| wanted != "0" && wanted != "false"),
     };
-    let limit = parameters.limit()?;
-    let rendered = api.reader.evaluate_then(query, move |answer| {
-        let remarks = |severity| answer.annotations.of(severity).map(ToString::to_string).collect();
-        let mut remarks = Remarks { warnings: remarks(Severity::Warning), infos: remarks(Severity::Info) };
-        let (data, is_whole) = render::data(&answer.data, limit);
-        if !is_whole {
+    let (limit, bytes_max) = (parameters.limit()?, api.reader.config().answer_bytes_max);
+    let rendered = api.reader.evaluate_then(query, move |evaluated| {
+        let Evaluated { answer, remarks, has_calls, plan } = evaluated;
+        let said = |severity| answer.annotations.of(severity).map(ToString::to_string).collect();
+        let mut remarks = Remarks { warnings: remarks, infos: said(Severity::Info) };
+        remarks.warnings.extend::<Vec<String>>(said(Severity::Warning));
+        let rendered = render::data(&answer.data, limit, bytes_max).ok_or_else(|| {
+            Refusal::execution(format!(
+                "the answer is longer than {bytes_max} bytes: ask for fewer series, a shorter time or a longer step"
+            ))
+        })?;
+        if !rendered.is_whole {
             remarks.warnings.push(TRUNCATED.to_owned());
         }
-        envelope::enclose(&data, &remarks)
+        let plan = plan.map(|plan| explain::json(&plan, answer.samples));
+        Ok::<_, Refusal>((envelope::enclose(&rendered.bytes, &remarks, plan.as_ref()), has_calls))
     });
-    Ok(envelope::json(rendered.await?))
+    let (body, has_calls) = rendered.await??;
+    let mut response = envelope::json(body);
+    if has_calls {
+        // It holds a Call-ID: nothing between here and the reader may keep it.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    Ok(response)
 }
 
 async fn format_query(parameters: Parameters) -> Result<Response, Refusal> {
@@ -139,81 +168,6 @@ async fn parse_query(parameters: Parameters) -> Result<Response, Refusal> {
 
 fn parse(parameters: &Parameters) -> Result<belfry_promql::ast::Expr, Refusal> {
     Ok(belfry_promql::parse(parameters.first("query").unwrap_or_default()).map_err(Error::from)?)
-}
-
-async fn series(State(api): State<Api>, parameters: Parameters) -> Result<Response, Refusal> {
-    let selectors = parameters.selectors(SELECTORS_MAX)?;
-    if selectors.is_empty() {
-        return Err(Refusal::bad_data("no match[] parameter provided"));
-    }
-    let (sets, remarks) = find(&api, &parameters, selectors).await?;
-    let sets: Vec<BTreeMap<String, String>> =
-        sets.into_iter().map(|labels| labels.into_iter().collect()).collect();
-    limited(sets, &parameters, remarks)
-}
-
-async fn labels(State(api): State<Api>, parameters: Parameters) -> Result<Response, Refusal> {
-    let selectors = parameters.selectors(SELECTORS_MAX)?;
-    if selectors.is_empty() && !parameters.has_range() {
-        return limited(api.reader.label_names().await?, &parameters, Remarks::default());
-    }
-    let selectors = if selectors.is_empty() { vec![Vec::new()] } else { selectors };
-    let (sets, remarks) = find(&api, &parameters, selectors).await?;
-    let names: BTreeSet<String> = sets.into_iter().flatten().map(|(name, _)| name).collect();
-    limited(names.into_iter().collect(), &parameters, remarks)
-}
-
-async fn label_values(
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    parameters: Parameters,
-) -> Result<Response, Refusal> {
-    let mut selectors = parameters.selectors(SELECTORS_MAX)?;
-    if selectors.is_empty() && !parameters.has_range() {
-        return limited(api.reader.label_values(name).await?, &parameters, Remarks::default());
-    }
-    let is_there = Matcher::new(&name, MatchOperator::NotEqual, "").map_err(Error::from)?;
-    if selectors.is_empty() {
-        selectors.push(Vec::new());
-    }
-    selectors.iter_mut().for_each(|matchers| matchers.push(is_there.clone()));
-    let (sets, remarks) = find(&api, &parameters, selectors).await?;
-    let values: BTreeSet<String> =
-        sets.into_iter().flatten().filter(|(held, _)| *held == name).map(|(_, value)| value).collect();
-    limited(values.into_iter().collect(), &parameters, remarks)
-}
-
-/// The label sets that any of the selectors finds in the request's time, which is all time unless it says otherwise.
-async fn find(
-    api: &Api,
-    parameters: &Parameters,
-    selectors: Vec<Vec<Matcher>>,
-) -> Result<(Vec<Vec<(String, String)>>, Remarks), Refusal> {
-    let start_ms = parameters.time("start")?.unwrap_or(i64::MIN);
-    let end_ms = parameters.time("end")?.unwrap_or(i64::MAX);
-    if end_ms < start_ms {
-        return Err(Refusal::parameter("end", "end timestamp must not be before start timestamp"));
-    }
-    let sets = api.reader.label_sets(selectors, start_ms, end_ms, SERIES_MAX).await?;
-    let mut remarks = Remarks::default();
-    if sets.len() >= SERIES_MAX {
-        remarks.warnings.push(format!("no more than {SERIES_MAX} series are looked at: narrow the selector"));
-    }
-    Ok((sets, remarks))
-}
-
-fn limited<T: Serialize>(
-    mut items: Vec<T>,
-    parameters: &Parameters,
-    mut remarks: Remarks,
-) -> Result<Response, Refusal> {
-    if let Some(limit) = parameters.limit()?
-        && items.len() > limit
-    {
-        items.truncate(limit);
-        remarks.warnings.push(TRUNCATED.to_owned());
-    }
-    envelope::success(&items, remarks)
 }
 
 /// What one metric is.
@@ -230,10 +184,9 @@ async fn metadata(State(api): State<Api>, parameters: Parameters) -> Result<Resp
     let own = api.registry.catalogue().into_iter().map(|metric| {
         // The catalogue says 1 where there is no unit; Prometheus says nothing.
         let unit = Some(metric.unit()).filter(|unit| *unit != "1").unwrap_or_default().to_owned();
-        (
-            metric.name.clone(),
-            Metadata { r#type: metric.kind.to_string(), help: metric.help.to_owned(), unit },
-        )
+        // What calls knew rises and falls.
+        let kind = if metric.kind == Kind::Curve { Kind::Gauge } else { metric.kind };
+        (metric.name.clone(), Metadata { r#type: kind.to_string(), help: metric.help.to_owned(), unit })
     });
     let stored =
         api.reader.metadata().into_iter().map(|metric| {
@@ -248,6 +201,28 @@ async fn metadata(State(api): State<Api>, parameters: Parameters) -> Result<Resp
         .map(|(name, metric)| (name, [metric]))
         .collect();
     envelope::success(&metrics, Remarks::default())
+}
+
+/// A function of PromQL, for completion.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FunctionJson {
+    name: &'static str,
+    arg_types: Vec<&'static str>,
+    return_type: &'static str,
+    is_experimental: bool,
+}
+
+/// Ours: what a query may call, so that a page can complete it.
+async fn functions() -> Result<Response, Refusal> {
+    let one = |function: &belfry_promql::Function| FunctionJson {
+        name: function.name,
+        arg_types: function.arguments.iter().map(|kind| kind.name()).collect(),
+        return_type: function.returns.name(),
+        is_experimental: function.is_experimental,
+    };
+    let functions: Vec<_> = belfry_promql::functions().iter().map(one).collect();
+    envelope::success(&functions, Remarks::default())
 }
 
 /// What answers here, with the names that Prometheus gives.

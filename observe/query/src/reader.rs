@@ -1,25 +1,25 @@
 //! The reader: asks the stores where blocking is allowed, and not too often at once.
 
+mod promql;
+
+pub(crate) use promql::Evaluated;
+pub use promql::PromqlQuery;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use belfry_events::{CallFilter, CallRow, CallView, EventsReader, Found, LogLine, LogQuery, TraceView};
-use belfry_promql::{Answer, Options, Times};
 use belfry_series::{Matcher, PromqlSource, SeriesData, SeriesExemplars, SeriesReader, Top};
-use belfry_signal::{MetricMetadata, TraceId};
+use belfry_signal::{MetricMetadata, Registry, TraceId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::config::Config;
 use crate::error::Error;
+use crate::signals::Signals;
 
-/// Questions that are answered at the same time; more would only slow each other down.
-const QUESTIONS_MAX: usize = 4;
 /// How long a question waits for its turn.
 const TURN_WAIT: Duration = Duration::from_secs(5);
-/// Samples that one query may read and values that it may compute, 16 bytes each.
-pub(crate) const QUERY_SAMPLES_MAX: usize = 10_000_000;
-/// The step of a subquery that names none: the usual distance of samples here and in Prometheus.
-const SUBQUERY_STEP_MS: i64 = 60_000;
 
 /// Answers questions about events and series. Cheap to clone; clones share the bound on questions at once.
 #[derive(Clone, Debug)]
@@ -27,33 +27,9 @@ pub struct Reader {
     events: EventsReader,
     series: SeriesReader,
     turns: Arc<Semaphore>,
+    config: Arc<Config>,
+    signals: Signals,
     has_experimental: bool,
-}
-
-/// A query in PromQL.
-#[derive(Clone, Debug)]
-pub struct PromqlQuery {
-    /// The query.
-    pub text: String,
-    /// When it is evaluated.
-    pub times: Times,
-    /// How long a sample counts as current.
-    pub lookback: Duration,
-    /// When it is given up.
-    pub timeout: Duration,
-}
-
-impl PromqlQuery {
-    /// How long a sample counts as current, unless a query says otherwise; as in Prometheus.
-    pub const LOOKBACK: Duration = Duration::from_mins(5);
-    /// The longest that a query may take; as in Prometheus.
-    pub const TIMEOUT_MAX: Duration = Duration::from_mins(2);
-
-    /// A query with the usual bounds.
-    #[must_use]
-    pub fn new(text: impl Into<String>, times: Times) -> Self {
-        Self { text: text.into(), times, lookback: Self::LOOKBACK, timeout: Self::TIMEOUT_MAX }
-    }
 }
 
 /// A selection of series in a time, both ends inclusive, in milliseconds since the Unix epoch.
@@ -65,7 +41,7 @@ pub(crate) struct ReadQuestion {
 }
 
 /// Tells a query that nobody waits for it any more.
-struct RaiseOnDrop(Arc<AtomicBool>);
+pub(crate) struct RaiseOnDrop(pub(crate) Arc<AtomicBool>);
 
 impl Drop for RaiseOnDrop {
     fn drop(&mut self) {
@@ -74,10 +50,18 @@ impl Drop for RaiseOnDrop {
 }
 
 impl Reader {
-    /// A reader of these stores.
+    /// A reader of these stores, which tells of itself in `registry`.
     #[must_use]
-    pub fn new(events: EventsReader, series: SeriesReader) -> Self {
-        Self { events, series, turns: Arc::new(Semaphore::new(QUESTIONS_MAX)), has_experimental: false }
+    pub fn new(events: EventsReader, series: SeriesReader, config: Config, registry: &Registry) -> Self {
+        let turns = Arc::new(Semaphore::new(config.questions_max));
+        let signals = Signals::register(registry);
+        Self { events, series, turns, config: Arc::new(config), signals, has_experimental: false }
+    }
+
+    /// Its bounds.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// The same reader, with the experimental parts of PromQL or without them.
@@ -130,42 +114,6 @@ impl Reader {
         to_ms: i64,
     ) -> Result<Vec<SeriesData>, Error> {
         Ok(self.ask(move |stores| stores.series.select(&matchers, from_ms, to_ms)).await??)
-    }
-
-    /// The answer to a query in PromQL. It is worked on only as long as the future lives.
-    ///
-    /// # Errors
-    /// [`Error::Promql`] when it does not parse, has no result, or asks for too much; [`Error::Timeout`];
-    /// [`Error::Busy`].
-    pub async fn evaluate(&self, query: PromqlQuery) -> Result<Answer, Error> {
-        self.evaluate_then(query, |answer| answer).await
-    }
-
-    /// As [`evaluate`](Self::evaluate), with the answer put to use where blocking is allowed.
-    pub(crate) async fn evaluate_then<T: Send + 'static>(
-        &self,
-        query: PromqlQuery,
-        then: impl FnOnce(Answer) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        // What does not parse need not wait for its turn.
-        let expr = belfry_promql::parse(&query.text)?;
-        let cancel = Arc::new(AtomicBool::new(false));
-        let _given_up = RaiseOnDrop(Arc::clone(&cancel));
-        let PromqlQuery { text, times, lookback, timeout } = query;
-        let options = Options {
-            lookback_ms: i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX),
-            samples_max: QUERY_SAMPLES_MAX,
-            subquery_step_ms: SUBQUERY_STEP_MS,
-            experimental: self.has_experimental,
-        };
-        let asking = self.ask(move |stores| {
-            let source = PromqlSource::new(&stores.series, &cancel);
-            belfry_promql::query_expr(&text, &expr, &source, times, &options, &cancel).map(then)
-        });
-        match tokio::time::timeout(timeout, asking).await {
-            Ok(answered) => Ok(answered??),
-            Err(_) => Err(Error::Timeout { timeout }),
-        }
     }
 
     /// All points of the series that some questions select, histograms among them, put to use where blocking is allowed.
@@ -292,7 +240,10 @@ impl Reader {
     async fn turn(&self) -> Result<OwnedSemaphorePermit, Error> {
         match tokio::time::timeout(TURN_WAIT, Arc::clone(&self.turns).acquire_owned()).await {
             Ok(turn) => turn.map_err(|_| Error::Stopping),
-            Err(_) => Err(Error::Busy),
+            Err(_) => {
+                self.signals.busy();
+                Err(Error::Busy)
+            }
         }
     }
 }

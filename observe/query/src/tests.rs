@@ -167,7 +167,8 @@ pub(crate) fn world() -> World {
         let samples = [sample("eu", second.into()), sample("us", f64::NAN)];
         series_writer.append(u64::from(second) + 1, unix_millis, &samples).expect("appended");
     }
-    let reader = Reader::new(events, series);
+    let reader =
+        Reader::new(events, series, crate::Config { calls_max: 2, ..crate::Config::default() }, &registry);
     World { _directory: directory, _writer: writer, _series_writer: series_writer, registry, reader }
 }
 

@@ -21,6 +21,7 @@ use belfry_signal::Exemplar;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::level::Resolution;
 use crate::sealed::Kind;
 
 pub(crate) use self::cache::PageCache;
@@ -41,12 +42,13 @@ const PAGE_BYTES_MAX: usize = 256 << 20;
 const ZSTD_LEVEL: i32 = 3;
 
 /// What the catalogue knows about a block.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Meta {
     pub(crate) id: u64,
     /// The first of the blocks that it was made of, or its own: of two values of one time, that which came first counts.
     pub(crate) first_id: u64,
-    /// 0 as the head was sealed; 1 compacted to one window; above, each three times as long.
+    /// 0 as the head was sealed; 1 compacted to one window; above, each three times as long. The two high bits say the
+    /// resolution.
     pub(crate) level: u8,
     pub(crate) min_ms: i64,
     pub(crate) max_ms: i64,
@@ -55,6 +57,18 @@ pub(crate) struct Meta {
     pub(crate) bytes: u64,
     /// Position of the log up to which this block and those before it hold everything.
     pub(crate) checkpoint: u64,
+}
+
+impl Meta {
+    /// How finely it keeps samples.
+    pub(crate) fn resolution(&self) -> Resolution {
+        Resolution::of_bits(self.level)
+    }
+
+    /// Whether it may hold something of a time, both ends included.
+    pub(crate) fn touches(&self, from_ms: i64, to_ms: i64) -> bool {
+        self.max_ms >= from_ms && self.min_ms.saturating_sub(self.resolution().millis()) < to_ms
+    }
 }
 
 /// Where bytes are in the file, and their checksum.

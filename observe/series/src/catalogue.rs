@@ -8,6 +8,7 @@
 //! After a failed write the library refuses every later one, and nobody knows what the disk has. So the file is then closed
 //! and opened again by whatever comes next, which takes the failed change back before it does its own.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,9 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use crate::block::{self, Block, Meta};
+use crate::bucket::Bucket;
 use crate::error::{Error, catalogue as fault};
+use crate::level::{self, DayChange, Levels, Resolution, State};
 use crate::signals::Signals;
 
 const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks_2");
@@ -29,7 +32,16 @@ const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
 const METADATA: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("metadata");
 const DELETIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deletions");
 const IMPORTED: TableDefinition<'_, &str, u64> = TableDefinition::new("imported");
+/// Days of levels, and how they stand.
+const LEVELS: TableDefinition<'_, (u8, i64), u8> = TableDefinition::new("levels");
+/// Objects of blocks that are in the bucket.
+const PLACES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("places");
+/// Objects that are to be deleted from the bucket, with the Unix milliseconds since when: those of blocks that are gone, and
+/// those whose upload is not known to have ended.
+const GARBAGE: TableDefinition<'_, &str, i64> = TableDefinition::new("garbage");
 const CHECKPOINT: &str = "checkpoint";
+/// Up to when raw samples may be gone, as the bits of a signed time.
+const RAW_GONE: &str = "raw_gone_ms";
 const FILE: &str = "catalogue.redb";
 /// Where blocks go that the catalogue does not know.
 const UNKNOWN: &str = "unknown";
@@ -41,7 +53,29 @@ pub(crate) struct Catalogue {
     directory: PathBuf,
     next_id: u64,
     checkpoint: u64,
+    levels: Levels,
+    places: BTreeMap<u64, Placed>,
     undos: Vec<Undo>,
+}
+
+/// Where a block is in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Placed {
+    pub(crate) object: String,
+    /// CRC-32C of the whole block.
+    pub(crate) crc: u32,
+}
+
+/// What changes in one transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Change<'a> {
+    pub(crate) added: &'a [Meta],
+    pub(crate) removed: &'a [Meta],
+    /// Position of the log that is covered from now on; none when it stays.
+    pub(crate) checkpoint: Option<u64>,
+    pub(crate) days: Vec<DayChange>,
+    /// Raw samples up to this time go.
+    pub(crate) raw_gone_ms: Option<i64>,
 }
 
 /// A change that failed: the disk may have it, the store goes on without it.
@@ -50,6 +84,9 @@ struct Undo {
     added: Vec<u64>,
     removed: Vec<Meta>,
     checkpoint: u64,
+    days: Vec<DayChange>,
+    raw_gone_ms: Option<i64>,
+    places: Vec<(u64, Placed)>,
 }
 
 /// What the catalogue says at start.
@@ -140,7 +177,11 @@ fn free_name(path: &Path, ending: impl Fn(u64) -> String) -> PathBuf {
 impl Catalogue {
     /// Opens the catalogue, checks each block's file, and sets aside what no transaction published and what is of
     /// another format.
-    pub(crate) fn open(directory: &Path, signals: &Signals) -> Result<(Self, Contents), Error> {
+    pub(crate) fn open(
+        directory: &Path,
+        bucket: Option<&Arc<Bucket>>,
+        signals: &Signals,
+    ) -> Result<(Self, Contents), Error> {
         let file_fault = |source| Error::File { path: directory.to_owned(), source };
         let (mut database, is_readable) = open_file(directory)?;
         let mut tables = tables(&database)?;
@@ -158,13 +199,15 @@ impl Catalogue {
             directory: directory.to_owned(),
             next_id: 0,
             checkpoint: 0,
+            levels: Levels::default(),
+            places: BTreeMap::new(),
             undos: Vec::new(),
         };
         if !is_readable || (tables.is_empty() && !ids.is_empty()) {
             let rebuilt = catalogue.rebuild(&ids)?;
             signals.catalogue_rebuilt(rebuilt);
         }
-        let contents = catalogue.read(&ids, signals)?;
+        let contents = catalogue.read(&ids, bucket, signals)?;
         Ok((catalogue, contents))
     }
 
@@ -194,7 +237,12 @@ impl Catalogue {
         Ok(done)
     }
 
-    fn read(&mut self, ids: &[u64], signals: &Signals) -> Result<Contents, Error> {
+    fn read(
+        &mut self,
+        ids: &[u64],
+        bucket: Option<&Arc<Bucket>>,
+        signals: &Signals,
+    ) -> Result<Contents, Error> {
         let database = self.database()?;
         let write = database.begin_write().map_err(fault)?;
         let mut contents = Contents::default();
@@ -202,13 +250,34 @@ impl Catalogue {
             let blocks = write.open_table(BLOCKS).map_err(fault)?;
             let facts = write.open_table(FACTS).map_err(fault)?;
             self.checkpoint = facts.get(CHECKPOINT).map_err(fault)?.map_or(0, |value| value.value());
+            let raw_gone = facts.get(RAW_GONE).map_err(fault)?;
+            raw_gone.into_iter().for_each(|bits| self.levels.raw_went(bits.value().cast_signed()));
+            let mut lost = Vec::new();
+            let places = write.open_table(PLACES).map_err(fault)?;
+            for row in places.iter().map_err(fault)? {
+                let (id, placed) = row.map_err(fault)?;
+                self.places
+                    .extend(postcard::from_bytes(placed.value()).ok().map(|placed| (id.value(), placed)));
+            }
+            write.open_table(GARBAGE).map_err(fault)?;
             for row in blocks.iter().map_err(fault)? {
                 let (id, meta) = row.map_err(fault)?;
                 self.next_id = self.next_id.max(id.value() + 1);
                 let meta = postcard::from_bytes::<Meta>(meta.value()).ok();
-                match meta.and_then(|meta| Block::open(&self.directory, meta).ok()) {
+                let placed = self.places.get(&id.value()).zip(bucket);
+                let open = |meta: Meta| match (Block::open(&self.directory, meta.clone()), placed) {
+                    (Ok(block), _) => Some(block),
+                    (Err(_), Some((placed, bucket))) => {
+                        Some(Block::in_bucket(&self.directory, meta, bucket, &placed.object))
+                    }
+                    (Err(_), None) => None,
+                };
+                match meta.clone().and_then(open) {
                     Some(block) => contents.blocks.push(Arc::new(block)),
-                    None => signals.block_damaged(id.value()),
+                    None => {
+                        signals.block_damaged(id.value());
+                        lost.extend(meta);
+                    }
                 }
             }
             for id in ids {
@@ -224,6 +293,15 @@ impl Catalogue {
                 let (_, stored) = row.map_err(fault)?;
                 contents.metadata.extend(postcard::from_bytes(stored.value()).ok());
             }
+            let levels = write.open_table(LEVELS).map_err(fault)?;
+            for row in levels.iter().map_err(fault)? {
+                let (key, state) = row.map_err(fault)?;
+                let (level, day) = key.value();
+                let state = if state.value() == State::Made as u8 { State::Made } else { State::Outdated };
+                self.levels.set(((Resolution::of_bits(level << 6), day), Some(state)));
+            }
+            // What a lost block of a level held is made again.
+            levels_of(&lost).0.into_iter().for_each(|day| self.levels.set(day));
             write.open_table(DELETIONS).map_err(fault)?;
             write.open_table(IMPORTED).map_err(fault)?;
         }
@@ -236,8 +314,9 @@ impl Catalogue {
     /// Lists every block that can be read.
     fn rebuild(&mut self, ids: &[u64]) -> Result<u64, Error> {
         let blocks: Vec<Meta> = ids.iter().filter_map(|id| Block::read_meta(&self.directory, *id)).collect();
-        let checkpoint = blocks.iter().map(|meta| meta.checkpoint).max().unwrap_or(0);
-        self.change(&blocks, &[], checkpoint)?;
+        let checkpoint = blocks.iter().map(|meta| meta.checkpoint).max();
+        let (days, raw_gone_ms) = levels_of(&blocks);
+        self.change(&Change { added: &blocks, removed: &[], checkpoint, days, raw_gone_ms })?;
         Ok(blocks.len() as u64)
     }
 
@@ -252,27 +331,47 @@ impl Catalogue {
         self.checkpoint
     }
 
-    /// Publishes blocks and forgets others, in one transaction with the checkpoint. After an error the disk may have the
-    /// change; the next transaction takes it back first, and only then the files of the added blocks go.
-    pub(crate) fn change(&mut self, added: &[Meta], removed: &[Meta], checkpoint: u64) -> Result<(), Error> {
+    /// What there is of levels.
+    pub(crate) fn levels(&self) -> &Levels {
+        &self.levels
+    }
+
+    /// Publishes blocks and forgets others, in one transaction with the checkpoint and with what it makes of levels. After
+    /// an error the disk may have the change; the next transaction takes it back first, and only then the files of the
+    /// added blocks go.
+    pub(crate) fn change(&mut self, change: &Change<'_>) -> Result<(), Error> {
+        let checkpoint = change.checkpoint.unwrap_or(self.checkpoint);
+        let raw_gone_ms = change.raw_gone_ms.max(self.levels.raw_gone_ms());
+        let placed = change.removed.iter().filter_map(|meta| self.places.get_key_value(&meta.id));
+        let places: Vec<(u64, Placed)> = placed.map(|(id, placed)| (*id, placed.clone())).collect();
         let changed = self.transact(|write| {
             let mut blocks = write.open_table(BLOCKS).map_err(fault)?;
-            for meta in added {
+            for meta in change.added {
                 put_block(&mut blocks, meta)?;
             }
-            for meta in removed {
+            for meta in change.removed {
                 blocks.remove(meta.id).map_err(fault)?;
             }
-            let mut facts = write.open_table(FACTS).map_err(fault)?;
-            facts.insert(CHECKPOINT, checkpoint).map_err(fault)?;
-            Ok(())
+            for (id, placed) in &places {
+                write.open_table(PLACES).map_err(fault)?.remove(id).map_err(fault)?;
+                put_garbage(write, &placed.object)?;
+            }
+            put_facts(write, checkpoint, &change.days, raw_gone_ms)
         });
         match changed {
-            Ok(()) => self.checkpoint = checkpoint,
+            Ok(()) => {
+                self.checkpoint = checkpoint;
+                places.iter().for_each(|(id, _)| drop(self.places.remove(id)));
+                change.days.iter().for_each(|day| self.levels.set(*day));
+                raw_gone_ms.into_iter().for_each(|gone_ms| self.levels.raw_went(gone_ms));
+            }
             Err(_) => self.undos.push(Undo {
-                added: added.iter().map(|meta| meta.id).collect(),
-                removed: removed.to_vec(),
+                added: change.added.iter().map(|meta| meta.id).collect(),
+                removed: change.removed.to_vec(),
                 checkpoint: self.checkpoint,
+                days: change.days.iter().map(|(day, _)| (*day, self.levels.state(*day))).collect(),
+                raw_gone_ms: self.levels.raw_gone_ms(),
+                places,
             }),
         }
         changed
@@ -303,6 +402,47 @@ impl Catalogue {
             Ok(())
         })?;
         Ok(deletion)
+    }
+
+    /// Where a block is in the bucket; none when it is not there.
+    pub(crate) fn place(&self, id: u64) -> Option<&Placed> {
+        self.places.get(&id)
+    }
+
+    /// An upload begins: until its end is noted too, what there is of the object is garbage.
+    pub(crate) fn begin_upload(&mut self, object: &str) -> Result<(), Error> {
+        self.transact(|write| put_garbage(write, object))
+    }
+
+    /// A block is in the bucket.
+    pub(crate) fn end_upload(&mut self, id: u64, placed: Placed) -> Result<(), Error> {
+        self.transact(|write| put_place(write, id, &placed))?;
+        self.places.insert(id, placed);
+        Ok(())
+    }
+
+    /// Objects that have been garbage for so long that no query reads them any more.
+    pub(crate) fn garbage(&mut self, for_ms: i64) -> Result<Vec<String>, Error> {
+        let database = self.database()?;
+        let read = database.begin_read().map_err(fault)?;
+        let mut objects = Vec::new();
+        for row in read.open_table(GARBAGE).map_err(fault)?.iter().map_err(fault)? {
+            let (object, since) = row.map_err(fault)?;
+            if unix_millis().saturating_sub(since.value()) >= for_ms {
+                objects.push(object.value().to_owned());
+            }
+        }
+        drop(read);
+        self.database = Some(database);
+        Ok(objects)
+    }
+
+    /// An object is deleted.
+    pub(crate) fn remove_garbage(&mut self, object: &str) -> Result<(), Error> {
+        self.transact(|write| {
+            write.open_table(GARBAGE).map_err(fault)?.remove(object).map_err(fault)?;
+            Ok(())
+        })
     }
 
     /// A deletion is done.
@@ -356,7 +496,6 @@ fn put_block(blocks: &mut redb::Table<'_, u64, &'static [u8]>, meta: &Meta) -> R
 /// Takes back what failed, the last first: what the first found is then what there is.
 fn undo(write: &WriteTransaction, undos: &[Undo]) -> Result<(), Error> {
     let mut blocks = write.open_table(BLOCKS).map_err(fault)?;
-    let mut facts = write.open_table(FACTS).map_err(fault)?;
     for undo in undos.iter().rev() {
         for id in &undo.added {
             blocks.remove(id).map_err(fault)?;
@@ -364,7 +503,65 @@ fn undo(write: &WriteTransaction, undos: &[Undo]) -> Result<(), Error> {
         for meta in &undo.removed {
             put_block(&mut blocks, meta)?;
         }
-        facts.insert(CHECKPOINT, undo.checkpoint).map_err(fault)?;
+        for (id, placed) in &undo.places {
+            put_place(write, *id, placed)?;
+        }
+        put_facts(write, undo.checkpoint, &undo.days, undo.raw_gone_ms)?;
     }
     Ok(())
+}
+
+/// A block is in the bucket, and its object no garbage.
+fn put_place(write: &WriteTransaction, id: u64, placed: &Placed) -> Result<(), Error> {
+    let bytes = postcard::to_stdvec(placed).map_err(Error::Encode)?;
+    write.open_table(PLACES).map_err(fault)?.insert(id, bytes.as_slice()).map_err(fault)?;
+    write.open_table(GARBAGE).map_err(fault)?.remove(placed.object.as_str()).map_err(fault)?;
+    Ok(())
+}
+
+fn put_garbage(write: &WriteTransaction, object: &str) -> Result<(), Error> {
+    write.open_table(GARBAGE).map_err(fault)?.insert(object, unix_millis()).map_err(fault)?;
+    Ok(())
+}
+
+fn unix_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn put_facts(
+    write: &WriteTransaction,
+    checkpoint: u64,
+    days: &[DayChange],
+    raw_gone_ms: Option<i64>,
+) -> Result<(), Error> {
+    let mut facts = write.open_table(FACTS).map_err(fault)?;
+    facts.insert(CHECKPOINT, checkpoint).map_err(fault)?;
+    match raw_gone_ms {
+        Some(gone_ms) => drop(facts.insert(RAW_GONE, gone_ms.cast_unsigned()).map_err(fault)?),
+        None => drop(facts.remove(RAW_GONE).map_err(fault)?),
+    }
+    let mut levels = write.open_table(LEVELS).map_err(fault)?;
+    for ((level, day), state) in days {
+        let key = (level.number(), *day);
+        match state {
+            Some(state) => drop(levels.insert(key, *state as u8).map_err(fault)?),
+            None => drop(levels.remove(key).map_err(fault)?),
+        }
+    }
+    Ok(())
+}
+
+/// What blocks tell of levels when the catalogue is lost: which days there are, but not whether they are up to date.
+fn levels_of(blocks: &[Meta]) -> (Vec<DayChange>, Option<i64>) {
+    let mut days = Vec::new();
+    for meta in blocks.iter().filter(|meta| meta.resolution() != Resolution::Raw) {
+        let touched = level::day_of(meta.min_ms)..=level::day_of(meta.max_ms);
+        days.extend(touched.map(|day| ((meta.resolution(), day), Some(State::Outdated))));
+    }
+    let raw = blocks.iter().filter(|meta| meta.resolution() == Resolution::Raw);
+    let oldest = raw.map(|meta| meta.min_ms.saturating_sub(1)).min();
+    let newest = blocks.iter().map(|meta| meta.max_ms).max();
+    let raw_gone_ms = if days.is_empty() { None } else { oldest.or(newest) };
+    (days, raw_gone_ms)
 }

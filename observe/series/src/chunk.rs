@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use belfry_promql::{CounterReset, Histogram};
+use belfry_promql::{CounterReset, Histogram, Stretch};
 
 use crate::bits::{BitReader, BitWriter};
 use crate::layout::{Layout, hint_number, hint_of};
@@ -26,6 +26,8 @@ pub(crate) type HistogramPoint = (i64, Arc<Histogram>);
 pub(crate) enum Points {
     Floats(Vec<Point>),
     Histograms(Vec<HistogramPoint>),
+    /// Of a downsampled series.
+    Stretches(Vec<Stretch>),
 }
 
 /// A closed chunk.
@@ -339,7 +341,7 @@ mod tests {
     fn floats(bytes: &[u8], count: u32) -> Option<Vec<Point>> {
         match unpack(bytes, count, None)? {
             Points::Floats(points) => Some(points),
-            Points::Histograms(_) => None,
+            Points::Histograms(_) | Points::Stretches(_) => None,
         }
     }
 

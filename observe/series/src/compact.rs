@@ -1,7 +1,7 @@
 //! Compaction: blocks become one, series by series, each chunk packed as suits it best; and the thread that does it.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use belfry_promql::Labels;
@@ -72,11 +72,16 @@ impl<'a> Source<'a> {
     }
 
     /// Takes the present series' points and exemplars, and goes on to the next.
-    fn take(&mut self, gathered: &mut Gathered, exemplars: &mut Vec<Exemplar>) -> Result<(), Error> {
+    fn take(
+        &mut self,
+        (from_ms, to_ms): (i64, i64),
+        gathered: &mut Gathered,
+        exemplars: &mut Vec<Exemplar>,
+    ) -> Result<(), Error> {
         let Some(series) = self.page.get(self.at) else { return Ok(()) };
-        for chunk in &series.chunks {
+        for chunk in series.chunks.iter().filter(|chunk| chunk.touches(from_ms, to_ms)) {
             match self.block.chunk(chunk) {
-                Ok(points) => gathered.add(points, i64::MIN, i64::MAX),
+                Ok(points) => gathered.add(points, from_ms, to_ms),
                 Err(Error::Damaged { .. }) => self.damaged += 1,
                 Err(other) => return Err(other),
             }
@@ -92,9 +97,10 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Writes the series of several blocks into one, which the writer begins.
+/// What lies in a time of several blocks becomes one block, which the writer begins.
 pub(crate) fn merge(
     blocks: &[Arc<Block>],
+    range: (i64, i64),
     mut writer: BlockWriter,
     exemplars_max: usize,
     edit: Edit<'_>,
@@ -114,7 +120,7 @@ pub(crate) fn merge(
         let mut exemplars = Vec::new();
         for source in &mut sources {
             if source.labels() == Some(&labels) {
-                source.take(&mut gathered, &mut exemplars)?;
+                source.take(range, &mut gathered, &mut exemplars)?;
             }
         }
         gathered.put_in_order();
@@ -125,57 +131,70 @@ pub(crate) fn merge(
         exemplars.sort_by_key(|exemplar| exemplar.unix_millis);
         exemplars.dedup();
         exemplars.drain(..exemplars.len().saturating_sub(exemplars_max));
-        let mut chunks: Vec<Sealed> = Sealed::of_floats(&gathered.floats).collect();
-        chunks.extend(Sealed::of_histograms(&gathered.histograms));
-        writer.push(&labels, &chunks, exemplars)?;
+        writer.push(&labels, &Sealed::all_of(&gathered), exemplars)?;
     }
     let damaged = sources.iter().map(|source| source.damaged).sum();
     Ok(Merged { meta: writer.finish()?, damaged })
 }
 
-/// The thread that compacts and deletes. It ends when this is dropped.
+/// The threads that work on blocks: one compacts, deletes and downsamples, and one speaks with the bucket, which may be
+/// slow. They end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Compactor {
-    ticks: Option<SyncSender<i64>>,
+    workers: Vec<Worker>,
     maintenance: Maintenance,
-    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    ticks: SyncSender<i64>,
+    thread: JoinHandle<()>,
 }
 
 impl Compactor {
     pub(crate) fn start(maintenance: Maintenance) -> Result<Self, Error> {
+        let mut workers = vec![Worker::start("belfry-compact", &maintenance, compact)?];
+        if maintenance.shared().bucket.is_some() {
+            workers.push(Worker::start("belfry-upload", &maintenance, Maintenance::tend_bucket)?);
+        }
+        Ok(Self { workers, maintenance })
+    }
+
+    /// Says what time it is; while a thread is busy, it need not know.
+    pub(crate) fn wake(&self, unix_millis: i64) {
+        for worker in &self.workers {
+            let _busy = worker.ticks.try_send(unix_millis);
+        }
+    }
+}
+
+impl Worker {
+    fn start(name: &str, maintenance: &Maintenance, work: fn(&Maintenance, i64)) -> Result<Self, Error> {
         let (ticks, receiver) = sync_channel(1);
         let worker = maintenance.clone();
         let thread = std::thread::Builder::new()
-            .name("belfry-compact".to_owned())
-            .spawn(move || run(&worker, &receiver))
+            .name(name.to_owned())
+            .spawn(move || receiver.into_iter().for_each(|unix_millis| work(&worker, unix_millis)))
             .map_err(Error::Thread)?;
-        Ok(Self { ticks: Some(ticks), maintenance, thread: Some(thread) })
-    }
-
-    /// Says what time it is; while the thread is busy, it need not know.
-    pub(crate) fn wake(&self, unix_millis: i64) {
-        if let Some(ticks) = &self.ticks {
-            let _busy = ticks.try_send(unix_millis);
-        }
+        Ok(Self { ticks, thread })
     }
 }
 
 impl Drop for Compactor {
     fn drop(&mut self) {
-        self.ticks = None;
         self.maintenance.cancel();
-        if let Some(thread) = self.thread.take() {
+        for Worker { ticks, thread } in self.workers.drain(..) {
+            drop(ticks);
             // It has nothing to say; what it did not finish is done after the next start.
             let _ended = thread.join();
         }
     }
 }
 
-fn run(maintenance: &Maintenance, ticks: &Receiver<i64>) {
-    while let Ok(unix_millis) = ticks.recv() {
-        maintenance.delete_old(unix_millis);
-        // Told by itself; tried again at the next tick.
-        let _finished = maintenance.finish_deletions();
-        let _compacted = maintenance.compact();
-    }
+fn compact(maintenance: &Maintenance, unix_millis: i64) {
+    maintenance.delete_old(unix_millis);
+    // Each is told by itself and tried again at the next tick.
+    let _finished = maintenance.finish_deletions();
+    let _compacted = maintenance.compact();
+    let _made = maintenance.downsample();
 }

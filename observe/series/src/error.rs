@@ -67,6 +67,14 @@ pub enum Error {
         /// What is wrong.
         text: String,
     },
+    /// The bucket did not do what it was asked for.
+    #[error("the bucket with older blocks does not answer, and {object} is left out: {text}")]
+    Bucket {
+        /// What was read, written or deleted.
+        object: String,
+        /// What went wrong.
+        text: String,
+    },
     /// Who asked does not want the answer any more.
     #[error("the query was cancelled")]
     Cancelled,
@@ -88,6 +96,7 @@ impl Error {
             Self::Thread(_) => "thread",
             Self::Busy => "busy",
             Self::Foreign { .. } => "foreign",
+            Self::Bucket { .. } => "bucket",
             Self::Cancelled => "cancelled",
         }
     }

@@ -12,7 +12,7 @@ use crate::{block, column, prometheus};
 /// When what was written does not read the same.
 pub fn chunk(bytes: &[u8]) {
     let Some((head, rest)) = bytes.split_first_chunk::<4>() else { return };
-    let kinds = [Kind::HeadFloats, Kind::HeadHistograms, Kind::Floats, Kind::Histograms];
+    let kinds = [Kind::HeadFloats, Kind::HeadHistograms, Kind::Floats, Kind::Histograms, Kind::Stretches];
     let kind = kinds[usize::from(head[0]) % kinds.len()];
     let count = u32::from(u16::from_le_bytes([head[1], head[2]]));
     let (times, values) = rest.split_at(usize::from(head[3]).min(rest.len()));

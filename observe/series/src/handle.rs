@@ -6,6 +6,7 @@ use std::time::Instant;
 use belfry_promql::{Histogram, Value};
 use belfry_signal::{MetricMetadata, PointValue, Registry, Sample, SeriesBatch, SeriesPoints, Written};
 
+use crate::bucket::Bucket;
 use crate::catalogue::Catalogue;
 use crate::compact::Compactor;
 use crate::config::Config;
@@ -51,7 +52,8 @@ impl Series {
             return Err(Error::Config { key, fault });
         }
         let signals = Signals::register(registry);
-        let (catalogue, contents) = Catalogue::open(&config.directory, &signals)?;
+        let bucket = config.bucket.as_ref().map(Bucket::open).transpose()?.map(Arc::new);
+        let (catalogue, contents) = Catalogue::open(&config.directory, bucket.as_ref(), &signals)?;
         let checkpoint = catalogue.checkpoint();
         let limits = HeadLimits {
             index: IndexLimits {
@@ -62,7 +64,8 @@ impl Series {
             },
             late_ms: crate::millis(config.out_of_order_window),
         };
-        let shared = Arc::new(Shared::new(config, signals, catalogue, contents.blocks, contents.metadata));
+        let (blocks, metadata) = (contents.blocks, contents.metadata);
+        let shared = Arc::new(Shared::new(config, signals, catalogue, blocks, metadata, bucket));
         shared.measure();
         let reader = SeriesReader { shared: Arc::clone(&shared) };
         let writer = SeriesWriter {

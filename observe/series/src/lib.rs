@@ -14,11 +14,13 @@
 
 mod bits;
 mod block;
+mod bucket;
 mod catalogue;
 mod chunk;
 mod column;
 mod compact;
 mod config;
+mod downsample;
 mod error;
 mod exemplar;
 #[doc(hidden)]
@@ -26,6 +28,7 @@ pub mod fuzz;
 mod handle;
 mod head;
 mod layout;
+mod level;
 mod maintenance;
 mod matcher;
 mod merge;
@@ -38,10 +41,12 @@ mod seal;
 mod sealed;
 mod shared;
 mod signals;
+mod stretch;
 mod symbols;
 mod top;
+mod upload;
 
-pub use config::Config;
+pub use config::{BucketConfig, Config};
 pub use error::Error;
 pub use handle::{Series, SeriesWriter};
 pub use maintenance::{Deleted, Maintenance, Progress};

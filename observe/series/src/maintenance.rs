@@ -14,6 +14,7 @@ use crate::block::{Block, BlockWriter, Meta};
 use crate::catalogue::{Catalogue, StoredDeletion};
 use crate::compact::{Edit, merge};
 use crate::error::Error;
+use crate::level::{DAY_MS, DayChange, LEVELS, Levels, Resolution};
 use crate::matcher::{MatchOperator, Matcher};
 use crate::merge::Gathered;
 use crate::plan;
@@ -44,6 +45,10 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 impl Maintenance {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, is_cancelled: Arc::default() }
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Relaxed)
     }
 
     pub(crate) fn cancel(&self) {
@@ -84,19 +89,16 @@ impl Maintenance {
     }
 
     fn compact_until(&self, newest: impl Fn(i64) -> i64) -> Result<usize, Error> {
-        let window_ms = crate::millis(self.shared.config.block_duration);
-        let windows = plan::windows(window_ms, crate::millis(self.shared.config.compacted_duration_max));
         let mut made = 0;
         loop {
             let _alone = self.shared.maintenance();
             let Some(newest_ms) = self.shared.newest_ms() else { return Ok(made) };
             let blocks = self.shared.blocks.load_full();
-            let metas: Vec<Meta> = blocks.iter().map(|block| block.meta().clone()).collect();
-            let Some(plan) = plan::next(&metas, &windows, newest(newest_ms)) else { return Ok(made) };
+            let Some(plan) = self.plan(&blocks, newest(newest_ms)) else { return Ok(made) };
             let chosen: Vec<Arc<Block>> =
                 blocks.iter().filter(|block| plan.ids.contains(&block.meta().id)).cloned().collect();
             let began = Instant::now();
-            match self.replace(&chosen, plan.level, &|_, _| {}) {
+            match self.replace(&chosen, plan.level, &|_, _| {}, |_| <_>::default()) {
                 Ok(meta) => {
                     let (before, after) = (chosen.len(), meta.map_or(0, |meta| meta.bytes));
                     let before_bytes = chosen.iter().map(|block| block.meta().bytes).sum();
@@ -113,13 +115,63 @@ impl Maintenance {
         }
     }
 
+    /// What to compact next: raw blocks, then those of each level.
+    fn plan(&self, blocks: &[Arc<Block>], newest_ms: i64) -> Option<plan::Plan> {
+        let config = &self.shared.config;
+        let longest_ms = crate::millis(config.compacted_duration_max);
+        // While the bucket is away, what is here is compacted without what is there.
+        let can_read = self.shared.bucket.as_ref().is_none_or(|bucket| !bucket.is_failing());
+        [Resolution::Raw].into_iter().chain(LEVELS).find_map(|resolution| {
+            let held = blocks.iter().filter(|block| can_read || block.is_local()).map(|block| block.meta());
+            let held = held.filter(|meta| meta.resolution() == resolution);
+            // A stretch belongs to the window that it ends.
+            let early = i64::from(resolution != Resolution::Raw);
+            let metas: Vec<Meta> = held
+                .map(|meta| Meta {
+                    level: meta.level ^ resolution.bits(),
+                    min_ms: meta.min_ms.saturating_sub(early),
+                    max_ms: meta.max_ms.saturating_sub(early),
+                    ..meta.clone()
+                })
+                .collect();
+            let (first_ms, newest_ms) = match resolution.configured(config) {
+                None if resolution != Resolution::Raw => return None,
+                None => (crate::millis(config.block_duration), newest_ms),
+                Some((after_ms, _)) => (DAY_MS, newest_ms.saturating_sub(after_ms).saturating_sub(DAY_MS)),
+            };
+            let mut plan = plan::next(&metas, &plan::windows(first_ms, longest_ms.max(first_ms)), newest_ms)?;
+            plan.level |= resolution.bits();
+            Some(plan)
+        })
+    }
+
     /// Writes blocks as one in their place. The caller holds the maintenance lock.
-    fn replace(&self, blocks: &[Arc<Block>], level: u8, edit: Edit<'_>) -> Result<Option<Meta>, Error> {
+    fn replace(
+        &self,
+        blocks: &[Arc<Block>],
+        level: u8,
+        edit: Edit<'_>,
+        also: impl FnOnce(&Levels) -> (Vec<DayChange>, Option<i64>),
+    ) -> Result<Option<Meta>, Error> {
+        let meta = self.merged(blocks, (i64::MIN, i64::MAX), level, edit)?;
+        let ids: Vec<u64> = blocks.iter().map(|block| block.meta().id).collect();
+        self.shared.replace(meta.as_slice(), &ids, also)?;
+        Ok(meta)
+    }
+
+    /// Writes what lies in a time of some blocks as one, which nobody knows of yet.
+    pub(crate) fn merged(
+        &self,
+        blocks: &[Arc<Block>],
+        range: (i64, i64),
+        level: u8,
+        edit: Edit<'_>,
+    ) -> Result<Option<Meta>, Error> {
         let id = self.shared.catalogue().take_id();
         let writer = BlockWriter::create(self.shared.directory(), id, level, 0)?;
-        let exemplars_max = self.shared.config.series_exemplars_max;
-        let merged =
-            merge(blocks, writer, exemplars_max, edit, &|| self.is_cancelled.load(Ordering::Relaxed))?;
+        let is_raw = Resolution::of_bits(level) == Resolution::Raw;
+        let exemplars_max = if is_raw { self.shared.config.series_exemplars_max } else { 0 };
+        let merged = merge(blocks, range, writer, exemplars_max, edit, &|| self.is_cancelled())?;
         (0..merged.damaged).for_each(|_| self.shared.signals.chunk_damaged());
         if merged.damaged > 0 {
             // What could not be read is kept for a person to look at.
@@ -127,39 +179,53 @@ impl Maintenance {
                 let _kept = std::fs::hard_link(block.path(), block.path().with_extension("damaged"));
             }
         }
-        let ids: Vec<u64> = blocks.iter().map(|block| block.meta().id).collect();
-        self.shared.replace(merged.meta.as_slice(), &ids)?;
         Ok(merged.meta)
     }
 
-    /// Deletes blocks that are too old, and the oldest while all together are too large.
+    /// Deletes blocks that are too old for their level, and the oldest while all together are too large: raw ones first,
+    /// because what is downsampled is small and says most of it.
     pub fn delete_old(&self, unix_millis: i64) {
         let config = &self.shared.config;
-        let oldest_ms = unix_millis.saturating_sub(crate::millis(config.retention));
-        let is_needed = {
-            let blocks = self.shared.blocks.load();
-            blocks.iter().any(|block| block.meta().max_ms < oldest_ms)
-                || config.disk_bytes_max.is_some_and(|max| total_bytes(&blocks) > max)
+        let oldest_ms = |resolution: Resolution| match resolution.configured(config) {
+            _ if resolution == Resolution::Raw => unix_millis.saturating_sub(crate::millis(config.retention)),
+            Some((_, retention_ms)) => unix_millis.saturating_sub(retention_ms),
+            None => i64::MAX,
         };
-        if !is_needed {
-            return;
+        let is_old = |meta: &Meta| meta.max_ms < oldest_ms(meta.resolution());
+        let is_too_much = |bytes: u64| config.disk_bytes_max.is_some_and(|max| bytes > max);
+        {
+            let blocks = self.shared.blocks.load();
+            if !blocks.iter().any(|block| is_old(block.meta())) && !is_too_much(total_bytes(&blocks)) {
+                return;
+            }
         }
         let _alone = self.shared.maintenance();
         let blocks = self.shared.blocks.load_full();
         let mut by_age: Vec<&Arc<Block>> = blocks.iter().collect();
-        by_age.sort_by_key(|block| block.meta().max_ms);
+        by_age.sort_by_key(|block| (block.meta().resolution() != Resolution::Raw, block.meta().max_ms));
         let mut left = total_bytes(&blocks);
-        let mut ids = Vec::new();
+        let (mut ids, mut raw_gone_ms) = (Vec::new(), None);
         for block in by_age {
-            let is_too_much = config.disk_bytes_max.is_some_and(|max| left > max);
-            if block.meta().max_ms >= oldest_ms && !is_too_much {
-                break;
+            let meta = block.meta();
+            if !is_old(meta) && (!is_too_much(left) || !block.is_local()) {
+                continue;
             }
-            left -= block.meta().bytes;
-            ids.push(block.meta().id);
+            left -= if block.is_local() { meta.bytes } else { 0 };
+            if !is_old(meta) && self.shared.catalogue().place(meta.id).is_some() {
+                self.shared.retire(meta.id);
+                continue;
+            }
+            ids.push(meta.id);
+            if meta.resolution() == Resolution::Raw {
+                raw_gone_ms = raw_gone_ms.max(Some(meta.max_ms));
+            }
         }
-        // The catalogue forgets first: a crash in between leaves files that the next start deletes.
-        if !ids.is_empty() && self.shared.replace(&[], &ids).is_ok() {
+        let also = |levels: &Levels| {
+            let old = LEVELS.into_iter().flat_map(|level| levels.before(level, oldest_ms(level)));
+            (old.map(|day| (day, None)).collect(), raw_gone_ms)
+        };
+        // The catalogue forgets first: a crash in between leaves files that the next start sets aside.
+        if !ids.is_empty() && self.shared.replace(&[], &ids, also).is_ok() {
             self.shared.signals.blocks_deleted(ids.len() as u64);
         }
     }
@@ -208,17 +274,27 @@ impl Maintenance {
         let mut deleted = Deleted::default();
         for (at, block) in (0_u64..).zip(blocks.iter()) {
             progress(at, blocks.len() as u64);
-            let touches = block.meta().max_ms >= deletion.from_ms && block.meta().min_ms <= deletion.to_ms;
-            if touches && !block.select(&self.shared.cache, &matchers)?.is_empty() {
+            let (meta, is_raw) = (block.meta(), block.meta().resolution() == Resolution::Raw);
+            if meta.touches(deletion.from_ms, deletion.to_ms)
+                && !block.select(&self.shared.cache, &matchers)?.is_empty()
+            {
                 let points = std::cell::Cell::new(0);
                 let edit = |labels: &Labels, gathered: &mut Gathered| {
                     if matchers.iter().all(|matcher| matcher.is_match(labels.get(matcher.name()))) {
                         let before = gathered.len();
-                        gathered.remove(deletion.from_ms, deletion.to_ms);
-                        points.set(points.get() + (before - gathered.len()) as u64);
+                        gathered.remove(deletion.from_ms, deletion.to_ms, meta.resolution());
+                        if is_raw {
+                            points.set(points.get() + (before - gathered.len()) as u64);
+                        }
                     }
                 };
-                self.replace(std::slice::from_ref(block), block.meta().level, &edit)?;
+                // Days of which something is gone are made again from what is left.
+                let also = |levels: &Levels| {
+                    let (from_ms, to_ms) =
+                        (deletion.from_ms.max(meta.min_ms), deletion.to_ms.min(meta.max_ms));
+                    (if is_raw { levels.outdated(from_ms, to_ms) } else { Vec::new() }, None)
+                };
+                self.replace(std::slice::from_ref(block), meta.level, &edit, also)?;
                 deleted.blocks += 1;
                 deleted.points += points.get();
             }
@@ -244,18 +320,18 @@ impl Maintenance {
             let copy = crate::block::path(target, block.meta().id);
             if !copy.exists() && std::fs::hard_link(block.path(), &copy).is_err() {
                 let unfinished = copy.with_extension("new");
-                std::fs::copy(block.path(), &unfinished).map_err(fault)?;
-                std::fs::File::open(&unfinished).and_then(|file| file.sync_all()).map_err(fault)?;
+                block.copy_to(&unfinished)?;
                 std::fs::rename(&unfinished, &copy).map_err(fault)?;
             }
         }
         // The catalogue of the copy is made from its blocks, as after a loss.
-        Catalogue::open(target, &self.shared.signals)?;
+        Catalogue::open(target, None, &self.shared.signals)?;
         progress(blocks.len() as u64, blocks.len() as u64);
         Ok(blocks.len() as u64)
     }
 }
 
-fn total_bytes(blocks: &[Arc<Block>]) -> u64 {
-    blocks.iter().map(|block| block.meta().bytes).sum()
+/// Of those in the directory.
+pub(crate) fn total_bytes(blocks: &[Arc<Block>]) -> u64 {
+    blocks.iter().filter(|block| block.is_local()).map(|block| block.meta().bytes).sum()
 }

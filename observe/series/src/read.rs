@@ -10,9 +10,12 @@ use roaring::RoaringBitmap;
 use crate::block::{Block, BlockSeries};
 use crate::chunk::Point;
 use crate::error::Error;
+use crate::head::Chunks;
+use crate::level::Resolution;
 use crate::matcher::Matcher;
 use crate::merge::Gathered;
 use crate::shared::Shared;
+use crate::signals::BucketWork;
 use crate::top::{Top, largest};
 
 /// Blocks whose labels are offered beside the head's: the newest ones.
@@ -42,6 +45,15 @@ pub struct SeriesExemplars {
     pub exemplars: Vec<Exemplar>,
 }
 
+/// One question, and what it may still read.
+struct Reading<'a> {
+    matchers: &'a [Matcher],
+    is_cancelled: &'a dyn Fn() -> bool,
+    note: &'a dyn Fn(&Error),
+    /// Points.
+    left: usize,
+}
+
 impl SeriesReader {
     /// The series that satisfy every matcher, sorted by labels, with their float points from `from_ms` to `to_ms`
     /// inclusive. Histograms are left out; [`crate::PromqlSource`] has them.
@@ -49,53 +61,143 @@ impl SeriesReader {
     /// # Errors
     /// When more points would be read than one query may. A block that cannot be read is skipped and counted.
     pub fn select(&self, matchers: &[Matcher], from_ms: i64, to_ms: i64) -> Result<Vec<SeriesData>, Error> {
-        let selected = self.read(matchers, from_ms, to_ms, &|| false)?;
+        let selected = self.read(matchers, (from_ms, to_ms), &|| false, &|_| {})?;
         let with_floats = selected.into_iter().filter(|(_, gathered)| !gathered.floats.is_empty());
         Ok(with_floats.map(|(labels, gathered)| SeriesData::new(&labels, gathered.floats)).collect())
     }
 
-    /// What every kind of select is made of. Between blocks and between series of the head it asks `is_cancelled`.
+    /// What every kind of select is made of. What cannot be read is noted and left out. Between blocks and between series of the head it asks `is_cancelled`.
     pub(crate) fn read(
         &self,
         matchers: &[Matcher],
-        from_ms: i64,
-        to_ms: i64,
+        (from_ms, to_ms): (i64, i64),
         is_cancelled: &dyn Fn() -> bool,
+        note: &dyn Fn(&Error),
     ) -> Result<BTreeMap<Labels, Gathered>, Error> {
+        let levels = self.shared.levels.load_full();
         let (in_head, blocks) = {
             let head = self.shared.head();
             (head.select(matchers, from_ms, to_ms)?, self.shared.blocks.load_full())
         };
-        let points_max = self.shared.config.select_points_max;
-        let too_many = || Error::TooManyPoints { points_max };
-        let mut left = points_max;
+        let left = self.shared.config.select_points_max;
+        let mut reading = Reading { matchers, is_cancelled, note, left };
+        let range = (from_ms, to_ms);
         let mut selected: BTreeMap<Labels, Gathered> = BTreeMap::new();
-        for block in touching(&blocks, from_ms, to_ms) {
-            if is_cancelled() {
+        self.read_blocks(&mut reading, &blocks, Resolution::Raw, range, &mut selected)?;
+        self.read_head(&mut reading, &in_head, range, &mut selected)?;
+        // Where retention has taken samples, those that the levels kept stand for them.
+        let gone_ms = levels.raw_gone_ms().map_or(i64::MIN, |gone_ms| gone_ms.min(to_ms));
+        for (source, after_ms, until_ms) in
+            levels.sources(Resolution::FiveMinutes, (from_ms.saturating_sub(1), gone_ms), None)
+        {
+            if source != Resolution::Raw && after_ms < until_ms {
+                let mut kept = BTreeMap::new();
+                let range = (after_ms.saturating_add(1), until_ms.saturating_add(source.millis()));
+                self.read_blocks(&mut reading, &blocks, source, range, &mut kept)?;
+                for (labels, mut gathered) in kept {
+                    gathered.unfold((from_ms, to_ms.min(until_ms)));
+                    selected.entry(labels).or_default().append(gathered);
+                }
+            }
+        }
+        selected.values_mut().for_each(Gathered::put_in_order);
+        selected.retain(|_, gathered| !gathered.is_empty());
+        Ok(selected)
+    }
+
+    /// As [`read`](Self::read), in stretches of a level, of which those are given that end in the time and one before it.
+    /// What is in no level yet, or not in this one, is summed up as it is read.
+    pub(crate) fn read_level(
+        &self,
+        matchers: &[Matcher],
+        level: Resolution,
+        (from_ms, to_ms): (i64, i64),
+        (is_cancelled, note): (&dyn Fn() -> bool, &dyn Fn(&Error)),
+    ) -> Result<BTreeMap<Labels, Gathered>, Error> {
+        let stretch_ms = level.millis();
+        let floor = |time: i64| time.saturating_sub(time.rem_euclid(stretch_ms));
+        let (after_ms, until_ms) =
+            (floor(from_ms.saturating_sub(1)).saturating_sub(stretch_ms), floor(to_ms));
+        let levels = self.shared.levels.load_full();
+        let (in_head, head_ms, blocks) = {
+            let head = self.shared.head();
+            let in_head = head.select(matchers, after_ms.saturating_add(1), until_ms)?;
+            (in_head, head.range().map(|range| range.0), self.shared.blocks.load_full())
+        };
+        let left = self.shared.config.select_points_max;
+        let mut reading = Reading { matchers, is_cancelled, note, left };
+        let mut selected: BTreeMap<Labels, Gathered> = BTreeMap::new();
+        for (source, after_ms, until_ms) in levels.sources(level, (after_ms, until_ms), head_ms) {
+            let range = (after_ms.saturating_add(1), until_ms);
+            let mut piece = BTreeMap::new();
+            self.read_blocks(&mut reading, &blocks, source, range, &mut piece)?;
+            if source == Resolution::Raw {
+                self.read_head(&mut reading, &in_head, range, &mut piece)?;
+            }
+            for (labels, mut gathered) in piece {
+                gathered.put_in_order();
+                match source {
+                    Resolution::Raw => gathered.downsample(level),
+                    _ if source != level => gathered.coarsen(level),
+                    _ => {}
+                }
+                selected.entry(labels).or_default().append(gathered);
+            }
+        }
+        Ok(selected)
+    }
+
+    /// Adds what the blocks of a resolution hold of a time.
+    fn read_blocks(
+        &self,
+        reading: &mut Reading<'_>,
+        blocks: &[Arc<Block>],
+        resolution: Resolution,
+        (from_ms, to_ms): (i64, i64),
+        selected: &mut BTreeMap<Labels, Gathered>,
+    ) -> Result<(), Error> {
+        for block in touching(blocks, from_ms, to_ms).filter(|block| block.meta().resolution() == resolution)
+        {
+            if (reading.is_cancelled)() {
                 return Err(Error::Cancelled);
             }
-            let read = self.read_block(block, matchers, (from_ms, to_ms), &mut left);
+            let read = self.read_block(block, reading.matchers, (from_ms, to_ms), &mut reading.left);
+            if let Err(error @ Error::Bucket { .. }) = &read {
+                (reading.note)(error);
+            }
             for (labels, gathered) in self.unless_damaged(block, read)?.unwrap_or_default() {
                 selected.entry(labels).or_default().append(gathered);
             }
         }
+        Ok(())
+    }
+
+    /// Adds what was found in the head of a time.
+    fn read_head(
+        &self,
+        reading: &mut Reading<'_>,
+        in_head: &[Chunks],
+        (from_ms, to_ms): (i64, i64),
+        selected: &mut BTreeMap<Labels, Gathered>,
+    ) -> Result<(), Error> {
+        let points_max = self.shared.config.select_points_max;
         for (labels, chunks) in in_head {
-            if is_cancelled() {
+            if (reading.is_cancelled)() {
                 return Err(Error::Cancelled);
             }
             let mut gathered = Gathered::default();
-            for chunk in chunks {
+            for chunk in chunks.iter().filter(|chunk| chunk.max_ms >= from_ms && chunk.min_ms <= to_ms) {
                 if let Some(points) = chunk.points() {
                     gathered.add(points, from_ms, to_ms);
                 }
             }
-            left = left.checked_sub(gathered.len()).ok_or_else(too_many)?;
+            let left = reading.left.checked_sub(gathered.len());
+            reading.left = left.ok_or(Error::TooManyPoints { points_max })?;
             if !gathered.is_empty() {
-                selected.entry(labels).or_default().append(gathered);
+                selected.entry(labels.clone()).or_default().append(gathered);
             }
         }
-        selected.values_mut().for_each(Gathered::put_in_order);
-        Ok(selected)
+        Ok(())
     }
 
     fn read_block(
@@ -137,6 +239,10 @@ impl SeriesReader {
             Ok(read) => Ok(Some(read)),
             Err(Error::Damaged { .. } | Error::File { .. }) => {
                 self.shared.signals.block_damaged(block.meta().id);
+                Ok(None)
+            }
+            Err(Error::Bucket { .. }) => {
+                self.shared.signals.bucket_failed(BucketWork::Read);
                 Ok(None)
             }
             Err(other) => Err(other),
@@ -304,7 +410,7 @@ impl SeriesData {
 }
 
 fn touching(blocks: &[Arc<Block>], from_ms: i64, to_ms: i64) -> impl DoubleEndedIterator<Item = &Arc<Block>> {
-    blocks.iter().filter(move |block| block.meta().max_ms >= from_ms && block.meta().min_ms <= to_ms)
+    blocks.iter().filter(move |block| block.meta().touches(from_ms, to_ms))
 }
 
 fn owned(labels: &Labels) -> Vec<(String, String)> {

@@ -6,6 +6,7 @@ use belfry_promql::Labels;
 use belfry_signal::Exemplar;
 
 use crate::block::{BlockWriter, Meta};
+use crate::catalogue::Change;
 use crate::chunk::{Chunk, Points};
 use crate::error::Error;
 use crate::head::HeadLimits;
@@ -60,7 +61,7 @@ pub(crate) fn seal(shared: &Shared, limits: &HeadLimits, covered: u64) -> Result
 fn advance(shared: &Shared, covered: u64) -> Result<SealedHead, Error> {
     let mut catalogue = shared.catalogue();
     if covered > catalogue.checkpoint() {
-        catalogue.change(&[], &[], covered)?;
+        catalogue.change(&Change { checkpoint: Some(covered), ..Change::default() })?;
     }
     Ok(SealedHead::default())
 }
@@ -75,10 +76,12 @@ fn publish(shared: &Shared, limits: &HeadLimits, metas: &[Meta], covered: u64) -
             catalogue.put_metadata(metadata.values())?;
         }
     }
-    catalogue.change(metas, &[], covered)?;
+    let days = metas.iter().flat_map(|meta| catalogue.levels().outdated(meta.min_ms, meta.max_ms));
+    let days = days.collect();
+    catalogue.change(&Change { added: metas, checkpoint: Some(covered), days, ..Change::default() })?;
     // From here on the samples are in the blocks; readers see the change whole, because they look at both under the lock.
     let mut head = shared.head_mut();
-    shared.swap(opened, &[]);
+    shared.swap(&catalogue, opened, &[]);
     head.sealed(limits);
     Ok(())
 }
@@ -163,6 +166,8 @@ fn by_window(points: Points, window_ms: i64) -> BTreeMap<i64, Gathered> {
                 parts.entry(point.0.div_euclid(window_ms)).or_default().histograms.push(point);
             }
         }
+        // The head has none.
+        Points::Stretches(_) => {}
     }
     parts
 }

@@ -6,11 +6,14 @@
 
 use std::sync::Arc;
 
+use belfry_promql::Stretch;
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::{Chunk, HistogramPoint, Point, Points, unpack};
 use crate::column::{self, push_varint, take_varint};
 use crate::layout::{Layout, hint_number, hint_of};
+use crate::merge::Gathered;
+use crate::stretch;
 
 /// Samples of one sealed chunk at most.
 pub(crate) const SEALED_SAMPLES_MAX: usize = 4096;
@@ -23,6 +26,8 @@ pub(crate) enum Kind {
     HeadHistograms,
     Floats,
     Histograms,
+    /// Of a downsampled series.
+    Stretches,
 }
 
 /// A chunk ready to be written.
@@ -105,6 +110,22 @@ impl Sealed {
         Self::new(Kind::Histograms, points.iter().map(|(time, _)| *time).collect(), values)
     }
 
+    /// Stretches as chunks of columns.
+    pub(crate) fn of_stretches(stretches: &[Stretch]) -> impl Iterator<Item = Self> {
+        stretches.chunks(SEALED_SAMPLES_MAX).filter_map(|stretches| {
+            let ends = stretches.iter().map(|held| held.end_ms).collect();
+            Self::new(Kind::Stretches, ends, stretch::encode(stretches))
+        })
+    }
+
+    /// All that was gathered of a series, floats first.
+    pub(crate) fn all_of(gathered: &Gathered) -> Vec<Self> {
+        let mut chunks: Vec<Self> = Self::of_floats(&gathered.floats).collect();
+        chunks.extend(Self::of_stretches(&gathered.stretches));
+        chunks.extend(Self::of_histograms(&gathered.histograms));
+        chunks
+    }
+
     fn new(kind: Kind, times: Vec<i64>, values: Vec<u8>) -> Option<Self> {
         let (min_ms, max_ms) = (*times.first()?, *times.last()?);
         let count = u32::try_from(times.len()).ok()?;
@@ -125,6 +146,10 @@ pub(crate) fn open(kind: Kind, count: u32, times: &[u8], values: &[u8]) -> Optio
             let times = column::decode_times(times, size)?;
             let values = column::decode_values(values, size)?;
             Some(Points::Floats(times.into_iter().zip(values).collect()))
+        }
+        Kind::Stretches => {
+            let ends = column::decode_times(times, size)?;
+            stretch::decode(&ends, values).map(Points::Stretches)
         }
         Kind::Histograms => {
             let times = column::decode_times(times, size)?;

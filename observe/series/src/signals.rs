@@ -18,6 +18,15 @@ belfry_signal::label_enum! {
     }
 }
 
+belfry_signal::label_enum! {
+    /// What the bucket was asked for.
+    pub(crate) enum BucketWork("work") {
+        Read = "read",
+        Upload = "upload",
+        Delete = "delete",
+    }
+}
+
 const COMPONENT: &str = "series";
 
 /// The store's families and its voice.
@@ -32,6 +41,11 @@ pub(crate) struct Signals {
     compactions: Counter<()>,
     compaction_failures: Counter<()>,
     compaction_seconds: Histogram<()>,
+    days_downsampled: Counter<()>,
+    downsampling_failures: Counter<()>,
+    blocks_uploaded: Counter<()>,
+    bucket_failures: Counter<(BucketWork,)>,
+    bucket_blocks: Gauge<()>,
     points_deleted: Counter<()>,
     dropped: Counter<(DropReason,)>,
     head_series: Gauge<()>,
@@ -77,6 +91,17 @@ impl Signals {
                 "Time to make one block of others.",
                 SECONDS_FAST,
             ),
+            days_downsampled: component
+                .counter("days_downsampled_total", "Days made of a level of downsampled series."),
+            downsampling_failures: component.counter(
+                "downsampling_failures_total",
+                "Days that could not be downsampled; raw samples answer for them.",
+            ),
+            blocks_uploaded: component.counter("blocks_uploaded_total", "Blocks copied into the bucket."),
+            bucket_failures: component
+                .counter("bucket_failures_total", "Questions that the bucket did not answer."),
+            bucket_blocks: component
+                .gauge("bucket_blocks", "Blocks that are in the bucket and nowhere else."),
             points_deleted: component.counter("points_deleted_total", "Points deleted by matcher."),
             dropped: component.counter("samples_dropped_total", "Samples that were not kept."),
             head_series: component.gauge("head_series", "Series in the head."),
@@ -159,7 +184,8 @@ impl Signals {
         self.head_bytes.set((), i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn blocks_measured(&self, blocks: usize, bytes: u64) {
+    pub(crate) fn blocks_measured(&self, blocks: usize, bytes: u64, in_bucket: usize) {
+        self.bucket_blocks.set((), i64::try_from(in_bucket).unwrap_or(i64::MAX));
         self.blocks.set((), i64::try_from(blocks).unwrap_or(i64::MAX));
         self.block_bytes.set((), i64::try_from(bytes).unwrap_or(i64::MAX));
     }
@@ -207,6 +233,39 @@ impl Signals {
             "blocks cannot be compacted",
             vec![("series.reason".into(), reason.into())],
         );
+    }
+
+    pub(crate) fn downsampled(&self, stretches: u64, seconds: f64) {
+        self.days_downsampled.inc(());
+        let attributes =
+            vec![("series.stretches".into(), stretches.into()), ("seconds".into(), seconds.into())];
+        self.log(Severity::Info, "day downsampled", attributes);
+    }
+
+    pub(crate) fn downsampling_failed(&self, reason: &'static str) {
+        self.downsampling_failures.inc(());
+        self.log(Severity::Error, "day cannot be downsampled", vec![("series.reason".into(), reason.into())]);
+    }
+
+    pub(crate) fn block_uploaded(&self, id: u64, bytes: u64, seconds: f64) {
+        self.blocks_uploaded.inc(());
+        let attributes = vec![
+            ("series.block".into(), id.into()),
+            ("series.bytes".into(), bytes.into()),
+            ("seconds".into(), seconds.into()),
+        ];
+        self.log(Severity::Info, "block uploaded", attributes);
+    }
+
+    /// The bucket did not do its work; what is in it is missing in answers until it does.
+    pub(crate) fn bucket_failed(&self, work: BucketWork) {
+        self.bucket_failures.inc((work,));
+    }
+
+    /// Told when it begins to fail.
+    pub(crate) fn bucket_lost(&self, text: &str) {
+        let attributes = vec![("series.fault".into(), Value::Text(text.to_owned().into()))];
+        self.log(Severity::Error, "bucket with blocks does not answer", attributes);
     }
 
     pub(crate) fn series_deleted(&self, blocks: u64, points: u64) {

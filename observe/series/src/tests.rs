@@ -1,8 +1,10 @@
 //! The store as the pipeline and queries meet it: windows, restarts, damage, limits.
 
 mod blocks;
+mod bucket;
 mod carried;
 pub(crate) mod faults;
+mod levels;
 mod samples;
 
 use std::path::Path;
@@ -381,6 +383,10 @@ fn the_section_reads_from_toml_and_is_checked() {
         block_duration = "2h"
         compacted_duration_max = "31days"
         retention = "90d"
+        five_minutes_after = "12h"
+        five_minutes_retention = "180d"
+        one_hour_after = "24h"
+        one_hour_retention = "730d"
         out_of_order_window = "30m"
         created_zero = true
         series_max = 1000000

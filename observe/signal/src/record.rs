@@ -2,6 +2,8 @@
 //!
 //! They carry private values as [`Pii`], so only code that says `reveal` can see them.
 
+mod layout;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
@@ -166,7 +168,7 @@ pub enum Body {
     /// A window of media quality on one leg.
     Quality(Quality),
     /// A call that ended.
-    Call(Box<Call>),
+    Call(#[serde(with = "layout")] Box<Call>),
 }
 
 impl Body {
@@ -410,7 +412,7 @@ pub struct Quality {
     pub payload_type: Option<u8>,
 }
 
-/// A call that ended, as search and the call page show it.
+/// A call that ended, as search and the call page show it. On disk its layout has a number: see `record/layout.rs`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Call {
     /// The Call-ID.

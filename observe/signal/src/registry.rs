@@ -26,6 +26,8 @@ pub enum Kind {
     Gauge,
     /// Counts by bucket.
     Histogram,
+    /// No series of its own: a value that one call had over time, read when a question names the call.
+    Curve,
 }
 
 impl fmt::Display for Kind {
@@ -34,6 +36,7 @@ impl fmt::Display for Kind {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
             Self::Histogram => "histogram",
+            Self::Curve => "curve",
         })
     }
 }
@@ -262,6 +265,13 @@ impl Component {
             Box::new(family.clone()),
         );
         Gauge::new(family)
+    }
+
+    /// Describes what is known of single calls over time. It has no series, and so no labels that could be too many.
+    pub fn curve(&self, name: &'static str, help: &'static str) {
+        let name = format!("{}_{name}", self.prefix);
+        let descriptor = Descriptor { name, kind: Kind::Curve, help, labels: &[] };
+        self.registry.inner.descriptors.lock().unwrap_or_else(PoisonError::into_inner).push(descriptor);
     }
 
     /// Registers a family of histograms with these upper bounds, in the unit that the name ends in.

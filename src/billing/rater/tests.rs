@@ -162,3 +162,37 @@ async fn an_account_is_charged_once_for_each_record_by_the_version_that_its_call
     let owing = ledger.account("b@x").await.expect("readable").expect("opened");
     assert_eq!(owing.balance.normalize().to_string(), "-0.6");
 }
+
+#[tokio::test]
+async fn a_charge_that_is_refused_is_set_aside_and_the_others_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = Registry::new(Resource::for_test(), 100).0;
+    let state = State::open(Config::for_test(folder.path()), &registry).await.expect("opens");
+    let ledger = state.ledger().expect("open");
+    put(&ledger, "all", 1, "0.60").await;
+    ledger.open_account("a@x.test", "EUR").await.expect("opened");
+    // The account was opened in another currency after its call was let in.
+    ledger.open_account("b@x", "GBP").await.expect("opened");
+    let mut pounds = prepaid("pounds", 200, 1);
+    pounds.prepaid = pounds.prepaid.map(|prepaid| Prepaid { account: "b@x".to_owned().into(), ..prepaid });
+    for record in [&prepaid("one", 100, 1), &pounds, &prepaid("two", 300, 1)] {
+        state.books().close_call(state.books().open_call(), record.clone()).await.expect("kept");
+        assert!(state.books().settle().await);
+    }
+    assert_eq!(rate(&ledger).await, 3);
+    assert_eq!(balance(&ledger).await, "-1.2");
+    assert_eq!(rate(&ledger).await, 0, "it is not tried for ever");
+    let text = registry.encode_text();
+    for (outcome, count) in [("rated", 2), ("refused", 1)] {
+        let line = format!("state_ratings_total{{outcome=\"{outcome}\"}} {count}");
+        assert!(text.lines().any(|known| known == line), "{line} in {text}");
+    }
+    // Nobody was charged for it, and it is owed: a core that starts counts with it.
+    let snapshot = ledger.accounts_snapshot().await.expect("readable");
+    let owed: Vec<_> = snapshot.unrated.iter().map(|record| record.call_id.reveal().as_str()).collect();
+    assert_eq!(owed, ["pounds"]);
+    // When asked for, it alone is tried again.
+    assert_eq!(ledger.forget_ratings(0, u64::MAX / 4).await.expect("forgotten"), 1);
+    assert_eq!(rate(&ledger).await, 1);
+    assert_eq!(balance(&ledger).await, "-1.2");
+}

@@ -7,7 +7,10 @@ use belfry_pipeline::metrics::remote_write::{Limits, Protocol, decode, encode};
 const LIMITS: Limits = Limits {
     bytes_max: 1 << 20,
     series_max: 10_000,
+    memory_bytes_max: 16 << 20,
     labels: LabelLimits { labels_max: 64, name_bytes_max: 512, value_bytes_max: 4096 },
+    exemplar_bytes_max: 100,
+    help_bytes_max: 40,
 };
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,10 +1,12 @@
 //! A stand-in for PagerDuty's Events API v2: it checks events as the real service does, and stricter, and keeps an inbox.
 //!
 //! `POST /v2/enqueue` and `POST /v2/change/enqueue` take events; `GET /inbox` shows what came, as JSON.
-//! Answers can be scripted, so that a client's retries can be seen. Not here: webhooks, escalation, people.
+//! Answers can be scripted, so that a client's retries can be seen. People acknowledge and resolve (`act`), which webhooks
+//! (`hook`) and `GET /incidents` of the REST API tell. Not here: escalation.
 
 mod event;
 mod inbox;
+mod people;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -58,6 +60,8 @@ struct Shared {
 struct State {
     inbox: Inbox,
     script: VecDeque<Reply>,
+    hooks: Vec<people::Hook>,
+    rest_token: Option<String>,
 }
 
 #[derive(Debug)]
@@ -145,11 +149,18 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
 #[error("closed without an answer, as scripted")]
 struct Closed;
 
-async fn serve(shared: &Shared, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Closed> {
+async fn serve(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Closed> {
     match (request.method().clone(), request.uri().path()) {
         (Method::GET, "/inbox") => {
             let inbox = shared.state().inbox.clone();
             Ok(respond(StatusCode::OK, &serde_json::to_value(inbox).unwrap_or_default()))
+        }
+        (Method::GET, "/incidents") => {
+            let login =
+                request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let (status, answer) =
+                people::incidents(shared, login, request.uri().query().unwrap_or_default());
+            Ok(respond(status, &answer))
         }
         (Method::POST, "/v2/enqueue") => take(shared, request, Event::parse).await,
         (Method::POST, "/v2/change/enqueue") => take(shared, request, Event::parse_change).await,
@@ -161,7 +172,7 @@ async fn serve(shared: &Shared, request: Request<Incoming>) -> Result<Response<F
 }
 
 async fn take(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     request: Request<Incoming>,
     parse: fn(&Value, &[String]) -> Result<Event, Vec<String>>,
 ) -> Result<Response<Full<Bytes>>, Closed> {
@@ -190,7 +201,10 @@ async fn take(
     match taken {
         Err(errors) => Ok(refuse(shared, StatusCode::BAD_REQUEST, errors)),
         Ok(_) if reply == Some(Reply::TakeAndClose) => Err(Closed),
-        Ok(dedup_key) => {
+        Ok((dedup_key, before)) => {
+            if let Some(before) = before {
+                people::tell(shared, &dedup_key, before);
+            }
             let answer = json!({ "status": "success", "message": "Event processed", "dedup_key": dedup_key });
             Ok(respond(StatusCode::ACCEPTED, &answer))
         }

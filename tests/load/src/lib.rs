@@ -5,4 +5,5 @@
 
 #![allow(clippy::expect_used, reason = "a measuring program may end when something is not as it expects")]
 
+pub mod metrics;
 pub mod stream;

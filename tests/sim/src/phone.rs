@@ -80,6 +80,9 @@ pub(crate) struct Phone {
     answered: BTreeMap<Key, Vec<u8>>,
     pub(crate) dialogs: Vec<Dialog>,
     last_branch: u32,
+    /// The parameters of its contact, and the CSeq of its last registration.
+    params: String,
+    last_register: u32,
     actions: Vec<Action>,
 }
 
@@ -102,10 +105,19 @@ struct Client {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    Invite { attempt: u32 },
-    Change { dialog: usize },
+    Invite {
+        attempt: u32,
+    },
+    Change {
+        dialog: usize,
+    },
     Cancel,
     Bye,
+    /// For so many seconds.
+    Register {
+        seconds: u64,
+        is_proven: bool,
+    },
 }
 
 /// An INVITE that came.
@@ -164,6 +176,8 @@ impl Phone {
             answered: BTreeMap::new(),
             dialogs: Vec::new(),
             last_branch: 0,
+            params: String::new(),
+            last_register: 0,
             actions: Vec::new(),
         }
     }
@@ -177,15 +191,29 @@ impl Phone {
         format!("<sip:{}@{};transport={}>", self.user, self.source, self.transport.uri_token())
     }
 
-    /// REGISTER; with credentials when it was challenged.
+    /// The first registration, before the story begins.
     pub(crate) fn register(&mut self, params: &str, challenged: Option<&Message>) -> Vec<u8> {
+        params.clone_into(&mut self.params);
+        self.register_for(3600, challenged)
+    }
+
+    /// Registers for so many seconds from now on, or not any more.
+    pub(crate) fn register_again(&mut self, seconds: u64, challenged: Option<&Message>) {
+        let bytes = self.register_for(seconds, challenged);
+        let is_proven = challenged.is_some();
+        self.send_request(usize::MAX, Purpose::Register { seconds, is_proven }, bytes);
+    }
+
+    /// REGISTER; with credentials when it was challenged.
+    fn register_for(&mut self, seconds: u64, challenged: Option<&Message>) -> Vec<u8> {
         let (user, uri) = (self.user.clone(), format!("sip:{DOMAIN}"));
         let credentials = challenged.map(|challenge| self.credentials(challenge, "REGISTER", &uri));
-        let cseq = if challenged.is_some() { 2 } else { 1 };
+        self.last_register += 1;
+        let (cseq, params) = (self.last_register, self.params.clone());
         let head = self.head("REGISTER", &uri);
         let text = format!(
             "{head}From: <sip:{user}@{DOMAIN}>;tag=r{index}\nTo: <sip:{user}@{DOMAIN}>\nCall-ID: register-{index}\n\
-             CSeq: {cseq} REGISTER\nContact: {}{params}\nExpires: 3600\n{}",
+             CSeq: {cseq} REGISTER\nContact: {}{params}\nExpires: {seconds}\n{}",
             self.contact(),
             credentials.unwrap_or_default(),
             index = self.index,

@@ -124,3 +124,47 @@ impl CalleeScript {
         }
     }
 }
+
+/// What befalls the core and its links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The edge is away.
+    Edge,
+    /// The relay is away.
+    Relay,
+    /// The core is killed, and starts again.
+    Core,
+}
+
+/// When it befalls them, from and until, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outage {
+    pub(crate) trouble: Trouble,
+    pub(crate) from_ms: u64,
+    pub(crate) to_ms: u64,
+}
+
+impl Outage {
+    /// Those of a run, one after another: none at all in half of the runs.
+    pub(crate) fn of(seed: Seed, window_ms: u64) -> Vec<Self> {
+        let mut dice = seed.dice("outages");
+        let count = dice.pick(&[0, 0, 0, 1, 2, 3]);
+        let mut begin = 0;
+        let mut outages = Vec::new();
+        for _ in 0..count {
+            let trouble = dice.pick(&[Trouble::Edge, Trouble::Relay, Trouble::Core, Trouble::Core]);
+            let from_ms = begin + 1_000 + dice.roll(window_ms);
+            let to_ms = from_ms + dice.pick(&[50, 1_000, 8_000]);
+            outages.push(Self { trouble, from_ms, to_ms });
+            begin = to_ms;
+        }
+        outages
+    }
+}
+
+/// When a phone registers again, and for how many seconds: 0 takes the registration back.
+pub(crate) fn registrations(seed: Seed, phone: usize, window_ms: u64) -> Vec<(u64, u64)> {
+    let mut dice = seed.dice(&format!("registrations {phone}"));
+    let count = dice.roll(4);
+    (0..count).map(|_| (dice.roll(2 * window_ms), dice.pick(&[0, 12, 25, 60, 3600, 3600]))).collect()
+}

@@ -1,31 +1,34 @@
 //! The story itself: what happens when, until nothing happens any more.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use belfry_mesh::LinkReceiver;
 use belfry_relay_api::{FromRelay, ToRelay};
-use belfry_signal::{Pii, Region};
+use belfry_signal::{Pii, Region, now_unix_nanos};
 use belfry_signalling::Holdings;
 use belfry_signalling::handle::{FlowToken, FromEdge, Inbound, SendFailure, Target, ToEdge, Transport};
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::core_house::{Brake, CoreHouse, let_threads_work};
 use crate::dice::Seed;
 use crate::message::Message;
 use crate::network::Network;
 use crate::phone::{Action, Phone, Story, Wake};
 use crate::relay::Relay;
-use crate::script::CallScript;
+use crate::script::{CallScript, Outage, Trouble, registrations};
 use crate::witness::{End, Witness};
 
 /// Calls begin within so many milliseconds.
 const WINDOW_MS: u64 = 90_000;
 /// After the last event nothing may be left after so long: the lifetime of a call, and of its transactions.
 const PEACE_MS: u64 = 330_000;
-/// The edge's clock at the beginning.
-const BEGIN_UNIX_NANOS: u64 = 1_800_000_000_000_000_000;
+/// What an outage is to blame for: everything that a call said or heard so long before and after it. A transaction lives
+/// for 32 s, and a caller whom nobody answered asks as long.
+const TROUBLE_MS: u64 = 40_000;
 /// Calls of a fault's story that are printed.
 const TOLD_MAX: usize = 3;
 
@@ -53,8 +56,13 @@ enum Event {
     ToCore(usize, Vec<u8>),
     /// A message reaches a phone.
     ToPhone(usize, Vec<u8>),
-    FromRelay(FromRelay),
-    Edge(FromEdge),
+    /// A reply of the relay to what came over this link, by its number.
+    FromRelay(usize, FromRelay),
+    /// What the edge has to say about what came over this link.
+    Edge(usize, FromEdge),
+    Register(usize, u64),
+    Lose(Trouble),
+    Return(Trouble),
 }
 
 struct World {
@@ -71,6 +79,9 @@ struct World {
     /// Time, order, event.
     events: BinaryHeap<Reverse<Queued>>,
     last_event: u64,
+    outages: Vec<Outage>,
+    /// Links that were lost so far: what was asked over one is not answered over the next.
+    links_lost: usize,
     /// What crossed the core's door: time and text, by call.
     told: BTreeMap<Option<usize>, Vec<(u64, String)>>,
     messages: usize,
@@ -112,6 +123,7 @@ const TURN_SECONDS: u64 = 120;
 pub fn run(seed: u64, calls: usize) -> Result<Outcome, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
+        let _clock = clock::begin();
         let mut world = World::begin(Seed(seed), calls).await;
         world.play().await;
         world.end().await
@@ -167,6 +179,8 @@ impl World {
             masks: HashMap::new(),
             events: BinaryHeap::new(),
             last_event: 0,
+            outages: Outage::of(seed, WINDOW_MS),
+            links_lost: 0,
             told: BTreeMap::new(),
             messages: 0,
         };
@@ -195,8 +209,9 @@ impl World {
 
     async fn hear_status(&mut self, status: u16) -> Message {
         loop {
-            let sent = self.house.from_core.recv().await.expect("the core lives");
-            let ToEdge::Send { bytes, .. } = sent;
+            let (_, from_core) = self.house.life.edge.as_mut().expect("the edge is there");
+            let sent = from_core.recv().await.expect("the core lives");
+            let ToEdge::Send { bytes, .. } = sent else { continue };
             let message = Message::read(&bytes).expect("the core speaks SIP");
             if message.method() == "REGISTER" {
                 assert_eq!(message.status(), status, "{}", String::from_utf8_lossy(&bytes));
@@ -208,6 +223,17 @@ impl World {
     fn schedule_story(&mut self, registered: usize) {
         for number in 0..self.story.scripts.len() {
             self.schedule(self.story.scripts[number].begin_ms, Event::Begin(number));
+        }
+        for outage in self.outages.clone() {
+            self.schedule(outage.from_ms, Event::Lose(outage.trouble));
+            self.schedule(outage.to_ms, Event::Return(outage.trouble));
+        }
+        self.witness.story_begins();
+        for phone in 0..registered {
+            self.witness.bound(phone, 3_600_000);
+            for (at, seconds) in registrations(self.story.seed, phone, WINDOW_MS) {
+                self.schedule(at, Event::Register(phone, seconds));
+            }
         }
         let mut dice = self.story.seed.dice("deaths");
         for phone in 0..registered {
@@ -235,14 +261,18 @@ impl World {
             self.story.now = now;
             while self.events.peek().is_some_and(|Reverse(Queued(at, ..))| *at <= now) {
                 let Some(Reverse(Queued(_, _, event))) = self.events.pop() else { break };
-                self.happen(event);
+                match event {
+                    Event::Lose(trouble) => self.lose(trouble).await,
+                    Event::Return(trouble) => self.come_back(trouble).await,
+                    event => self.happen(event),
+                }
             }
             let next = self.events.peek().map(|Reverse(Queued(at, ..))| *at);
             if next.is_some() {
                 quiet_since = None;
             } else {
                 let since = *quiet_since.get_or_insert(now);
-                if is_at_peace(self.house.core.holdings().await) || now > since + PEACE_MS {
+                if is_at_peace(self.house.life.core.holdings().await) || now > since + PEACE_MS {
                     return;
                 }
             }
@@ -250,8 +280,8 @@ impl World {
             let until = self.began + Duration::from_millis(next.unwrap_or(now + 500).max(now + 1));
             tokio::select! {
                 biased;
-                Some(sent) = self.house.from_core.recv() => self.core_said(sent),
-                Some(asked) = self.house.from_relays_owner.recv() => self.relay_asked(asked),
+                Some(sent) = next_of(&mut self.house.life.edge) => self.core_said(sent),
+                Some(asked) = next_of(&mut self.house.life.relay) => self.relay_asked(asked),
                 () = tokio::time::sleep_until(until) => {}
             }
         }
@@ -272,8 +302,30 @@ impl World {
         brake.release().await;
     }
 
+    async fn lose(&mut self, trouble: Trouble) {
+        self.links_lost += 1;
+        match trouble {
+            Trouble::Edge => self.house.life.edge = None,
+            Trouble::Relay => self.house.life.relay = None,
+            Trouble::Core => {
+                let brake = Brake::put();
+                self.house.crash().await;
+                brake.release().await;
+                self.witness.life += 1;
+            }
+        }
+    }
+
+    async fn come_back(&mut self, trouble: Trouble) {
+        match trouble {
+            Trouble::Edge => self.house.life.meet_edge().await,
+            Trouble::Relay => self.house.life.meet_relay().await,
+            Trouble::Core => self.house.start_again().await,
+        }
+    }
+
     async fn is_writing(&self) -> bool {
-        let holdings = self.house.core.holdings().await;
+        let holdings = self.house.life.core.holdings().await;
         holdings.jobs + holdings.records > 0
     }
 
@@ -302,8 +354,26 @@ impl World {
                     self.act(phone);
                 }
             }
-            Event::FromRelay(reply) => self.house.to_relays_owner.try_send(reply).expect("room for a reply"),
-            Event::Edge(told) => self.house.to_core.try_send(told).expect("room for what the edge tells"),
+            Event::FromRelay(link, reply) => {
+                if let Some((to_core, _)) = self.house.life.relay.as_ref().filter(|_| link == self.links_lost)
+                {
+                    to_core.try_send(reply).expect("room for a reply");
+                }
+            }
+            Event::Edge(link, told) => {
+                if let Some((to_core, _)) = self.house.life.edge.as_ref().filter(|_| link == self.links_lost)
+                {
+                    to_core.try_send(told).expect("room for what the edge tells");
+                }
+            }
+            Event::Register(phone, seconds) => {
+                if !self.phones[phone].is_dead {
+                    self.phones[phone].register_again(seconds, None);
+                    self.act(phone);
+                }
+            }
+            // They take time, and are seen to elsewhere.
+            Event::Lose(_) | Event::Return(_) => {}
         }
     }
 
@@ -315,7 +385,7 @@ impl World {
             return;
         }
         let flow = FlowToken(self.phones[phone].flow.clone());
-        self.schedule(self.story.now + 5, Event::Edge(FromEdge::FlowClosed { flow }));
+        self.schedule(self.story.now + 5, Event::Edge(self.links_lost, FromEdge::FlowClosed { flow }));
     }
 
     fn act(&mut self, phone: usize) {
@@ -370,9 +440,9 @@ impl World {
 
     fn give_to_core(&mut self, phone: usize, bytes: Vec<u8>) {
         let now = self.story.now;
-        if let Some(message) = Message::read(&bytes)
-            && message.method() != "REGISTER"
-        {
+        // Nobody is there to take it: the phone repeats it, if it can.
+        let Some(to_core) = self.house.life.edge.as_ref().map(|(to_core, _)| to_core.clone()) else { return };
+        if let Some(message) = Message::read(&bytes) {
             let (call, name) = self.name_of(phone, true, &message);
             self.tell(call, name);
             self.witness.came(phone, call.unwrap_or(usize::MAX), &message, now);
@@ -385,15 +455,16 @@ impl World {
             region: Region::configured("eu").expect("a plain name"),
             country: Some("GB".to_owned()),
             peer_names: Vec::new(),
-            received_unix_nanos: BEGIN_UNIX_NANOS + now * 1_000_000,
+            received_unix_nanos: now_unix_nanos(),
             bytes,
         };
         self.messages += 1;
-        self.house.to_core.try_send(FromEdge::Message(inbound)).expect("room for a message");
+        to_core.try_send(FromEdge::Message(inbound)).expect("room for a message");
     }
 
     fn core_said(&mut self, sent: ToEdge) {
-        let ToEdge::Send { id, target, bytes } = sent;
+        // Nobody here guesses passwords.
+        let ToEdge::Send { id, target, bytes } = sent else { return };
         self.story.now = self.now();
         let flow = match &target {
             Target::Flow(FlowToken(token)) => token.clone(),
@@ -407,9 +478,10 @@ impl World {
         let (call, name) = self.name_of(phone, false, &message);
         let now = self.story.now;
         self.witness.went(phone, call.unwrap_or(usize::MAX), &message, now);
-        if call.is_some() {
+        if call.is_some() || message.method() == "REGISTER" {
             self.tell(call, name.clone());
         }
+        self.check_binding(phone, call, &message);
         let is_reliable = self.phones[phone].transport.is_reliable();
         let failure = match is_reliable {
             true => self.phones[phone].is_dead.then_some(SendFailure::FlowGone),
@@ -420,7 +492,7 @@ impl World {
                 self.witness.was_unsendable(phone, &message.branch());
             }
             self.tell(call, format!("   ({name} could not be sent)"));
-            self.schedule(now + 1, Event::Edge(FromEdge::SendFailed { id, failure }));
+            self.schedule(now + 1, Event::Edge(self.links_lost, FromEdge::SendFailed { id, failure }));
         } else if !is_reliable {
             for delay in self.network.datagram(&name) {
                 self.schedule(now + delay, Event::ToPhone(phone, bytes.clone()));
@@ -431,10 +503,42 @@ impl World {
         }
     }
 
+    /// What a registration came to, and that nobody is called who was not registered when the call began.
+    fn check_binding(&mut self, phone: usize, call: Option<usize>, message: &Message) {
+        if message.method() == "REGISTER" && (200..300).contains(&message.status()) {
+            let source = self.phones[phone].source.to_string();
+            let contact = message.sip().contacts().find(|contact| {
+                contact.address().is_some_and(|address| address.uri.as_str().contains(&source))
+            });
+            let seconds = contact.and_then(|contact| contact.expires_seconds()).unwrap_or(0);
+            self.witness.bound(phone, self.story.now + u64::from(seconds) * 1000);
+        }
+        let is_first = message.method() == "INVITE" && message.status() == 0 && message.to_tag().is_empty();
+        let script = call.and_then(|call| self.story.scripts.get(call)).filter(|_| is_first);
+        if let Some(script) = script {
+            self.witness.was_called(phone, call.unwrap_or_default(), script.begin_ms);
+        }
+    }
+
+    /// Calls that an outage may have harmed: they were under way then.
+    fn troubled(&self, is_harmful: impl Fn(&Outage) -> bool) -> BTreeSet<usize> {
+        let outages: Vec<&Outage> = self.outages.iter().filter(|outage| is_harmful(outage)).collect();
+        let harms = |call: usize| {
+            let told = self.told.get(&Some(call)).map(Vec::as_slice).unwrap_or_default();
+            let times = told.iter().map(|(at, _)| *at).chain([self.story.scripts[call].begin_ms]);
+            let (first, last) = times.fold((u64::MAX, 0), |(first, last), at| (first.min(at), last.max(at)));
+            outages
+                .iter()
+                .any(|outage| first <= outage.to_ms + TROUBLE_MS && last + TROUBLE_MS >= outage.from_ms)
+        };
+        (0..self.story.scripts.len()).filter(|call| harms(*call)).collect()
+    }
+
     fn relay_asked(&mut self, asked: ToRelay) {
         let now = self.now();
         let (delay, reply) = self.relay.asked(asked.request);
-        self.schedule(now + delay, Event::FromRelay(FromRelay::Reply { id: asked.id, reply }));
+        let reply = FromRelay::Reply { id: asked.id, reply };
+        self.schedule(now + delay, Event::FromRelay(self.links_lost, reply));
     }
 
     fn tell(&mut self, call: Option<usize>, text: String) {
@@ -444,24 +548,35 @@ impl World {
 
     /// Looks at what is left, and at the records.
     async fn end(self) -> Result<Outcome, String> {
-        let holdings = self.house.core.holdings().await;
+        let holdings = self.house.life.core.holdings().await;
         // The gauges follow once a second.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         let virtual_ms = self.now();
         tokio::time::resume();
-        let records = self.house.state.call_records(1_000_000).await.map_err(|error| error.to_string())?;
+        let records = self.house.state().call_records(1_000_000).await.map_err(|error| error.to_string())?;
+        let lost = records.iter().filter(|record| &*record.cause == "node_lost");
+        let lost =
+            lost.filter_map(|record| record.call_id.reveal().strip_prefix("sim-")?.parse::<usize>().ok());
+        let mut troubled = self.troubled(|outage| outage.trouble != Trouble::Relay);
+        if self.outages.iter().any(|outage| outage.trouble == Trouble::Core) {
+            // Calls in which nothing was said for long are lost with their core, too.
+            troubled.extend(lost);
+        }
         let end = End {
             records: &records,
             calls: self.story.scripts.len(),
             is_anchored: self.house.config.anchor_media,
             may_hide: self.house.config.hiding.customers || !self.house.config.hiding.trunks.is_empty(),
-            ended: self.house.sum("core_calls_ended_total"),
+            ended: self.house.count("core_calls_ended_total"),
+            without_relay: self.troubled(|_| true).union(&troubled).copied().collect(),
+            troubled,
+            crashes: self.outages.iter().filter(|outage| outage.trouble == Trouble::Core).count(),
         };
         let mut faults = self.witness.faults(&end);
-        self.check_memory(holdings, &mut faults);
-        self.check_phones(&mut faults);
-        self.house.core.drain(Duration::ZERO).await;
-        self.house.state.drain(Duration::from_secs(10)).await;
+        self.check_memory(holdings, &end, &mut faults);
+        self.check_phones(&end, &mut faults);
+        self.house.life.core.drain(Duration::ZERO).await;
+        self.house.state().drain(Duration::from_secs(10)).await;
         if faults.is_empty() {
             let outcome = Outcome {
                 hash: self.hash(),
@@ -476,7 +591,7 @@ impl World {
     }
 
     /// Everything that was held is given back.
-    fn check_memory(&self, holdings: Holdings, faults: &mut Vec<(Option<usize>, String)>) {
+    fn check_memory(&self, holdings: Holdings, end: &End<'_>, faults: &mut Vec<(Option<usize>, String)>) {
         if !is_at_peace(holdings) {
             faults.push((None, format!("still held: {holdings:?}")));
         }
@@ -485,10 +600,14 @@ impl World {
         }
         for session in &self.relay.open {
             let call = session.strip_prefix("sim-").and_then(|number| number.parse().ok());
+            // A relay ends by itself what nobody could tell it of.
+            if call.is_some_and(|call| end.without_relay.contains(&call)) {
+                continue;
+            }
             faults.push((call, format!("the relay still has the session {session}")));
         }
         for gauge in ["core_trunk_calls{", "core_tenant_calls{"] {
-            let value = self.house.sum(gauge);
+            let value = self.house.gauge(gauge);
             if value > 0.5 {
                 faults.push((None, format!("{gauge} is {value} in the end")));
             }
@@ -496,7 +615,7 @@ impl World {
         for counter in
             ["core_call_records_total{outcome=\"repeated\"}", "core_call_records_total{outcome=\"failed\"}"]
         {
-            let value = self.house.sum(counter);
+            let value = self.house.count(counter);
             if value > 0.5 {
                 faults.push((None, format!("{counter} is {value}")));
             }
@@ -504,9 +623,9 @@ impl World {
     }
 
     /// No living phone thinks that it talks to somebody, unless it was told otherwise and did not hear it.
-    fn check_phones(&self, faults: &mut Vec<(Option<usize>, String)>) {
+    fn check_phones(&self, end: &End<'_>, faults: &mut Vec<(Option<usize>, String)>) {
         for phone in self.phones.iter().filter(|phone| !phone.is_dead) {
-            for dialog in phone.open_dialogs() {
+            for dialog in phone.open_dialogs().filter(|dialog| !end.troubled.contains(&dialog.call)) {
                 if !self.witness.was_hung_up_on(dialog.call, phone.index, &dialog.local_tag) {
                     let text = format!("phone {} still talks ({})", phone.index, dialog.local_tag);
                     faults.push((Some(dialog.call), text));
@@ -530,9 +649,10 @@ impl World {
     fn story_of(&self, faults: &[(Option<usize>, String)], virtual_ms: u64) -> String {
         let config = &self.house.config;
         let mut text = format!(
-            "{} faults after {virtual_ms} ms; {:?}; anchored {}, hiding {:?}, ring {:?}, session {:?}\n",
+            "{} faults after {virtual_ms} ms; {:?}; {:?}; anchored {}, hiding {:?}, ring {:?}, session {:?}\n",
             faults.len(),
             self.network.weather,
+            self.outages,
             config.anchor_media,
             config.hiding,
             config.ring_timeout,
@@ -550,6 +670,14 @@ impl World {
             }
         }
         text
+    }
+}
+
+/// The next message over a link, while there is one.
+async fn next_of<S, R>(link: &mut Option<(S, LinkReceiver<R>)>) -> Option<R> {
+    match link {
+        Some((_, receiver)) => receiver.recv().await,
+        None => std::future::pending().await,
     }
 }
 

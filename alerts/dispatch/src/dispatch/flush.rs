@@ -14,16 +14,20 @@ impl Dispatch {
     pub fn tick(&mut self, now_ms: i64) {
         self.end_alerts(now_ms);
         self.dirty_silences.extend(self.silences.forget_old(now_ms));
-        if let Some(settling) = &self.settling {
+        let stepped_back_ms = self.last_tick_ms.map_or(0, |last_ms| (last_ms - now_ms).max(0));
+        self.last_tick_ms = Some(now_ms);
+        if let Some(settling) = &mut self.settling {
+            // A clock that steps back must not make the wait longer.
+            settling.least_ms -= stepped_back_ms;
+            settling.most_ms -= stepped_back_ms;
             let is_heard = settling.awaited.is_empty() && now_ms >= settling.least_ms;
-            // A clock that stepped back by more than the wait must not make it longer.
-            let is_over = now_ms >= settling.most_ms || settling.most_ms - now_ms > 3_600_000;
-            if !is_heard && !is_over {
+            if !is_heard && now_ms < settling.most_ms {
                 return;
             }
             self.settling = None;
         }
         self.follow_clock(now_ms);
+        self.place_again(now_ms);
         while self.notices.len() < self.bounds.notices_max {
             let Some((due_ms, key)) = self.dues.first().cloned() else { break };
             if due_ms > now_ms {

@@ -23,6 +23,8 @@ inhibit_rules:
 fn bounds() -> Bounds {
     Bounds {
         alerts_max: 20_000,
+        posted_max: 20_000,
+        posted_ahead_max_ms: 86_400_000,
         groups_max: 100,
         silences_max: 3,
         notices_max: 100,
@@ -259,4 +261,53 @@ fn an_acknowledged_incident_is_not_told_again() {
     dispatch.acknowledge(&incident, Some(&Acknowledgement { until_ms: None, ..acknowledgement }));
     dispatch.sync("rules", vec![], 1_700_000);
     assert_eq!(until(&mut dispatch, 1_700, 9_000), [(1_700, Act::Resolve, 0)]);
+}
+
+#[test]
+fn an_alert_that_no_group_had_room_for_is_told_when_there_is_room() {
+    let config = FILE.replace("[alertname]", "[alertname, instance]");
+    let few = Bounds { groups_max: 1, ..bounds() };
+    let mut dispatch = Dispatch::new(Arc::new(Config::parse(&config).expect("right")), few);
+    dispatch.sync("rules", vec![alert("Down", "1"), alert("Down", "2"), alert("Down", "3")], 0);
+    assert_eq!(until(&mut dispatch, 0, 60), [(10, Act::Trigger, 1)]);
+    assert_eq!(dispatch.groups_refused(), 2);
+    // The first is over, and so is the second, which nobody was told of.
+    dispatch.sync("rules", vec![alert("Down", "3")], 61_000);
+    assert_eq!(until(&mut dispatch, 61, 100), [(70, Act::Resolve, 0), (71, Act::Trigger, 1)]);
+    assert_eq!(dispatch.sizes().1, 1);
+}
+
+#[test]
+fn what_is_posted_neither_crowds_out_nor_takes_over_what_rules_find() {
+    let mut dispatch =
+        Dispatch::new(Arc::new(Config::parse(FILE).expect("right")), Bounds { posted_max: 2, ..bounds() });
+    dispatch.sync("rules", vec![alert("Down", "1")], 0);
+    let posted = ["1", "2", "3", "4"]
+        .map(|instance| Incoming { ends_at_ms: Some(i64::MAX), ..alert("Down", instance) });
+    let taken = dispatch.post(posted.to_vec(), 1_000);
+    assert_eq!((taken.taken, taken.refused), (3, 1), "the one of the rule is known, two more have room");
+    assert_eq!(dispatch.sources().collect::<Vec<_>>(), ["rules"], "the rule's alert stays the rule's");
+    assert_eq!(until(&mut dispatch, 1, 20), [(10, Act::Trigger, 3)]);
+    dispatch.sync("rules", vec![], 21_000);
+    // Ends are a day ahead at most: then everything is over.
+    let told = until(&mut dispatch, 86_300, 86_500);
+    assert_eq!(told.last().map(|(_, act, _)| *act), Some(Act::Resolve));
+    let taken = dispatch.post(vec![alert("Down", "5"), alert("Down", "6"), alert("Down", "7")], 86_501_000);
+    assert_eq!((taken.taken, taken.refused), (2, 1), "their room is free again");
+}
+
+#[test]
+fn a_clock_that_steps_back_makes_no_wait_after_a_restart_longer() {
+    let config = Arc::new(Config::parse(FILE).expect("right"));
+    let resume = Resume { awaited: ["rules".to_owned()].into(), wait_max_ms: 180_000, ..Resume::default() };
+    let (mut dispatch, _) = Dispatch::resume(config, bounds(), Restored::default(), &resume, 10_000_000);
+    dispatch.tick(10_000_000);
+    dispatch.sync("others", vec![alert("Down", "1")], 10_000_000);
+    dispatch.tick(10_170_000);
+    assert!(dispatch.is_settling());
+    let back_ms = 10_170_000 - 1_800_000;
+    dispatch.tick(back_ms);
+    assert!(dispatch.is_settling());
+    dispatch.tick(back_ms + 10_000);
+    assert!(!dispatch.is_settling(), "three minutes were over, whatever the clock said");
 }

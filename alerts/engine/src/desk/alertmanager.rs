@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use belfry_dispatch::{
     Acknowledgement, AlertView, Incoming, Matchers, PlainMatcher, Silence, SilenceError, SilenceRequest,
@@ -14,6 +14,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::handle::Changed;
 use super::handle::DeskHandle;
 use super::json::{object, parse_time, time};
 use super::prometheus;
@@ -33,13 +34,12 @@ pub(crate) fn router(desk: DeskHandle) -> Router {
         .route("/api/v2/alerts/groups", get(groups))
         .route("/api/v2/silences", get(silences).post(post_silence))
         .route("/api/v2/silence/{id}", get(silence).delete(expire_silence))
-        .route("/api/v1/incidents/{incident}/acknowledgement", post(acknowledge).delete(unacknowledge))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(desk)
 }
 
 /// A request that is not answered, as Alertmanager says it: a JSON string.
-struct Refusal(StatusCode, String);
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -64,7 +64,21 @@ impl From<SilenceError> for Refusal {
     }
 }
 
-fn ended() -> Refusal {
+/// What was changed, once it is on disk.
+pub(crate) fn saved<T>(changed: Changed<T>) -> Result<T, Refusal> {
+    match changed {
+        Changed::Saved(value) => Ok(value),
+        Changed::Unsaved => Err(Refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "it is in force, and could not be written to disk: a restart would lose it. It is tried again each \
+             second; see alerts_store_failures_total"
+                .to_owned(),
+        )),
+        Changed::Ended => Err(ended()),
+    }
+}
+
+pub(crate) fn ended() -> Refusal {
     Refusal(StatusCode::SERVICE_UNAVAILABLE, "the alert engine is stopping".to_owned())
 }
 
@@ -351,7 +365,7 @@ async fn post_silence(State(desk): State<DeskHandle>, body: Bytes) -> Result<Res
         });
         (outcome, audit)
     });
-    let id = set.await.ok_or_else(ended)??;
+    let id = saved(set.await)??;
     Ok(Json(json!({ "silenceID": id })).into_response())
 }
 
@@ -367,17 +381,8 @@ async fn expire_silence(State(desk): State<DeskHandle>, Path(id): Path<String>) 
         });
         (outcome, audit)
     });
-    expire.await.ok_or_else(ended)??;
+    saved(expire.await)??;
     Ok(StatusCode::OK.into_response())
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PostedAcknowledgement {
-    by: String,
-    #[serde(default)]
-    comment: String,
-    until: Option<String>,
 }
 
 fn acknowledgement_json(acknowledgement: &Acknowledgement) -> Value {
@@ -385,44 +390,6 @@ fn acknowledgement_json(acknowledgement: &Acknowledgement) -> Value {
         "by": acknowledgement.by, "comment": acknowledgement.comment, "at": time(Some(acknowledgement.at_ms)),
         "until": acknowledgement.until_ms.map(|until| time(Some(until))),
     })
-}
-
-/// Somebody works on an incident: it is not told again until it is over, or until a time.
-async fn acknowledge(
-    State(desk): State<DeskHandle>,
-    Path(incident): Path<String>,
-    body: Bytes,
-) -> Result<Response, Refusal> {
-    let posted: PostedAcknowledgement = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    let until_ms = parse_time(posted.until.as_deref())?;
-    set_acknowledgement(desk, incident, Some((posted, until_ms))).await
-}
-
-async fn unacknowledge(
-    State(desk): State<DeskHandle>,
-    Path(incident): Path<String>,
-) -> Result<Response, Refusal> {
-    set_acknowledgement(desk, incident, None).await
-}
-
-async fn set_acknowledgement(
-    desk: DeskHandle,
-    incident: String,
-    posted: Option<(PostedAcknowledgement, Option<i64>)>,
-) -> Result<Response, Refusal> {
-    let setting = desk.change(move |dispatch, now_ms| {
-        let acknowledgement = posted.map(|(posted, until_ms)| Acknowledgement {
-            by: posted.by.chars().take(256).collect(),
-            comment: posted.comment.chars().take(1_024).collect(),
-            at_ms: now_ms,
-            until_ms,
-        });
-        (dispatch.acknowledge(&incident, acknowledgement.as_ref()), None)
-    });
-    match setting.await.ok_or_else(ended)? {
-        true => Ok(StatusCode::OK.into_response()),
-        false => Err(Refusal(StatusCode::NOT_FOUND, "there is no such open incident".to_owned())),
-    }
 }
 
 /// A random UUID (RFC 9562, version 4).

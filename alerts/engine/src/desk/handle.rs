@@ -46,7 +46,20 @@ impl fmt::Debug for Metrics {
 }
 
 type Ask = Box<dyn FnOnce(&mut Dispatch, i64) + Send>;
-type AskAndSave = Box<dyn FnOnce(&mut Dispatch, i64) -> Option<Audit> + Send>;
+/// What is told when it is known whether the change is on disk.
+type Answer = Box<dyn FnOnce(bool) + Send>;
+type AskAndSave = Box<dyn FnOnce(&mut Dispatch, i64) -> (Option<Audit>, Answer) + Send>;
+
+/// What became of a change.
+#[derive(Debug)]
+pub(crate) enum Changed<T> {
+    /// It is on disk.
+    Saved(T),
+    /// It holds, and a restart would lose it: the disk refuses. It is tried again each second.
+    Unsaved,
+    /// The desk has ended; nothing was changed.
+    Ended,
+}
 
 /// What the handle asks for.
 pub(super) enum Command {
@@ -108,22 +121,25 @@ impl DeskHandle {
         answer.await.ok()
     }
 
-    /// Changes something that must be on disk before it is answered, with a note of who changed it.
+    /// Changes something that is to be on disk before it is answered, with a note of who changed it.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Dispatch, i64) -> (T, Option<Audit>) + Send + 'static,
-    ) -> Option<T> {
+    ) -> Changed<T> {
         let (done, answer) = oneshot::channel();
         let ask: AskAndSave = Box::new(move |dispatch, now_ms| {
             let (value, audit) = change(dispatch, now_ms);
-            drop(done.send(value));
-            audit
+            let answer: Answer = Box::new(move |is_saved| {
+                let changed = if is_saved { Changed::Saved(value) } else { Changed::Unsaved };
+                // A caller that is gone does not want to know.
+                let _unheard = done.send(changed);
+            });
+            (audit, answer)
         });
-        self.commands.send(Command::AskAndSave(ask)).await.ok()?;
-        let value = answer.await.ok();
-        // The desk saves before it takes the next command.
-        self.ask(|_, _| ()).await;
-        value
+        if self.commands.send(Command::AskAndSave(ask)).await.is_err() {
+            return Changed::Ended;
+        }
+        answer.await.unwrap_or(Changed::Ended)
     }
 
     /// Takes alerts that somebody posted.

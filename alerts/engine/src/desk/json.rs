@@ -11,7 +11,7 @@ pub(super) fn time(unix_millis: Option<i64>) -> String {
 }
 
 /// RFC 3339 as milliseconds; `None` for Go's zero time and for nothing.
-pub(super) fn parse_time(text: Option<&str>) -> Result<Option<i64>, String> {
+pub(crate) fn parse_time(text: Option<&str>) -> Result<Option<i64>, String> {
     let Some(text) = text.filter(|text| !text.is_empty() && !text.starts_with("0001-01-01")) else {
         return Ok(None);
     };

@@ -22,10 +22,19 @@ pub(super) const SOURCE_PREFIX: &str = "rules/";
 /// An evaluation that takes longer than this, and than its interval, is ended.
 const PATIENCE_MIN: Duration = Duration::from_secs(10);
 
-/// A group that came back from its evaluation, or points that were written.
+/// A group that came back from its evaluation.
 pub(super) struct Finished {
-    outcome: Option<(String, Group, Evaluated, f64, i64)>,
-    is_unwritten: bool,
+    name: String,
+    group: Group,
+    evaluated: Evaluated,
+    took_seconds: f64,
+    at_ms: i64,
+}
+
+/// Points of a group that were written, or not.
+pub(super) struct Written {
+    name: String,
+    is_written: bool,
 }
 
 /// One group: at home, or out being evaluated.
@@ -34,6 +43,8 @@ struct Place {
     schedule: Schedule,
     firing: Vec<Incoming>,
     status: Arc<GroupStatus>,
+    /// Its last points are on their way: the next ones wait for nobody, they are given up.
+    is_writing: bool,
 }
 
 /// All groups.
@@ -87,19 +98,20 @@ impl Ruler {
             let interval_ms = spec.interval_ms.unwrap_or(self.default_interval_ms);
             let mut group = Group::new(spec.clone());
             let mut schedule = Schedule::new(&name, interval_ms, now_ms).hurried();
-            let mut firing = Vec::new();
+            let (mut firing, mut is_writing) = (Vec::new(), false);
             if let Some(held) = before.remove(&name) {
                 if held.schedule.interval_ms() == interval_ms {
                     schedule = held.schedule;
                 }
                 firing = held.firing;
+                is_writing = held.is_writing;
                 if let Some(held) = held.group {
                     group.inherit(held);
                 }
             }
             let status = Arc::new(GroupStatus::of(&group, interval_ms, None, 0.0));
             self.changed.insert(name.clone());
-            self.places.insert(name, Place { group: Some(group), schedule, firing, status });
+            self.places.insert(name, Place { group: Some(group), schedule, firing, status, is_writing });
         }
         self.changed.extend(before.keys().cloned());
         before.into_values().filter_map(|place| place.group).flat_map(|group| group.ended(now_ms)).collect()
@@ -162,22 +174,45 @@ impl Ruler {
         }
     }
 
-    /// Writes points that belong to no evaluation.
-    pub(super) fn write(&self, points: Vec<Point>, running: &mut JoinSet<Finished>) {
-        if let Some(metrics) = self.metrics.clone().filter(|_| !points.is_empty()) {
-            running.spawn(async move {
-                let is_unwritten = (metrics.write)(batch(points)).await.is_err();
-                Finished { outcome: None, is_unwritten }
-            });
+    /// Writes points; those of a group, named, one evaluation at a time. What fires is told without waiting for it.
+    pub(super) fn write(&mut self, name: &str, points: Vec<Point>, writing: &mut JoinSet<Written>) {
+        let Some(metrics) = self.metrics.clone().filter(|_| !points.is_empty()) else { return };
+        if let Some(place) = self.places.get_mut(name) {
+            if place.is_writing {
+                return self.signals.results_not_written();
+            }
+            place.is_writing = true;
+        }
+        let name = name.to_owned();
+        writing.spawn(async move {
+            let is_written = (metrics.write)(batch(points)).await.is_ok();
+            Written { name, is_written }
+        });
+    }
+
+    /// Points were written; `None` when the task that wrote them broke.
+    pub(super) fn written(&mut self, written: Option<Written>) {
+        let Some(written) = written else {
+            // Nobody knows whose they were; a group too many that writes does no harm.
+            self.places.values_mut().for_each(|place| place.is_writing = false);
+            return self.signals.results_not_written();
+        };
+        if !written.is_written {
+            self.signals.results_not_written();
+        }
+        if let Some(place) = self.places.get_mut(&written.name) {
+            place.is_writing = false;
         }
     }
 
     /// Takes a group home; its source and what fires now.
-    pub(super) fn finished(&mut self, finished: Finished) -> Option<(String, Vec<Incoming>)> {
-        if finished.is_unwritten {
-            self.signals.results_not_written();
-        }
-        let (name, group, evaluated, took_seconds, at_ms) = finished.outcome?;
+    pub(super) fn finished(
+        &mut self,
+        finished: Finished,
+        writing: &mut JoinSet<Written>,
+    ) -> Option<(String, Vec<Incoming>)> {
+        let Finished { name, group, mut evaluated, took_seconds, at_ms } = finished;
+        self.write(&name, std::mem::take(&mut evaluated.points), writing);
         self.signals.rules_evaluated(group.spec().rules.len(), evaluated.failures, took_seconds);
         let place = self.places.get_mut(&name)?;
         if evaluated.has_changed {
@@ -260,11 +295,8 @@ async fn evaluate(
     };
     // A thread that broke takes nothing with it: the group is as it was.
     let ended = || (fallback, Evaluated { is_ended_early: true, failures: 1, ..Evaluated::default() });
-    let (group, mut evaluated) = worked.unwrap_or_else(|_| ended());
-    let points = std::mem::take(&mut evaluated.points);
-    let is_unwritten = !points.is_empty() && (metrics.write)(batch(points)).await.is_err();
-    let took_seconds = began.elapsed().as_secs_f64();
-    Finished { outcome: Some((name, group, evaluated, took_seconds, at_ms)), is_unwritten }
+    let (group, evaluated) = worked.unwrap_or_else(|_| ended());
+    Finished { name, group, evaluated, took_seconds: began.elapsed().as_secs_f64(), at_ms }
 }
 
 /// Where a rule's expression can be looked at.

@@ -34,6 +34,11 @@ pub struct Routing {
     pub samples_max: usize,
     /// Alerts that are known at once, posted ones among them.
     pub alerts_max: usize,
+    /// Alerts of those that may have been posted; the rest is for our own rules.
+    pub posted_max: usize,
+    /// How far ahead the end of a posted alert may lie; a later one is brought forward to this.
+    #[serde(with = "humantime_serde")]
+    pub posted_ahead_max: Duration,
     /// Groups of alerts at once.
     pub groups_max: usize,
     /// Silences, those included that are over and remembered for five days.
@@ -78,6 +83,7 @@ impl Routing {
             ("series_per_rule_max", self.series_per_rule_max, 10_000_000),
             ("samples_max", self.samples_max, 1_000_000_000),
             ("alerts_max", self.alerts_max, 1_000_000),
+            ("posted_max", self.posted_max, self.alerts_max),
             ("groups_max", self.groups_max, 1_000_000),
             ("silences_max", self.silences_max, 100_000),
             ("notices_max", self.notices_max, 1_000_000),

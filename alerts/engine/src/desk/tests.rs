@@ -46,6 +46,13 @@ impl Series for Memory {
     }
 }
 
+/// What the store of series does with what rules find.
+#[derive(Clone, Copy, PartialEq)]
+enum Writes {
+    Done,
+    Never,
+}
+
 struct House {
     memory: Memory,
     registry: Registry,
@@ -55,6 +62,10 @@ struct House {
 
 impl House {
     fn open(directory: &Path, memory: &Memory, after_seconds: u64) -> Self {
+        Self::open_with(directory, memory, after_seconds, Writes::Done)
+    }
+
+    fn open_with(directory: &Path, memory: &Memory, after_seconds: u64, writes: Writes) -> Self {
         let registry = Registry::for_test();
         let routing = Routing {
             rule_files: vec![],
@@ -66,6 +77,8 @@ impl House {
             series_per_rule_max: 100,
             samples_max: 100_000,
             alerts_max: 100,
+            posted_max: 50,
+            posted_ahead_max: Duration::from_secs(86_400),
             groups_max: 100,
             silences_max: 10,
             notices_max: 100,
@@ -93,6 +106,9 @@ impl House {
         let notify = Notify::start_with_targets(notify_config, &targets, &registry).expect("starts");
         let written = memory.clone();
         let write: Write = Arc::new(move |batch: SeriesBatch| {
+            if writes == Writes::Never {
+                return Box::pin(std::future::pending());
+            }
             let mut memory = written.0.lock().expect("free");
             for series in batch.series {
                 for (unix_millis, value) in series.points {
@@ -184,12 +200,71 @@ async fn a_silence_outlives_a_restart_and_keeps_the_noise_away() {
     };
     let set =
         house.desk.change(move |dispatch, now_ms| (dispatch.set_silence(request, "s", now_ms), None)).await;
-    assert_eq!(set.and_then(Result::ok).as_deref(), Some("s"));
+    assert!(matches!(set, handle::Changed::Saved(Ok(id)) if id == "s"));
     house.end().await;
     let house = House::open(directory.path(), &memory, 1);
     house.pass(60, 0.0).await;
     assert_eq!(house.enqueued("trigger"), 0);
     let muted = house.desk.ask(|dispatch, now_ms| dispatch.alerts(now_ms)[0].muted.silenced_by.clone()).await;
     assert_eq!(muted, Some(vec!["s".to_owned()]));
+    house.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fires_is_told_although_nothing_can_be_stored() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let house = House::open_with(directory.path(), &Memory::default(), 0, Writes::Never);
+    house.pass(40, 0.0).await;
+    assert_eq!(house.enqueued("trigger"), 1);
+    assert!(house.registry.encode_text().contains("alerts_rule_results_unwritten_total"));
+    let stragglers = house.desk.drain(Duration::from_secs(5)).await;
+    assert_eq!(stragglers, ["alerts: results of 1 groups of rules were not written"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_for_a_while_is_said_and_needs_no_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let house = House::open(directory.path(), &Memory::default(), 0);
+    house.pass(20, 1.0).await;
+    let file = directory.path().join("routing.redb");
+    belfry_ledger::failing::set(&file, true).expect("the switch");
+    let now_ms = house.desk.now_ms();
+    let request = SilenceRequest {
+        id: None,
+        matchers: parse_matchers("alertname=Up").expect("right"),
+        starts_at_ms: now_ms,
+        ends_at_ms: now_ms + 3_600_000,
+        created_by: "ann".into(),
+        comment: "maintenance".into(),
+    };
+    let set =
+        house.desk.change(move |dispatch, now_ms| (dispatch.set_silence(request, "s", now_ms), None)).await;
+    assert!(matches!(set, handle::Changed::Unsaved));
+    house.pass(40, 0.0).await;
+    assert_eq!(house.enqueued("trigger"), 0, "what is told is on disk first");
+    belfry_ledger::failing::set(&file, false).expect("the switch");
+    house.pass(5, 0.0).await;
+    assert_eq!(house.enqueued("trigger"), 1);
+    house.end().await;
+    let house = House::open(directory.path(), &Memory::default(), 70);
+    let silences = house.desk.ask(|dispatch, _| dispatch.silences().count()).await;
+    assert_eq!(silences, Some(1));
+    house.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_incident_whose_receiver_got_another_name_is_ended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let house = House::open(directory.path(), &Memory::default(), 0);
+    house.pass(40, 0.0).await;
+    assert_eq!((house.enqueued("trigger"), house.enqueued("resolve")), (1, 0));
+    let sources = Sources {
+        groups: parse_rules("rules.yaml", RULES).expect("right"),
+        alertmanager: Alertmanager::parse(&ROUTES.replace(": hook,", ": other,")).expect("right"),
+    };
+    house.notify.set_targets(&sources.targets()).await.expect("right");
+    house.desk.reload(sources).await;
+    house.pass(20, 0.0).await;
+    assert_eq!((house.enqueued("trigger"), house.enqueued("resolve")), (2, 1), "ended there, begun here");
     house.end().await;
 }

@@ -36,6 +36,7 @@ fn notify_config(directory: &Path) -> belfry_notify::Config {
         backoff_min: Duration::from_secs(1_800),
         backoff_max: Duration::from_secs(3_600),
         services: vec![ServiceConfig {
+            back: None,
             name: "primary".into(),
             // The discard port: nothing listens there.
             url: "http://127.0.0.1:9/v2/enqueue".into(),

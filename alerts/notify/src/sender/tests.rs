@@ -6,8 +6,11 @@ use belfry_signal::Registry;
 use serde_json::Value;
 
 use super::*;
+use crate::back::{Place, Signature, StandingState, WebhookError};
+use crate::client::Get;
+use crate::config::BackConfig;
 use crate::event::tests::page;
-use crate::handle::{NotifyHandle, start_with};
+use crate::handle::{NotifyHandle, start_both, start_with};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
@@ -27,19 +30,19 @@ impl Pager {
 
     fn post(self: &Arc<Self>) -> Post {
         let pager = Arc::clone(self);
-        Arc::new(move |_, body| {
+        Arc::new(move |to, body| {
             let pager = Arc::clone(&pager);
             Box::pin(async move {
                 let scripted = pager.script.lock().expect("free").pop_front();
                 let (outcome, takes) = scripted.unwrap_or((Outcome::Accepted, Duration::from_millis(50)));
                 tokio::time::sleep(takes).await;
-                pager.receive(&body, &outcome);
+                pager.receive(&to.url.to_string(), &body, &outcome);
                 outcome
             })
         })
     }
 
-    fn receive(&self, body: &[u8], outcome: &Outcome) {
+    fn receive(&self, to: &str, body: &[u8], outcome: &Outcome) {
         assert!(body.len() <= 512_000);
         let event: Value = serde_json::from_slice(body).expect("JSON");
         assert_eq!(event["routing_key"], KEY);
@@ -52,13 +55,17 @@ impl Pager {
             assert!(["critical", "error", "warning", "info"].contains(&text(&payload["severity"]).as_str()));
             assert_eq!(payload["source"], "site-1");
         } else {
-            assert_eq!(action, "resolve");
+            assert!(action == "resolve" || action == "acknowledge", "{action}");
         }
         self.received.lock().expect("free").push((Instant::now(), action.clone(), key.clone()));
         if *outcome == Outcome::Accepted {
             let mut open = self.open.lock().expect("free");
-            let incidents = open.entry(key).or_default();
-            *incidents = if action == "trigger" { *incidents + 1 } else { incidents.saturating_sub(1) };
+            let incidents = open.entry(format!("{to} {key}")).or_default();
+            match action.as_str() {
+                "trigger" => *incidents += 1,
+                "resolve" => *incidents = incidents.saturating_sub(1),
+                _ => {}
+            }
             assert!(*incidents <= 1, "at most one open incident per key");
         }
     }
@@ -211,6 +218,68 @@ async fn a_full_outbox_refuses_and_says_so() {
     notify.enqueue(trigger("register", 1)).await.expect("taken");
     assert!(matches!(notify.enqueue(trigger("edge_http", 1)).await, Err(Error::Full { entries: 2 })));
     assert!(registry.encode_text().contains("notify_outbox_refusals_total 1"));
+    notify.enqueue(resolve("call_setup", 1)).await.expect("an end has room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_full_keeps_nothing_from_another() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("routing.key"), KEY).expect("written");
+    let mut config = crate::config::tests::config(directory.path());
+    config.outbox_max = 1;
+    for (at, service) in config.services.iter_mut().enumerate() {
+        service.journeys = None;
+        service.url = format!("http://127.0.0.1:9/{at}");
+    }
+    // The first event of each service fails; then one of them is accepted, the other is not for a long time.
+    let pager = Pager::answers([retry(RetryReason::Network), Outcome::Accepted]);
+    let notify = start_with(config, &Registry::for_test(), pager.post()).expect("starts");
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let waiting = |notify: &NotifyHandle| {
+        let status = notify.status();
+        status.services.iter().map(|service| (service.waiting, service.accepted)).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting(&notify), [(1, 0), (0, 1)]);
+    assert!(matches!(notify.enqueue(trigger("register", 1)).await, Err(Error::Full { entries: 1 })));
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert_eq!(waiting(&notify)[1], (0, 2), "the other was told");
+    settle(10).await;
+    notify.enqueue(trigger("register", 1)).await.expect("there is room, and the other is not told twice");
+    settle(10).await;
+    assert_eq!(waiting(&notify), [(0, 2), (0, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_for_a_while_loses_nothing_and_needs_no_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("outbox.redb");
+    let pager = Pager::answers([]);
+    let notify = start(directory.path(), &pager).await;
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    // It fails before the event is accepted, so that this cannot be noted.
+    belfry_ledger::failing::set(&file, true).expect("the switch");
+    settle(5).await;
+    assert_eq!(pager.actions(), ["trigger"]);
+    assert!(matches!(notify.enqueue(resolve("call_setup", 1)).await, Err(Error::Store(_))));
+    assert!(matches!(notify.enqueue(trigger("register", 1)).await, Err(Error::Store(_))));
+    settle(5).await;
+    belfry_ledger::failing::set(&file, false).expect("the switch");
+    notify.enqueue(resolve("call_setup", 1)).await.expect("taken");
+    notify.enqueue(trigger("register", 1)).await.expect("taken");
+    settle(5).await;
+    let mut actions = pager.actions();
+    actions.sort();
+    assert_eq!(actions, ["resolve", "trigger", "trigger"], "each once");
+    drop(notify);
+    settle(1).await;
+    let notify = start(directory.path(), &pager).await;
+    settle(5).await;
+    assert_eq!(
+        (pager.actions().len(), notify.status().services[0].waiting),
+        (3, 0),
+        "and nothing is left over"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,4 +311,163 @@ async fn an_event_for_a_service_that_left_the_configuration_is_shown_as_rejected
     let status = notify.status();
     assert_eq!((status.rejected[0].service.as_str(), status.rejected[0].status), ("primary", 0));
     assert_eq!(status.services[0].waiting, 0);
+}
+
+const SECRET: &str = "webhook-secret";
+
+/// With webhooks and looks.
+fn followed(directory: &std::path::Path, pager: &Arc<Pager>, get: &Get) -> NotifyHandle {
+    let mut config = config(directory);
+    std::fs::write(directory.join("secrets"), format!("an-older-one\n{SECRET}\n")).expect("written");
+    std::fs::write(directory.join("token"), "rest-token").expect("written");
+    config.services[0].back = Some(BackConfig {
+        webhook_secrets_file: Some(directory.join("secrets")),
+        webhook_secrets_env: None,
+        rest_url: "http://127.0.0.1:9/api".into(),
+        rest_token_file: Some(directory.join("token")),
+        rest_token_env: None,
+        look_every: Duration::from_secs(300),
+        looks_max: 2,
+    });
+    assert_eq!(config.check(), []);
+    start_both(config, &Registry::for_test(), pager.post(), get).expect("starts")
+}
+
+fn silent() -> Get {
+    Arc::new(|_| Box::pin(async { None }))
+}
+
+/// A time so many seconds from now, as PagerDuty writes it.
+fn time_in(seconds: i64) -> String {
+    (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string()
+}
+
+fn hook(kind: &str, dedup_key: &str, seconds: i64) -> (String, String) {
+    use hmac::{Hmac, KeyInit, Mac};
+    let body = serde_json::json!({ "event": {
+        "id": "01", "event_type": kind, "resource_type": "incident", "occurred_at": time_in(seconds),
+        "agent": { "summary": "Ann" }, "data": { "type": "incident", "incident_key": dedup_key },
+    }});
+    let body = body.to_string();
+    let mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length");
+    let signature = hex::encode(mac.chain_update(body.as_bytes()).finalize().into_bytes());
+    (format!("v1={signature}"), body)
+}
+
+fn standings(notify: &NotifyHandle) -> Vec<(String, StandingState, Option<String>, Place)> {
+    let status = notify.status();
+    let shown = |standing: &Standing| {
+        let by = standing.by.clone().map(belfry_signal::Pii::into_inner);
+        (standing.service.clone(), standing.state, by, standing.place)
+    };
+    status.standings.iter().map(shown).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_people_do_at_the_service_comes_back_and_outlives_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pager = Pager::answers([]);
+    let notify = followed(directory.path(), &pager, &silent());
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    let key = page("call_setup", 1).dedup_key;
+    let post = async |notify: &NotifyHandle, kind: &str, key: &str, seconds: i64| {
+        let (signature, body) = hook(kind, key, seconds);
+        notify.webhook(Signature(&signature), body.as_bytes()).await
+    };
+    let primary =
+        |state, by: Option<&str>, place| vec![("primary".to_owned(), state, by.map(str::to_owned), place)];
+    assert_eq!(standings(&notify), primary(StandingState::Triggered, None, Place::Here));
+    post(&notify, "incident.acknowledged", key.as_str(), 30).await.expect("taken");
+    let acknowledged = primary(StandingState::Acknowledged, Some("Ann"), Place::Service);
+    assert_eq!(standings(&notify), acknowledged);
+    // Late, of nobody, unreadable, or not signed: all of that changes nothing.
+    post(&notify, "incident.unacknowledged", key.as_str(), 20).await.expect("late");
+    post(&notify, "incident.acknowledged", "feed", 50).await.expect("not ours");
+    post(&notify, "incident.annotated", key.as_str(), 50).await.expect("no standing");
+    let (signature, body) = hook("incident.resolved", key.as_str(), 60);
+    let forged = notify.webhook(Signature(&signature), body.replace("resolved", "reopened").as_bytes()).await;
+    assert_eq!(forged, Err(WebhookError::Signature));
+    assert_eq!(standings(&notify), acknowledged);
+    drop(notify);
+    settle(1).await;
+    let notify = followed(directory.path(), &pager, &silent());
+    settle(1).await;
+    assert_eq!(standings(&notify), acknowledged);
+    notify.webhook(Signature(&signature), body.as_bytes()).await.expect("taken");
+    assert_eq!(standings(&notify), primary(StandingState::Resolved, Some("Ann"), Place::Service));
+    notify.enqueue(resolve("call_setup", 1)).await.expect("taken");
+    settle(2).await;
+    assert_eq!(
+        (standings(&notify), pager.actions()),
+        (vec![], vec!["trigger".to_owned(), "resolve".to_owned()])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_here_says_is_told_to_the_service_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pager = Pager::answers([]);
+    let notify = followed(directory.path(), &pager, &silent());
+    notify.enqueue(trigger("call_setup", 1)).await.expect("taken");
+    let id = page("call_setup", 1).id.to_string();
+    for _ in 0..2 {
+        assert!(notify.acknowledge(&id, "Bob", "on it", true, false).await.expect("written"));
+    }
+    assert!(!notify.acknowledge("feed", "Bob", "", true, false).await.expect("asked"), "nobody knows it");
+    settle(2).await;
+    assert_eq!(pager.actions(), ["trigger", "acknowledge"]);
+    assert!(
+        standings(&notify).iter().all(|(_, state, by, _)| {
+            (*state, by.as_deref()) == (StandingState::Acknowledged, Some("Bob"))
+        })
+    );
+    notify.enqueue(resolve("call_setup", 1)).await.expect("taken");
+    settle(2).await;
+    assert_eq!((standings(&notify), pager.actions().len()), (vec![], 3));
+    // A page that nobody was told of is acknowledged here alone.
+    assert!(notify.acknowledge("0123456789abcdef", "Bob", "", true, true).await.expect("written"));
+    assert_eq!(standings(&notify).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_webhook_said_is_seen_by_looking() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pager = Pager::answers([]);
+    // What the API would say, by key.
+    let incidents: Arc<Mutex<BTreeMap<String, String>>> = Arc::default();
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let get: Get = {
+        let (incidents, asked) = (incidents.clone(), asked.clone());
+        Arc::new(move |from| {
+            assert_eq!(from.authorization.expect("a login"), "Token token=rest-token");
+            let url = from.url.to_string();
+            let key = url.strip_prefix("http://127.0.0.1:9/api/incidents?incident_key=").expect("the API");
+            let key = key.split('&').next().expect("one").to_owned();
+            asked.lock().expect("free").push(key.clone());
+            let status = incidents.lock().expect("free").get(&key).cloned();
+            Box::pin(async move {
+                let incident = status.map(|status| serde_json::json!({
+                    "status": status, "last_status_change_at": time_in(30), "last_status_change_by": { "summary": "Ann" },
+                }));
+                Some(serde_json::json!({ "incidents": Vec::from_iter(incident) }).to_string().into())
+            })
+        })
+    };
+    let notify = followed(directory.path(), &pager, &get);
+    for slo in ["call_setup", "register", "edge_http"] {
+        notify.enqueue(trigger(slo, 1)).await.expect("taken");
+    }
+    let keys = ["call_setup", "register", "edge_http"].map(|slo| page(slo, 1).dedup_key.as_str().to_owned());
+    for key in &keys {
+        incidents.lock().expect("free").insert(key.clone(), "acknowledged".into());
+    }
+    settle(301).await;
+    let acknowledged = |notify: &NotifyHandle| {
+        standings(notify).iter().filter(|(_, state, ..)| *state == StandingState::Acknowledged).count()
+    };
+    assert_eq!(acknowledged(&notify), 2, "two in one look");
+    settle(300).await;
+    assert_eq!(acknowledged(&notify), 3, "the third has its turn");
+    let asked: Vec<String> = asked.lock().expect("free").clone();
+    assert!(keys.iter().all(|key| asked.contains(key)));
 }

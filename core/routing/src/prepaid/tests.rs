@@ -66,6 +66,10 @@ fn a_call_may_talk_for_as_long_as_the_money_lasts_and_no_second_longer() {
     check("0.07", "price_per_minute = \"0.60\"", &[7, 7]);
     check("0.60", "price_per_minute = \"0.60\"", &[60, 60]);
     check("1.3099", "price_per_minute = \"0.60\"", &[60, 120, 130, 130]);
+    // The first seconds are rounded to nothing: not for those who have nothing.
+    check("0", "price_per_minute = \"0.0001\"", &[]);
+    check("-1", "price_per_minute = \"0.0001\"", &[]);
+    check("0.0001", "price_per_minute = \"0.0001\"", &[60, 89, 89]);
     // Whole increments: 60 at first, then 6 by 6.
     check("0.59", "price_per_minute = \"0.60\", initial_seconds = 60, following_seconds = 6", &[]);
     check("0.71", "price_per_minute = \"0.60\", initial_seconds = 60, following_seconds = 6", &[60, 66, 66]);

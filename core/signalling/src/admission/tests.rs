@@ -1,8 +1,11 @@
 //! The gate alone, and a server behind it in virtual time.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 
 use super::*;
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 const RULES: Rules = Rules {
     calm_max: 64,
@@ -17,9 +20,9 @@ const FULL: Waiting = Waiting { first: 65, second: 256 };
 
 #[test]
 fn lanes() {
-    let gate = Gate::new(RULES, 16);
+    let gate = Gate::new(RULES, 16, 1_000);
     let (known, stranger) = (("edge", "known"), ("edge", "stranger"));
-    gate.let_in(known, 10_000);
+    gate.let_in(known, HERE, 10_000);
     let calm = Waiting { first: 64, second: 0 };
     let after = Waiting { first: 0, second: 1 };
     for (class, flow, waiting, lane) in [
@@ -49,10 +52,10 @@ fn lanes() {
 
 #[test]
 fn as_many_are_known_as_there_is_room_for() {
-    let known = KnownFlows::new(1000);
+    let known = KnownFlows::new(1000, u32::MAX);
     assert_eq!(known.places.len(), 1024);
     for number in 0..500 {
-        known.note(("edge", &format!("flow-{number}")), 100 + number);
+        known.note(("edge", &format!("flow-{number}")), HERE, 100 + number);
     }
     let is_known =
         |number: u64| known.is_known(("edge", &format!("flow-{number}")), 700, Duration::from_secs(3600));
@@ -60,9 +63,35 @@ fn as_many_are_known_as_there_is_room_for() {
     assert!(found > 440, "{found} of 500 in a table that is half full");
     assert_eq!((10_000..20_000).filter(|number| is_known(*number)).count(), 0, "nobody is taken for another");
     for number in 0..100_000 {
-        known.note(("edge", &format!("more-{number}")), 700);
+        known.note(("edge", &format!("more-{number}")), HERE, 700);
     }
     assert_eq!(known.places.len(), 1024);
+}
+
+#[test]
+fn one_network_does_not_put_the_others_out() {
+    let known = KnownFlows::new(4096, 100);
+    let note = |source: &str, port: u32, unix_seconds| {
+        let ip: IpAddr = source.parse().expect("an address");
+        known.note((ip, port), ip, unix_seconds)
+    };
+    let is_known = |source: &str, port: u32, unix_seconds| {
+        let ip: IpAddr = source.parse().expect("an address");
+        known.is_known((ip, port), unix_seconds, Duration::from_secs(7200))
+    };
+    for number in 0..200 {
+        assert!(note(&format!("198.51.100.{number}"), 5060, 10_000), "customers, one each");
+    }
+    // A subscriber with all ports of an address, and one with all addresses of a /64.
+    assert_eq!((0..60_000).filter(|port| note("192.0.2.66", *port, 10_000)).count(), 100);
+    let of_64 =
+        |number: u32| note(&format!("2001:db8:1:2::{:x}:{:x}", number >> 16, number & 0xffff), 1, 10_000);
+    assert_eq!((0..60_000).filter(|number| of_64(*number)).count(), 100);
+    let left = (0..200).filter(|number| is_known(&format!("198.51.100.{number}"), 5060, 10_001)).count();
+    assert!(left > 190, "{left} of 200 customers are still known");
+    // Whoever is known stays so, and the next hour has its own share.
+    assert!(is_known("192.0.2.66", 1, 10_001) && note("192.0.2.66", 1, 10_002));
+    assert!(!note("192.0.2.66", 60_001, 10_002) && note("192.0.2.66", 60_001, 10_000 + 3600));
 }
 
 /// One message on its way through the model.
@@ -228,8 +257,8 @@ impl Model<'_> {
 
 #[test]
 fn customers_do_not_notice_ten_times_the_load() {
-    let gate = Gate::new(RULES, 1024);
-    gate.let_in(("edge", "customer"), 1_000);
+    let gate = Gate::new(RULES, 1024, 1_000);
+    gate.let_in(("edge", "customer"), HERE, 1_000);
     // Ten times what the core can do.
     let outcome = run(100_000, Some(&gate));
     assert!(outcome.completed * 100 >= outcome.calls * 95, "{outcome:?}");
@@ -244,7 +273,7 @@ fn customers_do_not_notice_ten_times_the_load() {
 
 #[test]
 fn nobody_is_turned_away_while_there_is_little_to_do() {
-    let gate = Gate::new(RULES, 1024);
+    let gate = Gate::new(RULES, 1024, 1_000);
     let outcome = run(5_000, Some(&gate));
     assert_eq!((outcome.turned_away, outcome.completed), (0, outcome.calls), "{outcome:?}");
 }

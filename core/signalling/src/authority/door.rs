@@ -1,15 +1,18 @@
 //! What the core does about wrong credentials: refusals that wait, bans, and the operator's look at them.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use belfry_sip_proto::Uri;
 use belfry_sip_proto::digest::Credentials;
 use belfry_sip_proto::transaction::TransactionId;
 
-use super::Ban;
+use super::{Ban, BanKind};
+use crate::admission::network_of;
 use crate::config::BannedAnswer;
 use crate::core::{Alarm, Core, now};
 use crate::exchange::Failure;
+use crate::handle::ToEdge;
 use crate::received::Received;
 use crate::signals::{CallCause, MethodName};
 
@@ -57,6 +60,9 @@ impl Core {
         self.signals.customers.credentials_were_wrong();
         if let Some(kind) = failed.ban {
             self.signals.customers.ban_began(kind, source, self.authority.guard.bans_count());
+            if kind == BanKind::Source {
+                self.tell_ban(None, source, self.config.guard.ban_for);
+            }
         }
         if failed.delay.is_zero() || self.denials_waiting >= self.config.guard.delayed_max {
             return self.end_denied(id);
@@ -120,8 +126,31 @@ impl Core {
         let was_banned = self.authority.guard.pardon(source);
         if was_banned {
             self.signals.customers.ban_lifted(source, self.authority.guard.bans_count());
+            self.tell_ban(None, source, Duration::ZERO);
         }
         was_banned
+    }
+}
+
+impl Core {
+    /// An edge that comes learns whom it is to turn away.
+    pub(crate) fn tell_bans_to(&self, edge: &str) {
+        for ban in self.bans().into_iter().filter(|ban| ban.is_whole_source) {
+            self.tell_ban(Some(edge), ban.source, ban.remaining);
+        }
+    }
+
+    /// Edges turn strangers of a banned network away before they cost us anything. They know no trunks: a network with
+    /// one in it is our own business.
+    fn tell_ban(&self, only: Option<&str>, source: IpAddr, left: Duration) {
+        let network = network_of(source);
+        if !left.is_zero() && self.routes.table.is_trunk_in(network) {
+            return;
+        }
+        // A rest of a second is one.
+        let seconds = u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        let is_answered = self.config.guard.banned == BannedAnswer::Refuse;
+        self.edges.tell(only, &ToEdge::Ban { network, seconds, is_answered });
     }
 }
 

@@ -9,9 +9,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::admission::network_of;
 use crate::config::GuardConfig;
 
 /// Counts failures.
@@ -232,17 +233,6 @@ impl Guard {
         };
         let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
         self.config.delay_first.saturating_mul(factor).min(self.config.delay_max)
-    }
-}
-
-/// Customers get whole IPv6 /64s: an address of it is no more than a number that its owner chose.
-pub(super) fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

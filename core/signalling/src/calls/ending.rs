@@ -161,7 +161,7 @@ fn call_record(call: &Call, node: String) -> CallRecord {
         called_trunk: owned(call.whose.called_trunk.as_deref()),
         called_number: call.whose.called_number.map(|number| Pii::new(number.to_string())),
         is_emergency: call.whose.is_emergency,
-        prepaid: call.paying.as_ref().map(|paying| paying.prepaid()),
+        prepaid: call.prepaid.as_deref().cloned(),
         status_code: call.ending.status,
         outcome: outcome_of(call).into(),
         cause: call.ending.cause.as_str().into(),

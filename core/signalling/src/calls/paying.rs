@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belfry_routing::prepaid::{Credit, Refusal, Renewal, Terms};
+use belfry_routing::rating::Profile;
 use belfry_routing::{Decision as Routed, Outcome};
 use belfry_signal::{Cause, Pii, Room, now_unix_nanos};
 use belfry_sip_proto::timer::TimerKey;
@@ -33,13 +34,6 @@ pub(crate) struct Paying {
 }
 
 impl Paying {
-    /// What the record says of it.
-    pub(super) fn prepaid(&self) -> Prepaid {
-        let (profile, profile_version) = self.credit.profile();
-        let account = Pii::new(self.credit.account().to_owned());
-        Prepaid { account, profile: profile.to_owned(), profile_version }
-    }
-
     /// Since the answer, so many seconds are paid for.
     pub(crate) fn seconds(&self) -> u64 {
         self.credit.seconds()
@@ -105,9 +99,12 @@ impl Core {
         };
         self.signals.prepaid.asked(outcome);
         self.decided(id, Decision::Charge, outcome.as_str());
+        // A call that costs nothing is rated by the prices that it was let in by, too.
+        let prepaid = table.map(|table| prepaid(&payer, table.profile()));
         let key = self.exchanges.get(&id).and_then(|exchange| exchange.call.clone());
-        if let (Some(call), Some(credit)) = (key.and_then(|key| self.calls.get_mut(&key)), credit) {
-            call.paying = Some(Box::new(Paying { credit, answered: None, alarm: None }));
+        if let Some(call) = key.and_then(|key| self.calls.get_mut(&key)) {
+            call.prepaid = prepaid.map(Box::new);
+            call.paying = credit.map(|credit| Box::new(Paying { credit, answered: None, alarm: None }));
         }
         self.tell_level(&payer);
         Ok(())
@@ -180,6 +177,12 @@ impl Core {
             self.timers.stop(alarm);
         }
     }
+}
+
+/// Who pays for a call, and by which prices, as its record says it.
+fn prepaid(payer: &str, profile: &Profile) -> Prepaid {
+    let account = Pii::new(payer.to_owned());
+    Prepaid { account, profile: profile.name.clone(), profile_version: profile.version }
 }
 
 /// How a call is refused that nobody pays for: the field says 402 to who has no money, and 403 to who may not.

@@ -146,6 +146,7 @@ impl Core {
             Event::Edge(EdgeEvent::FlowClosed { edge, flow }) => self.on_flow_closed(&edge, &flow),
             Event::Edge(EdgeEvent::Up { node, link, addresses, sender }) => {
                 self.edges.connected(Arc::clone(&node), link, addresses, sender);
+                self.tell_bans_to(&node);
                 self.signals.edge_connected(&node, self.edges.connected_count());
             }
             Event::Edge(EdgeEvent::Down { node, link }) => {

@@ -134,9 +134,9 @@ impl Core {
         let Some(sdp) = ack.sdp().filter(|_| self.config.anchor_media) else { return false };
         let then = Then::Acknowledge { ack: Arc::clone(ack) };
         let Some(key) = self.call_key(ack.call_id()) else {
-            let Some(leg) = self.routes_used(&ack.message).leg.filter(|_| self.is_stranger(ack)) else {
-                return false;
-            };
+            let used = self.routes_used(&ack.message);
+            let is_alive = self.is_stranger(ack) && self.may_be_alive(&used);
+            let Some(leg) = used.leg.filter(|_| is_alive) else { return false };
             let key: CallKey = ack.call_id().into();
             return self.describe_stranger(&key, Role::Answer, leg.other(), sdp.to_vec(), ack, then).is_ok();
         };

@@ -2,8 +2,10 @@
 //! 16.12, RFC 5658), and the ACK of a 2xx, which has no transaction.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use belfry_relay_api::Leg;
 use belfry_signal::now_unix_nanos;
@@ -14,7 +16,7 @@ use belfry_state::Binding;
 
 use super::prepare::Leaving;
 use crate::calls::Phase;
-use crate::core::Core;
+use crate::core::{Core, unix_seconds};
 use crate::edges::Hop;
 use crate::exchange::{CallKey, Destination, EndedCall, Failure, Reach};
 use crate::handle::{FlowToken, Target, Transport};
@@ -34,6 +36,31 @@ pub(crate) struct RoutesUsed {
     pub(crate) last: Option<String>,
     /// The leg that the last one leads to, when it shows that we wrote it for this call.
     pub(crate) leg: Option<Leg>,
+    /// When and by which core it was written; with the leg.
+    mark: Option<Mark>,
+}
+
+/// When the call of a Route of ours began, and in which life of which core: what one that nobody knows is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    unix_seconds: u64,
+    life: u32,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:x}.{:x}", self.unix_seconds, self.life)
+    }
+}
+
+impl Mark {
+    fn parse(text: &str) -> Option<Self> {
+        let (unix_seconds, life) = text.split_once('.')?;
+        Some(Self {
+            unix_seconds: u64::from_str_radix(unix_seconds, 16).ok()?,
+            life: u32::from_str_radix(life, 16).ok()?,
+        })
+    }
 }
 
 impl Core {
@@ -47,12 +74,26 @@ impl Core {
             used.count += 1;
             used.last = Some(route.uri.as_str().to_owned());
             let leg = route.uri.param("leg").flatten().and_then(leg_named);
-            let check = route.uri.param("call").flatten();
+            let shown = route.uri.param("call").flatten().and_then(|shown| shown.rsplit_once('.'));
             let call_id = message.call_id().unwrap_or_default();
             let token = route.uri.user().unwrap_or_default();
-            used.leg = leg.filter(|leg| check == Some(self.route_check(*leg, token, call_id).as_str()));
+            let proven = leg.zip(shown).and_then(|(leg, (mark, check))| {
+                let mark = Mark::parse(mark)?;
+                (self.route_check(leg, token, call_id, mark) == check).then_some((leg, mark))
+            });
+            (used.leg, used.mark) = proven.unzip();
         }
         used
+    }
+
+    /// Whether a call that this core does not know may be alive all the same: when its Route is of another life or of
+    /// another core, and no older than a call may become. What this life set up and does not know is over: whoever keeps
+    /// the Route of an old call has in it no way to a trunk without account, limits and record.
+    pub(super) fn may_be_alive(&self, used: &RoutesUsed) -> bool {
+        used.mark.is_some_and(|mark| {
+            let age = Duration::from_secs(unix_seconds().saturating_sub(mark.unix_seconds));
+            mark.life != self.life && age <= self.config.call_lifetime
+        })
     }
 
     /// Undoes what a strict router did: it put our Route into the Request-URI and the target behind the others
@@ -104,8 +145,12 @@ impl Core {
         let place = self.place_in_call(request);
         let is_stranger = place.is_none() && self.is_stranger(request);
         // Who is in no call of ours must show by its Route that it was; and a call that is over cannot be changed.
-        let is_change = request.method == MethodName::Invite && !is_stranger;
-        if place.is_none() && (used.leg.is_none() || is_change) {
+        let is_change = matches!(request.method, MethodName::Invite | MethodName::Update);
+        let is_over = is_change && !(is_stranger && self.may_be_alive(used));
+        if place.is_none() && (used.leg.is_none() || is_over) {
+            if is_over && used.leg.is_some() && is_stranger {
+                self.signals.stranger_refused();
+            }
             return self.fail(id, Failure::plain(481, CallCause::Rejected));
         }
         let (call, from, seen_hop) = match place {
@@ -264,15 +309,19 @@ impl Core {
             }
         };
         let transport = hop.transport.uri_token();
-        let check = self.route_check(leg, &token, call_id);
+        // A dialog that is no call is as old as time, so that nobody makes a call of it.
+        let unix_seconds = self.calls.get(call_id).map_or(0, |call| call.start_unix_nanos / 1_000_000_000);
+        let mark = Mark { unix_seconds, life: self.life };
+        let check = self.route_check(leg, &token, call_id, mark);
         let (host, port, leg) = (&address.host, address.port, leg.as_str());
-        Some(format!("<sip:{token}@{host}:{port};transport={transport};lr;leg={leg};call={check}>"))
+        Some(format!("<sip:{token}@{host}:{port};transport={transport};lr;leg={leg};call={mark}.{check}>"))
     }
 
     /// What only this site can write into a Route of a call: it outlives the core, as the site's key does. It covers
-    /// the token, so that nobody leads a request of his old call over another flow, as a trunk's.
-    fn route_check(&self, leg: Leg, token: &str, call_id: &str) -> String {
-        self.route_check_of(&format!("{} {token} {call_id}", leg.as_str()))
+    /// the token, so that nobody leads a request of his old call over another flow, as a trunk's, and the mark, so that
+    /// nobody makes it younger.
+    fn route_check(&self, leg: Leg, token: &str, call_id: &str, mark: Mark) -> String {
+        self.route_check_of(&format!("{} {token} {mark} {call_id}", leg.as_str()))
     }
 
     fn route_check_of(&self, text: &str) -> String {

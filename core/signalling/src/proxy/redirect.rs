@@ -52,7 +52,9 @@ impl Core {
             return false;
         }
         forward.redirects = forward.redirects.saturating_add(count);
-        self.gateways.quiet.heard(&way.name, way.gateway);
+        if !way.is_redirected {
+            self.gateways.quiet.heard(&way.name, way.gateway);
+        }
         self.decided(id, Decision::FailOver, "redirected");
         self.act(id);
         self.tell_lost_dialogs(id, branch, response.message.status().unwrap_or_default());
@@ -109,6 +111,6 @@ fn redirected(
         let add = if is_gateway { policy.add.clone() } else { Vec::new() };
         Arc::new(Policy { credentials, add, ..policy.clone() })
     });
-    let trunk = Some(way.clone());
+    let trunk = Some(TrunkWay { is_redirected: true, ..way.clone() });
     Some(Destination { uri: Some(text.to_owned()), policy, trunk, ..Destination::next_hop(next_hop) })
 }

@@ -375,6 +375,7 @@ impl Core {
                     gateway: way.gateway,
                     cost: way.cost,
                     is_emergency,
+                    is_redirected: false,
                 }),
                 ..Destination::next_hop(next_hop)
             };
@@ -498,6 +499,7 @@ impl Core {
             return;
         };
         match trouble {
+            _ if way.is_redirected => {}
             Trouble::Silent | Trouble::NotSent(SendFault::Unreachable) => {
                 let (now, lifetime) = (now(), self.config.dead_next_hop_timeout);
                 self.gateways.quiet.note(&way.name, way.gateway, now + lifetime, now);
@@ -513,7 +515,9 @@ impl Core {
     pub(super) fn note_trunk_answer(&mut self, key: &str) {
         let Some(call) = self.calls.get_mut(key) else { return };
         if let Some(on_trunk) = &call.hold.on_trunk {
-            self.gateways.quiet.heard(&on_trunk.way.name, on_trunk.way.gateway);
+            if !on_trunk.way.is_redirected {
+                self.gateways.quiet.heard(&on_trunk.way.name, on_trunk.way.gateway);
+            }
             let label = self.routes.trunk_label(&on_trunk.way.name);
             self.signals.routing.trunk_answered(label);
             if let Some(meter) = &call.hold.meter {

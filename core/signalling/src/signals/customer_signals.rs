@@ -17,6 +17,7 @@ pub(crate) struct CustomerSignals {
     bans_begun: Counter<(BanScope,)>,
     bans: Gauge<()>,
     banned_requests: CounterHandle,
+    stayed_unknown: CounterHandle,
     bindings_lost: Counter<(BindingLoss,)>,
     keepalives: Counter<(KeepAliveStep,)>,
 }
@@ -29,6 +30,11 @@ impl CustomerSignals {
             bans_begun: c.counter("bans_total", "Bans for guessing passwords, by whom they are for."),
             bans: c.gauge("bans", "Bans that are in force now."),
             banned_requests: plain(c, "banned_requests_total", "Requests turned away because of a ban."),
+            stayed_unknown: plain(
+                c,
+                "known_flows_refused_total",
+                "Customers who were let in and stay unknown under overload, because their network has too many.",
+            ),
             bindings_lost: c.counter(
                 "bindings_lost_total",
                 "Bindings removed before they ran out, because their device cannot be reached.",
@@ -40,6 +46,11 @@ impl CustomerSignals {
     /// Somebody's credentials are wrong.
     pub(crate) fn credentials_were_wrong(&self) {
         self.wrong_credentials.inc();
+    }
+
+    /// Somebody was let in whose network has had its share of those who are known.
+    pub(crate) fn stayed_unknown(&self) {
+        self.stayed_unknown.inc();
     }
 
     /// Somebody guesses passwords and is turned away from now on.

@@ -44,6 +44,7 @@ pub(super) struct House {
     from_core: LinkReceiver<ToEdge>,
     /// What certificates prove of who speaks.
     pub(super) peer_names: Vec<String>,
+    orders: Vec<(std::net::IpAddr, u32, bool)>,
     directory: TempDir,
 }
 
@@ -133,6 +134,43 @@ impl Phone {
             self.contact(),
             user = self.user,
         )
+    }
+
+    /// A request of the dialog that the caller's 2xx made.
+    pub(super) fn in_dialog_of(&self, seen: &Heard, method: &str, cseq: u32, peer_contact: &str) -> String {
+        self.in_dialog(method, cseq, seen, peer_contact, None)
+    }
+
+    fn in_dialog(
+        &self,
+        method: &str,
+        cseq: u32,
+        seen: &Heard,
+        peer_contact: &str,
+        local_tag: Option<&str>,
+    ) -> String {
+        let uri = peer_contact.trim_start_matches('<').trim_end_matches('>');
+        let mut routes = seen.values(HeaderName::RecordRoute);
+        let (mut from, mut to) = (seen.header(HeaderName::From), seen.header(HeaderName::To));
+        match local_tag {
+            None => routes.reverse(),
+            Some(tag) => {
+                if !to.contains("tag=") {
+                    to = format!("{to};tag={tag}");
+                }
+                std::mem::swap(&mut from, &mut to);
+            }
+        }
+        let mut text = self.head(method, uri, &format!("d{method}{cseq}{}", self.user));
+        for route in routes {
+            text.push_str(&format!("Route: {route}\n"));
+        }
+        let call_id = seen.header(HeaderName::CallId);
+        text.push_str(&format!(
+            "From: {from}\nTo: {to}\nCall-ID: {call_id}\nCSeq: {cseq} {method}\nContact: {}\n",
+            self.contact()
+        ));
+        text
     }
 }
 
@@ -226,6 +264,7 @@ impl House {
             to_core,
             from_core,
             peer_names: Vec::new(),
+            orders: Vec::new(),
             directory,
         };
         house.until(|text| text.contains("core_edges 1") && text.contains("core_relays 1")).await;
@@ -316,6 +355,12 @@ impl House {
         self.clock_unix_nanos = Some(1_800_000_000_000_000_000 + millis * 1_000_000);
     }
 
+    /// Sets the edge's clock to so long ago.
+    pub(super) fn set_clock_back(&mut self, ago: Duration) {
+        let nanos = u64::try_from(ago.as_nanos()).expect("some years at most");
+        self.clock_unix_nanos = Some(now_unix_nanos() - nanos);
+    }
+
     pub(super) fn say_bytes(&self, phone: &Phone, bytes: Vec<u8>) {
         let inbound = Inbound {
             flow: FlowToken(phone.flow.clone()),
@@ -341,8 +386,15 @@ impl House {
 
     /// The next message that the core sends.
     pub(super) async fn hear(&mut self) -> Heard {
-        let next = tokio::time::timeout(PATIENCE, self.from_core.recv()).await;
-        heard(next.expect("the core says something").expect("the link is up"))
+        loop {
+            let next = tokio::time::timeout(PATIENCE, self.from_core.recv()).await;
+            match next.expect("the core says something").expect("the link is up") {
+                ToEdge::Ban { network, seconds, is_answered } => {
+                    self.orders.push((network, seconds, is_answered));
+                }
+                sent @ ToEdge::Send { .. } => return heard(sent),
+            }
+        }
     }
 
     /// The next message, which must be this response to this phone.
@@ -414,9 +466,24 @@ impl House {
         tokio::time::resume();
     }
 
-    /// Whether the core has nothing to say now.
+    /// Whether the core has nothing to say now; orders to the edge are put aside.
     pub(super) async fn is_quiet(&mut self) -> bool {
-        tokio::time::timeout(Duration::from_millis(50), self.from_core.recv()).await.is_err()
+        let next = async {
+            loop {
+                match self.from_core.recv().await {
+                    Some(ToEdge::Ban { network, seconds, is_answered }) => {
+                        self.orders.push((network, seconds, is_answered));
+                    }
+                    _ => return,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_millis(50), next).await.is_err()
+    }
+
+    /// The bans that the edge was told since the last look: network, seconds, whether to answer.
+    pub(super) fn orders(&mut self) -> Vec<(std::net::IpAddr, u32, bool)> {
+        std::mem::take(&mut self.orders)
     }
 
     /// Registers a phone with digest; gives the 200.
@@ -510,28 +577,7 @@ impl House {
         peer_contact: &str,
         local_tag: Option<&str>,
     ) -> String {
-        let uri = peer_contact.trim_start_matches('<').trim_end_matches('>');
-        let mut routes = seen.values(HeaderName::RecordRoute);
-        let (mut from, mut to) = (seen.header(HeaderName::From), seen.header(HeaderName::To));
-        match local_tag {
-            None => routes.reverse(),
-            Some(tag) => {
-                if !to.contains("tag=") {
-                    to = format!("{to};tag={tag}");
-                }
-                std::mem::swap(&mut from, &mut to);
-            }
-        }
-        let mut text = phone.head(method, uri, &format!("d{method}{cseq}{}", phone.user));
-        for route in routes {
-            text.push_str(&format!("Route: {route}\n"));
-        }
-        let call_id = seen.header(HeaderName::CallId);
-        text.push_str(&format!(
-            "From: {from}\nTo: {to}\nCall-ID: {call_id}\nCSeq: {cseq} {method}\nContact: {}\n",
-            phone.contact()
-        ));
-        text
+        phone.in_dialog(method, cseq, seen, peer_contact, local_tag)
     }
 
     /// The records of a kind that were emitted since the last look.
@@ -566,7 +612,7 @@ async fn hello(
 }
 
 fn heard(sent: ToEdge) -> Heard {
-    let ToEdge::Send { id, target, bytes } = sent;
+    let ToEdge::Send { id, target, bytes } = sent else { panic!("no message: {sent:?}") };
     let flow = match target {
         Target::Flow(FlowToken(token)) => token,
         Target::Address { address, name: None, .. } => address.to_string(),

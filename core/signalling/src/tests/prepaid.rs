@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use belfry_routing::rating::Decimal;
 use belfry_sip_proto::HeaderName;
-use belfry_state::ProfileDocument;
+use belfry_state::{Books, CallRecord, ProfileDocument};
 
 use super::house::{Heard, House, PASSWORD, Phone, SDP, authorize};
 use super::routing::{NUMBER, ONE, PLAN, hang_up, is_idle, pick_up, refuse, trunk};
@@ -150,6 +150,14 @@ async fn who_cannot_pay_is_refused_and_who_need_not_is_let_in() {
     let asked =
         |outcome: &str| house.metric(&format!("core_prepaid_decisions_total{{outcome=\"{outcome}\"}}"));
     assert_eq!((asked("no_credit"), asked("no_price"), asked("free")), (Some(1.0), Some(1.0), Some(2.0)));
+    // What costs nothing is rated by the prices of its day, too; only calls for help are nobody's.
+    house.until(|text| text.contains("core_live_calls 0")).await;
+    let records = house.state.call_records(10).await.expect("readable");
+    let version = |call_id: &str| {
+        let record = records.iter().find(|record| record.call_id.reveal() == call_id).expect("a record");
+        record.prepaid.as_ref().map(|prepaid| prepaid.profile_version)
+    };
+    assert_eq!((version("free"), version("inside"), version("help")), (Some(1), Some(1), None));
     for cause in ["no_credit", "not_chargeable"] {
         let line = format!("core_calls_ended_total{{cause=\"{cause}\",region=\"eu\"}} 1");
         house.until(|text| text.contains(&line)).await;
@@ -203,6 +211,23 @@ async fn what_a_lost_call_owes_is_known_before_anybody_is_let_in_again() {
         is_refused(&refused, 402, "not enough credit");
     }
     assert_eq!(hear_nothing_else(&mut house).await, 0);
+}
+
+#[tokio::test]
+async fn what_a_record_owes_that_the_database_refuses_is_owed_all_the_same() {
+    let (mut house, alice) = house(&[("alice@belfry.test", "0.60")]).await;
+    let answered = talk(&mut house, &alice, "known").await;
+    hang_up(&mut house, &alice, ONE, &answered).await;
+    is_idle(&house).await;
+    // Another call of a minute, whose record lies beside the database.
+    let known = house.state.call_records(1).await.expect("readable").remove(0);
+    let answer = known.answer_unix_nanos.expect("answered");
+    let record =
+        CallRecord { call_id: "refused".to_owned().into(), end_unix_nanos: answer + 60_000_000_000, ..known };
+    Books::set_aside_for_test(house.directory(), &record).expect("set aside");
+    restart(&mut house).await;
+    let refused = call(&mut house, &alice, NUMBER, "next").await;
+    is_refused(&refused, 402, "not enough credit");
 }
 
 async fn hear_nothing_else(house: &mut House) -> usize {

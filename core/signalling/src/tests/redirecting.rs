@@ -4,7 +4,7 @@ use belfry_sip_proto::HeaderName;
 
 use super::house::{Heard, House, Phone, SDP};
 use crate::Config;
-use crate::handle::Transport;
+use crate::handle::{SendFailure, Transport};
 
 fn plan(redirects_max: u8) -> String {
     format!(
@@ -119,6 +119,84 @@ async fn another_number_than_was_decided_on_is_not_dialled() {
     let first = hear_invite(&mut house, 211).await;
     let text = first.text();
     assert!(!text.contains("P-Asserted-Identity"), "who calls is for our trunk to know: {text}");
+}
+
+/// A trunk that is told who calls and has a password of ours, with two gateways, and one that is dearer.
+async fn trusted(call_id: &str) -> (House, Phone, Heard) {
+    let secret = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(secret.path(), "s3cret").expect("written");
+    let plan = plan(3).replace(
+        "gateways = [{ uri = \"sip:192.0.2.201\" }]",
+        &format!(
+            "gateways = [{{ uri = \"sip:192.0.2.201\", weight = 1000 }}, {{ uri = \"sip:192.0.2.203\", weight = 0 }}]\n\
+             user = \"belfry\"\npassword_file = {:?}",
+            secret.path()
+        ),
+    );
+    let alias = "\n[[aliases]]\nnumber = \"+442071838750\"\naddress = \"alice@belfry.test\"\n";
+    let mut house = House::with_plan(Config::for_test(), &format!("{plan}{alias}")).await;
+    let alice = Phone::new("alice", Transport::Udp);
+    house.register(&alice).await;
+    house.call(&alice, "+4930123", call_id, SDP).await;
+    let invite = hear_invite(&mut house, 201).await;
+    assert!(invite.text().contains("P-Asserted-Identity: <sip:+442071838750@"), "{}", invite.text());
+    (house, alice, invite)
+}
+
+const CHALLENGE: &str =
+    "Proxy-Authenticate: Digest realm=\"carrier\", nonce=\"n\", algorithm=MD5, qop=\"auth\"\n";
+
+#[tokio::test]
+async fn our_name_and_password_are_for_the_trunks_gateways_alone() {
+    // Where the trunk leads to, who hears the INVITE, whether it says who calls, and whether a challenge is answered.
+    for (call_id, place, number, is_named, is_answered) in [
+        ("own", "sip:+4930123@192.0.2.203", 203, true, true),
+        ("own-port", "sip:+4930123@192.0.2.203;transport=udp", 203, true, true),
+        ("other-user", "sip:b@192.0.2.203", 203, true, false),
+        ("foreign", "sip:+4930123@192.0.2.211", 211, false, false),
+        ("maddr", "sip:+4930123@192.0.2.203;maddr=192.0.2.211", 211, false, false),
+        ("maddr-upper", "sip:+4930123@192.0.2.203;MADDR=192.0.2.211", 211, false, false),
+    ] {
+        let (mut house, alice, invite) = trusted(call_id).await;
+        refuse(&mut house, 201, &invite, "302 Moved Temporarily", &format!("Contact: <{place}>\n")).await;
+        let invite = house.hear().await;
+        assert!(invite.flow.starts_with(&format!("udp 192.0.2.{number}:5060")), "{call_id}: {}", invite.flow);
+        let text = invite.text();
+        assert_eq!(text.contains("P-Asserted-Identity"), is_named, "{call_id}: {text}");
+        house.say(&peer(number), &invite.answer("407 Proxy Authentication Required", "tt", CHALLENGE));
+        let mut answered = false;
+        // Its ACK, and then the answer to the challenge, or what the caller is told.
+        for _ in 0..2 {
+            let heard = house.hear().await;
+            answered |= heard.text().contains("Proxy-Authorization: Digest username=\"belfry\"");
+            if heard.flow == alice.flow {
+                assert_eq!(heard.status(), 407, "the caller may answer it: {}", heard.text());
+            }
+        }
+        assert_eq!(answered, is_answered, "{call_id}");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_place_does_not_make_the_gateway_quiet_that_named_it() {
+    for is_named in [true, false] {
+        let (mut house, alice, invite) = called(1, "dead-place").await;
+        let dead = if is_named {
+            refuse(&mut house, 201, &invite, "302 Moved Temporarily", "Contact: <sip:a@192.0.2.211>\n").await;
+            hear_invite(&mut house, 211).await
+        } else {
+            invite
+        };
+        house.fail_send(&dead, SendFailure::Unreachable);
+        let next = hear_invite(&mut house, 202).await;
+        refuse(&mut house, 202, &next, "486 Busy Here", "").await;
+        let told = house.hear_status(&alice, 486).await;
+        house.acknowledge(&alice, &told);
+        house.until(|text| text.contains("core_live_calls 0")).await;
+        house.call(&alice, "+4930123", "next", SDP).await;
+        // The cheaper trunk comes first, unless its own gateway cannot be reached.
+        hear_invite(&mut house, if is_named { 201 } else { 202 }).await;
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use belfry_signal::record::Body;
 use belfry_signal::{Severity, Value};
 use belfry_sip_proto::HeaderName;
 
-use super::house::{Heard, House, Phone, SDP};
+use super::house::{Heard, House, PASSWORD, Phone, SDP, authorize};
 use crate::handle::Transport;
 
 /// A call that is up while its core is killed and started again: the INVITE as the callee got it, the 200 as the
@@ -159,7 +159,7 @@ async fn a_forged_route_opens_nothing() {
     let before = house.relay.asked().len();
     for (cseq, method) in [(3, "INVITE"), (4, "INFO"), (5, "BYE")] {
         let request = house.in_dialog(&alice, method, cseq, &answered, &bob.contact(), None);
-        house.say_with(&alice, &request.replace(";call=", ";call=0"), SDP);
+        house.say_with(&alice, &request.replace(";call=", ";call=1"), SDP);
         if method == "INVITE" {
             house.hear_status(&alice, 100).await;
         }
@@ -170,6 +170,100 @@ async fn a_forged_route_opens_nothing() {
     }
     assert!(house.is_quiet().await);
     assert_eq!(house.relay.asked().len(), before);
+}
+
+/// Says an INVITE and an UPDATE with an old Route, which must go nowhere.
+async fn must_be_over(house: &mut House, phone: &Phone, text: impl Fn(&str, u32) -> String) {
+    let before = house.metric("core_unknown_changes_refused_total").unwrap_or_default();
+    let asked = house.relay.asked();
+    house.say_with(phone, &text("INVITE", 71), SDP);
+    house.hear_status(phone, 100).await;
+    let refused = house.hear_status(phone, 481).await;
+    house.acknowledge(phone, &refused);
+    house.say_with(phone, &text("UPDATE", 72), SDP);
+    house.hear_status(phone, 481).await;
+    house.say_with(phone, &text("ACK", 71), SDP);
+    assert_eq!(house.metric("core_unknown_changes_refused_total"), Some(before + 2.0));
+    house.hear_all().await;
+    assert_eq!(house.relay.asked(), asked, "no session is opened");
+}
+
+#[tokio::test]
+async fn a_route_of_a_call_that_is_over_leads_nowhere() {
+    let mut house = House::new().await;
+    let (alice, bob) = (Phone::new("alice", Transport::Udp), Phone::new("bob", Transport::Wss));
+    house.register(&alice).await;
+    house.register(&bob).await;
+    let mut old = None;
+    // What ended lately is forgotten when another call ends later.
+    for call_id in ["over", "later"] {
+        house.call(&alice, "bob", call_id, SDP).await;
+        let invite = house.hear_request(&bob, "INVITE").await;
+        house.say_with(&bob, &invite.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())), SDP);
+        let answered = house.hear_status(&alice, 200).await;
+        house.say(&alice, &house.in_dialog(&alice, "ACK", 2, &answered, &bob.contact(), None));
+        house.hear_request(&bob, "ACK").await;
+        house.say(&alice, &house.in_dialog(&alice, "BYE", 3, &answered, &bob.contact(), None));
+        let bye = house.hear_request(&bob, "BYE").await;
+        house.say(&bob, &bye.answer("200 OK", "", ""));
+        house.hear_status(&alice, 200).await;
+        house.until(|text| text.contains("core_live_calls 0")).await;
+        old.get_or_insert(answered);
+        house.let_pass(std::time::Duration::from_secs(33)).await;
+        house.hear_all().await;
+    }
+    let old = old.expect("a call");
+    let text = |method: &str, cseq: u32| {
+        let text = alice.in_dialog_of(&old, method, cseq, &bob.contact());
+        text.replace("tag=tb", "tag=another")
+    };
+    must_be_over(&mut house, &alice, text).await;
+}
+
+#[tokio::test]
+async fn a_route_of_a_dialog_that_was_no_call_makes_none() {
+    let mut house = House::new().await;
+    let (alice, bob) = (Phone::new("alice", Transport::Udp), Phone::new("bob", Transport::Wss));
+    house.register(&alice).await;
+    house.register(&bob).await;
+    let subscribe = |cseq: u32, extra: &str| {
+        let text = alice.invite("bob", "watched", cseq, &format!("Event: presence\n{extra}"));
+        text.replace("INVITE", "SUBSCRIBE")
+    };
+    house.say(&alice, &subscribe(1, ""));
+    let challenged = house.hear_status(&alice, 407).await;
+    let uri = "sip:bob@belfry.test";
+    house.say(&alice, &subscribe(2, &authorize(&challenged, "alice", PASSWORD, "SUBSCRIBE", uri)));
+    let asked = house.hear_request(&bob, "SUBSCRIBE").await;
+    house.say(&bob, &asked.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())));
+    let agreed = house.hear_status(&alice, 200).await;
+    for is_restarted in [false, true] {
+        if is_restarted {
+            house.restart().await;
+            house.until(|text| text.contains("core_relays 1")).await;
+        }
+        let text = |method: &str, cseq: u32| {
+            alice.in_dialog_of(&agreed, method, cseq + u32::from(is_restarted), &bob.contact())
+        };
+        must_be_over(&mut house, &alice, text).await;
+    }
+    // What it is for still works.
+    let again = house.in_dialog(&alice, "SUBSCRIBE", 90, &agreed, &bob.contact(), None);
+    house.say(&alice, &again);
+    house.hear_request(&bob, "SUBSCRIBE").await;
+}
+
+#[tokio::test]
+async fn a_call_of_before_the_restart_is_not_older_than_calls_become() {
+    let mut house = House::new().await;
+    let lifetime = crate::Config::for_test().call_lifetime;
+    house.set_clock_back(lifetime + std::time::Duration::from_secs(1));
+    let (alice, bob, _, answered) = survivors(&mut house, "ancient").await;
+    let text = |method: &str, cseq: u32| alice.in_dialog_of(&answered, method, cseq, &bob.contact());
+    must_be_over(&mut house, &alice, text).await;
+    // It can be hung up all the same.
+    house.say(&alice, &house.in_dialog(&alice, "BYE", 73, &answered, &bob.contact(), None));
+    house.hear_request(&bob, "BYE").await;
 }
 
 #[tokio::test]

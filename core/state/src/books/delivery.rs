@@ -57,6 +57,8 @@ pub(crate) struct Delivery {
     pub(crate) resting_until: Option<Instant>,
     /// Whether the last attempt failed.
     pub(crate) is_away: bool,
+    /// The keeper came to a sudden end: what comes goes from memory to the database.
+    pub(crate) is_spool_gone: bool,
 }
 
 /// Reads the log, file by file.
@@ -82,9 +84,12 @@ impl Delivery {
                     Some(Order::Finish) | None => return self.finish().await,
                 },
                 Some(refused) = self.refused.recv() => self.take(refused),
-                changed = self.progress.changed(), if self.retry_at.or(self.resting_until).is_none() => {
+                changed = self.progress.changed(), if self.follows_progress() => {
                     if changed.is_err() {
-                        return self.finish().await;
+                        self.is_spool_gone = self.books.0.is_deserted();
+                        if !self.is_spool_gone {
+                            return self.finish().await;
+                        }
                     }
                 }
                 () = sleep_until(self.resting_until), if self.retry_at.is_none() => self.resting_until = None,
@@ -92,6 +97,10 @@ impl Delivery {
             }
             self.deliver().await;
         }
+    }
+
+    fn follows_progress(&self) -> bool {
+        !self.is_spool_gone && self.retry_at.or(self.resting_until).is_none()
     }
 
     /// Takes a record that is in no file. While the database is away, nobody is kept waiting for it.

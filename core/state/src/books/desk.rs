@@ -29,6 +29,8 @@ struct Queue {
     is_closed: bool,
     /// Nothing more will come from anywhere.
     is_over: bool,
+    /// Nobody sits at it any more.
+    is_deserted: bool,
 }
 
 /// What the keeper found on its desk, besides commands.
@@ -108,6 +110,10 @@ impl Desk {
     /// Hands in a command of the delivery's, which has one batch under way and no more.
     pub(crate) fn push_own(&self, command: Command) {
         let mut queue = self.lock();
+        if queue.is_deserted {
+            // Whoever waits learns it by the end of its channel.
+            return;
+        }
         queue.commands.push_back(command);
         self.wake(queue);
     }
@@ -117,6 +123,17 @@ impl Desk {
         let mut queue = self.lock();
         queue.synced = Some((sync, result));
         self.wake(queue);
+    }
+
+    /// The keeper came to a sudden end: nothing more is taken from anybody, and what waits is given back.
+    pub(crate) fn desert(&self) -> VecDeque<Command> {
+        let mut queue = self.lock();
+        (queue.is_closed, queue.is_deserted) = (true, true);
+        std::mem::take(&mut queue.commands)
+    }
+
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.lock().is_deserted
     }
 
     /// Takes nothing more from outside.

@@ -4,9 +4,10 @@
 //! A thread of its own and a second one for syncs: a call hands in three things, and each as a job of the runtime's
 //! pool would cost two wakings more.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
@@ -93,8 +94,18 @@ pub(crate) struct Keeper {
     pub(crate) syncing: Option<Syncing>,
     /// The log's losses that were made good.
     pub(crate) losses: u64,
+    /// What is in hand: should it not be done to the end, its records go another way.
+    pub(crate) hand: Hand,
     /// Locked as long as anybody writes in the folder.
     pub(crate) _folder: Arc<File>,
+}
+
+/// What the keeper has taken from its desk and not put down yet.
+#[derive(Debug, Default)]
+pub(crate) struct Hand {
+    batch: Vec<Command>,
+    work: Work,
+    outcome: Outcome,
 }
 
 /// A record on its way to the platter.
@@ -118,7 +129,7 @@ pub(crate) struct Syncing {
 #[derive(Debug, Default)]
 struct Work {
     changes: Vec<Change>,
-    closing: Vec<Written>,
+    closing: VecDeque<Written>,
     losing: Vec<Losing>,
 }
 
@@ -143,17 +154,24 @@ struct Outcome {
 }
 
 impl Keeper {
-    /// Works until nothing more can come.
+    /// Works until nothing more can come. A fault of ours in here must not take records with it: they go on by the way of
+    /// those that the disk refuses, and whoever waits gets its answer there.
     pub(crate) fn run(mut self) {
-        let mut batch = Vec::with_capacity(COMMANDS_PER_WRITE_MAX);
+        if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            self.signals.books_deserted();
+            self.give_way();
+        }
+    }
+
+    fn work(&mut self) {
         loop {
-            let found = self.wait(&mut batch);
+            let found = self.wait();
             if let Some((sync, result)) = found.synced {
                 self.on_synced(&sync, result);
             }
-            if !batch.is_empty() {
-                let work = self.sort(batch.drain(..));
-                self.write(work);
+            if !self.hand.batch.is_empty() {
+                self.sort();
+                self.write();
             }
             // Nobody will ask for more: what is written is brought to the platter.
             self.is_sync_wanted |= found.is_over;
@@ -164,7 +182,24 @@ impl Keeper {
         }
     }
 
-    fn wait(&self, batch: &mut Vec<Command>) -> Found {
+    /// Hands all records on that are not known to be on the platter. The database takes one that was written after all
+    /// for the same.
+    fn give_way(&mut self) {
+        let Hand { batch, work, outcome } = std::mem::take(&mut self.hand);
+        let waiting = self.desk.desert();
+        let written = std::mem::take(&mut self.written).into_iter().chain(outcome.written);
+        let held = written.chain(work.closing).map(|written| written.one).chain(outcome.refused);
+        let asked = batch.into_iter().chain(waiting).filter_map(|command| match command {
+            Command::Close { book, record, waiting } => Some(Refused { book, record, waiting }),
+            // Whoever waits learns it by the end of its channel.
+            Command::Note(_) | Command::CloseLost { .. } | Command::Sync { .. } => None,
+        });
+        for one in held.chain(asked) {
+            pass_on(&self.refused, one, &self.signals);
+        }
+    }
+
+    fn wait(&mut self) -> Found {
         let has_room = self.written.len() < WRITTEN_MAX;
         let is_syncing = self.syncing.is_some();
         self.desk.take(
@@ -173,13 +208,13 @@ impl Keeper {
                 is_syncing,
                 until: (self.is_sync_wanted && !is_syncing).then_some(self.sync_at),
             },
-            batch,
+            &mut self.hand.batch,
         )
     }
 
-    fn sort(&mut self, batch: impl Iterator<Item = Command>) -> Work {
-        let mut work = Work::default();
-        for command in batch {
+    fn sort(&mut self) {
+        let Hand { batch, work, .. } = &mut self.hand;
+        for command in batch.drain(..) {
             match command {
                 Command::Note(change) => {
                     // Once a second, what was noted is brought to the platter too.
@@ -188,7 +223,7 @@ impl Keeper {
                 }
                 Command::Close { book, record, waiting } => {
                     let one = Refused { book, record, waiting };
-                    work.closing.push(Written { one, is_second_try: false });
+                    work.closing.push_back(Written { one, is_second_try: false });
                 }
                 Command::CloseLost { which, below, waiting } => {
                     let changes_before = work.changes.len();
@@ -200,17 +235,17 @@ impl Keeper {
                 }
             }
         }
-        work
     }
 
     /// Hands everything to the kernel, beside a sync that may be under way: what is noted survives the process at
     /// once, however long the platter takes. What the disk lost is written again, once.
-    fn write(&mut self, mut work: Work) {
+    fn write(&mut self) {
         loop {
-            let outcome = write(&mut self.log, work);
+            write(&mut self.log, &mut self.hand.work, &mut self.hand.outcome);
+            let outcome = std::mem::take(&mut self.hand.outcome);
             self.take(outcome);
             match self.left_to_write() {
-                Some(again) => work = again,
+                Some(again) => self.hand.work = again,
                 None => return self.publish(),
             }
         }
@@ -245,7 +280,7 @@ impl Keeper {
             pass_on(&self.refused, written.one, &self.signals);
         }
         let again = |written: Written| Written { is_second_try: true, ..written };
-        let closing: Vec<_> = closing.into_iter().map(again).collect();
+        let closing: VecDeque<_> = closing.into_iter().map(again).collect();
         (!closing.is_empty()).then(|| Work { closing, ..Work::default() })
     }
 
@@ -295,7 +330,8 @@ impl Keeper {
             self.is_sync_wanted |= !self.syncs.is_empty();
             // Nothing since the last sync is sure: once more, in a new file.
             if let Some(again) = self.left_to_write() {
-                self.write(again);
+                self.hand.work = again;
+                self.write();
             }
             return;
         }
@@ -314,7 +350,9 @@ impl Keeper {
 /// Runs one sync after the other, until the keeper is gone.
 pub(crate) fn run_syncs(syncs: &std_mpsc::Receiver<Sync>, desk: &Desk) {
     for sync in syncs {
-        let result = sync.run();
+        // Whatever goes wrong, the keeper hears of it: it waits.
+        let ran = catch_unwind(AssertUnwindSafe(|| sync.run()));
+        let result = ran.unwrap_or_else(|_| Err(io::Error::other("the sync panicked")));
         desk.synced(sync, result);
     }
 }
@@ -335,19 +373,19 @@ pub(super) fn give_up(refused: Refused, signals: &Signals) {
 }
 
 /// Does one write. Within it notes come first: a call that opens and closes in one write has nothing to note.
-fn write(log: &mut Log, work: Work) -> Outcome {
-    let mut outcome = Outcome::default();
-    let mut closing = work.closing;
-    let over: HashSet<Book> = closing.iter().map(|written| written.one.book).collect();
+/// What is done goes from the work to the outcome, so that each record is in one of the two at any time.
+fn write(log: &mut Log, work: &mut Work, outcome: &mut Outcome) {
+    let over: HashSet<Book> = work.closing.iter().map(|written| written.one.book).collect();
+    let losing = std::mem::take(&mut work.losing);
     let changes_count = work.changes.len();
     // Those who ask again right afterwards, in the same write, go on with the same call.
     let lose = |log: &mut Log, changes_before: usize| {
         let is_its_turn = |losing: &&Losing| losing.changes_before == changes_before;
-        for losing in work.losing.iter().filter(is_its_turn).filter(|losing| losing.which == Lost::Answered) {
+        for losing in losing.iter().filter(is_its_turn).filter(|losing| losing.which == Lost::Answered) {
             log.lose_all_below(losing.below);
         }
     };
-    for (number, change) in work.changes.into_iter().enumerate() {
+    for (number, change) in work.changes.drain(..).enumerate() {
         lose(log, number);
         if matches!(&change, Change::Open { book, .. } if over.contains(book)) {
             continue;
@@ -359,18 +397,20 @@ fn write(log: &mut Log, work: Work) -> Outcome {
         }
     }
     lose(log, changes_count);
-    for Losing { which, waiting, .. } in work.losing {
+    for Losing { which, waiting, .. } in losing {
         let lost = log.lost(which);
         outcome.lost.push((waiting, lost.iter().map(|(_, record)| record.clone()).collect()));
-        closing.extend(lost.into_iter().map(|(book, record)| Written {
+        work.closing.extend(lost.into_iter().map(|(book, record)| Written {
             one: Refused { book, record: Box::new(record), waiting: None },
             is_second_try: false,
         }));
     }
-    for written in closing {
+    while let Some(written) = work.closing.front() {
         // A disk that refuses once may take it in a new file.
         let first = log.close(written.one.book, &written.one.record);
-        match first.or_else(|_| log.close(written.one.book, &written.one.record)) {
+        let closed = first.or_else(|_| log.close(written.one.book, &written.one.record));
+        let Some(written) = work.closing.pop_front() else { return };
+        match closed {
             Ok(()) => outcome.written.push(written),
             Err(error) => {
                 outcome.error = Some(error);
@@ -378,7 +418,6 @@ fn write(log: &mut Log, work: Work) -> Outcome {
             }
         }
     }
-    outcome
 }
 
 #[cfg(test)]
@@ -398,7 +437,7 @@ mod tests {
         };
         let (waiting, _answer) = oneshot::channel();
         let (waiting_for_all, _answer) = oneshot::channel();
-        let work = Work {
+        let mut work = Work {
             changes: vec![
                 open(1, "talking", true),
                 open(2, "ringing", false),
@@ -412,7 +451,9 @@ mod tests {
             ],
             ..Work::default()
         };
-        let lost = write(&mut log, work).lost;
+        let mut outcome = Outcome::default();
+        write(&mut log, &mut work, &mut outcome);
+        let lost = outcome.lost;
         let names = |records: &[CallRecord]| -> Vec<String> {
             records.iter().map(|record| record.call_id.reveal().clone()).collect()
         };

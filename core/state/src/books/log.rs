@@ -58,11 +58,21 @@ pub(crate) struct Sync {
     file: Arc<fs::File>,
     number: u64,
     bytes: u64,
+    #[cfg(test)]
+    panics: bool,
 }
 
 impl Sync {
+    /// One with a fault of ours.
+    #[cfg(test)]
+    pub(crate) fn panicking(self) -> Self {
+        Self { panics: true, ..self }
+    }
+
     /// Waits for the platter.
     pub(crate) fn run(&self) -> io::Result<()> {
+        #[cfg(test)]
+        assert!(!self.panics, "a fault of ours");
         self.file.sync_data()
     }
 }
@@ -249,6 +259,8 @@ impl Log {
     /// # Errors
     /// When it could not be written, or there is no room. The note stays, so that a crash still leaves a record.
     pub(crate) fn close(&mut self, book: Book, record: &CallRecord) -> Result<(), Error> {
+        #[cfg(test)]
+        assert_ne!(record.call_id.reveal(), super::tests::FAULT, "a fault of ours");
         self.take_over(book, record)?;
         let sequence = self.next_sequence;
         self.encode(&Entry::Closed { sequence, book, record: Cow::Borrowed(record) })?;
@@ -313,7 +325,13 @@ impl Log {
     pub(crate) fn begin_sync(&mut self) -> Option<Sync> {
         let writer = &self.current.as_ref()?.writer;
         let Segment { number, bytes, .. } = writer.segment;
-        (bytes != writer.synced_bytes).then(|| Sync { file: writer.handle(), number, bytes })
+        (bytes != writer.synced_bytes).then(|| Sync {
+            file: writer.handle(),
+            number,
+            bytes,
+            #[cfg(test)]
+            panics: false,
+        })
     }
 
     /// A sync came to its end.

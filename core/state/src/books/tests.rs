@@ -85,6 +85,9 @@ async fn open(folder: &Path, change: impl FnOnce(&mut Config)) -> (Registry, Sta
     (registry, state)
 }
 
+/// Closing the books of a call of this Call-ID makes the thread of the books panic.
+pub(super) const FAULT: &str = "fault";
+
 const TAKE_AWAY: &str = "alter table call_record rename to elsewhere";
 const GIVE_BACK: &str = "alter table elsewhere rename to call_record";
 
@@ -128,6 +131,11 @@ async fn a_record_that_the_database_refuses_costs_no_other_and_is_tried_at_the_n
     }
     assert_eq!(house.names().await, ["good-1", "good-2", "good-3"]);
     assert!((house.metric("state_call_records_total{outcome=\"refused\"}") - 2.0).abs() < 0.5);
+    let aside = house.state.books().set_aside().await.expect("readable");
+    assert_eq!(
+        aside.iter().map(|record| record.call_id.reveal().as_str()).collect::<Vec<_>>(),
+        ["bad-1", "bad-2"]
+    );
     let house = house.start_again().await;
     assert_eq!(house.names().await.len(), 3, "tried while the trigger was there");
     house.sql("drop trigger poison").await;
@@ -136,6 +144,7 @@ async fn a_record_that_the_database_refuses_costs_no_other_and_is_tried_at_the_n
         .until("tried again", |house| house.folder.path().join("books/refused.log").metadata().is_err())
         .await;
     assert_eq!(house.names().await, ["bad-1", "bad-2", "good-1", "good-2", "good-3"]);
+    assert_eq!(house.state.books().set_aside().await.expect("readable"), []);
 }
 
 #[tokio::test]
@@ -240,4 +249,56 @@ async fn a_drain_delivers_everything_and_takes_nothing_more() {
     assert!(refused.is_err());
     let count = crate::database::count_for_test(house.folder.path()).await;
     assert_eq!(count, 300);
+}
+
+#[tokio::test]
+async fn records_outlive_the_thread_that_writes_them() {
+    let house = House::new(|config| config.records_in_memory_max = 64).await;
+    let books = house.state.books().clone();
+    assert!(books.is_kept() && house.metric("state_books_kept") > 0.5);
+    assert_eq!(house.close("before").await.expect("kept"), Kept::Spooled);
+    // Handed in together, so that some wait with the one over which it stumbles and some behind it.
+    let names = (0..20).map(|n| if n == 5 { FAULT.to_owned() } else { format!("call-{n:02}") });
+    let closing: Vec<_> =
+        names.map(|name| books.close_call(books.open_call(), CallRecord::for_test(&name))).collect();
+    for closed in closing {
+        let kept = closed.await.expect("kept");
+        assert!(matches!(kept, Kept::Spooled | Kept::Stored), "{kept:?}");
+    }
+    house.until("told", |house| house.metric("state_books_kept") < 0.5).await;
+    assert!(!books.is_kept());
+    // What comes goes straight to the database, and waits in memory while that is away.
+    assert_eq!(house.close("after").await.expect("kept"), Kept::Stored);
+    books.note_call(books.open_call(), CallRecord::for_test("noted"));
+    assert!((house.metric("state_call_notes_failed_total") - 1.0).abs() < 0.5);
+    assert_eq!(books.close_lost_calls(Lost::All).await, []);
+    house.sql(TAKE_AWAY).await;
+    assert_eq!(house.close("away").await.expect("kept"), Kept::InMemory);
+    house.sql(GIVE_BACK).await;
+    assert!(books.settle().await);
+    let mut expected: Vec<String> = (0..20).filter(|n| *n != 5).map(|n| format!("call-{n:02}")).collect();
+    expected.extend(["after", "away", "before", FAULT].map(str::to_owned));
+    expected.sort_unstable();
+    assert_eq!(house.names().await, expected);
+    assert_eq!(house.state.drain(Duration::from_secs(10)).await, Vec::<String>::new());
+    let house = house.start_again().await;
+    assert_eq!(house.names().await, expected, "none is lost, none is there twice");
+    assert!(house.state.books().is_kept());
+}
+
+#[tokio::test]
+async fn a_sync_that_panics_is_one_that_failed() {
+    let (syncs_to_run, syncs) = std_mpsc::sync_channel(1);
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = Limits { directory: folder.path().to_owned(), spool_bytes_max: 1 << 20 };
+    let (mut log, _) = Log::open(limits).expect("opens");
+    log.close(Book(1), &CallRecord::for_test("one")).expect("written");
+    let sync = log.begin_sync().expect("something to sync").panicking();
+    let desk = Desk::new(1);
+    syncs_to_run.send(sync).expect("room");
+    drop(syncs_to_run);
+    keeper::run_syncs(&syncs, &desk);
+    let wanted = desk::Wanted { commands_max: 1, is_syncing: true, until: Some(Instant::now()) };
+    let found = desk.take(wanted, &mut Vec::new());
+    assert!(found.synced.is_some_and(|(_, result)| result.is_err()), "the keeper hears of it");
 }

@@ -174,7 +174,8 @@ pub(crate) async fn snapshot(pool: &SqlitePool) -> Result<AccountsSnapshot, Erro
     let accounts = rows.iter().map(read_account).collect::<Result<_, _>>()?;
     // As many as ended since rating last went on.
     let sql = "select * from call_record where rating is null and account is not null \
-        and answer_unix_nanos is not null order by id";
+        and answer_unix_nanos is not null union all select * from call_record where rating = 'refused' \
+        and account is not null and answer_unix_nanos is not null";
     let rows = sqlx::query(sql).fetch_all(&mut *reading).await?;
     let unrated = rows.iter().map(read_record).collect::<Result<_, _>>()?;
     reading.rollback().await?;

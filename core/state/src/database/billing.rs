@@ -1,11 +1,11 @@
 //! Billing in SQL.
 
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{Row, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection};
 
 use super::records::read_record;
 use super::{integer, natural};
-use crate::billing::{BillingChange, Charge, ProfileDocument, Rating, Unrated};
+use crate::billing::{BillingChange, Changed, Charge, ProfileDocument, Rating, RatingOutcome, Unrated};
 use crate::error::Error;
 
 /// A call is rated once, unless its rating was taken back.
@@ -20,18 +20,55 @@ const GIVE_FREE_SECONDS_BACK: &str = "update free_seconds_used set seconds = sec
     and c.end_unix_nanos >= ?1 and c.end_unix_nanos < ?2)";
 const FORGET: &str = "update call_record set rating = null, profile = null, profile_version = null, price = null, \
     currency = null, destination = null, charged_seconds = null, free_seconds = null, free_period = null \
-    where end_unix_nanos >= ?1 and end_unix_nanos < ?2 and rating is not null and account is null";
+    where end_unix_nanos >= ?1 and end_unix_nanos < ?2 and rating is not null \
+    and (account is null or rating = 'refused')";
+const SET_ASIDE: &str = "update call_record set rating = ?1 where id = ?2 and rating is null";
 
-/// Makes a change within a transaction; how many rows it is about.
-pub(super) async fn change(connection: &mut SqliteConnection, change: &BillingChange) -> Result<u64, Error> {
+/// Makes a change within a transaction.
+pub(super) async fn change(
+    connection: &mut SqliteConnection,
+    change: &BillingChange,
+) -> Result<Changed, Error> {
     match change {
         BillingChange::Rate(ratings) => {
-            let mut rated = 0;
+            let mut changed = Changed::default();
             for rating in ratings {
-                rated += rate(connection, rating).await?;
+                rate_alone(connection, rating, &mut changed).await?;
             }
-            Ok(rated)
+            Ok(changed)
         }
+        other => Ok(Changed::rows(change_rows(connection, other).await?)),
+    }
+}
+
+/// One rating, which costs the others nothing when it is refused: its call is set aside then.
+async fn rate_alone(
+    connection: &mut SqliteConnection,
+    rating: &Rating,
+    changed: &mut Changed,
+) -> Result<(), Error> {
+    let mut point = connection.begin().await?;
+    match rate(&mut point, rating).await {
+        Ok(rated) => {
+            changed.rows += rated;
+            point.commit().await?;
+        }
+        Err(error) if error.is_of_one() => {
+            point.rollback().await?;
+            let outcome = RatingOutcome::Refused.as_str();
+            let put = sqlx::query(SET_ASIDE).bind(outcome).bind(rating.id);
+            changed.rows += put.execute(connection).await?.rows_affected();
+            changed.refused.push((rating.id, error));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// How many rows a change is about.
+async fn change_rows(connection: &mut SqliteConnection, change: &BillingChange) -> Result<u64, Error> {
+    match change {
+        BillingChange::Rate(_) => Ok(0),
         BillingChange::Forget { from_unix_nanos, to_unix_nanos } => {
             let (from, to) = (integer(*from_unix_nanos), integer(*to_unix_nanos));
             sqlx::query(GIVE_FREE_SECONDS_BACK).bind(from).bind(to).execute(&mut *connection).await?;

@@ -1,10 +1,12 @@
 //! Billing and the pages of call records, for whoever rates, lists or exports.
 
+use std::collections::HashMap;
+
 use belfry_signal::Registry;
 use tokio::sync::oneshot;
 
 use super::State;
-use crate::billing::{BillingChange, ProfileDocument, Rating, Unrated};
+use crate::billing::{BillingChange, Changed, ProfileDocument, Rating, RatingOutcome, Unrated};
 use crate::bindings::prepare;
 use crate::config::Config;
 use crate::database::{self, Write};
@@ -48,15 +50,20 @@ impl Ledger {
         database::free_seconds_used(&self.readers, caller, profile, period).await
     }
 
-    /// Writes ratings; a call that somebody else has rated meanwhile keeps its own. How many were written.
+    /// Writes ratings; a call that somebody else has rated meanwhile keeps its own. One that is refused alone is set aside
+    /// ([`RatingOutcome::Refused`]) and told. How many were written or set aside.
     ///
     /// # Errors
     /// When the database refuses: then none was written.
     pub async fn put_ratings(&self, ratings: Vec<Rating>) -> Result<u64, Error> {
-        let outcomes: Vec<_> = ratings.iter().map(|rating| rating.outcome).collect();
-        let written = self.change(BillingChange::Rate(ratings)).await?;
-        self.signals.calls_rated(&outcomes);
-        Ok(written)
+        let mut outcomes: HashMap<_, _> = ratings.iter().map(|rating| (rating.id, rating.outcome)).collect();
+        let changed = self.change_all(BillingChange::Rate(ratings)).await?;
+        for (id, error) in &changed.refused {
+            outcomes.insert(*id, RatingOutcome::Refused);
+            self.signals.rating_refused(*id, error);
+        }
+        self.signals.calls_rated(outcomes.into_values());
+        Ok(changed.rows)
     }
 
     /// Takes the ratings of calls back that ended in `from..to`, with the free seconds that they used: they are to be
@@ -126,6 +133,10 @@ impl Ledger {
     }
 
     pub(super) async fn change(&self, change: BillingChange) -> Result<u64, Error> {
+        Ok(self.change_all(change).await?.rows)
+    }
+
+    async fn change_all(&self, change: BillingChange) -> Result<Changed, Error> {
         let (waiting, answer) = oneshot::channel();
         self.writes.send(Write::Billing(Box::new(change), waiting)).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?

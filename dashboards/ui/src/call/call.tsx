@@ -66,6 +66,7 @@ function Detail({ call }: { call: CallDetail }) {
       <section id="quality" aria-labelledby="quality-title">
         <h2 id="quality-title">Quality</h2>
         <QualityCurves windows={call.quality} />
+        <InExplore call={call} />
       </section>
       <section id="spans" aria-labelledby="spans-title">
         <h2 id="spans-title">Where the time went</h2>
@@ -76,6 +77,41 @@ function Detail({ call }: { call: CallDetail }) {
         <LogTable lines={call.logs} within />
       </section>
     </article>
+  );
+}
+
+/** The same curves as series of PromQL, from a little before the call to a little after it. */
+const CURVES: [metric: string, title: string][] = [
+  ["rtp_jitter_seconds", "jitter"],
+  ["rtp_loss_ratio", "loss"],
+  ["rtp_mos", "MOS"],
+  ["rtp_round_trip_seconds", "round trip"],
+];
+const MARGIN_SECONDS = 15;
+
+function InExplore({ call }: { call: CallDetail }) {
+  const ends = call.quality.map((window) => window.at_ms / 1000);
+  if (ends.length === 0) return null;
+  const longest = Math.max(...call.quality.map((window) => window.window_seconds));
+  const step = Math.max(1, Math.min(5, Math.floor(longest)));
+  const link = (metric: string) => {
+    const query = new URLSearchParams({
+      q: `${metric}{call_id=${JSON.stringify(call.call_id)}}`,
+      from: String(Math.floor(Math.min(...ends) - longest - MARGIN_SECONDS)),
+      to: String(Math.ceil(Math.max(...ends) + MARGIN_SECONDS)),
+      step: `${step}s`,
+    });
+    return `/explore?${query}`;
+  };
+  return (
+    <p class="in-explore">
+      Open in Explore:{" "}
+      {CURVES.map(([metric, title]) => (
+        <a key={metric} href={link(metric)}>
+          {title}
+        </a>
+      ))}
+    </p>
   );
 }
 

@@ -1,5 +1,8 @@
 /** Who was rung, for what, with the evidence beside it. */
 
+import { useSignal } from "@preact/signals";
+
+import { change } from "../api";
 import { age, clock, count, when, words } from "../format";
 import { now } from "../live/live";
 import { Glyph, StateMark } from "../state";
@@ -79,6 +82,7 @@ export function PageFacts({ page }: { page: Page }) {
         <span>at fault</span> <b>{words(page.room)}</b> <span>since {clock(page.triggered_ms)}</span>
       </p>
       <Causes causes={page.causes} />
+      {page.state === "triggered" && <Handling page={page} />}
       <p class="page-links">
         {page.has_runbook && <a href={`/runbooks/${encodeURIComponent(page.alert)}`}>Runbook</a>}
         {Array.from({ length: page.examples }, (_, index) => (
@@ -88,6 +92,41 @@ export function PageFacts({ page }: { page: Page }) {
         ))}
       </p>
     </div>
+  );
+}
+
+/** Who works on it; a button for whoever begins to. */
+function Handling({ page }: { page: Page }) {
+  const refused = useSignal<string | undefined>(undefined);
+  const path = `/api/pages/${encodeURIComponent(page.id)}/acknowledgement`;
+  const set = async (method: "POST" | "DELETE") => {
+    refused.value = await change(method, path, method === "POST" ? {} : undefined);
+  };
+  const { handled } = page;
+  return (
+    <p class="page-handling" aria-live="polite">
+      {handled === null ? (
+        <button type="button" onClick={() => void set("POST")}>
+          Acknowledge
+        </button>
+      ) : (
+        <>
+          <b>{handled.state === "resolved" ? "Closed" : "Acknowledged"}</b>
+          <span>
+            {handled.service !== "" && `at ${handled.service} `}
+            {handled.by !== null && `by ${handled.by} `}
+            {when(handled.since_ms, now.value)}
+          </span>
+          {handled.comment !== "" && <q>{handled.comment}</q>}
+          {handled.state === "acknowledged" && (
+            <button type="button" onClick={() => void set("DELETE")}>
+              Take back
+            </button>
+          )}
+        </>
+      )}
+      {refused.value !== undefined && <span class="refused">{refused.value}</span>}
+    </p>
   );
 }
 

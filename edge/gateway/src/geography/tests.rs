@@ -139,6 +139,8 @@ fn config(path: &Path) -> Config {
         sip_outward_max = 1
         sip_flow_queue_max = 1
         sip_known_sources_max = 64
+        sip_known_sources_per_network_max = 64
+        sip_bans_max = 16
         tls_sessions_max = 1
         h2_streams_max = 1
         http_requests_per_connection_max = 1

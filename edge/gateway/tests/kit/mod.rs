@@ -85,6 +85,8 @@ sip_flows_max = 1000
 sip_outward_max = 100
 sip_flow_queue_max = 64
 sip_known_sources_max = 64
+sip_known_sources_per_network_max = 64
+sip_bans_max = 16
 tls_sessions_max = 100
 h2_streams_max = 100
 http_requests_per_connection_max = 1000
@@ -253,6 +255,12 @@ impl TestCore {
 
     pub async fn next(&mut self) -> FromEdge {
         timeout(PATIENCE, self.receiver.recv()).await.expect("in time").expect("the link is up")
+    }
+
+    /// Bans an address, or lifts the ban.
+    pub fn ban(&self, address: &str, seconds: u32, is_answered: bool) {
+        let network = address.parse().expect("an address");
+        self.sender.try_send(ToEdge::Ban { network, seconds, is_answered }).expect("the link takes it");
     }
 
     pub fn send(&self, id: u64, target: Target, bytes: &[u8]) {

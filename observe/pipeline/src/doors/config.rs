@@ -109,6 +109,20 @@ pub struct OtlpConfig {
     pub delta_idle: Duration,
 }
 
+impl Default for OtlpConfig {
+    fn default() -> Self {
+        Self {
+            grpc_listen: None,
+            http_listen: None,
+            token_file: None,
+            host_names: Vec::new(),
+            promote: Vec::new(),
+            delta_series_max: delta_series_max(),
+            delta_idle: delta_idle(),
+        }
+    }
+}
+
 /// The section `[observe.doors.syslog]`. Syslog has no tokens: on a network use TLS with client certificates.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -97,6 +97,7 @@ pub struct OpenDoors {
 #[derive(Debug)]
 struct Inner {
     intake: Intake,
+    otlp: Otlp,
     addresses: Vec<(&'static str, SocketAddr)>,
     http: Vec<DoorHandle>,
     tokens: Vec<Arc<Tokens>>,
@@ -127,6 +128,10 @@ impl OpenDoors {
         let intake =
             Intake::new(config.clone(), pipeline, signals, trace_key, region).ok_or(DoorsError::Unchecked)?;
         let (stop, stopped) = watch::channel(false);
+        let tokens = config.otlp.as_ref().and_then(|otlp| otlp.token_file.as_deref()).map(Tokens::open);
+        let tokens = tokens.transpose()?.map(Arc::new);
+        let otlp =
+            Otlp::new(config.otlp.as_ref().unwrap_or(&OtlpConfig::default()), intake.clone(), tokens.clone());
         let mut opening = Opening {
             intake,
             doors,
@@ -136,16 +141,22 @@ impl OpenDoors {
             tokens: Vec::new(),
             tasks: JoinSet::new(),
         };
-        opening.open_all(&config)?;
+        opening.open_all(&config, &otlp)?;
+        opening.tokens.extend(tokens);
         let Opening { intake, addresses, http, tokens, tasks, .. } = opening;
         let tasks = Mutex::new(tasks);
-        Ok(Self { inner: Arc::new(Inner { intake, addresses, http, tokens, stop, tasks }) })
+        Ok(Self { inner: Arc::new(Inner { intake, otlp, addresses, http, tokens, stop, tasks }) })
     }
 
     /// Where each door listens, with the port that was given for port 0.
     #[must_use]
     pub fn addresses(&self) -> &[(&'static str, SocketAddr)] {
         &self.inner.addresses
+    }
+
+    /// `POST /api/v1/otlp/v1/metrics`, as Prometheus has it, for a door that decides itself who may come in.
+    pub fn api_router(&self) -> Router {
+        self.inner.otlp.api_router()
     }
 
     /// Who sent most, by bytes.
@@ -184,9 +195,9 @@ impl OpenDoors {
 }
 
 impl Opening {
-    fn open_all(&mut self, config: &DoorsConfig) -> Result<(), DoorsError> {
-        if let Some(otlp) = &config.otlp {
-            self.open_otlp(otlp)?;
+    fn open_all(&mut self, config: &DoorsConfig, otlp: &Otlp) -> Result<(), DoorsError> {
+        if let Some(config) = &config.otlp {
+            self.open_otlp(config, otlp)?;
         }
         if let Some(elastic) = &config.elastic {
             let router = super::elastic::router(self.intake.clone());
@@ -215,9 +226,7 @@ impl Opening {
         Ok(())
     }
 
-    fn open_otlp(&mut self, config: &OtlpConfig) -> Result<(), DoorsError> {
-        let tokens = config.token_file.as_deref().map(Tokens::open).transpose()?.map(Arc::new);
-        let otlp = Otlp::new(config, self.intake.clone(), tokens.clone());
+    fn open_otlp(&mut self, config: &OtlpConfig, otlp: &Otlp) -> Result<(), DoorsError> {
         if let Some(listen) = config.http_listen {
             let door = HttpConfig {
                 listen,
@@ -229,10 +238,9 @@ impl Opening {
         if let Some(listen) = config.grpc_listen {
             let (listener, address) = super::listen::bind_tcp(listen)?;
             let acceptor = self.acceptor(listener, Entrance::OtlpGrpc, None)?;
-            self.tasks.spawn(otlp.serve(acceptor));
+            self.tasks.spawn(otlp.clone().serve(acceptor));
             self.opened("otlp grpc", Entrance::OtlpGrpc, address);
         }
-        self.tokens.extend(tokens);
         Ok(())
     }
 
@@ -256,6 +264,7 @@ impl Opening {
             tokens,
             host_names: config.host_names.clone(),
             open_paths: &[],
+            cors_origins: Vec::new(),
         };
         let handle = self.doors.open(door, config.listen, limits, Access::Guarded(guard), router)?;
         self.addresses.push((name, handle.local_addr()));

@@ -81,6 +81,11 @@ impl Otlp {
         wire::router(self.clone())
     }
 
+    /// The path of Prometheus for metrics over OTLP/HTTP.
+    pub(crate) fn api_router(&self) -> Router {
+        wire::api_router(self.clone())
+    }
+
     /// Serves OTLP/gRPC until told to stop.
     pub(crate) async fn serve(self, acceptor: Acceptor) {
         grpc::serve(self, acceptor).await;

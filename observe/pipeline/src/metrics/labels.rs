@@ -1,9 +1,9 @@
 //! Labels of series as they come in: checked, sorted, each text held once.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use belfry_signal::{MetricMetadata, SeriesLabels};
+use hashbrown::HashSet;
 
 /// The label that names the metric.
 pub const METRIC: &str = "__name__";
@@ -167,6 +167,13 @@ impl MetadataSet {
         if !metadata.name.is_empty() {
             self.0.insert(metadata.name.clone(), metadata);
         }
+    }
+
+    /// Whether exactly this is said of a family already.
+    #[must_use]
+    pub fn has(&self, name: &str, kind: &str, help: &str, unit: &str) -> bool {
+        let held = self.0.get(name);
+        held.is_some_and(|held| held.kind == kind && held.help == help && held.unit == unit)
     }
 
     /// What is known of a family so far.

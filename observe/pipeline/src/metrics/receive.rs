@@ -5,6 +5,7 @@
 //! Statuses follow the specification of remote write 2.0.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,11 +21,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::labels::LabelLimits;
-use super::remote_write::{self, Decoded, Fault, Protocol};
+use super::remote_write::{self, Decoded, Fault, KnownLabels, Protocol};
 use super::signals::{Outcome, Pushed as Told, ReceiveSignals};
 use crate::error::WriteError;
 use crate::handle::PipelineHandle;
 
+mod groups;
 mod push;
 
 /// How long a request waits for its turn.
@@ -50,10 +52,20 @@ pub struct Config {
     pub label_name_bytes_max: usize,
     /// Bytes of a label's value.
     pub label_value_bytes_max: usize,
+    /// Bytes in memory, about, of what is made of one request.
+    pub request_memory_bytes_max: usize,
+    /// Series whose labels are remembered, so that they need not be read again.
+    pub known_labels_max: usize,
+    /// Bytes of an exemplar's labels; longer ones are refused.
+    pub exemplar_bytes_max: usize,
+    /// Bytes of a help text; longer ones are cut.
+    pub help_bytes_max: usize,
     /// Senders that are accounted for one by one; the others are one.
     pub senders_max: usize,
     /// Groups of pushed metrics that are repeated until they are deleted.
     pub groups_max: usize,
+    /// Where they are kept, so that the next process goes on repeating them.
+    pub groups_directory: PathBuf,
     /// How often they are repeated.
     #[serde(with = "humantime_serde")]
     pub group_interval: Duration,
@@ -70,8 +82,13 @@ impl Config {
             labels_max: 64,
             label_name_bytes_max: 512,
             label_value_bytes_max: 4096,
+            request_memory_bytes_max: 128 << 20,
+            known_labels_max: 200_000,
+            exemplar_bytes_max: 1024,
+            help_bytes_max: 1024,
             senders_max: 1000,
             groups_max: 1000,
+            groups_directory: PathBuf::from("observe/groups"),
             group_interval: Duration::from_mins(1),
         }
     }
@@ -95,6 +112,14 @@ impl Config {
         expect(self.labels_max >= 1, "labels_max", "use at least 1 label");
         expect(self.label_name_bytes_max >= 8, "label_name_bytes_max", "use at least 8 bytes");
         expect(self.label_value_bytes_max >= 1, "label_value_bytes_max", "use at least 1 byte");
+        expect(
+            self.request_memory_bytes_max >= 65_536,
+            "request_memory_bytes_max",
+            "use at least 65536 bytes",
+        );
+        expect(self.known_labels_max <= 10_000_000, "known_labels_max", "use 0 to 10000000 series");
+        expect(self.exemplar_bytes_max >= 1, "exemplar_bytes_max", "use at least 1 byte");
+        expect(self.help_bytes_max >= 16, "help_bytes_max", "use at least 16 bytes");
         expect(self.senders_max >= 1, "senders_max", "use at least 1 sender");
         expect(self.groups_max >= 1, "groups_max", "use at least 1 group");
         let interval = Duration::from_secs(5)..=Duration::from_mins(4);
@@ -107,7 +132,10 @@ impl Config {
         remote_write::Limits {
             bytes_max: self.request_bytes_max,
             series_max: self.request_series_max,
+            memory_bytes_max: self.request_memory_bytes_max,
             labels: self.label_limits(),
+            exemplar_bytes_max: self.exemplar_bytes_max,
+            help_bytes_max: self.help_bytes_max,
         }
     }
 
@@ -142,7 +170,8 @@ struct Receiver {
     turns: Arc<Semaphore>,
     signals: ReceiveSignals,
     senders: Mutex<BTreeMap<String, Account>>,
-    groups: push::Groups,
+    groups: groups::Groups,
+    known: Arc<KnownLabels>,
 }
 
 /// The doors for what is pushed. Whoever serves them decides who may come here, and bounds the bytes of a body as it is
@@ -150,18 +179,28 @@ struct Receiver {
 ///
 /// `POST /api/v1/write`, `/api/v1/import/prometheus`, `/metrics/job/{job}/...` as the Pushgateway has them (with PUT and
 /// DELETE), and `GET /api/v1/status/senders`.
-pub fn router(config: Config, pipeline: PipelineHandle, registry: &Registry) -> Router {
+///
+/// # Errors
+/// When the directory of the groups cannot be used.
+pub fn router(config: Config, pipeline: PipelineHandle, registry: &Registry) -> Result<Router, String> {
     let turns = Arc::new(Semaphore::new(config.requests_max));
-    let groups = push::Groups::new(config.groups_max);
+    let directory = &config.groups_directory;
+    let opened = groups::Groups::open(directory, config.groups_max);
+    let (groups, damaged) = opened.map_err(|error| format!("{}: {error}", directory.display()))?;
     let signals = ReceiveSignals::register(registry);
-    let receiver = Arc::new(Receiver { config, pipeline, turns, signals, senders: Mutex::default(), groups });
-    tokio::spawn(push::repeat(Arc::downgrade(&receiver)));
-    Router::new()
+    signals.groups_opened(groups.len(), damaged);
+    let known = Arc::new(KnownLabels::new(config.known_labels_max));
+    let accounts = Mutex::default();
+    let receiver = Receiver { config, pipeline, turns, signals, senders: accounts, groups, known };
+    let receiver = Arc::new(receiver);
+    tokio::spawn(groups::repeat(Arc::downgrade(&receiver)));
+    let router = Router::new()
         .route("/api/v1/write", post(write))
         .route("/api/v1/import/prometheus", post(import))
         .route("/metrics/{*grouping}", post(push_group).put(push_group).delete(push_group))
         .route("/api/v1/status/senders", get(senders))
-        .with_state(receiver)
+        .with_state(receiver);
+    Ok(router)
 }
 
 /// Why a request was not taken as a whole.
@@ -186,7 +225,9 @@ impl Refusal {
         match self {
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             // A sender cannot do better by sending the same again.
-            Self::Fault(Fault::Bytes { .. } | Fault::Series { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Fault(Fault::Bytes { .. } | Fault::Series { .. } | Fault::Memory { .. }) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Self::Fault(_) | Self::Page(_) | Self::Broken | Self::Write(WriteError::Oversize) => {
                 StatusCode::BAD_REQUEST
             }
@@ -234,7 +275,8 @@ async fn write(State(receiver): State<Arc<Receiver>>, request: Request) -> Respo
         let turn = receiver.turn().await?;
         let bytes = body(request).await?;
         let limits = receiver.config.limits();
-        let decoding = move || remote_write::decode(protocol, &bytes, &limits);
+        let known = Arc::clone(&receiver.known);
+        let decoding = move || remote_write::decode_known(protocol, &bytes, &limits, &known);
         let decoded = tokio::task::spawn_blocking(decoding).await.map_err(|_| Refusal::Broken)??;
         let written = receiver.store(decoded).await;
         drop(turn);
@@ -383,12 +425,12 @@ async fn push_group(
         let turn = receiver.turn().await?;
         let now_ms = crate::metrics::scrape::now_ms();
         let decoded = if method == Method::DELETE {
-            receiver.groups.delete(&group, now_ms)
+            receiver.groups.delete(&group, now_ms).await?
         } else {
             let page = push::Page::of(&headers, body(request).await?, &receiver.config)?;
             let decoded = page.decoded(&group, now_ms, &receiver.config)?;
             let replaces_all = method == Method::PUT;
-            receiver.groups.put(&group, decoded, replaces_all, now_ms).map_err(Refusal::Page)?
+            receiver.groups.put(&group, decoded, replaces_all, now_ms).await?
         };
         let written = receiver.store(decoded).await;
         drop(turn);

@@ -9,6 +9,7 @@ mod client;
 pub mod config;
 mod discovery;
 mod manager;
+mod masked;
 mod page;
 mod target;
 

@@ -95,7 +95,10 @@ fn settings(config: &RemoteWriteConfig, base: &Path) -> Result<Settings, String>
     for (name, value) in &config.headers {
         let fault = || format!("the header {name:?} of remote_write cannot be one");
         let name = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| fault())?;
-        headers.insert(name, value.parse().map_err(|_| fault())?);
+        let mut value: http::HeaderValue = value.parse().map_err(|_| fault())?;
+        // A key of the other store, as likely as not.
+        value.set_sensitive(true);
+        headers.insert(name, value);
     }
     let queue = &config.queue_config;
     let span = |own: Option<super::scrape::config::Span>, usual: Duration| own.map_or(usual, |span| span.0);

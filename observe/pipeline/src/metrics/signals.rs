@@ -68,6 +68,8 @@ pub struct ReceiveSignals {
     requests: Counter<(Pushed, Outcome)>,
     points: Counter<(Pushed,)>,
     points_refused: Counter<(Pushed,)>,
+    emitter: Emitter,
+    groups_damaged: Counter<()>,
 }
 
 impl ReceiveSignals {
@@ -83,6 +85,21 @@ impl ReceiveSignals {
                 "received_points_refused_total",
                 "Points that were pushed to us and refused; the store counts most of them by reason.",
             ),
+            emitter: component.emitter(),
+            groups_damaged: component.counter(
+                "received_groups_damaged_total",
+                "Groups of pushed metrics whose file could not be read at the start; it ends in .damaged now.",
+            ),
+        }
+    }
+
+    pub(crate) fn groups_opened(&self, groups: usize, damaged: usize) {
+        if damaged > 0 {
+            self.groups_damaged.add((), damaged as u64);
+            let attributes =
+                vec![("groups".into(), (groups as u64).into()), ("damaged".into(), (damaged as u64).into())];
+            let message = "groups of pushed metrics could not be read: they are not repeated until they are pushed again";
+            self.emitter.log(COMPONENT, Severity::Warn, message, attributes, None, None);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::functions::Function;
 use crate::labels::{Labels, METRIC_NAME, is_valid_label_name};
 use crate::matcher::{MatchOp, anchored};
-use crate::source::Value;
+use crate::source::{OfWindow, Value};
 use crate::text::quote;
 
 type OnFloat = fn(f64) -> f64;
@@ -28,13 +28,13 @@ const ON_FLOATS: &[(&str, OnFloat)] = &[
     ("ceil", f64::ceil),
     ("cos", f64::cos),
     ("cosh", f64::cosh),
-    ("deg", f64::to_degrees),
+    ("deg", |radians| radians * 180.0 / std::f64::consts::PI),
     ("exp", f64::exp),
     ("floor", f64::floor),
     ("ln", f64::ln),
     ("log10", f64::log10),
     ("log2", f64::log2),
-    ("rad", f64::to_radians),
+    ("rad", |degrees| degrees * std::f64::consts::PI / 180.0),
     ("sgn", sign),
     ("sin", f64::sin),
     ("sinh", f64::sinh),
@@ -60,11 +60,19 @@ fn round(value: f64, multiple: f64) -> f64 {
 }
 
 /// NaN wins over everything.
+/// Go's minimum, which Prometheus has: the infinity at the end that is looked for wins over NaN.
 fn lesser(left: f64, right: f64) -> f64 {
+    if left == f64::NEG_INFINITY || right == f64::NEG_INFINITY {
+        return f64::NEG_INFINITY;
+    }
     if left.is_nan() || right.is_nan() { f64::NAN } else { left.min(right) }
 }
 
+/// Go's maximum.
 fn greater(left: f64, right: f64) -> f64 {
+    if left == f64::INFINITY || right == f64::INFINITY {
+        return f64::INFINITY;
+    }
     if left.is_nan() || right.is_nan() { f64::NAN } else { left.max(right) }
 }
 
@@ -110,7 +118,7 @@ impl Evaluator<'_> {
             return self.scalar_call(name, arguments, grid).map(Output::Scalar);
         }
         if let Some(kind) = Kind::of(name) {
-            let input = self.range(&arguments[0], grid)?;
+            let input = self.range(&arguments[0], grid, OfWindow::of_function(name))?;
             return self.rates(kind, input, grid).map(Output::Rows);
         }
         if name == "absent_over_time" {
@@ -137,9 +145,9 @@ impl Evaluator<'_> {
             "time" => Ok(grid.times().map(seconds).collect()),
             "pi" => constant(std::f64::consts::PI),
             "start" => constant(seconds(self.query.start)),
-            "end" => constant(seconds(self.query.end())),
+            "end" => constant(seconds(self.query.end)),
             "step" => constant(seconds(self.query.step)),
-            "range" => constant(seconds(self.query.end() - self.query.start)),
+            "range" => constant(seconds(self.query.end - self.query.start)),
             "min_of" | "max_of" => {
                 let (left, right) = (self.scalar(&arguments[0], grid)?, self.scalar(&arguments[1], grid)?);
                 let pick = if name == "min_of" { lesser } else { greater };
@@ -184,7 +192,7 @@ impl Evaluator<'_> {
                 }
             }
         }
-        let input = self.range(&arguments[at], grid)?;
+        let input = self.range(&arguments[at], grid, OfWindow::of_function(name))?;
         if input.extension != crate::ast::Extension::None && matches!(name, "changes" | "resets") {
             return self.extended_counts(name, &input, grid);
         }

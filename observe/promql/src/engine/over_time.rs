@@ -10,7 +10,7 @@ use super::{Evaluator, Grid};
 use crate::ast::{Expr, Span};
 use crate::error::Error;
 use crate::histogram::{Histogram, Kahan, mean};
-use crate::source::Value;
+use crate::source::{OfWindow, Value};
 
 /// One point of either kind.
 #[derive(Clone, Copy)]
@@ -165,10 +165,12 @@ impl Evaluator<'_> {
                 if !total.is_finite() {
                     return this.total_over_time(name, row, window, span);
                 }
-                let count = if name == "avg_over_time" { window.floats.len() as f64 } else { 1.0 };
+                let count = if name == "avg_over_time" { row.samples_in(window) as f64 } else { 1.0 };
                 Some(Value::Float(total / count))
             }
-            "count_over_time" => Some(Value::Float(window.points() as f64)),
+            "count_over_time" => {
+                Some(Value::Float((row.samples_in(window) + window.histograms.len()) as f64))
+            }
             "present_over_time" => Some(Value::Float(1.0)),
             "last_over_time" => edge(window, true).map(|(_, value)| value),
             "first_over_time" => edge(window, false).map(|(_, value)| value),
@@ -221,7 +223,7 @@ impl Evaluator<'_> {
 
     /// `absent_over_time`: where no series has a point.
     pub(super) fn absent_over_time(&mut self, argument: &Expr, grid: Grid) -> Result<Vec<Row>, Error> {
-        let input = self.range(argument, grid)?;
+        let input = self.range(argument, grid, OfWindow::Edge)?;
         let rows = self.over_windows(&input, grid, |_, _, _| Some(Value::Float(1.0)))?;
         Ok(vec![super::calls::absent_row(argument, &rows, grid)])
     }

@@ -91,7 +91,7 @@ impl Evaluator<'_> {
             return self.extended_rates(kind, &input, grid);
         }
         if kind.is_counter && !kind.is_instant {
-            input.rows.iter_mut().for_each(RangeRow::find_resets);
+            input.rows.iter_mut().filter(|row| row.counts.is_empty()).for_each(RangeRow::find_resets);
         }
         let span = input.span;
         self.over_windows(&input, grid, |this, row, window| {
@@ -118,14 +118,17 @@ impl Evaluator<'_> {
         if window.points() < 2 {
             return None;
         }
-        let per = if kind.is_rate { range_ms as f64 / 1000.0 } else { 1.0 };
+        // Of downsampled series a window's borders may have moved; the change is still that of the range.
+        let length_ms = (window.to_ms - window.from_ms) as f64;
+        let per = if kind.is_rate { length_ms / 1000.0 } else { length_ms / range_ms as f64 };
         let name = row.labels.metric_name();
         if let [(first_ms, first), .., (last_ms, _)] = window.floats {
             self.check_counter_name(kind, name, span);
             let last = window.floats[window.floats.len() - 1].1;
-            let change = last - first + row.lost_in(window);
+            let lost = if kind.is_counter { row.lost_in(window) } else { 0.0 };
+            let change = last - first + lost;
             let ratio = zero_ratio(kind, *first, change);
-            let factor = extrapolation(window, *first_ms, *last_ms, window.floats.len(), ratio) / per;
+            let factor = extrapolation(window, *first_ms, *last_ms, row.samples_in(window), ratio) / per;
             return Some(Value::Float(change * factor));
         }
         let [(first_ms, first), .., (last_ms, _)] = window.histograms else { return None };

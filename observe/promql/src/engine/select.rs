@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::column::{Column, Row};
 use super::times::milliseconds;
-use super::{Evaluator, Grid};
+use super::{Evaluator, Grid, levels};
 use crate::ast::{Expr, Extension, Node, Selector, Span, Subquery};
 use crate::error::Error;
 use crate::histogram::{CounterReset, Histogram};
 use crate::labels::Labels;
-use crate::source::{SeriesData, Value, is_stale};
+use crate::source::{OfWindow, Purpose, Selected, SeriesData, Value, is_stale};
 
 /// What an instant selector takes from a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +29,20 @@ pub(super) struct RangeRow {
     pub(super) histograms: Vec<(i64, Arc<Histogram>)>,
     /// Where the floats fall: the place of the point after, and the value before. Only for counters.
     pub(super) resets: Vec<(usize, f64)>,
+    /// Of a downsampled series: how many samples the floats up to each stand for. Empty when each is one.
+    pub(super) counts: Vec<u64>,
 }
 
 impl RangeRow {
+    /// How many float samples a window's floats stand for.
+    pub(super) fn samples_in(&self, window: &Window<'_>) -> usize {
+        let up_to = |end: usize| end.checked_sub(1).and_then(|at| self.counts.get(at)).copied().unwrap_or(0);
+        if self.counts.is_empty() {
+            return window.floats.len();
+        }
+        usize::try_from(up_to(window.first + window.floats.len()) - up_to(window.first)).unwrap_or(usize::MAX)
+    }
+
     /// Finds the resets of a counter, once for all windows.
     pub(super) fn find_resets(&mut self) {
         let pairs = self.floats.windows(2).enumerate();
@@ -57,14 +68,23 @@ pub(super) struct RangeInput {
     pub(super) at: Option<i64>,
     pub(super) extension: Extension,
     pub(super) span: Span,
+    /// Of downsampled series; 1 of samples.
+    pub(super) resolution_ms: i64,
 }
 
 impl RangeInput {
-    /// The window for a time: after the first, up to and with the second.
+    /// The window for a time: after the first, up to and with the second. Borders that lie inside a stretch of
+    /// downsampled samples move back to its beginning, and a window is at least one stretch.
     pub(super) fn window(&self, time: i64) -> (i64, i64) {
         let to = self.at.unwrap_or(time) - self.offset_ms;
-        (to - self.range_ms, to)
+        let (from, to) = (floor(to - self.range_ms, self.resolution_ms), floor(to, self.resolution_ms));
+        if self.resolution_ms > 1 { (from.min(to - self.resolution_ms), to) } else { (from, to) }
     }
+}
+
+/// The multiple of a resolution at a time or before it.
+pub(super) fn floor(time: i64, resolution_ms: i64) -> i64 {
+    time - time.rem_euclid(resolution_ms)
 }
 
 /// The points of one series in one window.
@@ -147,9 +167,9 @@ fn latest(series: &SeriesData, reads: Reads, lookback: i64, times: impl Iterator
 }
 
 /// Finds counter resets from one histogram to the next, where the store did not say.
-fn with_resets_found(series: &mut SeriesData) {
+fn with_resets_found(histograms: &mut [(i64, Arc<Histogram>)]) {
     let mut previous: Option<Arc<Histogram>> = None;
-    for (_, histogram) in &mut series.histograms {
+    for (_, histogram) in histograms {
         if histogram.hint == CounterReset::Unknown
             && let Some(previous) = &previous
         {
@@ -161,24 +181,82 @@ fn with_resets_found(series: &mut SeriesData) {
     }
 }
 
+/// The points of a series, without staleness markers.
+fn row_of_samples(mut series: SeriesData) -> RangeRow {
+    series.floats.retain(|(_, value)| !is_stale(*value));
+    series.histograms.retain(|(_, histogram)| !is_stale(histogram.sum));
+    let SeriesData { labels, floats, histograms } = series;
+    RangeRow { labels, drops_name: false, floats, histograms, resets: Vec::new(), counts: Vec::new() }
+}
+
 impl Evaluator<'_> {
+    fn check_extension(&self, selector: &Selector) -> Result<(), Error> {
+        if selector.extension != Extension::None && !self.options.experimental {
+            return Err(Error::Execution(
+                "anchored and smoothed are experimental and not enabled".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
     pub(super) fn read(
         &mut self,
         selector: &Selector,
         from_ms: i64,
         to_ms: i64,
     ) -> Result<Vec<SeriesData>, Error> {
-        if selector.extension != Extension::None && !self.options.experimental {
-            return Err(Error::Execution(
-                "anchored and smoothed are experimental and not enabled".to_owned(),
-            ));
+        self.check_extension(selector)?;
+        let began = self.began();
+        let found = self.series.select(&selector.matchers, from_ms, to_ms)?;
+        self.note_read(selector, began, found.len(), samples(&found));
+        self.samples_read(found)
+    }
+
+    /// Reads what the store chooses for a purpose.
+    fn read_for(
+        &mut self,
+        selector: &Selector,
+        (from_ms, to_ms): (i64, i64),
+        purpose: &Purpose,
+    ) -> Result<Selected, Error> {
+        self.check_extension(selector)?;
+        let began = self.began();
+        match self.series.select_for(&selector.matchers, from_ms, to_ms, purpose)? {
+            Selected::Samples(found) => {
+                self.note_read(selector, began, found.len(), samples(&found));
+                self.samples_read(found).map(Selected::Samples)
+            }
+            Selected::Stretches { resolution_ms, mut series } => {
+                let read = series.iter().map(|series| series.stretches.len() + series.histograms.len()).sum();
+                self.note_read(selector, began, series.len(), read);
+                self.spend(read)?;
+                if self.reads_counts_only {
+                    series.iter_mut().for_each(|series| with_resets_found(&mut series.histograms));
+                }
+                Ok(Selected::Stretches { resolution_ms, series })
+            }
         }
-        let mut found = self.series.select(&selector.matchers, from_ms, to_ms)?;
-        self.spend(found.iter().map(|series| series.floats.len() + series.histograms.len()).sum())?;
+    }
+
+    fn samples_read(&mut self, mut found: Vec<SeriesData>) -> Result<Vec<SeriesData>, Error> {
+        self.spend(samples(&found))?;
         if self.reads_counts_only {
-            found.iter_mut().for_each(with_resets_found);
+            found.iter_mut().for_each(|series| with_resets_found(&mut series.histograms));
         }
         Ok(found)
+    }
+
+    /// What a selector is read for.
+    fn purpose(
+        &self,
+        grid: Grid,
+        (offset, at): (i64, Option<i64>),
+        range_ms: i64,
+        of_window: OfWindow,
+    ) -> Purpose {
+        let (start_ms, step_ms) = at.map_or((grid.start - offset, grid.step), |at| (at - offset, 0));
+        let step_ms = if grid.count > 1 { step_ms } else { 0 };
+        Purpose { is_range_query: self.query.step > 0, start_ms, step_ms, range_ms, of_window }
     }
 
     pub(super) fn offset_and_at(&self, selector: &Selector) -> Result<(i64, Option<i64>), Error> {
@@ -205,7 +283,14 @@ impl Evaluator<'_> {
         let lookback = self.options.lookback_ms;
         let reference = |time: i64| at.unwrap_or(time) - offset;
         let (from, to) = (reference(grid.start) - lookback + 1, reference(grid.end()));
-        let found = self.read(selector, from, to)?;
+        let purpose = self.purpose(grid, (offset, at), 0, OfWindow::Latest);
+        let (found, resolution) = match self.read_for(selector, (from, to), &purpose)? {
+            Selected::Samples(found) => (found, 1),
+            Selected::Stretches { resolution_ms, series } => {
+                (series.into_iter().map(levels::latest_of).collect(), resolution_ms)
+            }
+        };
+        let reference = |time: i64| floor(reference(time), resolution);
         let mut rows = Vec::with_capacity(found.len());
         for series in found {
             self.spend(grid.count)?;
@@ -219,16 +304,35 @@ impl Evaluator<'_> {
     }
 
     /// A range selector or a subquery for all times.
-    pub(super) fn range(&mut self, expr: &Expr, grid: Grid) -> Result<RangeInput, Error> {
+    pub(super) fn range(
+        &mut self,
+        expr: &Expr,
+        grid: Grid,
+        of_window: OfWindow,
+    ) -> Result<RangeInput, Error> {
+        let began = self.began();
+        let input = self.range_input(expr, grid, of_window)?;
+        self.note_range(expr, began, input.rows.len());
+        Ok(input)
+    }
+
+    fn range_input(&mut self, expr: &Expr, grid: Grid, of_window: OfWindow) -> Result<RangeInput, Error> {
         match &expr.node {
-            Node::Paren(inner) => self.range(inner, grid),
+            Node::Paren(inner) => self.range(inner, grid, of_window),
             Node::Range(selector, range) => {
                 let range_ms = milliseconds(range, self.query)?;
                 self.positive(range_ms)?;
                 let (offset_ms, at) = self.offset_and_at(selector)?;
                 let extension = selector.extension;
-                let mut input =
-                    RangeInput { rows: Vec::new(), range_ms, offset_ms, at, extension, span: expr.span };
+                let mut input = RangeInput {
+                    rows: Vec::new(),
+                    range_ms,
+                    offset_ms,
+                    at,
+                    extension,
+                    span: expr.span,
+                    resolution_ms: 1,
+                };
                 let (mut from, mut to) = (input.window(grid.start).0 + 1, input.window(grid.end()).1);
                 if extension != Extension::None {
                     from -= self.options.lookback_ms;
@@ -236,17 +340,15 @@ impl Evaluator<'_> {
                 if extension == Extension::Smoothed {
                     to += self.options.lookback_ms;
                 }
-                for mut series in self.read(selector, from, to)? {
-                    series.floats.retain(|(_, value)| !is_stale(*value));
-                    series.histograms.retain(|(_, histogram)| !is_stale(histogram.sum));
-                    let SeriesData { labels, floats, histograms } = series;
-                    input.rows.push(RangeRow {
-                        labels,
-                        drops_name: false,
-                        floats,
-                        histograms,
-                        resets: Vec::new(),
-                    });
+                let of_window = if extension == Extension::None { of_window } else { OfWindow::Samples };
+                let purpose = self.purpose(grid, (offset_ms, at), range_ms, of_window);
+                match self.read_for(selector, (from, to), &purpose)? {
+                    Selected::Samples(found) => input.rows.extend(found.into_iter().map(row_of_samples)),
+                    Selected::Stretches { resolution_ms, series } => {
+                        input.resolution_ms = resolution_ms.max(1);
+                        let rows = series.into_iter().map(|series| levels::row_of(series, of_window));
+                        input.rows.extend(rows);
+                    }
                 }
                 Ok(input)
             }
@@ -272,7 +374,8 @@ impl Evaluator<'_> {
         self.positive(step)?;
         let at = self.query.fixed(subquery.at);
         let extension = Extension::None;
-        let mut input = RangeInput { rows: Vec::new(), range_ms, offset_ms, at, extension, span };
+        let mut input =
+            RangeInput { rows: Vec::new(), range_ms, offset_ms, at, extension, span, resolution_ms: 1 };
         // Its own times are multiples of its step, whatever the query's times are.
         let (after, until) = (input.window(grid.start).0, input.window(grid.end()).1);
         let start = (after.div_euclid(step) + 1) * step;
@@ -293,7 +396,8 @@ impl Evaluator<'_> {
                     Arc::make_mut(histogram).hint = CounterReset::Unknown;
                 }
             }
-            input.rows.push(RangeRow { labels, drops_name, floats, histograms, resets: Vec::new() });
+            let (resets, counts) = Default::default();
+            input.rows.push(RangeRow { labels, drops_name, floats, histograms, resets, counts });
         }
         Ok(input)
     }
@@ -331,4 +435,9 @@ impl Evaluator<'_> {
         }
         Ok(rows)
     }
+}
+
+/// How many samples were read.
+fn samples(found: &[SeriesData]) -> usize {
+    found.iter().map(|series| series.floats.len() + series.histograms.len()).sum()
 }

@@ -59,19 +59,39 @@ impl Grid {
     pub(super) fn times(self) -> impl Iterator<Item = i64> {
         (0..self.count).map(move |at| self.time(at))
     }
+}
 
-    /// What `@` means for the whole query.
+/// The times as they were asked for: the end need not be one of the steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    /// Zero for a single time.
+    pub(crate) step: i64,
+}
+
+impl Asked {
+    pub(super) fn of(times: Times) -> Asked {
+        match times {
+            Times::Instant(at) => Asked { start: at, end: at, step: 0 },
+            Times::Range { start_ms, end_ms, step_ms } => {
+                Asked { start: start_ms, end: end_ms, step: step_ms }
+            }
+        }
+    }
+
+    /// What `@` means.
     pub(super) fn fixed(&self, at: Option<At>) -> Option<i64> {
         at.map(|at| match at {
             At::Millis(milliseconds) => milliseconds,
             At::Start => self.start,
-            At::End => self.end(),
+            At::End => self.end,
         })
     }
 }
 
 /// A duration in milliseconds for a query with these times.
-pub(super) fn milliseconds(duration: &Duration, query: Grid) -> Result<i64, Error> {
+pub(super) fn milliseconds(duration: &Duration, query: Asked) -> Result<i64, Error> {
     let seconds = seconds(duration, query);
     let milliseconds = (seconds * 1000.0).round();
     if !milliseconds.is_finite() || milliseconds.abs() > MILLIS_MAX as f64 {
@@ -80,11 +100,11 @@ pub(super) fn milliseconds(duration: &Duration, query: Grid) -> Result<i64, Erro
     Ok(milliseconds as i64)
 }
 
-fn seconds(duration: &Duration, query: Grid) -> f64 {
+fn seconds(duration: &Duration, query: Asked) -> f64 {
     match duration {
         Duration::Fixed(milliseconds) => *milliseconds as f64 / 1000.0,
         Duration::Step => query.step as f64 / 1000.0,
-        Duration::Range => (query.end() - query.start) as f64 / 1000.0,
+        Duration::Range => (query.end - query.start) as f64 / 1000.0,
         Duration::Minus(inner) => -seconds(inner, query),
         Duration::Paren(inner) => seconds(inner, query),
         Duration::Compute(op, left, right) => {

@@ -50,8 +50,8 @@ impl Store {
             ..Config::in_directory(directory.path().join("series"))
         };
         let (writer, reader) = Series::open(config, &registry).expect("it opens");
-        let router =
-            crate::router(Reader::new(events, reader.clone()).with_experimental_promql(true), &registry);
+        let asking = Reader::new(events, reader.clone(), crate::Config::default(), &registry);
+        let router = crate::router(asking.with_experimental_promql(true), &registry);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let added = SeriesBatch::default();

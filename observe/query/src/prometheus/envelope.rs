@@ -34,6 +34,10 @@ impl Refusal {
         Self { status: StatusCode::BAD_REQUEST, error_type: "bad_data", error: error.into() }
     }
 
+    pub(super) fn execution(error: impl Into<String>) -> Self {
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, error_type: "execution", error: error.into() }
+    }
+
     pub(super) fn parameter(name: &str, what: impl std::fmt::Display) -> Self {
         Self::bad_data(format!("invalid parameter \"{name}\": {what}"))
     }
@@ -81,11 +85,11 @@ pub(super) fn success<T: Serialize + ?Sized>(data: &T, remarks: Remarks) -> Resu
         error_type: "internal",
         error: error.to_string(),
     })?;
-    Ok(json(enclose(&data, &remarks)))
+    Ok(json(enclose(&data, &remarks, None)))
 }
 
-/// Puts data that are JSON already into the envelope.
-pub(super) fn enclose(data: &[u8], remarks: &Remarks) -> Vec<u8> {
+/// Puts data that are JSON already into the envelope, beside them what they cost if somebody asked.
+pub(super) fn enclose(data: &[u8], remarks: &Remarks, explain: Option<&serde_json::Value>) -> Vec<u8> {
     let mut body = Vec::with_capacity(data.len() + 64);
     body.extend_from_slice(b"{\"status\":\"success\",\"data\":");
     body.extend_from_slice(data);
@@ -94,6 +98,10 @@ pub(super) fn enclose(data: &[u8], remarks: &Remarks) -> Vec<u8> {
             body.extend_from_slice(format!(",\"{name}\":").as_bytes());
             body.extend(serde_json::to_vec(texts).unwrap_or_default());
         }
+    }
+    if let Some(explain) = explain {
+        body.extend_from_slice(b",\"explain\":");
+        body.extend(serde_json::to_vec(explain).unwrap_or_default());
     }
     body.push(b'}');
     body

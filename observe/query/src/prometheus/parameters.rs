@@ -86,15 +86,6 @@ impl Parameters {
         }
     }
 
-    /// The matchers of every `match[]`, for the store's index.
-    pub(super) fn selectors(&self, selectors_max: usize) -> Result<Vec<Vec<Matcher>>, Refusal> {
-        let selectors = self.promql_selectors(selectors_max)?;
-        let selector = |matchers: &Vec<belfry_promql::Matcher>| {
-            matchers.iter().map(Matcher::try_from).collect::<Result<_, _>>().map_err(Error::from)
-        };
-        Ok(selectors.iter().map(selector).collect::<Result<_, _>>()?)
-    }
-
     /// The matchers of every `match[]`.
     pub(super) fn promql_selectors(
         &self,
@@ -106,6 +97,14 @@ impl Parameters {
         }
         Ok(selectors)
     }
+}
+
+/// Matchers as the store's index reads them.
+pub(super) fn for_index(selectors: &[Vec<belfry_promql::Matcher>]) -> Result<Vec<Vec<Matcher>>, Refusal> {
+    let selector = |matchers: &Vec<belfry_promql::Matcher>| {
+        matchers.iter().map(Matcher::try_from).collect::<Result<_, _>>().map_err(Error::from)
+    };
+    Ok(selectors.iter().map(selector).collect::<Result<_, _>>()?)
 }
 
 fn selector(text: &str) -> Result<Vec<belfry_promql::Matcher>, Refusal> {

@@ -8,7 +8,13 @@ use std::io::Write as _;
 use belfry_promql::{Bucket, Data, Histogram, Labels, Sample, SeriesData, Value};
 
 /// `{"resultType": ..., "result": ...}`, and whether nothing was left out because of the limit.
-pub(super) fn data(data: &Data, limit: Option<usize>) -> (Vec<u8>, bool) {
+pub(super) struct Rendered {
+    pub(super) bytes: Vec<u8>,
+    pub(super) is_whole: bool,
+}
+
+/// The data as JSON; nothing if that is longer than `bytes_max` by more than one series.
+pub(super) fn data(data: &Data, limit: Option<usize>, bytes_max: usize) -> Option<Rendered> {
     let mut out = Vec::new();
     let limit = limit.unwrap_or(usize::MAX);
     let (name, length) = match data {
@@ -21,11 +27,28 @@ pub(super) fn data(data: &Data, limit: Option<usize>) -> (Vec<u8>, bool) {
     match data {
         Data::Scalar(time, value) => point(&mut out, *time, |out| number(out, *value)),
         Data::Text(time, value) => point(&mut out, *time, |out| text(out, value)),
-        Data::Vector(samples) => list(&mut out, samples.iter().take(limit), sample),
-        Data::Matrix(matrix) => list(&mut out, matrix.iter().take(limit), series),
+        Data::Vector(samples) => within(bytes_max, &mut out, samples.iter().take(limit), sample)?,
+        Data::Matrix(matrix) => within(bytes_max, &mut out, matrix.iter().take(limit), series)?,
     }
     out.push(b'}');
-    (out, length <= limit)
+    Some(Rendered { bytes: out, is_whole: length <= limit })
+}
+
+/// As [`list`], until there is too much.
+fn within<T>(
+    bytes_max: usize,
+    out: &mut Vec<u8>,
+    items: impl Iterator<Item = T>,
+    mut one: impl FnMut(&mut Vec<u8>, T),
+) -> Option<()> {
+    let mut is_too_much = false;
+    list(out, items, |out, item| {
+        is_too_much |= out.len() > bytes_max;
+        if !is_too_much {
+            one(out, item);
+        }
+    });
+    (!is_too_much && out.len() <= bytes_max).then_some(())
 }
 
 fn sample(out: &mut Vec<u8>, sample: &Sample) {
@@ -154,7 +177,7 @@ mod tests {
     use super::*;
 
     fn rendered(data: &Data, limit: Option<usize>) -> (String, bool) {
-        let (bytes, is_whole) = super::data(data, limit);
+        let Rendered { bytes, is_whole } = super::data(data, limit, 10_000).expect("short enough");
         serde_json::from_slice::<serde_json::Value>(&bytes).expect("JSON");
         (String::from_utf8(bytes).expect("text"), is_whole)
     }
@@ -214,5 +237,16 @@ mod tests {
         let sample = Sample { labels, unix_millis: 5, value: Value::Histogram(Arc::new(histogram)) };
         let (text, is_whole) = rendered(&Data::Vector(vec![sample]), Some(1));
         assert!(is_whole && text.contains(&format!("\"histogram\":[0.005,{shape}]")), "{text}");
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_is_none() {
+        let series =
+            SeriesData { labels: Labels::default(), floats: vec![(1000, 1.0); 100], histograms: Vec::new() };
+        let matrix = Data::Matrix(vec![series; 50]);
+        let whole = super::data(&matrix, None, usize::MAX).expect("no bound").bytes.len();
+        assert!(super::data(&matrix, None, whole).is_some());
+        assert!(super::data(&matrix, None, whole - 2).is_none());
+        assert!(super::data(&matrix, Some(3), whole / 10).is_some());
     }
 }

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::response::Response;
-use belfry_promql::ast::{Expr, Node};
-use belfry_series::{Matcher, TopEntry};
+use belfry_series::TopEntry;
 use serde::Serialize;
 
 use super::envelope::{self, Refusal, Remarks};
-use super::parameters::Parameters;
+use super::parameters::{Parameters, for_index};
 use super::{Api, parse};
-use crate::error::Error;
 use crate::reader::PromqlQuery;
 
 /// Lines of each list of `status/tsdb`, as in Prometheus.
@@ -43,8 +41,8 @@ pub(super) async fn exemplars(State(api): State<Api>, parameters: Parameters) ->
     {
         return Err(Refusal::bad_data("end timestamp must not be before start timestamp"));
     }
-    let mut selectors = Vec::new();
-    find_selectors(&expr, &mut selectors).map_err(Error::from)?;
+    let selectors: Vec<_> = expr.selectors().into_iter().map(|selector| selector.matchers.clone()).collect();
+    let selectors = for_index(&selectors)?;
     let found = api.reader.exemplars(selectors, start.unwrap_or(i64::MIN), end.unwrap_or(i64::MAX)).await?;
     let found: Vec<Found> = found
         .into_iter()
@@ -66,31 +64,6 @@ pub(super) async fn exemplars(State(api): State<Api>, parameters: Parameters) ->
         })
         .collect();
     envelope::success(&found, Remarks::default())
-}
-
-/// The matchers of every selector in a query.
-fn find_selectors(expr: &Expr, selectors: &mut Vec<Vec<Matcher>>) -> Result<(), belfry_series::Error> {
-    match &expr.node {
-        Node::Number(_) | Node::Text(_) => Ok(()),
-        Node::Vector(selector) | Node::Range(selector, _) => {
-            let matchers = selector.matchers.iter().map(Matcher::try_from).collect::<Result<_, _>>()?;
-            selectors.push(matchers);
-            Ok(())
-        }
-        Node::Subquery(subquery) => find_selectors(&subquery.inner, selectors),
-        Node::Paren(inner) | Node::Unary { operand: inner, .. } => find_selectors(inner, selectors),
-        Node::Binary(binary) => {
-            find_selectors(&binary.left, selectors)?;
-            find_selectors(&binary.right, selectors)
-        }
-        Node::Aggregate(aggregate) => {
-            aggregate.parameter.iter().try_for_each(|parameter| find_selectors(parameter, selectors))?;
-            find_selectors(&aggregate.inner, selectors)
-        }
-        Node::Call(_, arguments) => {
-            arguments.iter().try_for_each(|argument| find_selectors(argument, selectors))
-        }
-    }
 }
 
 /// `status/tsdb`, with the names that Prometheus gives.
@@ -156,10 +129,12 @@ pub(super) async fn runtime(State(api): State<Api>) -> Result<Response, Refusal>
 /// `status/flags`: of Prometheus' flags, those that have a meaning here.
 pub(super) async fn flags(State(api): State<Api>) -> Result<Response, Refusal> {
     let seconds = |duration: std::time::Duration| format!("{}s", duration.as_secs());
+    let config = api.reader.config();
     let flags = BTreeMap::from([
         ("query.lookback-delta", seconds(PromqlQuery::LOOKBACK)),
-        ("query.timeout", seconds(PromqlQuery::TIMEOUT_MAX)),
-        ("query.max-samples", crate::reader::QUERY_SAMPLES_MAX.to_string()),
+        ("query.timeout", seconds(config.timeout_max)),
+        ("query.max-samples", config.samples_max.to_string()),
+        ("query.max-concurrency", config.questions_max.to_string()),
         ("storage.tsdb.retention.time", seconds(api.reader.retention())),
         ("web.enable-remote-write-receiver", "true".to_owned()),
     ]);

@@ -230,3 +230,161 @@ async fn a_query_ends_at_its_bounds() {
     let answer = world.reader.evaluate(PromqlQuery::new("calls_total", at)).await.expect("an answer");
     assert!(matches!(answer.data, Data::Vector(found) if found.len() == 2));
 }
+
+/// The call of the world, escaped for an address.
+const CALL: &str = "call_id=%22a84b4c76%2Fe66710@pc33%22";
+
+#[tokio::test]
+async fn curves_of_a_call_are_asked_for_as_series_are() {
+    let world = world();
+    let router = world.router();
+    let (_, indexed) = get(&router, "/api/v1/status/tsdb").await;
+    let range = "start=1795161600&end=1795161620&step=5";
+    let at = "time=1795161611";
+    let metric = |leg: &str| {
+        json!({"__name__": "rtp_jitter_seconds", "call_id": "a84b4c76/e66710@pc33", "codec": "PCMU", "leg": leg,
+            "payload_type": "0", "region": "eu-west"})
+    };
+    let points = json!([[1_795_161_610, "0.00225"], [1_795_161_615, "0.00225"], [1_795_161_620, "0.00225"]]);
+    let cases = [
+        (
+            format!("query_range?{range}&query=rtp_jitter_seconds%7B{CALL}%7D"),
+            json!({"resultType": "matrix", "result": [
+                {"metric": metric("callee"), "values": points}, {"metric": metric("caller"), "values": points},
+            ]}),
+        ),
+        (
+            format!("query?{at}&query=rtp_mos%7B{CALL},leg=%22caller%22%7D%5B20s%5D"),
+            json!([[1_795_161_605.9, "4.3"], [1_795_161_610.9, "2.1"]]),
+        ),
+        (
+            format!("query?{at}&query=min_over_time(rtp_mos%7B{CALL},leg=%22caller%22%7D%5B1m%5D)"),
+            json!("2.1"),
+        ),
+        // With real series in one expression, and with other curves.
+        (
+            format!(
+                "query?{at}&query=rtp_mos%7B{CALL},leg=%22caller%22%7D*0%2Bon()calls_total%7Bregion=%22eu%22%7D"
+            ),
+            json!("11"),
+        ),
+        (
+            format!(
+                "query?{at}&query=sum(rtp_lost_packets%7B{CALL}%7D)/sum(rtp_packets%7B{CALL}%7D%2Brtp_lost_packets%7B{CALL}%7D)"
+            ),
+            json!("0.02"),
+        ),
+        (format!("query?{at}&query=count(%7B{CALL}%7D)"), json!("16")),
+        // Two and a half windows after the last one the leg has ended.
+        ("query?time=1795161624&query=rtp_jitter_seconds%7BCALL%7D".replace("CALL", CALL), json!([])),
+        (format!("query?{at}&query=rtp_jitter_seconds%7Bcall_id=%22nobody%22%7D"), json!([])),
+    ];
+    for (path, expected) in cases {
+        let found = data(&router, &format!("/api/v1/{path}")).await;
+        let only = &found["result"][0];
+        let found = [&found, &found["result"], &only["values"], &only["value"][1]]
+            .into_iter()
+            .find(|found| **found == expected)
+            .is_some();
+        assert!(found, "{path}: {}", data(&router, &format!("/api/v1/{path}")).await);
+    }
+    let cases = [
+        (format!("label/leg/values?match[]=rtp_mos%7B{CALL}%7D"), json!(["callee", "caller"])),
+        (
+            format!("labels?match[]=rtp_mos%7B{CALL}%7D"),
+            json!(["__name__", "call_id", "codec", "leg", "payload_type", "region"]),
+        ),
+        (
+            format!("series?match[]=rtp_jitter_seconds%7B{CALL},leg=%22caller%22%7D"),
+            json!([metric("caller")]),
+        ),
+        (format!("series?start=1&end=2&match[]=rtp_jitter_seconds%7B{CALL}%7D"), json!([])),
+        // Nothing of it is in the index.
+        ("labels".to_owned(), json!(["__name__", "region"])),
+        ("label/__name__/values".to_owned(), json!(["calls_total"])),
+    ];
+    for (path, expected) in cases {
+        assert_eq!(data(&router, &format!("/api/v1/{path}")).await, expected, "{path}");
+    }
+    assert_eq!(get(&router, "/api/v1/status/tsdb").await.1, indexed, "the index has not grown");
+    let (_, described) = get(&router, "/api/v1/metadata?metric=rtp_jitter_seconds").await;
+    assert_eq!(described["data"]["rtp_jitter_seconds"][0]["type"], "gauge");
+}
+
+#[tokio::test]
+async fn curves_are_bounded_private_and_advised_on() {
+    let world = world();
+    let router = world.router();
+    for (path, text) in [
+        ("query?query=rtp_jitter_seconds", "call_id"),
+        ("query?query=max(rtp_jitter_seconds%7Bcall_id=~%22.%2B%22%7D)", "call_id"),
+        ("query?query=rtp_mos%7Bcall_id=~%22a%7Cb%7Cc%22%7D", "calls_max"),
+    ] {
+        let (status, failure) = get(&router, &format!("/api/v1/{path}")).await;
+        let error = failure["error"].as_str().expect("text").to_owned();
+        assert_eq!((status.as_u16(), &failure["errorType"]), (422, &json!("execution")), "{path}");
+        assert!(error.contains(text), "{path}: {error}");
+    }
+    for path in ["series?match[]=rtp_mos", "labels?match[]=rtp_mos", "label/leg/values?match[]=rtp_mos"] {
+        let (_, answer) = get(&router, &format!("/api/v1/{path}")).await;
+        assert!(answer["warnings"][0].as_str().expect("advice").contains("call_id"), "{path}: {answer}");
+    }
+    let (_, answer) = get(&router, "/api/v1/label/call_id/values").await;
+    assert!(answer["infos"][0].as_str().expect("advice").contains("/api/v1/calls"), "{answer}");
+    // Answers with a Call-ID are not kept on the way; doors through which series leave know no calls.
+    let request = |path: &str| Request::get(path).body(Body::empty()).expect("a good request");
+    let path = format!("/api/v1/query?time=1795161611&query=rtp_mos%7B{CALL}%7D");
+    let response = router.clone().oneshot(request(&path)).await.expect("infallible");
+    assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+    let federated = router.clone().oneshot(request(&format!("/federate?match[]=%7B{CALL}%7D"))).await;
+    let page = federated.expect("infallible").into_body().collect().await.expect("a body").to_bytes();
+    assert!(page.is_empty(), "{page:?}");
+}
+
+#[tokio::test]
+async fn a_query_tells_what_each_part_of_it_cost() {
+    let router = world().router();
+    let path = format!("/api/v1/query?explain=1&time={END}&query=sum(rate(calls_total%5B30s%5D))");
+    let (_, answer) = get(&router, &path).await;
+    let plan = &answer["explain"]["plan"];
+    assert_eq!(
+        (&plan["kind"], &plan["text"]),
+        (&json!("aggregation"), &json!("sum(rate(calls_total[30s]))"))
+    );
+    let range = &plan["below"][0]["below"][0];
+    assert_eq!((&range["seriesRead"], &range["samplesRead"]), (&json!(2), &json!(60)));
+    assert!(answer["explain"]["samples"].as_u64().expect("a count") >= 60, "{answer}");
+    let (_, plain) = get(&router, &path.replace("explain=1&", "")).await;
+    assert!(plain.get("explain").is_none() && plain["data"] == answer["data"], "{plain}");
+    let functions = data(&router, "/api/v1/functions").await;
+    let rate = functions.as_array().expect("a list").iter().find(|one| one["name"] == "rate").expect("known");
+    assert_eq!(
+        (&rate["argTypes"], &rate["returnType"]),
+        (&json!(["range vector"]), &json!("instant vector"))
+    );
+}
+
+#[tokio::test]
+async fn slow_queries_leave_a_line_without_showing_their_text() {
+    let registry = belfry_signal::Registry::new(belfry_signal::Resource::for_test(), 100);
+    let (registry, mut records) = registry;
+    let signals = crate::signals::Signals::register(&registry);
+    let ended = crate::signals::Ended {
+        text: "rtp_mos{call_id=\"a\u{e4}\"}",
+        outcome: crate::signals::Outcome::TimedOut,
+        took: std::time::Duration::from_secs(7),
+        samples: 5,
+        span: std::time::Duration::from_secs(60),
+    };
+    signals.ended(&ended, false, 100);
+    signals.ended(&ended, true, 19);
+    let record = records.try_recv().expect("one line");
+    assert!(records.try_recv().is_err(), "of two queries one was slow");
+    let belfry_signal::record::Body::Log(log) = &record.body else { panic!("a line") };
+    assert_eq!(log.message, "slow query");
+    let text = &log.attributes.iter().find(|(name, _)| name == "query.text").expect("its text").1;
+    assert_eq!(text.to_string(), "[private]");
+    let belfry_signal::Value::Private(text) = text else { panic!("private") };
+    assert_eq!(text.reveal(), "rtp_mos{call_id=\"a", "cut at a letter");
+    assert!(registry.encode_text().contains("query_promql_total{outcome=\"timed_out\"} 2"));
+}

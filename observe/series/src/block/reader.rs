@@ -1,6 +1,7 @@
 //! Reading a block: the footer once, pages and chunks as they are asked for.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -13,19 +14,31 @@ use super::{
     Footer, LabelPage, LabelPages, MAGIC, Meta, PageCache, Place, SERIES_PER_PAGE, SeriesPage,
     StoredExemplars, StoredSet, TAIL_BYTES, path, unpack, unpack_bytes,
 };
+use crate::bucket::Bucket;
 use crate::chunk::Points;
 use crate::error::Error;
 use crate::matcher::Matcher;
 use crate::postings::{self, Postings};
 use crate::sealed::{self, Kind};
 
-/// A block that can be read. It holds its file open: deleted meanwhile, it can be read to the end.
+/// Bytes that are copied at once.
+const COPY_BYTES: usize = 1 << 20;
+
+/// A block that can be read. It holds its file open: deleted meanwhile, it can be read to the end. Of a block that is in
+/// the bucket only, ranges are read as they are asked for.
 #[derive(Debug)]
 pub(crate) struct Block {
     path: PathBuf,
-    file: File,
+    source: Source,
     meta: Meta,
     footer: OnceLock<Footer>,
+}
+
+/// Where a block's bytes come from.
+#[derive(Debug)]
+enum Source {
+    File(File),
+    Bucket { bucket: Arc<Bucket>, object: String },
 }
 
 /// A series of a block.
@@ -56,16 +69,61 @@ impl Block {
     /// Opens a block that the catalogue knows: only the tail is looked at.
     pub(crate) fn open(directory: &Path, meta: Meta) -> Result<Self, Error> {
         let path = path(directory, meta.id);
-        let file = File::open(&path).map_err(|source| Error::File { path: path.clone(), source })?;
-        read_tail(&file).ok_or_else(|| Error::Damaged { path: path.clone() })?;
-        Ok(Self { path, file, meta, footer: OnceLock::new() })
+        let fault = |source| Error::File { path: path.clone(), source };
+        let file = File::open(&path).map_err(fault)?;
+        let bytes = file.metadata().map_err(fault)?.len();
+        let block =
+            Self { source: Source::File(file), meta: Meta { bytes, ..meta }, footer: OnceLock::new(), path };
+        block.tail()?;
+        Ok(block)
+    }
+
+    /// A block that the catalogue knows to be in the bucket. Nothing of it is read yet.
+    pub(crate) fn in_bucket(directory: &Path, meta: Meta, bucket: &Arc<Bucket>, object: &str) -> Self {
+        let path = path(directory, meta.id);
+        let source = Source::Bucket { bucket: Arc::clone(bucket), object: object.to_owned() };
+        Self { path, source, meta, footer: OnceLock::new() }
     }
 
     /// What a block says of itself.
     pub(crate) fn read_meta(directory: &Path, id: u64) -> Option<Meta> {
-        let file = File::open(path(directory, id)).ok()?;
-        let footer = read_footer(&file)?;
-        Some(Meta { bytes: file.metadata().ok()?.len(), ..footer.meta })
+        let path = path(directory, id);
+        let file = File::open(&path).ok()?;
+        let bytes = file.metadata().ok()?.len();
+        let meta = Meta { id, bytes, ..Meta::default() };
+        let block = Self { source: Source::File(file), meta, footer: OnceLock::new(), path };
+        let footer = block.footer().ok()?;
+        Some(Meta { bytes, ..footer.meta.clone() })
+    }
+
+    /// Whether it is in our directory.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.source, Source::File(_))
+    }
+
+    fn read_at(&self, out: &mut [u8], offset: u64) -> Result<(), Error> {
+        match &self.source {
+            Source::File(file) => file
+                .read_exact_at(out, offset)
+                .map_err(|source| Error::File { path: self.path.clone(), source }),
+            Source::Bucket { bucket, object } => {
+                bucket.read((self.meta.id, object, self.meta.bytes), out, offset)
+            }
+        }
+    }
+
+    /// Offset and length of the footer, and its checksum.
+    fn tail(&self) -> Result<(u64, usize, u32), Error> {
+        let start = self.meta.bytes.checked_sub(TAIL_BYTES as u64).ok_or_else(|| self.damaged())?;
+        let mut tail = [0; TAIL_BYTES];
+        self.read_at(&mut tail, start)?;
+        let parsed = || {
+            let length = u64::from_le_bytes(tail[..8].try_into().ok()?);
+            let crc = u32::from_le_bytes(tail[8..12].try_into().ok()?);
+            let is_whole = tail[12..] == MAGIC;
+            Some((start.checked_sub(length)?, usize::try_from(length).ok()?, crc)).filter(|_| is_whole)
+        };
+        parsed().ok_or_else(|| self.damaged())
     }
 
     pub(crate) fn meta(&self) -> &Meta {
@@ -80,7 +138,11 @@ impl Block {
         if let Some(footer) = self.footer.get() {
             return Ok(footer);
         }
-        let footer = read_footer(&self.file).ok_or_else(|| self.damaged())?;
+        let (offset, length, crc) = self.tail()?;
+        let mut packed = vec![0; length];
+        self.read_at(&mut packed, offset)?;
+        let footer = (crc32c::crc32c(&packed) == crc).then(|| unpack(&packed)).flatten();
+        let footer = footer.ok_or_else(|| self.damaged())?;
         Ok(self.footer.get_or_init(|| footer))
     }
 
@@ -93,13 +155,27 @@ impl Block {
         let end = place.offset.checked_add(u64::from(place.length)).filter(|end| *end <= self.meta.bytes);
         end.ok_or_else(|| self.damaged())?;
         let mut bytes = vec![0; place.length as usize];
-        self.file
-            .read_exact_at(&mut bytes, place.offset)
-            .map_err(|source| Error::File { path: self.path.clone(), source })?;
+        self.read_at(&mut bytes, place.offset)?;
         if crc32c::crc32c(&bytes) != place.crc {
             return Err(self.damaged());
         }
         Ok(bytes)
+    }
+
+    /// Copies the whole block into a file.
+    pub(crate) fn copy_to(&self, target: &Path) -> Result<(), Error> {
+        let fault = |source| Error::File { path: target.to_owned(), source };
+        let mut file = File::create(target).map_err(fault)?;
+        let mut bytes = vec![0; COPY_BYTES];
+        let mut offset = 0;
+        while offset < self.meta.bytes {
+            let length =
+                usize::try_from(self.meta.bytes - offset).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
+            self.read_at(&mut bytes[..length], offset)?;
+            file.write_all(&bytes[..length]).map_err(fault)?;
+            offset += length as u64;
+        }
+        file.sync_all().map_err(fault)
     }
 
     /// How many pages of series there are.
@@ -264,24 +340,6 @@ pub(super) fn open_page(stored: SeriesPage) -> Option<Vec<BlockSeries>> {
         all.push(BlockSeries { labels: Labels::from_sorted(pairs), chunks });
     }
     Some(all)
-}
-
-/// Offset and length of the footer, and its checksum.
-fn read_tail(file: &File) -> Option<(u64, u64, u32)> {
-    let bytes = file.metadata().ok()?.len();
-    let start = bytes.checked_sub(TAIL_BYTES as u64)?;
-    let mut tail = [0; TAIL_BYTES];
-    file.read_exact_at(&mut tail, start).ok()?;
-    let length = u64::from_le_bytes(tail[..8].try_into().ok()?);
-    let crc = u32::from_le_bytes(tail[8..12].try_into().ok()?);
-    (tail[12..] == MAGIC).then_some((start.checked_sub(length)?, length, crc))
-}
-
-fn read_footer(file: &File) -> Option<Footer> {
-    let (offset, length, crc) = read_tail(file)?;
-    let mut packed = vec![0; usize::try_from(length).ok()?];
-    file.read_exact_at(&mut packed, offset).ok()?;
-    (crc32c::crc32c(&packed) == crc).then(|| unpack(&packed)).flatten()
 }
 
 /// The label index of a block.

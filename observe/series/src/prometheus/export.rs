@@ -10,6 +10,7 @@ use super::{Carried, Compaction, MetaFile, Stats, file_fault, foreign, ulid, xor
 use crate::block::Block;
 use crate::chunk::Point;
 use crate::error::Error;
+use crate::level::Resolution;
 use crate::maintenance::{Maintenance, Progress};
 use crate::merge::Gathered;
 
@@ -27,6 +28,8 @@ impl Maintenance {
         std::fs::create_dir_all(target).map_err(file_fault(target))?;
         let _alone = self.shared().maintenance();
         let blocks = self.shared().blocks.load_full();
+        let is_raw = |block: &&Arc<Block>| block.meta().resolution() == Resolution::Raw;
+        let blocks: Vec<Arc<Block>> = blocks.iter().filter(is_raw).cloned().collect();
         let mut carried = Carried::default();
         for (at, block) in (0_u64..).zip(blocks.iter()) {
             progress(at, blocks.len() as u64);

@@ -7,6 +7,7 @@ use super::index::IndexReader;
 use super::{Carried, MetaFile, block_directories, file_fault, foreign, xor};
 use crate::block::BlockWriter;
 use crate::error::Error;
+use crate::level::Levels;
 use crate::maintenance::{Maintenance, Progress};
 use crate::merge::Gathered;
 use crate::sealed::Sealed;
@@ -70,7 +71,10 @@ impl Maintenance {
             }
         }
         let meta = writer.finish()?;
-        self.shared().replace(meta.as_slice(), &[])?;
+        let touched = |levels: &Levels| {
+            (meta.iter().flat_map(|meta| levels.outdated(meta.min_ms, meta.max_ms)).collect(), None)
+        };
+        self.shared().replace(meta.as_slice(), &[], touched)?;
         // Noted after it is published: a crash in between has the block taken over twice, which reads as once.
         self.shared().catalogue().put_imported(name)
     }

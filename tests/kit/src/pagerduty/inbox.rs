@@ -38,6 +38,10 @@ pub struct Incident {
     pub resolves: u64,
     /// When the first trigger came, in nanoseconds since the Unix epoch.
     pub triggered_unix_nanos: u64,
+    /// When its state changed last, and who changed it, if it was a person.
+    pub changed_unix_nanos: u64,
+    /// The person.
+    pub changed_by: Option<String>,
     /// When the resolve came.
     pub resolved_unix_nanos: Option<u64>,
     /// The summary of the first trigger.
@@ -92,8 +96,8 @@ impl Inbox {
         self.incidents.iter().filter(move |incident| incident.dedup_key == dedup_key)
     }
 
-    /// Takes a checked event; gives its dedup key.
-    pub(super) fn take(&mut self, event: Event) -> Result<String, String> {
+    /// Takes a checked event; gives its dedup key, and the state of its incident before, if that changed.
+    pub(super) fn take(&mut self, event: Event) -> Result<(String, Option<IncidentState>), String> {
         let now = now_unix_nanos();
         let dedup_key = event.dedup_key.clone().unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
         let is_foreign = |incident: &&Incident| {
@@ -107,22 +111,31 @@ impl Inbox {
         self.private_texts.extend(event.private_texts.iter().cloned());
         if event.action == Action::Change {
             self.changes += 1;
-            return Ok(dedup_key);
+            return Ok((dedup_key, None));
         }
         let open =
             self.incidents.iter_mut().rev().find(|incident| {
                 incident.dedup_key == dedup_key && incident.state != IncidentState::Resolved
             });
+        let mut before = open.as_ref().map(|incident| incident.state);
         match (event.action, open) {
-            (Action::Trigger, Some(incident)) => incident.triggers += 1,
-            (Action::Trigger, None) => self.trigger(event, dedup_key.clone(), now),
+            (Action::Trigger, Some(incident)) => {
+                incident.triggers += 1;
+                before = None;
+            }
+            (Action::Trigger, None) => {
+                self.trigger(event, dedup_key.clone(), now);
+                before = Some(IncidentState::Triggered);
+            }
             (Action::Acknowledge, Some(incident)) => {
                 incident.acknowledges += 1;
                 incident.state = IncidentState::Acknowledged;
+                (incident.changed_unix_nanos, incident.changed_by) = (now, None);
             }
             (Action::Resolve, Some(incident)) => {
                 incident.resolves += 1;
                 incident.state = IncidentState::Resolved;
+                (incident.changed_unix_nanos, incident.changed_by) = (now, None);
                 incident.resolved_unix_nanos = Some(now);
             }
             (Action::Resolve, None) => {
@@ -135,7 +148,7 @@ impl Inbox {
             }
             _ => self.stray += 1,
         }
-        Ok(dedup_key)
+        Ok((dedup_key, before))
     }
 
     pub(super) fn reject(&mut self, status: u16, errors: Vec<String>) {
@@ -158,6 +171,8 @@ impl Inbox {
             acknowledges: 0,
             resolves: 0,
             triggered_unix_nanos: now,
+            changed_unix_nanos: now,
+            changed_by: None,
             resolved_unix_nanos: None,
             summary: event.summary,
             severity: event.severity,

@@ -81,7 +81,14 @@ impl Phone {
         match (key.1.as_str(), status) {
             ("INVITE", 200..=299) => self.on_picked_up(story, &key, response),
             ("INVITE", _) => self.on_refused(story, &key, response),
-            _ => client.status = Some(status),
+            _ => {
+                let purpose = client.purpose;
+                if let (None, 401, Purpose::Register { seconds, is_proven: false }) =
+                    (client.status.replace(status), status, purpose)
+                {
+                    self.register_again(seconds, Some(response));
+                }
+            }
         }
     }
 

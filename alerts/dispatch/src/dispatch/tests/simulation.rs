@@ -99,6 +99,8 @@ struct World {
 fn bounds() -> Bounds {
     Bounds {
         alerts_max: 1_000,
+        posted_max: 1_000,
+        posted_ahead_max_ms: 86_400_000,
         groups_max: 1_000,
         silences_max: 10_000,
         notices_max: 1_000,

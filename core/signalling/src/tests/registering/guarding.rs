@@ -64,6 +64,37 @@ async fn whoever_guesses_is_turned_away_and_the_customer_is_not() {
 }
 
 #[tokio::test]
+async fn edges_are_told_whom_to_turn_away() {
+    let guard = GuardConfig { source_failures_max: 3, user_failures_max: 100, ..patient() };
+    let plan = "[[trunks]]\nname = \"one\"\ngateways = [{ uri = \"sip:192.0.2.201\" }]\n\
+                accept_networks = [\"203.0.113.0/28\", \"2001:db8:7:7::9/128\"]\n";
+    let mut house = House::with_plan(Config { guard, ..Config::for_test() }, plan).await;
+    let guess = async |house: &mut House, address: &str| {
+        for number in 0..3 {
+            register(house, &at("alice", address), &format!("{address}-{number}"), "guess").await;
+        }
+        house.orders()
+    };
+    let network = |address: &str| address.parse::<IpAddr>().expect("an address");
+    assert_eq!(guess(&mut house, "192.0.2.66").await, [(network("192.0.2.66"), 60, true)]);
+    assert_eq!(guess(&mut house, "2001:db8:6:6::1").await, [(network("2001:db8:6:6::"), 60, true)]);
+    // Who shares a network with a trunk is our own business: the edge knows no trunks.
+    assert_eq!(guess(&mut house, "2001:db8:7:7::1").await, []);
+    assert_eq!(house.core.bans().await.iter().filter(|ban| ban.is_whole_source).count(), 3);
+    // An edge that comes later learns it too.
+    house.change_edge().await;
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        assert!(house.is_quiet().await);
+        told.extend(house.orders());
+    }
+    assert!(told.iter().all(|(_, seconds, _)| (55..=60).contains(seconds)), "{told:?}");
+    assert!(house.core.pardon(network("192.0.2.66")).await);
+    assert!(house.is_quiet().await);
+    assert_eq!(house.orders(), [(network("192.0.2.66"), 0, true)]);
+}
+
+#[tokio::test]
 async fn refusals_come_later_and_later_and_right_answers_at_once() {
     let guard = GuardConfig {
         delay_first: Duration::from_millis(150),

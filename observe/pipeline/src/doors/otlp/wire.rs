@@ -46,6 +46,11 @@ pub(super) fn router(otlp: Otlp) -> Router {
         .with_state(otlp)
 }
 
+/// The path that Prometheus has for OTLP's metrics.
+pub(super) fn api_router(otlp: Otlp) -> Router {
+    Router::new().route("/api/v1/otlp/v1/metrics", post(http_metrics)).with_state(otlp)
+}
+
 type Peer = Option<Extension<PeerAddress>>;
 
 async fn http_logs(State(otlp): State<Otlp>, peer: Peer, headers: HeaderMap, body: Bytes) -> Response {

@@ -1,21 +1,18 @@
-//! Pages that are pushed: read at once, and, when they came as a group, repeated until somebody deletes the group.
-//!
-//! The groups are those of the Pushgateway: `/metrics/job/JOB/LABEL/VALUE...`. POST replaces the metrics that it names, PUT
-//! the whole group, DELETE ends it. They live in memory: after a restart they are gone until they are pushed again.
+//! Pages that are pushed: what stands in a request, and the labels of the group that it is for.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use base64::Engine as _;
-use belfry_signal::{PointValue, SeriesBatch, SeriesLabels, SeriesPoints};
+use belfry_signal::SeriesLabels;
 use http::{HeaderMap, header};
 use prost::bytes::Bytes;
 
-use super::{Config, Receiver, Refusal};
-use crate::metrics::collect::{Collector, Memory, Taking, float, stale};
+use super::{Config, Refusal};
+use crate::metrics::collect::{Collector, Memory, Taking};
 use crate::metrics::exposition::{self, Flavour, Pair};
 use crate::metrics::families::{self, Histograms};
-use crate::metrics::labels::{LabelFault, LabelLimits, metric_name, series_labels};
+use crate::metrics::labels::{LabelFault, LabelLimits, series_labels};
 use crate::metrics::remote_write::Decoded;
 
 /// Labels that say whose page it is, over those on the page.
@@ -33,7 +30,9 @@ impl Page {
         let body = match header(header::CONTENT_ENCODING) {
             None | Some("identity") => body,
             Some("gzip") => unzipped(&body, config.request_bytes_max)?,
-            Some("snappy") => crate::metrics::remote_write::decompress(&body, config.request_bytes_max)?,
+            Some("snappy") => {
+                crate::metrics::remote_write::decompress(&body, config.request_bytes_max)?.into()
+            }
             Some(_) => return Err(Refusal::MediaType("a body that is plain, gzip or snappy")),
         };
         let content_type = header(header::CONTENT_TYPE).unwrap_or_default();
@@ -79,7 +78,12 @@ fn unzipped(body: &[u8], bytes_max: usize) -> Result<Bytes, Refusal> {
     plain.map(Bytes::from).map_err(Refusal::Page)
 }
 
-fn labels(pairs: &[Pair<'_>], group: &Group, limits: LabelLimits) -> Result<SeriesLabels, LabelFault> {
+/// A series' labels: those of the group, and its own where the group has none of the name.
+pub(super) fn labels(
+    pairs: &[Pair<'_>],
+    group: &Group,
+    limits: LabelLimits,
+) -> Result<SeriesLabels, LabelFault> {
     let own = pairs.iter().filter(|(name, _)| !group.contains_key(&**name));
     let own = own.map(|(name, value)| (Arc::from(&**name), Arc::from(&**value)));
     let added = group.iter().map(|(name, value)| (Arc::from(name.as_str()), Arc::from(value.as_str())));
@@ -114,91 +118,4 @@ fn decoded(value: &str) -> Option<String> {
     let plain = value.trim_end_matches('=');
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(plain).ok()?;
     String::from_utf8(bytes).ok()
-}
-
-/// The last page of each group.
-#[derive(Debug)]
-pub(super) struct Groups {
-    groups_max: usize,
-    held: Mutex<BTreeMap<Group, Vec<SeriesPoints>>>,
-}
-
-impl Groups {
-    pub(super) fn new(groups_max: usize) -> Self {
-        Self { groups_max, held: Mutex::default() }
-    }
-
-    /// Takes a group's page: what is to be written now, marks of series that it ends among it.
-    pub(super) fn put(
-        &self,
-        group: &Group,
-        mut page: Decoded,
-        replaces_all: bool,
-        now_ms: i64,
-    ) -> Result<Decoded, String> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if !held.contains_key(group) && held.len() >= self.groups_max {
-            return Err(format!("there are {} groups already: delete some, or raise groups_max", held.len()));
-        }
-        // They are repeated with a time of ours, so one of theirs would make no sense.
-        for series in &mut page.batch.series {
-            series.points.iter_mut().for_each(|(time, _)| *time = now_ms);
-        }
-        let limits = LabelLimits::default();
-        let name = [("__name__".into(), "push_time_seconds".into())];
-        let labels = labels(&name, group, limits).map_err(|fault| fault.to_string())?;
-        page.batch.series.push(float(labels, now_ms, now_ms as f64 / 1000.0));
-        let series = &page.batch.series;
-        let is_named = |old: &SeriesPoints| {
-            replaces_all || series.iter().any(|new| metric_name(&new.labels) == metric_name(&old.labels))
-        };
-        let stays = |old: &SeriesPoints| series.iter().any(|new| new.labels == old.labels);
-        let before = held.remove(group).unwrap_or_default();
-        let (replaced, kept): (Vec<_>, Vec<_>) = before.into_iter().partition(is_named);
-        let ended: Vec<SeriesPoints> =
-            replaced.into_iter().filter(|old| !stays(old)).map(|old| stale(old.labels, now_ms)).collect();
-        held.insert(group.clone(), kept.into_iter().chain(series.iter().cloned()).collect());
-        page.batch.series.extend(ended);
-        Ok(page)
-    }
-
-    /// Ends a group: marks of its series.
-    pub(super) fn delete(&self, group: &Group, now_ms: i64) -> Decoded {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let series = held.remove(group).unwrap_or_default();
-        let series = series.into_iter().map(|series| stale(series.labels, now_ms)).collect();
-        Decoded { batch: SeriesBatch { series, metadata: Vec::new() }, ..Decoded::default() }
-    }
-
-    /// Every group again, at another time.
-    fn again(&self, now_ms: i64) -> SeriesBatch {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = |series: &SeriesPoints| {
-            let last = series.points.last().map(|(_, value)| (now_ms, value.clone()));
-            let points: Vec<(i64, PointValue)> = last.into_iter().collect();
-            SeriesPoints {
-                labels: Arc::clone(&series.labels),
-                created_ms: None,
-                points,
-                exemplars: Vec::new(),
-            }
-        };
-        SeriesBatch { series: held.values().flatten().map(at).collect(), metadata: Vec::new() }
-    }
-}
-
-/// Writes the groups again and again, while the door is there.
-pub(super) async fn repeat(receiver: Weak<Receiver>) {
-    loop {
-        let Some(interval) = receiver.upgrade().map(|receiver| receiver.config.group_interval) else {
-            return;
-        };
-        tokio::time::sleep(interval).await;
-        let Some(receiver) = receiver.upgrade() else { return };
-        let batch = receiver.groups.again(crate::metrics::scrape::now_ms());
-        if !batch.series.is_empty() {
-            // A failing disk is told by the log; the next time comes soon.
-            let _written = receiver.pipeline.write(batch).await;
-        }
-    }
 }

@@ -1,11 +1,20 @@
-use belfry_signal::NativeHistogram;
+use std::sync::Arc;
 
+use belfry_signal::{Exemplar, MetricMetadata, NativeHistogram, PointValue, SeriesLabels, SeriesPoints};
+use belfry_wire::messages::{v1, v2};
+use prost::Message as _;
+use prost::bytes::Bytes;
+
+use super::encoding::{bytes, encode_v1, encode_v2};
 use super::*;
 
 const LIMITS: Limits = Limits {
     bytes_max: 1 << 20,
     series_max: 100,
+    memory_bytes_max: 16 << 20,
     labels: LabelLimits { labels_max: 10, name_bytes_max: 50, value_bytes_max: 50 },
+    exemplar_bytes_max: 100,
+    help_bytes_max: 40,
 };
 
 fn labels(pairs: &[(&str, &str)]) -> SeriesLabels {
@@ -139,4 +148,81 @@ fn a_request_that_cannot_be_read_says_why() {
     let no_symbols = v2::Request { symbols: vec![bytes("a")], timeseries: vec![v2::TimeSeries::default()] };
     let compressed = snap::raw::Encoder::new().compress_vec(&no_symbols.encode_to_vec()).expect("short");
     starts(reason(Protocol::V2, &compressed, &LIMITS), "the first symbol");
+}
+
+fn packed(message: &impl prost::Message) -> Vec<u8> {
+    snap::raw::Encoder::new().compress_vec(&message.encode_to_vec()).expect("short")
+}
+
+#[test]
+fn labels_that_came_before_are_the_same_again() {
+    let known = KnownLabels::new(1000);
+    let request = encode(Protocol::V1, &batch());
+    let read = || decode_known(Protocol::V1, &request, &LIMITS, &known).expect("a good request").batch;
+    let (first, second) = (read(), read());
+    assert_eq!(text(&first), text(&second));
+    for (first, second) in first.series.iter().zip(&second.series) {
+        assert!(Arc::ptr_eq(&first.labels, &second.labels));
+    }
+    // Labels that go on after the samples are labels all the same.
+    let mut series = encode_v1(&batch()).timeseries.remove(0);
+    let later = v1::TimeSeries { labels: vec![series.labels.remove(1)], ..v1::TimeSeries::default() };
+    let mut bytes = series.encode_to_vec();
+    bytes.extend(later.encode_to_vec());
+    let mut request = vec![0x0a];
+    prost::encoding::encode_varint(bytes.len() as u64, &mut request);
+    request.extend(bytes);
+    let request = snap::raw::Encoder::new().compress_vec(&request).expect("short");
+    for _ in 0..2 {
+        let read = decode_known(Protocol::V1, &request, &LIMITS, &known).expect("a good request");
+        assert_eq!(read.batch.series[0].labels, batch().series[0].labels);
+    }
+}
+
+/// Two bytes of a message can stand for a hundred in memory, and one long symbol for many copies.
+#[test]
+fn what_a_request_becomes_is_bounded_before_it_is_built() {
+    let refused = |protocol, message: &[u8], limits: &Limits, text: &str| {
+        let message = snap::raw::Encoder::new().compress_vec(message).expect("short");
+        let answer = decode(protocol, &message, limits).map_err(|fault| fault.to_string());
+        assert!(answer.as_ref().is_err_and(|error| error.contains(text)), "{answer:?}");
+    };
+    refused(Protocol::V1, &b"\x0a\x00".repeat(101), &LIMITS, "101 series are more than the 100");
+    refused(Protocol::V1, &b"\x1a\x00".repeat(101), &LIMITS, "101 series are more than the 100");
+    refused(Protocol::V2, &b"\x2a\x00".repeat(101), &LIMITS, "101 series are more than the 100");
+    let small = Limits { memory_bytes_max: 10_000, ..LIMITS };
+    let series = |inner: &[u8]| {
+        let mut message = vec![0x0a];
+        prost::encoding::encode_varint(inner.len() as u64, &mut message);
+        [message, inner.to_vec()].concat()
+    };
+    refused(Protocol::V1, &series(&b"\x12\x00".repeat(1000)), &small, "more than the 10000 bytes");
+    refused(Protocol::V1, &series(&b"\x0a\x00".repeat(1000)), &small, "more than the 10000 bytes");
+    let named = [&b"\x0a\x0d\x0a\x08__name__\x12\x01m"[..], &b"\x22\x00".repeat(1000)].concat();
+    refused(Protocol::V1, &series(&named), &small, "more than the 10000 bytes");
+    refused(Protocol::V2, &b"\x22\x00".repeat(1000), &small, "more than the 10000 bytes");
+}
+
+#[test]
+fn exemplars_and_help_have_bounds_of_their_own() {
+    let long = "x".repeat(200);
+    let mut held = batch();
+    held.series[0].exemplars[0].labels[0].1.clone_from(&long);
+    held.metadata[0].help.clone_from(&long);
+    for protocol in [Protocol::V1, Protocol::V2] {
+        let decoded = decode(protocol, &encode(protocol, &held), &LIMITS).expect("readable");
+        assert_eq!(decoded.batch.points(), batch().points(), "the samples are taken");
+        assert_eq!(decoded.batch.series[0].exemplars, []);
+        assert_eq!(decoded.refused.refused, [("label_limit", 1)]);
+        let fault = decoded.first_fault.expect("one");
+        assert_eq!(fault, "208 bytes of an exemplar's labels are more than the 100 allowed");
+        assert_eq!(decoded.batch.metadata[0].help, format!("{}…", "x".repeat(37)));
+    }
+    // A long symbol that many series name as their help is there once.
+    let mut request = encode_v2(&held);
+    let one = request.timeseries[0].clone();
+    request.timeseries = vec![one; 90];
+    let limits = Limits { memory_bytes_max: 60_000, help_bytes_max: 1000, ..LIMITS };
+    let decoded = decode(Protocol::V2, &packed(&request), &limits).expect("readable");
+    assert_eq!(decoded.batch.metadata.len(), 1);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{ConfigBuilderExt, FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
@@ -296,7 +296,7 @@ impl Client {
         body: Bytes,
         bytes_max: usize,
     ) -> Result<Answer, ClientFault> {
-        let mut uri = uri;
+        let (mut uri, mut headers) = (uri, headers);
         let mut authorization = self.config.authorization().map_err(ClientFault::Config)?;
         for _ in 0..=REDIRECTS_MAX {
             let mut request = Request::new(Full::new(body.clone()));
@@ -313,14 +313,31 @@ impl Client {
             let Some(target) = moved.and_then(|target| resolved(&uri, target)) else {
                 return taken(answer, bytes_max).await;
             };
-            if target.authority() != uri.authority() {
-                // What was meant for one host is not told to another.
+            if !is_same_place(&uri, &target) {
+                // What was meant for one host is not told to another, nor to everybody on the way.
                 authorization = None;
+                headers = headers.into_iter().filter_map(not_secret).collect();
             }
             uri = target;
         }
         Err(ClientFault::Connection(format!("more than {REDIRECTS_MAX} redirects")))
     }
+}
+
+/// Whether a redirection stays with the scheme, the host and the port that secrets are for.
+fn is_same_place(from: &Uri, to: &Uri) -> bool {
+    let port =
+        |uri: &Uri| uri.port_u16().or(if uri.scheme_str() == Some("https") { Some(443) } else { Some(80) });
+    let host = |uri: &Uri| uri.host().map(str::to_ascii_lowercase);
+    from.scheme_str() == to.scheme_str() && host(from) == host(to) && port(from) == port(to)
+}
+
+/// A header that may go elsewhere.
+fn not_secret((name, value): (Option<HeaderName>, HeaderValue)) -> Option<(HeaderName, HeaderValue)> {
+    let is_known = |name: &HeaderName| {
+        [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE].contains(name)
+    };
+    name.filter(|name| !value.is_sensitive() && !is_known(name)).map(|name| (name, value))
 }
 
 fn resolved(base: &Uri, target: &str) -> Option<Uri> {
@@ -377,5 +394,31 @@ pub(crate) fn unzipped(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, String>
         Err(format!("the body is longer than {bytes_max} bytes"))
     } else {
         Ok(plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_stay_with_the_place_they_are_for() {
+        let check = |from: &'static str, to: &'static str, expected: bool| {
+            let (from, to) = (Uri::from_static(from), Uri::from_static(to));
+            assert_eq!(is_same_place(&from, &to), expected, "{from} {to}");
+        };
+        check("https://h:9100/a", "https://h:9100/b", true);
+        check("https://h/a", "https://H:443/b", true);
+        check("http://h/a", "http://h:80/b", true);
+        check("https://h:9100/a", "http://h:9100/a", false);
+        check("http://h:9100/a", "https://h:9100/a", false);
+        check("https://h:9100/a", "https://h:9101/a", false);
+        check("https://h/a", "https://i/a", false);
+        let mut key = HeaderValue::from_static("hush");
+        key.set_sensitive(true);
+        let told = |name, value| not_secret((Some(name), value)).is_some();
+        assert!(told(header::ACCEPT, HeaderValue::from_static("*/*")));
+        assert!(!told(HeaderName::from_static("x-key"), key));
+        assert!(!told(header::COOKIE, HeaderValue::from_static("a=b")));
     }
 }

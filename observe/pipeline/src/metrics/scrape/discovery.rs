@@ -7,16 +7,25 @@ use std::time::{Duration, SystemTime};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use prost::bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::MeshNodes;
-use super::config::{DnsDiscovery, DnsKind, FileDiscovery, Job, MeshDiscovery, Span, StaticConfig};
+use super::client::Client;
+use super::config::{
+    DnsDiscovery, DnsKind, FileDiscovery, HttpDiscovery, Job, MeshDiscovery, Span, StaticConfig,
+};
+use super::masked::without_password;
 use crate::metrics::relabel::LabelMap;
 use crate::metrics::signals::ScrapeSignals;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 const DNS_REFRESH: Span = Span(Duration::from_secs(30));
+const HTTP_REFRESH: Span = Span(Duration::from_mins(1));
+/// How long a server may take to tell its list.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 const MESH_REFRESH: Span = Span(Duration::from_secs(10));
 /// Bytes of a file of targets.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -41,6 +50,7 @@ enum Way {
     Static(Vec<StaticConfig>),
     Files(FileDiscovery, PathBuf),
     Dns(DnsDiscovery),
+    Http(HttpDiscovery, PathBuf),
     Mesh(MeshDiscovery),
 }
 
@@ -49,7 +59,8 @@ pub(super) async fn run(job: Arc<Job>, nodes: MeshNodes, signals: ScrapeSignals,
     let files = job.files.iter().map(|files| Way::Files(files.clone(), job.directory.clone()));
     let dns = job.dns.iter().cloned().map(Way::Dns);
     let mesh = job.mesh.iter().cloned().map(Way::Mesh);
-    let ways = [Way::Static(job.statics.clone())].into_iter().chain(files).chain(dns).chain(mesh);
+    let http = job.http_lists.iter().map(|list| Way::Http(list.clone(), job.directory.clone()));
+    let ways = [Way::Static(job.statics.clone())].into_iter().chain(files).chain(dns).chain(http).chain(mesh);
     let mut running = tokio::task::JoinSet::new();
     for (number, way) in ways.enumerate() {
         let watching = Watching {
@@ -94,6 +105,7 @@ async fn watch(way: Way, mut watching: Watching, nodes: MeshNodes) {
         }
         Way::Files(config, directory) => watch_files(&config, &directory, watching).await,
         Way::Dns(config) => watch_dns(&config, watching).await,
+        Way::Http(config, directory) => watch_http(&config, &directory, watching).await,
         Way::Mesh(config) => loop {
             if !watching.tell(mesh_targets(&config, &nodes())).await {
                 return;
@@ -275,6 +287,55 @@ fn dns_target(name: &str, record: &RData, port: Option<u16>) -> Option<LabelMap>
     };
     labels.insert("__address__".to_owned(), address);
     Some(labels)
+}
+
+/// Asks for a list again and again, as <https://prometheus.io/docs/prometheus/latest/http_sd/> has it. What a failing
+/// server said last stays in force.
+async fn watch_http(config: &HttpDiscovery, directory: &Path, mut watching: Watching) {
+    let client = match Client::new(config.http(directory)) {
+        Ok(client) => client,
+        Err(fault) => return watching.failed(&fault),
+    };
+    let refresh = config.refresh_interval.unwrap_or(HTTP_REFRESH).0;
+    loop {
+        let asking = tokio::time::timeout(HTTP_TIMEOUT, list(config, &client, refresh));
+        match asking.await.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+            Ok(groups) => {
+                let added = LabelMap::from([("__meta_url".to_owned(), config.url.clone())]);
+                if !watching.tell(targets(&groups, &added)).await {
+                    return;
+                }
+            }
+            Err(fault) => watching.failed(&format!("{}: {fault}", without_password(&config.url))),
+        }
+        tokio::time::sleep(refresh).await;
+        if watching.found.is_closed() {
+            return;
+        }
+    }
+}
+
+async fn list(
+    config: &HttpDiscovery,
+    client: &Client,
+    refresh: Duration,
+) -> Result<Vec<StaticConfig>, String> {
+    let uri: Uri = config.url.parse().map_err(|_| "not a URL".to_owned())?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert("x-prometheus-refresh-interval-seconds", HeaderValue::from(refresh.as_secs()));
+    let bytes_max = usize::try_from(FILE_BYTES_MAX).unwrap_or(usize::MAX);
+    let answer = client.send(Method::GET, uri, headers, Bytes::new(), bytes_max).await;
+    let answer = answer.map_err(|fault| fault.to_string())?;
+    if answer.status != StatusCode::OK {
+        return Err(format!("the server answered {}", answer.status));
+    }
+    let kind =
+        answer.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+        return Err(format!("the server answered with {kind:?} instead of application/json"));
+    }
+    serde_json::from_slice(&answer.body).map_err(|error| format!("not a list of targets: {error}"))
 }
 
 fn mesh_targets(config: &MeshDiscovery, nodes: &[MeshNode]) -> Vec<LabelMap> {

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::client::Client;
 use super::config::{FileConfig, Job};
+use super::masked::masked;
 use super::page::{Ending, Scraping, Surroundings};
 use super::target::{Made, Target, make};
 use super::{Config, MeshNodes, discovery};
@@ -30,7 +31,8 @@ pub(super) struct Manager {
     pools: Mutex<BTreeMap<String, Pool>>,
     /// Targets over all jobs.
     targets: Arc<AtomicUsize>,
-    text: Mutex<String>,
+    /// What the file said, without its secrets.
+    shown: Mutex<String>,
 }
 
 /// One job, running.
@@ -73,7 +75,7 @@ impl Manager {
         let page_bytes_max = config.page_bytes_max;
         let surroundings = Surroundings { pipeline, signals, turns, page_bytes_max };
         let targets = Arc::new(AtomicUsize::new(0));
-        Self { config, surroundings, nodes, pools: Mutex::default(), targets, text: Mutex::default() }
+        Self { config, surroundings, nodes, pools: Mutex::default(), targets, shown: Mutex::default() }
     }
 
     fn pools(&self) -> MutexGuard<'_, BTreeMap<String, Pool>> {
@@ -84,13 +86,14 @@ impl Manager {
     pub(super) fn apply(&self) -> Result<(), String> {
         let Some(path) = &self.config.file else { return Ok(()) };
         let (_, jobs) = FileConfig::load(path)?;
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let shown = masked(&text).map_err(|fault| format!("{}: {fault}", path.display()))?;
         // Whatever can fail does so before anything is changed.
         let clients: Vec<Client> = jobs
             .iter()
             .map(|job| Client::new(job.http.clone()).map_err(|fault| format!("job {:?}: {fault}", job.name)))
             .collect::<Result<_, _>>()?;
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        *self.text.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
         let mut pools = self.pools();
         let mut before = std::mem::take(&mut *pools);
         for (job, client) in jobs.into_iter().zip(clients) {
@@ -162,16 +165,8 @@ impl Manager {
 
     /// The file as it was last taken, without secrets.
     pub(super) fn text(&self) -> String {
-        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        text.lines().map(without_secret).collect::<Vec<_>>().join("\n")
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// A line of the file, its secret, if it has one, as Prometheus shows it.
-fn without_secret(line: &str) -> String {
-    const SECRETS: [&str; 4] = ["password:", "credentials:", "key:", "cert:"];
-    let secret = SECRETS.iter().filter_map(|name| line.find(name).map(|at| at + name.len())).min();
-    secret.map_or_else(|| line.to_owned(), |end| format!("{} <secret>", &line[..end]))
 }
 
 /// Takes lists of targets as they come, and starts and ends tasks.

@@ -30,6 +30,10 @@ fn push(protocol: Protocol, names: &[(&str, i64)]) -> Request<Body> {
         .expect("a good request")
 }
 
+fn receiving(directory: &Path) -> Receive {
+    Receive { groups_directory: directory.join("groups"), ..Receive::shipped() }
+}
+
 async fn check(router: &Router, request: Request<Body>, expected: (u16, &str, &str)) {
     let response = router.clone().oneshot(request).await.expect("infallible");
     let (parts, body) = response.into_parts();
@@ -50,7 +54,7 @@ async fn check(router: &Router, request: Request<Body>, expected: (u16, &str, &s
 async fn a_sender_is_told_what_became_of_each_point() {
     let directory = tempfile::tempdir().expect("a directory");
     let (handle, shelf, registry) = pipeline(directory.path(), Vec::new());
-    let router = router(Receive::shipped(), handle, &registry);
+    let router = router(receiving(directory.path()), handle, &registry).expect("a good directory");
     for protocol in [Protocol::V1, Protocol::V2] {
         check(&router, push(protocol, &[("good", 3)]), (204, "3/0/0", "")).await;
         let partly = "2 points were refused: out_of_order 2; 3 were written";
@@ -89,9 +93,9 @@ async fn bounds_hold() {
         request_bytes_max: 2000,
         request_series_max: 3,
         label_value_bytes_max: 4,
-        ..Receive::shipped()
+        ..receiving(directory.path())
     };
-    let router = router(config, handle, &registry);
+    let router = router(config, handle, &registry).expect("a good directory");
     let many = [("a", 1), ("b", 1), ("c", 1), ("d", 1)];
     check(&router, push(Protocol::V1, &many), (413, "-/-/-", "4 series are more than the 3")).await;
     check(&router, push(Protocol::V1, &[("a", 1000)]), (413, "-/-/-", "the body is ")).await;

@@ -14,7 +14,10 @@ use crate::metrics::send::senders;
 const LIMITS: Limits = Limits {
     bytes_max: 1 << 20,
     series_max: 10_000,
+    memory_bytes_max: 16 << 20,
     labels: LabelLimits { labels_max: 0, name_bytes_max: 0, value_bytes_max: 0 },
+    exemplar_bytes_max: 100,
+    help_bytes_max: 40,
 };
 
 /// Another store: takes 2.0 or only 1.0, and answers what the test says.

@@ -1,0 +1,263 @@
+//! Blocks in a bucket: a directory that takes its place, and a server that speaks S3 (moto, of PyPI).
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use belfry_promql::{Answer, Data, Options, Severity, Times};
+
+use super::samples::at;
+use super::*;
+use crate::BucketConfig;
+
+/// Everything goes up at once, and is here no more when it is an hour old.
+fn in_bucket(directory: &Path, bucket: BucketConfig) -> Config {
+    let bucket = BucketConfig {
+        upload_after: Duration::ZERO,
+        local_for: Duration::from_mins(20),
+        timeout: Duration::from_secs(10),
+        prefix: "node-1".to_owned(),
+        ..bucket
+    };
+    Config { bucket: Some(bucket), retention: Duration::from_hours(24), ..config(directory) }
+}
+
+fn objects(reader: &SeriesReader) -> Vec<String> {
+    let blocks = reader.shared.blocks.load();
+    let catalogue = reader.shared.catalogue();
+    blocks
+        .iter()
+        .filter_map(|block| catalogue.place(block.meta().id).map(|held| held.object.clone()))
+        .collect()
+}
+
+fn ask(reader: &SeriesReader, query: &str, minute: i64) -> Answer {
+    let options = Options {
+        lookback_ms: 300_000,
+        samples_max: 1_000_000,
+        subquery_step_ms: 60_000,
+        experimental: false,
+    };
+    let (times, cancel) = (Times::Instant(at(minute)), AtomicBool::new(false));
+    belfry_promql::query(query, &PromqlSource::new(reader, &cancel), times, &options, &cancel)
+        .expect("it evaluates")
+}
+
+/// What any bucket must do. `exists` asks it past us.
+fn check(directory: &Path, bucket: &BucketConfig, exists: &dyn Fn(&str) -> bool) {
+    let config = in_bucket(directory, bucket.clone());
+    let (mut writer, reader, registry) = open(config.clone());
+    append(&mut writer, 0..95);
+    writer.maintenance().tend_bucket(at(95));
+    // Nine blocks are up; those of the last twenty minutes, and what is in memory, are here too.
+    assert_eq!((objects(&reader).len(), blocks(directory).len()), (9, 2));
+    assert!(objects(&reader).iter().all(|object| object.starts_with("node-1/") && exists(object)));
+    assert_eq!(eu(&reader), expected_eu(0..95));
+    assert!(registry.encode_text().contains("series_blocks_uploaded_total 9"), "{}", registry.encode_text());
+    let snapshot = tempfile::tempdir().expect("a directory");
+    assert_eq!(writer.maintenance().snapshot(snapshot.path(), &mut |_, _| {}).expect("it is read"), 9);
+    assert_eq!(blocks(snapshot.path()).len(), 9);
+    drop((writer, reader));
+
+    let (mut writer, reader, _) = open(config.clone());
+    append(&mut writer, 90..95);
+    assert_eq!(eu(&reader), expected_eu(0..95));
+    // Compaction reads them there and writes here; what they were made of goes, and they go up.
+    let before = objects(&reader);
+    assert!(writer.maintenance().compact().expect("they are read") > 0);
+    assert_eq!(eu(&reader), expected_eu(0..95));
+    writer.maintenance().tend_bucket(at(200));
+    writer.maintenance().sweep_bucket(0);
+    let after = objects(&reader);
+    assert!(blocks(directory).is_empty() && after.iter().all(|object| exists(object)));
+    assert!(before.iter().all(|object| after.contains(object) || !exists(object)), "{before:?}");
+    assert_eq!(eu(&reader), expected_eu(0..95));
+    // A deletion leaves nothing there either, and retention takes the rest.
+    let deleted =
+        writer.maintenance().delete(&[Matcher::equal("region", "eu")], at(0), at(9), &mut |_, _| {});
+    assert_eq!(deleted.expect("they are read").points, 10);
+    writer.maintenance().tend_bucket(at(200));
+    writer.maintenance().sweep_bucket(0);
+    assert_eq!(eu(&reader), expected_eu(10..95));
+    let gone = after.iter().filter(|object| !exists(object)).count();
+    assert_eq!(gone, 1, "{after:?}");
+    writer.flush().expect("the disk works");
+    writer.maintenance().tend_bucket(at(200));
+    let after = objects(&reader);
+    writer.maintenance().delete_old(at(24 * 60 + 200));
+    writer.maintenance().sweep_bucket(0);
+    assert!(all(&reader, &[]).is_empty() && !after.iter().any(|object| exists(object)));
+}
+
+#[test]
+fn old_blocks_live_in_the_bucket() {
+    let (directory, target) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let exists = |object: &str| target.path().join(object).exists();
+    check(directory.path(), &BucketConfig::in_directory(target.path()), &exists);
+}
+
+#[test]
+fn a_bucket_that_is_away_costs_what_is_in_it_and_nothing_else() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let (directory, target) = (parent.path().join("series"), parent.path().join("bucket"));
+    let config = in_bucket(&directory, BucketConfig::in_directory(&target));
+    let (mut writer, reader, registry) = open(config.clone());
+    append(&mut writer, 0..65);
+    writer.maintenance().tend_bucket(at(65));
+    assert_eq!(blocks(&directory).len(), 2);
+    // Its disk is unmounted.
+    std::fs::rename(&target, parent.path().join("elsewhere")).expect("renamed");
+    std::fs::write(&target, b"").expect("written");
+    append(&mut writer, 65..95);
+    assert_eq!(eu(&reader), expected_eu(40..95), "what is here is read");
+    let answer = ask(&reader, "count_over_time(up[95m])", 94);
+    let warnings: Vec<String> =
+        answer.annotations.of(Severity::Warning).map(|warning| warning.message.clone()).collect();
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    assert!(warnings[0].contains("bucket with older blocks does not answer, and node-1/"), "{}", warnings[0]);
+    let Data::Vector(samples) = answer.data else { panic!("no vector") };
+    assert_eq!(samples.len(), 1);
+    assert_eq!(ask(&reader, "up", 94).annotations.iter().count(), 0, "it is not asked for what is here");
+    writer.maintenance().tend_bucket(at(95));
+    assert!(writer.maintenance().compact().is_err() || blocks(&directory).len() < 5);
+    assert!(blocks(&directory).len() >= 2, "nothing goes that is not there");
+    let text = registry.encode_text();
+    assert!(text.contains("series_bucket_failures_total{work=\"upload\"} 1"), "{text}");
+    // A start does not need it.
+    drop((writer, reader));
+    std::fs::remove_file(&target).expect("it was there");
+    let (writer, reader, _) = open(config);
+    assert_eq!(eu(&reader).last(), expected_eu(0..90).last());
+    // It is back, and so is everything.
+    std::fs::remove_dir_all(&target).expect("made by the start");
+    std::fs::rename(parent.path().join("elsewhere"), &target).expect("renamed");
+    assert_eq!(eu(&reader), expected_eu(0..90));
+    writer.maintenance().tend_bucket(at(95));
+    writer.maintenance().compact().expect("they are read");
+    assert_eq!(eu(&reader), expected_eu(0..90));
+}
+
+#[test]
+fn an_upload_that_a_crash_cut_leaves_nothing_wrong() {
+    let (directory, target) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let config = in_bucket(directory.path(), BucketConfig::in_directory(target.path()));
+    let (mut writer, reader, _) = open(config.clone());
+    append(&mut writer, 0..25);
+    // Noted and half written; and noted, written and the block then gone.
+    let halves = ["node-1/0000000000000000-00000001.block", "node-1/0000000000000009-00000002.block"];
+    std::fs::create_dir_all(target.path().join("node-1")).expect("created");
+    for object in halves {
+        reader.shared.catalogue().begin_upload(object).expect("the disk works");
+        std::fs::write(target.path().join(object), b"half").expect("written");
+    }
+    drop((writer, reader));
+    let (writer, reader, _) = open(config);
+    writer.maintenance().tend_bucket(at(300));
+    assert_eq!(objects(&reader).len(), 2);
+    assert!(halves.iter().all(|object| target.path().join(object).exists()), "a query may still read it");
+    writer.maintenance().sweep_bucket(0);
+    assert!(!halves.iter().any(|object| target.path().join(object).exists()));
+    assert_eq!(eu(&reader), expected_eu(0..20));
+    assert!(objects(&reader).iter().all(|object| target.path().join(object).exists()));
+    assert!(blocks(directory.path()).is_empty());
+}
+
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _killed = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+/// Says something over HTTP and gives the status.
+fn say(port: u16, line: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let credential =
+        "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+    write!(
+        stream,
+        "{line} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: {credential}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    text.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "what was not run is told")]
+fn a_server_that_speaks_s3_is_such_a_bucket() {
+    let Some(program) = std::env::var_os("BELFRY_S3_SERVER") else {
+        eprintln!(
+            "NOT RUN: BELFRY_S3_SERVER is unset (moto_server), so no blocks went to a server that speaks S3"
+        );
+        return;
+    };
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let child = Command::new(program)
+        .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let server = Server { child, port };
+    while say(port, "PUT /belfry").is_none() {
+        std::thread::yield_now();
+    }
+    let secrets = tempfile::tempdir().expect("a directory");
+    let secret = |name: &str| {
+        let path = secrets.path().join(name);
+        std::fs::write(&path, format!("{name}\n")).expect("written");
+        Some(path)
+    };
+    let bucket = BucketConfig {
+        name: Some("belfry".to_owned()),
+        directory: None,
+        endpoint: Some(format!("http://127.0.0.1:{port}")),
+        access_key_file: secret("key"),
+        secret_key_file: secret("secret"),
+        ..BucketConfig::in_directory("")
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let exists = |object: &str| say(server.port, &format!("HEAD /belfry/{object}")) == Some(200);
+    check(directory.path(), &bucket, &exists);
+
+    // A block of several parts.
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = in_bucket(directory.path(), bucket.clone());
+    let (mut writer, reader, _) = open(Config { head_bytes_max: 64 << 20, ..config });
+    let noise: Vec<_> = (0..100).map(|n| sample("noise", &[("id", n.to_string().as_str())], 0.0)).collect();
+    for second in 0..10_000_u32 {
+        let values = noise.iter().enumerate().map(|(n, sample)| Sample {
+            value: (f64::from(second) * 1.7 + n as f64).sin(),
+            ..sample.clone()
+        });
+        let time = START_MS + i64::from(second) * 50;
+        writer.append(u64::from(second) + 1, time, &values.collect::<Vec<_>>()).expect("the disk works");
+    }
+    writer.flush().expect("the disk works");
+    let one = |reader: &SeriesReader| all(reader, &[Matcher::equal("id", "42")]);
+    let before = one(&reader);
+    writer.maintenance().tend_bucket(at(100));
+    assert!(blocks(directory.path()).is_empty());
+    let bytes: Vec<u64> = reader.shared.blocks.load().iter().map(|block| block.meta().bytes).collect();
+    assert!(bytes[0] > 6 << 20, "{bytes:?}");
+    assert_eq!(one(&reader), before);
+    // The server dies: an answer comes all the same.
+    drop(server);
+    let answer = ask(&reader, "up offset 1m", 3);
+    assert_eq!(answer.annotations.iter().count(), 0, "what was read before is still here");
+    let (writer, reader, _) = {
+        drop((writer, reader));
+        open(in_bucket(directory.path(), BucketConfig { timeout: Duration::from_secs(1), ..bucket }))
+    };
+    assert_eq!(ask(&reader, "noise", 3).annotations.of(Severity::Warning).count(), 1);
+    drop(writer);
+}
