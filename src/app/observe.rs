@@ -116,14 +116,14 @@ impl Store for EventsStore {
     }
 
     fn apply(&mut self, position: u64, entries: &[Entry]) -> Result<(), StoreError> {
-        let records = entries
+        let records: Vec<_> = entries
             .iter()
             .filter_map(|entry| match entry {
-                Entry::Record(record) => Some(Arc::clone(record)),
+                Entry::Record(record) => Some(record),
                 Entry::Samples { .. } | Entry::Series(_) => None,
             })
             .collect();
-        self.0.apply(position, records).map_err(|error| StoreError::new(error.reason(), error.to_string()))
+        self.0.apply(position, &records).map_err(|error| StoreError::new(error.reason(), error.to_string()))
     }
 
     fn checkpoint(&self) -> u64 {

@@ -6,7 +6,7 @@ mod holdings;
 mod outputs;
 mod routine;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -20,7 +20,7 @@ use belfry_routing::rating::Tariffs;
 use belfry_routing::{Guard, Plan, Usage};
 use belfry_signal::{Registry, SpanContext, SpanId, TraceId, TraceKey, now_unix_nanos};
 use belfry_sip_proto::timer::Wheel;
-use belfry_sip_proto::transaction::{Timers, TransactionId, TransactionLayer};
+use belfry_sip_proto::transaction::{ById, IdSet, Timers, TransactionId, TransactionLayer};
 use belfry_state::{Lost, State, Told};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -224,10 +224,10 @@ pub struct Core {
     pub(crate) timers: Wheel<Alarm>,
     pub(crate) edges: Edges,
     pub(crate) relays: Relays<Then>,
-    pub(crate) exchanges: HashMap<TransactionId, Exchange>,
-    pub(crate) branches: HashMap<TransactionId, Branch>,
+    pub(crate) exchanges: ById<Exchange>,
+    pub(crate) branches: ById<Branch>,
     /// Exchanges that leave no messages and no span unless they end badly; forgotten with their transactions.
-    routine: HashSet<TransactionId>,
+    routine: IdSet,
     pub(crate) calls: Calls,
     pub(crate) strangers: Strangers,
     pub(crate) authority: Authority,
@@ -334,9 +334,9 @@ impl Core {
             timers: Wheel::new(now()),
             edges: Edges::default(),
             relays: Relays::new(),
-            exchanges: HashMap::new(),
-            branches: HashMap::new(),
-            routine: HashSet::new(),
+            exchanges: ById::default(),
+            branches: ById::default(),
+            routine: IdSet::default(),
             strangers: Strangers::default(),
             authority: Authority::new(&config),
             denials_waiting: 0,
@@ -423,6 +423,8 @@ impl Core {
             }
             self.on_time();
             self.finish_step();
+            // The books hear of everything in this turn at once, before the edge, whose turn comes after ours.
+            self.state.books().nudge();
             self.publish_load();
             // Others share the thread, among them whoever empties the sockets: a core that is busy must not starve them.
             if turn_began.elapsed() > TURN_MAX {

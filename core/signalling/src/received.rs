@@ -65,7 +65,7 @@ impl Received {
             }));
         };
         let fault = fault.or_else(|| message.check().err()).or_else(|| admit(&message).err());
-        let message = with_source(message, source);
+        let message = with_source(message, source).noted();
         let method = MethodName::of(message.method().as_bytes());
         let trace_id = trace_key.trace_of_call(message.call_id().unwrap_or_default());
         Ok(Self {

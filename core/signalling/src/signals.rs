@@ -12,10 +12,11 @@ mod message_counters;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use belfry_signal::record::{Attributes, Call, Direction, SipMessage, Span, SpanKind, SpanStatus};
+use belfry_signal::record::{Attributes, Call, Direction, Name, Span, SpanKind, SpanStatus};
 use belfry_signal::{
     Cause, Component, Counter, CounterHandle, Emitter, Gauge, Histogram, Journey, Journeys, Pii, Region,
-    Registry, Room, SECONDS, SECONDS_FAST, Severity, SpanContext, SpanId, TraceId, now_unix_nanos,
+    Registry, Room, SECONDS, SECONDS_FAST, Severity, SipMessageRef, SpanContext, SpanId, TraceId,
+    now_unix_nanos,
 };
 
 use crate::handle::Transport;
@@ -85,7 +86,7 @@ pub(crate) struct Passing<'a> {
     /// The call's trace.
     pub(crate) trace_id: TraceId,
     /// CSeq as it stands.
-    pub(crate) cseq: String,
+    pub(crate) cseq: &'a str,
     /// The SIP transport.
     pub(crate) transport: Transport,
     /// The peer, when it is known.
@@ -95,7 +96,7 @@ pub(crate) struct Passing<'a> {
     /// When.
     pub(crate) unix_nanos: u64,
     /// The message.
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: &'a [u8],
 }
 
 /// A span to emit.
@@ -234,26 +235,26 @@ impl Signals {
     /// What a SIP message said; it is counted apart, because not every routine one is told.
     pub(crate) fn message_told(&self, passing: Passing<'_>) {
         let summary = match passing.status {
-            None => passing.method.wire().into(),
+            None => Name::from(passing.method.wire()),
             Some(status) => status_text(status),
         };
         let unknown_peer = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
-        let message = SipMessage {
-            call_id: Pii::new(passing.call_id.to_owned()),
+        let message = SipMessageRef {
+            call_id: Pii::new(passing.call_id),
             trace_id: passing.trace_id,
             direction: match passing.way {
                 Way::Received => Direction::Received,
                 Way::Sent => Direction::Sent,
             },
-            transport: passing.transport.uri_token().into(),
+            transport: passing.transport.uri_token(),
             peer: Pii::new(passing.peer.unwrap_or(unknown_peer)),
-            node: self.node.clone().into(),
-            summary,
+            node: &self.node,
+            summary: &summary,
             cseq: passing.cseq,
             retransmission: passing.is_repeat,
             bytes: Pii::new(passing.bytes),
         };
-        self.emitter.emit_at(passing.unix_nanos, COMPONENT, belfry_signal::record::Body::Sip(message));
+        self.emitter.sip_at(passing.unix_nanos, COMPONENT, message);
     }
 
     /// A message is not SIP as it should be.

@@ -235,6 +235,8 @@ impl<'a> Iterator for Values<'a> {
 
 /// The first comma that separates elements.
 pub(crate) fn comma(text: &[u8]) -> Option<usize> {
+    // Most values have none at all.
+    memchr::memchr(b',', text)?;
     let mut at = 0;
     let mut is_in_angle = false;
     while let Some(&byte) = text.get(at) {

@@ -8,7 +8,8 @@ use rsip::Method;
 use crate::fault::{Fault, FaultKind};
 use crate::header::{CSeq, Contact, HeaderName, Values};
 use crate::name_addr::NameAddr;
-use crate::scan::{FieldSpan, Limits, StartLine, Table, scan};
+use crate::params::Params;
+use crate::scan::{FieldSpan, Limits, Noted, NotedVia, Span, StartLine, Table, scan};
 use crate::text::{decimal, unfold};
 use crate::uri::Uri;
 use crate::via::Via;
@@ -66,6 +67,29 @@ impl<B: AsRef<[u8]>> Parsed<B> {
     pub fn scan(bytes: B, limits: &Limits) -> (Option<Self>, Option<Fault>) {
         let found = scan(bytes.as_ref(), limits);
         (found.table.map(|table| Self { bytes, table }), found.fault)
+    }
+
+    /// Reads once what is asked for again and again: both tags and the top Via.
+    #[must_use]
+    pub fn noted(mut self) -> Self {
+        let via = self.top_via().map(|via| NotedVia {
+            transport: self.span_of(via.transport.as_bytes()),
+            host: self.span_of(via.host.as_bytes()),
+            port: via.port,
+            params: self.span_of(via.params.as_bytes()),
+        });
+        let span = |tag: &str| self.span_of(tag.as_bytes());
+        let (from_tag, to_tag) = (self.from_tag().map(span), self.to_tag().map(span));
+        self.table.noted = Some(Noted { from_tag, to_tag, via });
+        self
+    }
+
+    /// Where a part of the message is.
+    fn span_of(&self, part: &[u8]) -> Span {
+        // An empty part may be anywhere.
+        let start = part.as_ptr().addr().saturating_sub(self.as_bytes().as_ptr().addr());
+        let start = if part.is_empty() { 0 } else { start };
+        Span::new(start, start + part.len())
     }
 
     /// The bytes that it was read from; in a datagram there may be more of them than the message has.
@@ -211,6 +235,15 @@ impl<B: AsRef<[u8]>> Parsed<B> {
     /// The top Via.
     #[must_use]
     pub fn top_via(&self) -> Option<Via<'_>> {
+        if let Some(noted) = &self.table.noted {
+            let via = noted.via.as_ref()?;
+            return Some(Via {
+                transport: self.text_at(via.transport.range()),
+                host: self.text_at(via.host.range()),
+                port: via.port,
+                params: Params::checked(&self.as_bytes()[via.params.range()]),
+            });
+        }
         Via::parse(self.headers(HeaderName::Via).next()?)
     }
 
@@ -229,13 +262,19 @@ impl<B: AsRef<[u8]>> Parsed<B> {
     /// The From tag.
     #[must_use]
     pub fn from_tag(&self) -> Option<&str> {
-        self.from()?.tag()
+        match &self.table.noted {
+            Some(noted) => noted.from_tag.map(|tag| self.text_at(tag.range())),
+            None => self.from()?.tag(),
+        }
     }
 
     /// The To tag.
     #[must_use]
     pub fn to_tag(&self) -> Option<&str> {
-        self.to()?.tag()
+        match &self.table.noted {
+            Some(noted) => noted.to_tag.map(|tag| self.text_at(tag.range())),
+            None => self.to()?.tag(),
+        }
     }
 
     /// The Contact values that follow their grammar.

@@ -38,6 +38,11 @@ impl<'a> Params<'a> {
         Some(Self(text))
     }
 
+    /// Parameters that were checked before.
+    pub(crate) fn checked(text: &'a [u8]) -> Self {
+        Self(text)
+    }
+
     /// Every parameter in order.
     pub fn iter(&self) -> impl Iterator<Item = Param<'a>> + use<'a> {
         let mut rest = self.0;

@@ -72,11 +72,32 @@ pub(crate) struct Table {
     /// Where the empty line starts.
     pub(crate) head_end: u32,
     pub(crate) body: Span,
+    /// What is asked for again and again, when it was noted.
+    pub(crate) noted: Option<Noted>,
+}
+
+/// The parts of a message by which dialogs and transactions are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Noted {
+    pub(crate) from_tag: Option<Span>,
+    pub(crate) to_tag: Option<Span>,
+    pub(crate) via: Option<NotedVia>,
+}
+
+/// The top Via.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotedVia {
+    pub(crate) transport: Span,
+    pub(crate) host: Span,
+    pub(crate) port: Option<u16>,
+    pub(crate) params: Span,
 }
 
 impl Table {
     /// Says where everything is after the bytes have moved.
     pub(crate) fn relocate(&mut self, moved: impl Fn(u32) -> usize) {
+        // The Via that moved everything is another one now.
+        self.noted = None;
         let span = |span: &mut Span| *span = Span::new(moved(span.start), moved(span.end));
         match &mut self.start_line {
             StartLine::Request { method, uri } => {
@@ -129,7 +150,8 @@ pub(crate) fn scan(bytes: &[u8], limits: &Limits) -> Scan {
     let body = body(bytes, body_start, &fields, &mut faults);
     let is_response = matches!(start_line, StartLine::Status { .. });
     let head_start = Span::new(line.end + 2, head_end);
-    let table = Table { start_line, fields, head_start: head_start.start, head_end: head_start.end, body };
+    let (head_start, head_end) = (head_start.start, head_start.end);
+    let table = Table { start_line, fields, head_start, head_end, body, noted: None };
     let fault = faults.0.map(|fault| if is_response { fault.discarded() } else { fault });
     Scan { table: Some(table), fault }
 }

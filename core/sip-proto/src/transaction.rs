@@ -17,7 +17,7 @@ mod tests;
 use std::time::Duration;
 
 pub use key::{ClientKey, LegacyParts, ServerKey};
-pub use layer::{ClientRequest, OnRequest, OnResponse, TransactionError, TransactionLayer};
+pub use layer::{ById, ClientRequest, IdSet, OnRequest, OnResponse, TransactionError, TransactionLayer};
 
 /// Names a transaction; never used twice by one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

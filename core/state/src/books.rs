@@ -157,10 +157,10 @@ impl Books {
     }
 
     /// Notes what record the call is to have, should nothing more be heard of it; the last note counts. Its end is
-    /// then when this process was last known to live.
+    /// then when this process was last known to live. It is written with the next [`Books::nudge`] at the latest.
     pub fn note_call(&self, book: Book, record: CallRecord) {
         let change = Change::Open { book, record: Box::new(record) };
-        if self.send(Command::Note(change)).is_err() {
+        if self.desk.push_quietly(Command::Note(change)).is_err() {
             self.signals.notes_failed(1);
         }
     }
@@ -187,20 +187,28 @@ impl Books {
     ) -> impl Future<Output = Result<Kept, Error>> + Send + use<> {
         let (waiting, answer) = oneshot::channel();
         self.close(book, record, Waiter::Alone(waiting));
+        self.nudge();
         async move { answer.await.map_err(|_| Error::Closed)? }
     }
 
     /// As [`close_call`](Self::close_call), for whoever closes many: the answer goes to a channel, with the name that the
-    /// caller has for the call. None comes when state is closing, or while the channel is full.
+    /// caller has for the call. None comes when state is closing, or while the channel is full. It is written with the
+    /// next [`Books::nudge`] at the latest.
     pub fn close_call_among(&self, book: Book, record: CallRecord, name: u64, told: &mpsc::Sender<Told>) {
         self.close(book, record, Waiter::Among(told.clone(), name));
     }
 
     fn close(&self, book: Book, record: CallRecord, waiter: Waiter) {
         let command = Command::Close { book, record: Box::new(record), waiting: Some(waiter) };
-        if let Err(Command::Close { book, record, waiting }) = self.send(command) {
+        if let Err(Command::Close { book, record, waiting }) = self.desk.push_quietly(command) {
             keeper::pass_on(&self.refused, Refused { book, record, waiting }, &self.signals);
         }
+    }
+
+    /// Has everything written that was handed in. Who does many things at once calls it after the last of them, because
+    /// waking the thread that writes costs more than writing.
+    pub fn nudge(&self) {
+        self.desk.nudge();
     }
 
     /// Closes the books of calls whose core is gone; they get their record, which comes back.

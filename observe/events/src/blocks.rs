@@ -4,11 +4,9 @@
 //! better than mixed ones, and because who looks for one call then unpacks one block.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
-use std::sync::{Arc, LazyLock};
 
 use belfry_signal::record::Body;
-use belfry_signal::{Record, Severity, wire};
+use belfry_signal::{PackedRecord, Record, Severity, call_hash, wire};
 use foldhash::quality::RandomState;
 use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
@@ -20,6 +18,9 @@ use crate::facts::{RecordKind, Stream, call_id, severity};
 pub(crate) const BLOCK_BYTES: usize = 128 << 10;
 /// Level 1 packs our records to within a fiftieth of what level 3 does.
 const ZSTD_LEVEL: i32 = 1;
+
+/// Bytes of a record's number, as postcard writes it.
+const SEQUENCE_BYTES_MAX: usize = 10;
 
 /// Where a block lies, and what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,8 +188,19 @@ pub(crate) fn in_order<T>(
 
 /// Where a record lies in a split, for [`in_order`]. Should two calls have one hash, they lie together.
 pub(crate) fn place_of(record: &Record) -> (Run, u64) {
-    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
-    (Run::of(record), call_id(&record.body).map_or(0, |call_id| HASHER.hash_one(call_id)))
+    (Run::of(record), call_id(&record.body).map_or(0, call_hash))
+}
+
+/// What the builder wants to know of a packed record. All of a call is known from outside; the rest is rare and is read.
+fn sorted(record: &PackedRecord) -> Result<(Stream, (Run, u64)), postcard::Error> {
+    match (record.kind(), record.call_hash()) {
+        (RecordKind::Call, Some(call)) => Ok((Stream::Calls, (Run::Ended, call))),
+        (_, Some(call)) => Ok((Stream::Calls, (Run::Calls, call))),
+        (_, None) => {
+            let record = record.read()?;
+            Ok((Stream::of(&record.body), place_of(&record)))
+        }
+    }
 }
 
 /// Records as they stand in a block before it is packed with zstd, and what the builder wants to know of each before it
@@ -212,21 +224,24 @@ pub(crate) struct Stub {
 
 impl Packed {
     /// Packs records, of which the first has this number and the others the next.
-    pub(crate) fn of(sequence: u64, records: &[Arc<Record>]) -> Result<Self, postcard::Error> {
-        let mut packed = Self { raw: Vec::with_capacity(records.len() * 640), ..Self::default() };
+    pub(crate) fn of(sequence: u64, records: &[&PackedRecord]) -> Result<Self, postcard::Error> {
+        // It waits for half a minute: not a byte more than it needs, and no second copy to get there.
+        let bytes: usize = records.iter().map(|record| record.bytes().len() + SEQUENCE_BYTES_MAX).sum();
+        let mut packed = Self { raw: Vec::with_capacity(bytes), stubs: Vec::with_capacity(records.len()) };
         for (sequence, record) in (sequence..).zip(records) {
             let begin = packed.raw.len();
-            wire::append(&mut packed.raw, &(sequence, &**record))?;
+            wire::append(&mut packed.raw, &sequence)?;
+            packed.raw.extend_from_slice(record.bytes());
+            let (stream, place) = sorted(record)?;
             packed.stubs.push(Stub {
                 begin,
                 end: packed.raw.len(),
-                unix_nanos: record.unix_nanos,
-                stream: Stream::of(&record.body),
-                kind: RecordKind::of(&record.body),
-                place: place_of(record),
+                unix_nanos: record.unix_nanos(),
+                stream,
+                kind: record.kind(),
+                place,
             });
         }
-        packed.raw.shrink_to_fit();
         Ok(packed)
     }
 

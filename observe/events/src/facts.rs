@@ -13,35 +13,7 @@ use belfry_signal::{Record, Severity, TraceId, Value};
 
 use crate::words::cut;
 
-belfry_signal::label_enum! {
-    /// The kinds of record.
-    pub enum RecordKind("kind") {
-        /// A log line.
-        Log = "log",
-        /// A finished span.
-        Span = "span",
-        /// A SIP message.
-        Sip = "sip",
-        /// A window of media quality.
-        Quality = "quality",
-        /// A call that ended.
-        Call = "call",
-    }
-}
-
-impl RecordKind {
-    /// The kind of a record.
-    #[must_use]
-    pub fn of(body: &Body) -> Self {
-        match body {
-            Body::Log(_) => Self::Log,
-            Body::Span(_) => Self::Span,
-            Body::Sip(_) => Self::Sip,
-            Body::Quality(_) => Self::Quality,
-            Body::Call(_) => Self::Call,
-        }
-    }
-}
+pub use belfry_signal::RecordKind;
 
 belfry_signal::label_enum! {
     /// What is kept together and equally long.
@@ -356,12 +328,5 @@ pub fn trace_id(body: &Body) -> Option<TraceId> {
 
 /// The call that a record belongs to.
 pub(crate) fn call_id(body: &Body) -> Option<&str> {
-    let call_id = match body {
-        Body::Log(log) => log.call_id.as_ref()?,
-        Body::Span(span) => span.call_id.as_ref()?,
-        Body::Sip(message) => &message.call_id,
-        Body::Quality(quality) => &quality.call_id,
-        Body::Call(call) => &call.call_id,
-    };
-    Some(call_id.reveal())
+    body.call_id()
 }

@@ -7,13 +7,12 @@ mod keeping;
 use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belfry_signal::record::{
     Body, Call, Direction, Log, Quality, Record, SipMessage, Span, SpanKind, SpanStatus,
 };
-use belfry_signal::{Pii, Region, Registry, Severity, SpanContext, SpanId, TraceId, Value};
+use belfry_signal::{PackedRecord, Pii, Region, Registry, Severity, SpanContext, SpanId, TraceId, Value};
 
 use crate::{CallFilter, Config, Error, Events, EventsReader, EventsWriter, LogQuery};
 
@@ -31,7 +30,8 @@ fn open_with(config: Config) -> (EventsWriter, EventsReader) {
 }
 
 fn apply(writer: &mut EventsWriter, position: u64, records: &[Record]) -> Result<(), Error> {
-    writer.apply(position, records.iter().cloned().map(Arc::new).collect())
+    let packed: Vec<_> = records.iter().map(|record| PackedRecord::of(record).expect("packed")).collect();
+    writer.apply(position, &packed.iter().collect::<Vec<_>>())
 }
 
 fn trace(number: u8) -> TraceId {

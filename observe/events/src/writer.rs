@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use belfry_signal::{Record, Registry};
+use belfry_signal::{PackedRecord, Registry};
 
 use crate::blocks::Packed;
 use crate::building::Builder;
@@ -78,12 +78,12 @@ impl EventsWriter {
     /// [`Error::Busy`] when the live buffer is full and the builder did not catch up in `hand_over_wait`, or at once when
     /// the builder's last try failed: nothing was taken, which is counted. The same batch may be offered again; once a later one is taken, the checkpoint
     /// passes over it.
-    pub fn apply(&mut self, position: u64, records: Vec<Arc<Record>>) -> Result<(), Error> {
+    pub fn apply(&mut self, position: u64, records: &[&PackedRecord]) -> Result<(), Error> {
         if position <= self.applied {
             return Ok(());
         }
         let records =
-            Packed::of(self.sequence_next, &records).map_err(|error| Error::Build(error.to_string()))?;
+            Packed::of(self.sequence_next, records).map_err(|error| Error::Build(error.to_string()))?;
         let (count, bytes) = (records.len(), records.bytes());
         self.make_room(count, bytes)?;
         if count > 0 {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belfry_signal::record::Body;
-use belfry_signal::{Record, Resource};
+use belfry_signal::{Record, RecordKind, Resource};
 use opentelemetry_otlp::{LogExporter, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::logs::{LogBatch, LogExporter as _};
 use opentelemetry_sdk::trace::SpanExporter as _;
@@ -92,9 +92,12 @@ impl Intake {
         let mut refused = 0;
         for entry in entries {
             let Entry::Record(record) = entry else { continue };
+            if !matches!(record.kind(), RecordKind::Span | RecordKind::Log) {
+                continue;
+            }
+            let Ok(record) = record.read() else { continue };
             // What others sent is free text: it stays in the region.
-            let is_exported = matches!(record.body, Body::Span(_) | Body::Log(_)) && !record.is_foreign();
-            if is_exported && self.queue.try_send(record).is_err() {
+            if !record.is_foreign() && self.queue.try_send(Arc::new(record)).is_err() {
                 refused += 1;
             }
         }

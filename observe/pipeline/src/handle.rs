@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use belfry_signal::{Record, RecordReceiver, Registry, SeriesBatch, Written};
+use belfry_signal::{PackedRecord, Record, RecordReceiver, Registry, SeriesBatch, Written};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
@@ -109,7 +109,10 @@ impl PipelineHandle {
     /// # Errors
     /// When they were not stored; [`WriteError::Oversize`] when all were but those that are too long for the log.
     pub async fn write_records(&self, records: Vec<Arc<Record>>) -> Result<(), WriteError> {
-        self.write_entries(records.into_iter().map(Entry::Record).collect()).await.map(drop)
+        // What cannot be written as bytes cannot be in the log either, as what is too long for it.
+        let packed = records.iter().map(|record| PackedRecord::of(record).map(Entry::Record));
+        let entries = packed.collect::<Result<_, _>>().map_err(|_| WriteError::Oversize)?;
+        self.write_entries(entries).await.map(drop)
     }
 
     async fn write_entries(&self, entries: Vec<Entry>) -> Result<Written, WriteError> {

@@ -1,8 +1,6 @@
 //! The seam between the log and whatever keeps its contents.
 
-use std::sync::Arc;
-
-use belfry_signal::{Record, Sample, SeriesBatch, Written};
+use belfry_signal::{PackedRecord, Sample, SeriesBatch, Written};
 
 use crate::error::StoreError;
 
@@ -10,7 +8,7 @@ use crate::error::StoreError;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// Something that a component emitted.
-    Record(Arc<Record>),
+    Record(PackedRecord),
     /// All metrics at one moment.
     Samples {
         /// When, in milliseconds since the Unix epoch.

@@ -32,7 +32,9 @@ impl Notebook {
     pub(crate) fn records(&self, is_wanted: impl Fn(&Record) -> bool) -> Vec<Arc<Record>> {
         let kept = self.0.lock().expect("not poisoned");
         let record = |(_, entry): &(u64, Entry)| match entry {
-            Entry::Record(record) if is_wanted(record) => Some(Arc::clone(record)),
+            Entry::Record(record) => {
+                Some(Arc::new(record.read().expect("a record"))).filter(|record| is_wanted(record))
+            }
             _ => None,
         };
         kept.entries.iter().filter_map(record).collect()
@@ -41,7 +43,10 @@ impl Notebook {
     fn numbers(&self) -> Vec<u64> {
         let kept = self.0.lock().expect("not poisoned");
         let number = |(_, entry): &(u64, Entry)| match entry {
-            Entry::Record(record) if record.component == "test" => Some(record.unix_nanos),
+            Entry::Record(record) => {
+                let record = record.read().expect("a record");
+                (record.component == "test").then_some(record.unix_nanos)
+            }
             _ => None,
         };
         kept.entries.iter().filter_map(number).collect()
@@ -54,7 +59,7 @@ impl Notebook {
 
     fn position_of(&self, number: u64) -> u64 {
         let kept = self.0.lock().expect("not poisoned");
-        let is_it = |(_, entry): &&(u64, Entry)| matches!(entry, Entry::Record(record) if record.unix_nanos == number);
+        let is_it = |(_, entry): &&(u64, Entry)| matches!(entry, Entry::Record(record) if record.unix_nanos() == number);
         kept.entries.iter().find(is_it).expect("it was stored").0
     }
 }

@@ -223,7 +223,7 @@ impl Wal {
         let mut appended = Appended { position: self.next_position - 1, ..Appended::default() };
         for (index, entry) in entries.iter().enumerate() {
             let payload = encoder.encode(entry)?;
-            if payload.len() as u64 > self.limits.record_bytes_max {
+            if (payload[0].len() + payload[1].len()) as u64 > self.limits.record_bytes_max {
                 encoder.forget_last();
                 appended.oversize.push(index);
                 continue;

@@ -4,11 +4,9 @@
 //! emitter's: what does not fit there is dropped and counted at the source.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use belfry_signal::record::Body;
-use belfry_signal::{Record, RecordReceiver, Registry, Written};
+use belfry_signal::{PackedRecord, RecordKind, RecordReceiver, Registry, Written};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -28,8 +26,6 @@ const REPLAY_BYTES: usize = 8 << 20;
 const INTAKE_ROUNDS: u32 = 4;
 /// A round of samples is cut into entries of this many, so that a large registry never makes one that is too long.
 const SAMPLES_PER_ENTRY: usize = 512;
-/// How often the queue is looked at while a batch waits for company.
-const LOOK: Duration = Duration::from_millis(10);
 /// Between two attempts to write a batch on a failing disk.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Between two readings of the log to a store that refuses it, at first and at most.
@@ -133,6 +129,8 @@ pub(crate) struct Worker {
     runtime: Option<Runtime>,
     /// Taken from the queue, not yet in the log.
     pending: Vec<Entry>,
+    /// Empty; its memory is used again.
+    taken: Vec<PackedRecord>,
     waiters: Vec<Waiter>,
     /// When the first of them was taken.
     pending_since: Option<Instant>,
@@ -162,6 +160,7 @@ impl Worker {
             export,
             runtime: Some(runtime),
             pending: Vec::new(),
+            taken: Vec::new(),
             waiters: Vec::new(),
             pending_since: None,
             is_disk_failing: false,
@@ -268,19 +267,14 @@ impl Worker {
         sampling.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut ticking = tokio::time::interval(TICK);
         ticking.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut taken = Vec::new();
         loop {
             let due = self.pending_since.map(|since| since + self.config.commit_interval);
-            let look = due.map(|due| due.min(Instant::now() + LOOK));
+            // While a batch waits for company, nobody wakes this thread but for a full one.
+            let awaited =
+                due.map_or(1, |_| self.config.commit_records_max.saturating_sub(self.pending.len()).max(1));
             tokio::select! {
                 biased;
-                () = sleep_until(look) => {
-                    let waiting = self.pending.len() + self.records.len();
-                    let is_due = due.is_some_and(|due| due <= Instant::now());
-                    if is_due || waiting >= self.config.commit_records_max {
-                        self.commit_all();
-                    }
-                }
+                () = sleep_until(due) => self.commit_all(),
                 request = self.requests.recv() => match request {
                     Some(Control::Flush(done)) => {
                         self.commit_all();
@@ -299,25 +293,11 @@ impl Worker {
                 },
                 _ = sampling.tick() => self.sample(),
                 _ = ticking.tick() => self.tick(),
-                // While a batch waits for company nobody listens, so that whoever emits need not wake this thread: what
-                // comes meanwhile stands in the queue, which is looked at now and then.
-                count = self.records.recv_many(&mut taken, self.config.commit_records_max), if due.is_none() => {
-                    if count == 0 {
-                        // Every emitter is gone, so nobody can ask for anything either.
-                        self.finish();
-                        return None;
-                    }
-                    self.take(&mut taken);
-                }
+                () = self.records.arrived(awaited) => match due {
+                    None => self.pending_since = Some(Instant::now()),
+                    Some(_) => self.commit_all(),
+                },
             }
-        }
-    }
-
-    fn take(&mut self, taken: &mut Vec<Record>) {
-        self.pending_since.get_or_insert_with(Instant::now);
-        self.pending.extend(taken.drain(..).map(|record| Entry::Record(Arc::new(record))));
-        if self.pending.len() >= self.config.commit_records_max {
-            self.commit();
         }
     }
 
@@ -346,13 +326,15 @@ impl Worker {
 
     /// Commits everything that stands in the queue now.
     fn commit_all(&mut self) {
-        for _ in 0..self.records.len() {
-            let Ok(record) = self.records.try_recv() else { break };
-            self.pending.push(Entry::Record(Arc::new(record)));
+        let mut taken = std::mem::take(&mut self.taken);
+        self.records.take(&mut taken);
+        for record in taken.drain(..) {
+            self.pending.push(Entry::Record(record));
             if self.pending.len() >= self.config.commit_records_max {
                 self.commit();
             }
         }
+        self.taken = taken;
         self.commit();
     }
 
@@ -549,12 +531,12 @@ fn answer(waiters: Vec<Waiter>, result: impl Fn(std::ops::Range<usize>) -> Resul
 fn kind_of(entry: &Entry) -> EntryKind {
     match entry {
         Entry::Samples { .. } | Entry::Series(_) => EntryKind::Samples,
-        Entry::Record(record) => match record.body {
-            Body::Log(_) => EntryKind::Log,
-            Body::Span(_) => EntryKind::Span,
-            Body::Sip(_) => EntryKind::Sip,
-            Body::Quality(_) => EntryKind::Quality,
-            Body::Call(_) => EntryKind::Call,
+        Entry::Record(record) => match record.kind() {
+            RecordKind::Log => EntryKind::Log,
+            RecordKind::Span => EntryKind::Span,
+            RecordKind::Sip => EntryKind::Sip,
+            RecordKind::Quality => EntryKind::Quality,
+            RecordKind::Call => EntryKind::Call,
         },
     }
 }

@@ -14,7 +14,7 @@ use belfry_series::{Series, SeriesWriter};
 use belfry_signal::record::{
     Body, Call, Direction, Log, Quality, Record, SipMessage, Span, SpanKind, SpanStatus,
 };
-use belfry_signal::{Pii, Region, Registry, Sample, Severity, SpanContext, SpanId, TraceId};
+use belfry_signal::{PackedRecord, Pii, Region, Registry, Sample, Severity, SpanContext, SpanId, TraceId};
 
 use crate::{Reader, render_call, router};
 
@@ -148,7 +148,8 @@ pub(crate) fn world() -> World {
     let registry = Registry::for_test();
     let config = Config::for_test(directory.path().join("events"));
     let (mut writer, events) = Events::open(config, &registry).expect("the store opens");
-    writer.apply(1, records().into_iter().map(std::sync::Arc::new).collect()).expect("applied");
+    let packed: Vec<_> = records().iter().map(|record| PackedRecord::of(record).expect("packed")).collect();
+    writer.apply(1, &packed.iter().collect::<Vec<_>>()).expect("applied");
     let config = belfry_series::Config {
         block_duration: Duration::from_secs(3600),
         retention: Duration::from_secs(86_400),

@@ -4,13 +4,17 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
 use crate::label::Region;
 use crate::metric::{Counter, CounterHandle};
 use crate::now_unix_nanos;
+use crate::packed::{RecordKind, Stub};
 use crate::pii::Pii;
-use crate::record::{Attributes, Body, Call, Log, Name, Quality, Record, Severity, SipMessage, Span};
+use crate::queue::{Queue, RecordReceiver};
+use crate::record::{
+    Attributes, Body, Call, Log, Name, Quality, Record, Severity, SipBodyRef, SipMessageRef, SipRecordRef,
+    Span,
+};
 use crate::registry::Component;
 use crate::trace::SpanContext;
 
@@ -37,24 +41,10 @@ impl Resource {
     }
 }
 
-crate::label_enum! {
-    /// The kinds of record that are counted.
-    enum RecordKind("kind") {
-        Log = "log",
-        Span = "span",
-        Sip = "sip",
-        Quality = "quality",
-        Call = "call",
-    }
-}
-
-/// Where the pipeline takes records from.
-pub type RecordReceiver = mpsc::Receiver<Record>;
-
 /// Takes records from components. Cheap to clone; never blocks; full means dropped and counted.
 #[derive(Clone, Debug)]
 pub struct Emitter {
-    sender: mpsc::Sender<Record>,
+    queue: Arc<Queue>,
     resource: Arc<Resource>,
     counts: Arc<OnceLock<Counts>>,
 }
@@ -67,8 +57,8 @@ struct Counts {
 
 impl Emitter {
     pub(crate) fn new(resource: Resource, records_max: usize) -> (Self, RecordReceiver) {
-        let (sender, receiver) = mpsc::channel(records_max);
-        (Self { sender, resource: Arc::new(resource), counts: Arc::default() }, receiver)
+        let (queue, receiver) = Queue::new(records_max);
+        (Self { queue, resource: Arc::new(resource), counts: Arc::default() }, receiver)
     }
 
     pub(crate) fn register(&self, component: &Component) {
@@ -97,15 +87,12 @@ impl Emitter {
 
     /// Hands over a record of the given time.
     pub fn emit_at(&self, unix_nanos: u64, component: &'static str, body: Body) {
-        let kind = match &body {
-            Body::Log(_) => RecordKind::Log,
-            Body::Span(_) => RecordKind::Span,
-            Body::Sip(_) => RecordKind::Sip,
-            Body::Quality(_) => RecordKind::Quality,
-            Body::Call(_) => RecordKind::Call,
-        } as usize;
         let record = Record { unix_nanos, component: Name::Borrowed(component), body };
-        let is_taken = self.sender.try_send(record).is_ok();
+        self.count(RecordKind::of(&record.body), self.queue.push(&record));
+    }
+
+    fn count(&self, kind: RecordKind, is_taken: bool) {
+        let kind = kind as usize;
         if let Some(counts) = self.counts.get() {
             counts.emitted[kind].inc();
             if !is_taken {
@@ -141,9 +128,11 @@ impl Emitter {
         self.emit(component, Body::Span(span));
     }
 
-    /// A SIP message received or sent.
-    pub fn sip(&self, component: &'static str, message: SipMessage) {
-        self.emit(component, Body::Sip(message));
+    /// A SIP message received or sent at the given time.
+    pub fn sip_at(&self, unix_nanos: u64, component: &'static str, message: SipMessageRef<'_>) {
+        let stub = Stub::about(unix_nanos, RecordKind::Sip, message.call_id.reveal());
+        let record = SipRecordRef { unix_nanos, component, body: SipBodyRef::Sip(message) };
+        self.count(RecordKind::Sip, self.queue.push_encoded(stub, &record));
     }
 
     /// A window of media quality.
@@ -172,7 +161,9 @@ impl fmt::Display for Particulars<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Direction, SipMessage};
     use crate::registry::Registry;
+    use crate::trace::TraceId;
 
     #[test]
     fn particulars_read_well_and_keep_secrets() {
@@ -184,6 +175,39 @@ mod tests {
         ];
         assert_eq!(Particulars(&attributes).to_string(), ": edge.listener https, caller [private], calls 3");
         assert_eq!(Particulars(&vec![]).to_string(), "");
+    }
+
+    #[test]
+    fn a_message_that_is_not_copied_is_the_same_record() {
+        let (registry, mut receiver) = Registry::new(Resource::for_test(), 2);
+        let (trace_id, peer) = (TraceId(*b"0123456789abcdef"), "192.0.2.1:5060".parse().expect("an address"));
+        let given = SipMessageRef {
+            call_id: Pii::new("a@b"),
+            trace_id,
+            direction: Direction::Sent,
+            transport: "udp",
+            peer: Pii::new(peer),
+            node: "node-1",
+            summary: "INVITE",
+            cseq: "1 INVITE",
+            retransmission: true,
+            bytes: Pii::new(b"INVITE sip:b@c SIP/2.0"),
+        };
+        registry.emitter().sip_at(7, "test", given);
+        let message = SipMessage {
+            call_id: Pii::new("a@b".to_owned()),
+            trace_id,
+            direction: Direction::Sent,
+            transport: "udp".into(),
+            peer: Pii::new(peer),
+            node: "node-1".into(),
+            summary: "INVITE".into(),
+            cseq: "1 INVITE".to_owned(),
+            retransmission: true,
+            bytes: Pii::new(b"INVITE sip:b@c SIP/2.0".to_vec()),
+        };
+        let expected = Record { unix_nanos: 7, component: "test".into(), body: Body::Sip(message) };
+        assert_eq!(receiver.try_recv(), Ok(expected));
     }
 
     #[test]

@@ -12,7 +12,9 @@ mod emitter;
 pub mod journey;
 pub mod label;
 mod metric;
+mod packed;
 mod pii;
+mod queue;
 pub mod record;
 mod registry;
 mod trace;
@@ -22,14 +24,16 @@ pub use batch::{
     Exemplar, MetricMetadata, NativeHistogram, PointValue, REFUSED_HEAD_FULL, SeriesBatch, SeriesLabels,
     SeriesPoints, Written,
 };
-pub use emitter::{Emitter, RecordReceiver, Resource};
+pub use emitter::{Emitter, Resource};
 pub use journey::{Cause, FailedEvent, Journey, JourneyCount, Journeys, Room};
 pub use label::{Bound, Label, Labels, Region};
 pub use metric::{
     Counter, CounterHandle, Gauge, GaugeGuard, Histogram, HistogramHandle, SECONDS, SECONDS_FAST,
 };
+pub use packed::{PackedRecord, RecordKind, call_hash};
 pub use pii::Pii;
-pub use record::{Record, Severity, Value};
+pub use queue::{NoRecord, RecordReceiver};
+pub use record::{Record, Severity, SipMessageRef, Value};
 pub use registry::{Component, Descriptor, Kind, Registry, Sample};
 pub use trace::{SpanContext, SpanId, TraceId, TraceKey};
 

@@ -11,10 +11,11 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
 use serde::{Deserialize, Serialize};
 
-use crate::emitter::{Emitter, RecordReceiver, Resource};
+use crate::emitter::{Emitter, Resource};
 use crate::journey::Journeys;
 use crate::label::{Bound, Labels};
 use crate::metric::{Counter, Gauge, Histogram};
+use crate::queue::RecordReceiver;
 
 /// What a family is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

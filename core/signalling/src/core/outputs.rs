@@ -1,5 +1,6 @@
 //! From the transaction layer to the edges: what leaves, what timed out, what is forgotten. And the ladder.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use belfry_signal::now_unix_nanos;
@@ -73,16 +74,16 @@ impl Core {
             Direction::Received,
             is_repeat,
         );
-        self.signals.message_told(passing(received, is_repeat, bytes));
+        self.signals.message_told(passing(received, is_repeat, &received.cseq_text(), &bytes));
     }
 
     fn message_sent(&self, way: &Way, bytes: &[u8], is_repeat: bool) {
         // The ACK of a failed INVITE travels in its INVITE's transaction.
         let is_ack = way.method == MethodName::Invite && bytes.starts_with(b"ACK ");
         let (method, cseq) = if is_ack {
-            (MethodName::Ack, way.cseq.replace("INVITE", "ACK"))
+            (MethodName::Ack, Cow::Owned(way.cseq.replace("INVITE", "ACK")))
         } else {
-            (way.method, way.cseq.to_string())
+            (way.method, Cow::Borrowed(&*way.cseq))
         };
         let status = status_of(bytes);
         self.signals.message_counted(method, status, Direction::Sent, is_repeat);
@@ -92,25 +93,30 @@ impl Core {
             status,
             call_id: &way.call_id,
             trace_id: way.trace_id,
-            cseq,
+            cseq: &cseq,
             transport: way.transport,
             peer: way.peer,
             is_repeat,
             unix_nanos: now_unix_nanos(),
-            bytes: bytes.to_vec(),
+            bytes,
         });
     }
 }
 
 /// A message that came, for the ladder.
-pub(super) fn passing(received: &Received, is_repeat: bool, bytes: Vec<u8>) -> Passing<'_> {
+pub(super) fn passing<'a>(
+    received: &'a Received,
+    is_repeat: bool,
+    cseq: &'a str,
+    bytes: &'a [u8],
+) -> Passing<'a> {
     Passing {
         way: Direction::Received,
         method: received.method,
         status: received.message.status(),
         call_id: received.told_as.as_deref().unwrap_or(received.call_id()),
         trace_id: received.trace_id,
-        cseq: received.cseq_text(),
+        cseq,
         transport: received.transport,
         peer: Some(received.source),
         is_repeat,

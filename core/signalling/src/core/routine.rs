@@ -45,7 +45,7 @@ impl Core {
             return false;
         }
         self.routine.remove(&id);
-        self.signals.message_told(passing(request, false, request.wire.clone()));
+        self.signals.message_told(passing(request, false, &request.cseq_text(), &request.wire));
         true
     }
 }

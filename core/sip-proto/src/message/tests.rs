@@ -22,6 +22,30 @@ fn parse(text: &str) -> Result<Message<'_>, Fault> {
 }
 
 #[test]
+fn what_was_noted_is_what_stands_there() {
+    let bare = "OPTIONS sip:a@b SIP/2.0\r\nFrom: <sip:a@b>;tag=\r\nTo: sip:b@c;tag=7\r\n\r\n";
+    let short = INVITE.replace(" ,\r\n SIP/2.0/TLS [2001:db8::1]:5061;branch=z9hG4bKx", ":5070");
+    for text in [INVITE, bare, &short, "SIP/2.0 200 OK\r\nVia: what\r\n\r\n"] {
+        let message = Message::scan(text.as_bytes(), &Limits::default()).0.expect("a start line");
+        let noted = message.clone().noted();
+        let of = |message: &Message<'_>| {
+            let via = message.top_via().map(|via| {
+                let all: Vec<String> = via.params.iter().map(|param| format!("{param:?}")).collect();
+                (via.transport.to_owned(), via.host.to_owned(), via.port, all, via.wants_rport())
+            });
+            (message.from_tag().map(str::to_owned), message.to_tag().map(str::to_owned), via)
+        };
+        assert_eq!(of(&noted), of(&message), "{text}");
+        // A Via that grows is noted anew.
+        let grown = noted.with_received("192.0.2.9".parse().expect("an address"), Some(7));
+        let rport = |via: &Via<'_>| (via.rport(), via.received());
+        let grown = grown.map(|grown| grown.noted().top_via().as_ref().map(rport));
+        let expected = message.top_via().map(|_| Some((Some(7), "192.0.2.9".parse().ok())));
+        assert_eq!(grown.filter(Option::is_some), expected, "{text}");
+    }
+}
+
+#[test]
 fn everything_is_found_in_place() {
     let invite = parse(INVITE).expect("valid");
     assert!(invite.is_request());

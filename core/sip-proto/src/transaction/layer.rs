@@ -1,6 +1,6 @@
 //! The layer: finds the machine, runs it, and carries out its effects with timers and bytes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
@@ -100,8 +100,11 @@ struct Transaction<P> {
     is_cancelled: bool,
 }
 
-/// Ids are our own numbers: nobody can choose them so that they collide.
-type ById<V> = HashMap<TransactionId, V, FixedState>;
+/// What is kept by transaction. Ids are our own numbers: nobody can choose them so that they collide.
+pub type ById<V> = HashMap<TransactionId, V, FixedState>;
+
+/// Transactions among others, in the same way.
+pub type IdSet = HashSet<TransactionId, FixedState>;
 
 /// Stands for a server transaction's key: keyed hashes that nobody else can make, so wide that two keys never share one.
 type Fingerprint = [u64; 2];

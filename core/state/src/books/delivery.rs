@@ -338,7 +338,9 @@ impl Reader {
         let mut scanner = Scanner::open(segment, self.offset, end)?;
         while records.len() < batch_max {
             let Some(frame) = scanner.next()? else { break };
-            if let Some(Entry::Closed { sequence, record, .. }) = Entry::read(frame)
+            // Two frames of three are notes, and reading them would be for nothing.
+            if !Entry::is_note(frame)
+                && let Some(Entry::Closed { sequence, record, .. }) = Entry::read(frame)
                 && sequence > self.delivered
             {
                 records.push(record.into_owned());

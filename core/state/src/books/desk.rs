@@ -82,13 +82,29 @@ impl Desk {
 
     /// Hands in a command from outside; it comes back when the desk is full or closed.
     pub(crate) fn push(&self, command: Command) -> Result<(), Command> {
+        self.put(command).map(|queue| self.wake(queue))
+    }
+
+    /// The same, for one of many: whoever hands them in calls [`Desk::nudge`] after the last.
+    pub(crate) fn push_quietly(&self, command: Command) -> Result<(), Command> {
+        self.put(command).map(drop)
+    }
+
+    fn put(&self, command: Command) -> Result<MutexGuard<'_, Queue>, Command> {
         let mut queue = self.lock();
         if queue.is_closed || queue.commands.len() >= self.commands_max {
             return Err(command);
         }
         queue.commands.push_back(command);
-        self.wake(queue);
-        Ok(())
+        Ok(queue)
+    }
+
+    /// Wakes the keeper for what was handed in quietly.
+    pub(crate) fn nudge(&self) {
+        let queue = self.lock();
+        if !queue.commands.is_empty() {
+            self.wake(queue);
+        }
     }
 
     /// Hands in a command of the delivery's, which has one batch under way and no more.

@@ -51,6 +51,11 @@ impl Entry<'_> {
         frame::push(salt, &serde_json::to_vec(self)?, into)
     }
 
+    /// Whether a frame is surely a note of an open call, without reading it.
+    pub(super) fn is_note(frame: &[u8]) -> bool {
+        frame.starts_with(br#"{"open":"#)
+    }
+
     /// The entry of a frame; `None` for one of a later version that means nothing to us.
     pub(super) fn read(frame: &[u8]) -> Option<Entry<'static>> {
         serde_json::from_slice(frame).ok()
@@ -69,6 +74,13 @@ mod tests {
         entry.push(1, &mut bytes).expect("short");
         let frame::Front::Whole(frame) = frame::front(1, &bytes) else { panic!("a whole frame") };
         assert_eq!(Entry::read(frame), Some(entry));
+        assert!(!Entry::is_note(frame));
+        let note =
+            Entry::Open { book: Book(3), record: Cow::Owned(CallRecord::for_test("call-1")), is_lost: true };
+        let mut bytes = Vec::new();
+        note.push(1, &mut bytes).expect("short");
+        let frame::Front::Whole(frame) = frame::front(1, &bytes) else { panic!("a whole frame") };
+        assert!(Entry::is_note(frame));
         let later = br#"{"delivered":{"sequence":9,"by":"somebody"}}"#;
         assert_eq!(Entry::read(later), Some(Entry::Delivered { sequence: 9 }));
         assert_eq!(Entry::read(br#"{"invented_later":{}}"#), None);

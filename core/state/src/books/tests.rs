@@ -218,6 +218,7 @@ async fn what_ends_together_shares_the_disk_and_a_call_told_twice_is_one_all_the
         let record = CallRecord::for_test(&format!("call-{call:03}"));
         books.close_call_among(books.open_call(), record, n, &told);
     }
+    books.nudge();
     let mut names = Vec::new();
     for _ in 0..300 {
         let (name, outcome) = outcomes.recv().await.expect("told");

@@ -7,7 +7,8 @@ use std::io;
 use std::sync::Arc;
 
 use belfry_signal::{
-    Exemplar, MetricMetadata, PointValue, Record, Sample, SeriesBatch, SeriesLabels, SeriesPoints, wire,
+    Exemplar, MetricMetadata, PackedRecord, PointValue, Record, Sample, SeriesBatch, SeriesLabels,
+    SeriesPoints, wire,
 };
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
@@ -16,9 +17,14 @@ use crate::store::Entry;
 
 type Series = (String, Vec<(String, String)>);
 
+/// How a record begins in the log: as the first of [`Written`]. Its own bytes follow as they were emitted.
+const RECORD: &[u8] = &[0];
+
+/// What [`Written`] reads, but for its records.
 #[derive(Serialize)]
 enum WrittenRef<'a> {
-    Record(&'a Record),
+    #[expect(dead_code, reason = "it keeps the place of the records, whose bytes are there already")]
+    Record,
     Samples(SamplesRef<'a>),
     Batch(BatchRef<'a>),
 }
@@ -98,13 +104,13 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// The payload of one entry.
-    pub(super) fn encode(&mut self, entry: &Entry) -> io::Result<&[u8]> {
+    /// The payload of one entry, in two pieces.
+    pub(super) fn encode<'a>(&'a mut self, entry: &'a Entry) -> io::Result<[&'a [u8]; 2]> {
         self.new_series.clear();
         self.new_batch_series.clear();
         self.payload.clear();
         let written = match entry {
-            Entry::Record(record) => wire::append(&mut self.payload, &WrittenRef::Record(record)),
+            Entry::Record(record) => return Ok([RECORD, record.bytes()]),
             Entry::Samples { unix_millis, samples } => {
                 self.number(samples);
                 let first_new = self.numbers.len() - self.new_series.len();
@@ -125,7 +131,7 @@ impl Encoder {
             }
         };
         written.map_err(io::Error::other)?;
-        Ok(&self.payload)
+        Ok([&self.payload, &[]])
     }
 
     /// Takes back the series that the last entry defined, because it is not written.
@@ -201,7 +207,7 @@ impl Decoder {
     /// The entry of one payload. Samples whose series was defined in a damaged frame are left out.
     pub(super) fn decode(&mut self, payload: &[u8]) -> Option<Entry> {
         match postcard::from_bytes(payload).ok()? {
-            Written::Record(record) => Some(Entry::Record(Arc::new(record))),
+            Written::Record(record) => PackedRecord::of(&record).ok().map(Entry::Record),
             Written::Samples(written) => {
                 let first_new = usize::try_from(written.first_new).ok()?;
                 // The checksum vouches for the number; the test keeps a wrong one from taking all memory.

@@ -175,14 +175,17 @@ impl Writer {
         self.segment.first_position
     }
 
-    /// Adds a frame to the batch. The payload's length fits: the log's limit on entries is far below.
-    pub(super) fn push(&mut self, position: u64, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let crc = checksum(self.segment.salt, length, position, payload);
+    /// Adds a frame to the batch, whose payload comes in two pieces. Its length fits: the log's limit on entries is far
+    /// below.
+    pub(super) fn push(&mut self, position: u64, payload: [&[u8]; 2]) {
+        let [first, rest] = payload;
+        let length = u32::try_from(first.len() + rest.len()).unwrap_or(u32::MAX);
+        let crc = crc32c::crc32c_append(checksum(self.segment.salt, length, position, first), rest);
         self.buffer.extend_from_slice(&length.to_le_bytes());
         self.buffer.extend_from_slice(&crc.to_le_bytes());
         self.buffer.extend_from_slice(&position.to_le_bytes());
-        self.buffer.extend_from_slice(payload);
+        self.buffer.extend_from_slice(first);
+        self.buffer.extend_from_slice(rest);
     }
 
     /// Writes the batch and fsyncs it. Returns its bytes.

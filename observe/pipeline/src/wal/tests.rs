@@ -1,10 +1,9 @@
 //! The log under crashes, damage and full disks.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use belfry_signal::record::{Body, Log};
-use belfry_signal::{Record, Sample, Severity};
+use belfry_signal::{PackedRecord, Record, Sample, Severity};
 use proptest::prelude::*;
 
 use super::*;
@@ -13,7 +12,7 @@ const LIMITS: Limits = Limits { segment_bytes_max: 1 << 20, record_bytes_max: 40
 
 fn log(number: u64, padding: usize) -> Entry {
     let attributes = vec![("padding".into(), belfry_signal::Value::Text("x".repeat(padding).into()))];
-    Entry::Record(Arc::new(Record {
+    let record = Record {
         unix_nanos: number,
         component: "test".into(),
         body: Body::Log(Log {
@@ -23,7 +22,8 @@ fn log(number: u64, padding: usize) -> Entry {
             context: None,
             call_id: None,
         }),
-    }))
+    };
+    Entry::Record(PackedRecord::of(&record).expect("packed"))
 }
 
 fn samples(unix_millis: i64, series: usize) -> Entry {

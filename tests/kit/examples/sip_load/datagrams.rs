@@ -40,7 +40,11 @@ impl Datagrams {
             local: socket.local_addr()?,
             socket,
             to: SockaddrStorage::from(to),
-            sending: MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(nix::libc::in_pktinfo))),
+            // Room for a source address that is not filled is an empty control message, which the kernel refuses.
+            sending: MultiHeaders::preallocate(
+                BATCH,
+                is_spread.then(|| nix::cmsg_space!(nix::libc::in_pktinfo)),
+            ),
             receiving: MultiHeaders::preallocate(BATCH, None),
             buffer: vec![0; BATCH * DATAGRAM_BYTES],
             waiting: Vec::new(),
