@@ -41,7 +41,7 @@ pub struct Pushes {
 impl Pushes {
     fn is_for(&self, path: &str) -> bool {
         let is_it = |known: &&str| path == *known || (known.ends_with('/') && path.starts_with(*known));
-        self.paths.iter().any(|known| is_it(&known))
+        self.paths.iter().any(is_it)
     }
 }
 

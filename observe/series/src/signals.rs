@@ -82,10 +82,8 @@ impl Signals {
             metadata_dropped: component
                 .counter("metadata_dropped_total", "Descriptions of metrics beyond metadata_max."),
             compactions: component.counter("compactions_total", "Blocks made of others."),
-            compaction_failures: component.counter(
-                "compaction_failures_total",
-                "Compactions that could not be finished; the blocks stay as they were.",
-            ),
+            compaction_failures: component
+                .counter("compaction_failures_total", "Compactions that were not finished."),
             compaction_seconds: component.histogram(
                 "compaction_seconds",
                 "Time to make one block of others.",
@@ -121,7 +119,7 @@ impl Signals {
                 .counter("blocks_set_aside_total", "Blocks that the catalogue did not know, moved aside."),
             catalogue_rebuilds: component.counter(
                 "catalogue_rebuilds_total",
-                "Times that the catalogue was lost or damaged and made again from the blocks.",
+                "Times that the catalogue was made again from the blocks.",
             ),
             seal_seconds: component.histogram(
                 "seal_seconds",

@@ -28,7 +28,7 @@ fn stale() -> f64 {
 pub(super) fn batches(random: &mut StdRng, begin: u64) -> Vec<SeriesBatch> {
     let mut all: Vec<(SeriesLabels, Column)> = Vec::new();
     for (index, l) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
-        let g = if index % 2 == 0 { "x" } else { "y" };
+        let g = if index.is_multiple_of(2) { "x" } else { "y" };
         let n = index.to_string();
         let named = |name: &str| labels(&[("__name__", name), ("l", l), ("g", g)]);
         all.push((named("c_total"), counter(random, index)));
@@ -66,10 +66,10 @@ fn counter(random: &mut StdRng, index: usize) -> Column {
     let step = |at| {
         value += random.random_range(0..40) as f64 / if index == 3 { 8.0 } else { 1.0 };
         let is_rare = random.random_range(0..25) == 0 && at > 0;
-        if is_rare && index % 2 == 0 {
+        if is_rare && index.is_multiple_of(2) {
             value = random.random_range(0..30) as f64;
         }
-        (!is_rare || index % 2 == 0).then_some(PointValue::Float(value))
+        (!is_rare || index.is_multiple_of(2)).then_some(PointValue::Float(value))
     };
     (0..POINTS).map(step).collect()
 }

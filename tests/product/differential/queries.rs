@@ -41,14 +41,13 @@ impl Writer<'_> {
 
     /// `offset`, `@` or nothing.
     fn shift(&mut self) -> String {
-        let shift = match self.below(12) {
+        match self.below(12) {
             0 => format!(" offset {}s", 5 * (1 + self.below(200))),
             1 => format!(" offset -{}s", 5 * (1 + self.below(60))),
             2 => format!(" @ {}", self.begin + u64::from(600 + 5 * self.below(600))),
             3 => self.one(&[" @ start()", " @ end()", " @ end() offset 35s"]).to_owned(),
             _ => String::new(),
-        };
-        shift
+        }
     }
 
     fn matchers(&mut self) -> &'static str {

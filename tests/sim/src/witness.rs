@@ -6,6 +6,9 @@ use belfry_state::CallRecord;
 
 use crate::message::Message;
 
+/// When a registration reached the core, and what each life of the core answered.
+type Registered = (u64, BTreeSet<(usize, u16)>);
+
 /// What was seen.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
@@ -21,7 +24,7 @@ pub(crate) struct Witness {
     /// ACKs that the core sent, likewise.
     acknowledged: BTreeSet<(usize, usize, String)>,
     /// Registrations that reached the core, by phone and branch: when, and what each life of the core answered.
-    registers: BTreeMap<(usize, String), (u64, BTreeSet<(usize, u16)>)>,
+    registers: BTreeMap<(usize, String), Registered>,
     /// Requests that changed a registration.
     binding: BTreeSet<(usize, String)>,
     /// Until when each phone is registered.

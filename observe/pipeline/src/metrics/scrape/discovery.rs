@@ -50,7 +50,7 @@ enum Way {
     Static(Vec<StaticConfig>),
     Files(FileDiscovery, PathBuf),
     Dns(DnsDiscovery),
-    Http(HttpDiscovery, PathBuf),
+    Http(Box<HttpDiscovery>, PathBuf),
     Mesh(MeshDiscovery),
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn run(job: Arc<Job>, nodes: MeshNodes, signals: ScrapeSignals,
     let files = job.files.iter().map(|files| Way::Files(files.clone(), job.directory.clone()));
     let dns = job.dns.iter().cloned().map(Way::Dns);
     let mesh = job.mesh.iter().cloned().map(Way::Mesh);
-    let http = job.http_lists.iter().map(|list| Way::Http(list.clone(), job.directory.clone()));
+    let http = job.http_lists.iter().map(|list| Way::Http(Box::new(list.clone()), job.directory.clone()));
     let ways = [Way::Static(job.statics.clone())].into_iter().chain(files).chain(dns).chain(http).chain(mesh);
     let mut running = tokio::task::JoinSet::new();
     for (number, way) in ways.enumerate() {

@@ -109,20 +109,26 @@ impl FileConfig {
 }
 
 impl ScrapeConfig {
-    fn check(&self, global: &GlobalConfig, directory: &Path) -> Result<Job, String> {
+    /// The interval and the timeout.
+    fn times(&self, global: &GlobalConfig) -> Result<(Duration, Duration), String> {
         let minute = Span(Duration::from_mins(1));
         let interval = self.scrape_interval.or(global.scrape_interval).unwrap_or(minute);
         let usual = global.scrape_timeout.unwrap_or(Span(Duration::from_secs(10))).min(interval);
         let timeout = self.scrape_timeout.unwrap_or(usual);
-        if self.job_name.is_empty() {
-            return Err("job_name is empty".to_owned());
-        }
         if interval.0 < Duration::from_millis(100) || timeout.0.is_zero() {
             return Err("scrape_interval is at least 100ms, and scrape_timeout above zero".to_owned());
         }
         if timeout > interval {
             return Err(format!("scrape_timeout {timeout} is longer than scrape_interval {interval}"));
         }
+        Ok((interval.0, timeout.0))
+    }
+
+    fn check(&self, global: &GlobalConfig, directory: &Path) -> Result<Job, String> {
+        if self.job_name.is_empty() {
+            return Err("job_name is empty".to_owned());
+        }
+        let (interval, timeout) = self.times(global)?;
         let scheme = self.scheme.clone().unwrap_or_else(|| "http".to_owned());
         if !matches!(scheme.as_str(), "http" | "https") {
             return Err(format!("the scheme {scheme:?} is neither http nor https"));
@@ -140,8 +146,8 @@ impl ScrapeConfig {
         let protocols = self.scrape_protocols.clone().or_else(|| global.scrape_protocols.clone());
         Ok(Job {
             name: self.job_name.clone(),
-            interval: interval.0,
-            timeout: timeout.0,
+            interval,
+            timeout,
             protocols: protocols.unwrap_or_else(|| usual_protocols(takes_native)),
             fallback: self.fallback_scrape_protocol,
             takes_native,
