@@ -159,6 +159,21 @@ impl Levels {
     pub(crate) fn sources(
         &self,
         level: Resolution,
+        range: (i64, i64),
+        head_ms: Option<i64>,
+    ) -> Vec<(Resolution, i64, i64)> {
+        self.pieces([level, Resolution::FiveMinutes], range, head_ms)
+    }
+
+    /// The finest that is left where raw samples are gone, as with [`sources`](Self::sources).
+    pub(crate) fn left(&self, range: (i64, i64)) -> Vec<(Resolution, i64, i64)> {
+        self.pieces(LEVELS, range, None)
+    }
+
+    /// Pieces of time with the first of these that answers for them.
+    fn pieces(
+        &self,
+        fitting: [Resolution; 2],
         (after_ms, until_ms): (i64, i64),
         head_ms: Option<i64>,
     ) -> Vec<(Resolution, i64, i64)> {
@@ -180,7 +195,6 @@ impl Levels {
         // Outside of the days that are known there are raw samples only.
         push(Resolution::Raw, after_ms, first.saturating_mul(DAY_MS));
         for day in first.max(day_of(after_ms))..=last.min(day_of(until_ms)) {
-            let fitting = [level, Resolution::FiveMinutes];
             let source = fitting.into_iter().find(|source| self.answers((*source, day), head_ms));
             let (from, to) = (day.saturating_mul(DAY_MS), day.saturating_add(1).saturating_mul(DAY_MS));
             push(source.unwrap_or(Resolution::Raw), from, to);
@@ -198,27 +212,27 @@ impl Levels {
         head_ms: Option<i64>,
     ) -> Option<Resolution> {
         let range = (from_ms.saturating_sub(1), to_ms);
-        let covered = |level: Resolution, is_wanted: &dyn Fn(Resolution) -> bool| {
+        let covered = |level: Resolution, range: (i64, i64), is_wanted: &dyn Fn(Resolution) -> bool| {
             let pieces = self.sources(level, range, head_ms);
-            pieces
-                .iter()
-                .filter(|piece| is_wanted(piece.0))
-                .map(|piece| piece.2.abs_diff(piece.1))
-                .sum::<u64>()
+            let wanted = pieces.iter().filter(|piece| is_wanted(piece.0));
+            wanted.map(|piece| piece.2.abs_diff(piece.1)).sum::<u64>()
         };
         let is_worth_it = |level: &Resolution| {
-            covered(*level, &|source| source == *level) >= to_ms.abs_diff(from_ms).div_ceil(2)
+            covered(*level, range, &|source| source == *level) >= to_ms.abs_diff(from_ms).div_ceil(2)
         };
         let fitting =
             LEVELS.into_iter().rev().filter(|level| is_fit(purpose, level.millis())).find(is_worth_it);
-        if fitting.is_some() || self.raw_gone_ms.is_none_or(|gone_ms| gone_ms < from_ms) {
+        if self.has_raw_from(from_ms) {
             return fitting;
         }
-        LEVELS.into_iter().find(|level| {
-            let gone = (range.0, self.raw_gone_ms.unwrap_or(i64::MIN).min(to_ms));
-            let pieces = self.sources(*level, gone, head_ms);
-            pieces.iter().any(|piece| piece.0 == *level)
-        })
+        // Where raw samples are gone, what there is more of; an hour's pieces are those of five minutes too.
+        let gone = (range.0, self.raw_gone_ms.unwrap_or(i64::MIN).min(to_ms));
+        let kept = |level: Resolution| covered(level, gone, &|source| source != Resolution::Raw);
+        match (kept(Resolution::FiveMinutes), kept(Resolution::OneHour)) {
+            (_, 0) => fitting,
+            (five, hour) if hour > five => Some(Resolution::OneHour),
+            _ => fitting.or(Some(Resolution::FiveMinutes)),
+        }
     }
 
     /// Whether raw samples of a time are surely all there.
@@ -311,6 +325,14 @@ mod tests {
         levels.raw_went(3 * DAY_MS);
         assert_eq!((choose(&levels, 1, 2), choose(&levels, 2, 5)), (Some(HOUR), Some(FIVE)));
         assert_eq!((choose(&levels, 0, 1), choose(&levels, 3, 4)), (None, None));
+        // Five minutes would be exact, but for the first day there is an hour only.
+        let steps = Purpose { is_range_query: true, start_ms: 0, step_ms: 300_000, ..purpose };
+        assert_eq!(levels.choose(&steps, (DAY_MS + 1, 4 * DAY_MS), None), Some(HOUR));
+        assert_eq!(levels.choose(&steps, (2 * DAY_MS + 1, 4 * DAY_MS), None), Some(FIVE));
+        assert_eq!(
+            levels.left((0, 3 * DAY_MS)).iter().map(|piece| piece.0).collect::<Vec<_>>(),
+            [Resolution::Raw, HOUR, FIVE]
+        );
         let expected = [
             (Resolution::Raw, 0, DAY_MS),
             (HOUR, DAY_MS, 3 * DAY_MS),

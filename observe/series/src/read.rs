@@ -93,9 +93,7 @@ impl SeriesReader {
         self.read_head(&mut reading, &in_head, range, &mut selected)?;
         // Where retention has taken samples, those that the levels kept stand for them.
         let gone_ms = levels.raw_gone_ms().map_or(i64::MIN, |gone_ms| gone_ms.min(to_ms));
-        for (source, after_ms, until_ms) in
-            levels.sources(Resolution::FiveMinutes, (from_ms.saturating_sub(1), gone_ms), None)
-        {
+        for (source, after_ms, until_ms) in levels.left((from_ms.saturating_sub(1), gone_ms)) {
             if source != Resolution::Raw && after_ms < until_ms {
                 let mut kept = BTreeMap::new();
                 let range = (after_ms.saturating_add(1), until_ms.saturating_add(source.millis()));
