@@ -45,7 +45,12 @@ fn gate(site: &Site) -> anyhow::Result<ExitCode> {
     let closed = answer["closed_by"].as_array().context("read the gate: nobody says by whom it is closed")?;
     for one in closed {
         let text = |key: &str| one[key].as_str().unwrap_or("-");
-        say(&format!("closed by {} in {}: {} % of its budget is gone", text("slo"), text("region"), one["spent_percent"]));
+        say(&format!(
+            "closed by {} in {}: {} % of its budget is gone",
+            text("slo"),
+            text("region"),
+            one["spent_percent"]
+        ));
     }
     if closed.is_empty() {
         say("open");
@@ -95,7 +100,9 @@ fn replay(arguments: &BacktestArguments) -> anyhow::Result<ExitCode> {
     }
     say(replayed(&found, stretch.to).trim_end());
     if let Some(against) = &against {
-        let name = |file: &str| Path::new(file).file_name().map_or(file.into(), |name| name.to_string_lossy().into_owned());
+        let name = |file: &str| {
+            Path::new(file).file_name().map_or(file.into(), |name| name.to_string_lossy().into_owned())
+        };
         let names = [name(&arguments.file), name(arguments.against.as_deref().unwrap_or_default())];
         say(&format!("\n{}", compared(&found, against, &names, stretch.to).trim_end()));
     }
@@ -105,18 +112,25 @@ fn replay(arguments: &BacktestArguments) -> anyhow::Result<ExitCode> {
 fn second(text: &str, now: f64) -> anyhow::Result<u64> {
     let moment = crate::promql::moment(text, now);
     if let Ok(seconds) = moment.parse::<f64>() {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut to what a time can be")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "cut to what a time can be"
+        )]
         return Ok(seconds as u64);
     }
-    let time: jiff::Timestamp =
-        moment.parse().with_context(|| format!("{text:?} is not a time: write -6h, 2026-11-20T08:30:00Z or Unix seconds"))?;
+    let time: jiff::Timestamp = moment.parse().with_context(|| {
+        format!("{text:?} is not a time: write -6h, 2026-11-20T08:30:00Z or Unix seconds")
+    })?;
     Ok(u64::try_from(time.as_second()).unwrap_or(0))
 }
 
 /// Objectives, and below them the pages.
 fn replayed(found: &Backtest, end: u64) -> String {
-    let mut rows =
-        vec![["SLO", "PLACE", "OBJECTIVE", "GOOD", "BAD", "BUDGET SPENT", "COVERAGE", "WARNING"].map(str::to_owned)];
+    let mut rows = vec![
+        ["SLO", "PLACE", "OBJECTIVE", "GOOD", "BAD", "BUDGET SPENT", "COVERAGE", "WARNING"]
+            .map(str::to_owned),
+    ];
     for slo in &found.slos {
         rows.push([
             slo.slo.clone(),
@@ -206,8 +220,9 @@ impl Series for Running {
         let query = format!("{{{}}}[{length}ms]", selector.join(","));
         let at = json!(to_ms as f64 / 1_000.0).to_string();
         let form = [("query", query.as_str()), ("time", at.as_str())];
-        let asked = block_on(post_form(&self.url, "/api/v1/query", &form, &self.token, PATIENCE))
-            .and_then(|(status, text)| points(&text).with_context(|| format!("{} answered {status}", self.url)));
+        let asked = block_on(post_form(&self.url, "/api/v1/query", &form, &self.token, PATIENCE)).and_then(
+            |(status, text)| points(&text).with_context(|| format!("{} answered {status}", self.url)),
+        );
         asked.map_err(|error| belfry_promql::Error::Source(format!("{error:#}")))
     }
 }
@@ -221,7 +236,9 @@ fn points(text: &str) -> anyhow::Result<Vec<SeriesData>> {
     let mut found = Vec::new();
     for one in answer["data"]["result"].as_array().context("there is no result")? {
         if one["histograms"].as_array().is_some_and(|histograms| !histograms.is_empty()) {
-            bail!("native histograms cannot be replayed from outside: read the store itself with --store or --directory");
+            bail!(
+                "native histograms cannot be replayed from outside: read the store itself with --store or --directory"
+            );
         }
         let metric = one["metric"].as_object().context("a series has labels")?;
         let labels = metric.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default()));
@@ -247,13 +264,22 @@ mod tests {
 
     #[test]
     fn two_files_are_compared_by_the_pages_that_only_one_sends() {
-        let old = Backtest { slos: vec![], pages: vec![page("calls", 100, Some(700)), page("calls", 5_000, None)] };
-        let new = Backtest { slos: vec![], pages: vec![page("calls", 400, Some(500)), page("http", 9_000, Some(9_060))] };
+        let old =
+            Backtest { slos: vec![], pages: vec![page("calls", 100, Some(700)), page("calls", 5_000, None)] };
+        let new = Backtest {
+            slos: vec![],
+            pages: vec![page("calls", 400, Some(500)), page("http", 9_000, Some(9_060))],
+        };
         let text = compared(&new, &old, &["new.yaml".into(), "old.toml".into()], 10_000);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("new.yaml  http   eu") && lines[1].ends_with("1 min"), "{text}");
         assert!(lines[2].starts_with("old.toml  calls  eu") && lines[2].contains("goes on"), "{text}");
-        assert!(text.contains("new.yaml: 2 pages, 3 min of paging; old.toml: 2 pages, 1.6 h of paging; 1 in both"), "{text}");
+        assert!(
+            text.contains(
+                "new.yaml: 2 pages, 3 min of paging; old.toml: 2 pages, 1.6 h of paging; 1 in both"
+            ),
+            "{text}"
+        );
     }
 
     #[test]
@@ -265,7 +291,10 @@ mod tests {
         assert_eq!(found[0].labels.get("region"), "eu");
         for (text, words) in [
             (r#"{"status":"error","error":"too many samples"}"#, "too many samples"),
-            (r#"{"status":"success","data":{"result":[{"metric":{},"histograms":[[1,{}]]}]}}"#, "--directory"),
+            (
+                r#"{"status":"success","data":{"result":[{"metric":{},"histograms":[[1,{}]]}]}}"#,
+                "--directory",
+            ),
             ("<html>", "<html>"),
         ] {
             let error = format!("{:#}", points(text).expect_err("wrong"));

@@ -61,7 +61,9 @@ fn remarks(slo: &Value) -> Vec<String> {
     if slo["commitment"] == "sla" {
         remarks.push("sla".to_owned());
     }
-    if slo["excluded_bad"].as_u64().is_some_and(|bad| bad > 0) || slo["excluded_good"].as_u64().is_some_and(|good| good > 0) {
+    if slo["excluded_bad"].as_u64().is_some_and(|bad| bad > 0)
+        || slo["excluded_good"].as_u64().is_some_and(|good| good > 0)
+    {
         remarks.push("corrected".to_owned());
     }
     if let Some(beyond) = slo["groups_beyond"].as_u64().filter(|beyond| *beyond > 0) {
@@ -112,7 +114,10 @@ mod tests {
         let json = json.replace("\"bad\":2,", r#""bad":2,"is_blind":true,"commitment":"sla","excluded_bad":1,"groups_beyond":3,
             "policy":[{"spent_percent":50,"action":"notice","is_reached":true},{"spent_percent":75,"action":"change_gate","is_reached":false}],"#);
         let table = render(&json).expect("laid out");
-        assert!(table.trim_end().ends_with("BLIND, sla, corrected, 3 groups together, 50 % gone: notice"), "{table}");
+        assert!(
+            table.trim_end().ends_with("BLIND, sla, corrected, 3 groups together, 50 % gone: notice"),
+            "{table}"
+        );
         assert!(render("{}").is_err() && render("<html>").is_err());
     }
 }

@@ -393,7 +393,8 @@ fn shipped_alerts() -> BTreeSet<String> {
 fn metric_rules() -> Vec<(String, belfry_ruler::RuleSpec)> {
     let mut texts = BTreeMap::new();
     collect(&root().join("alerts/rules"), "yaml", &mut texts);
-    let rules = texts.iter().filter(|(path, _)| !path.ends_with(".test.yaml") && !path.ends_with(".openslo.yaml"));
+    let rules =
+        texts.iter().filter(|(path, _)| !path.ends_with(".test.yaml") && !path.ends_with(".openslo.yaml"));
     let rules = rules.flat_map(|(path, text)| {
         let groups = belfry_ruler::parse_rules(path, text).unwrap_or_else(|error| panic!("{path}:{error}"));
         groups.into_iter().flat_map(|group| group.rules).map(|rule| (path.clone(), rule))

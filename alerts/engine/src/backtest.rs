@@ -127,7 +127,8 @@ pub fn backtest(file: &str, series: &dyn Series, stretch: Stretch) -> Result<Bac
     let mut pages = Pages::new("backtest".into(), Duration::ZERO, Duration::from_secs(300), PAGES_MAX);
     let mut warnings = BTreeMap::new();
     for now in (begin..=stretch.to).step_by(usize::try_from(step).unwrap_or(1)) {
-        for (rule, replay) in replays.iter_mut().enumerate().filter(|(_, replay)| now % replay.interval == 0) {
+        for (rule, replay) in replays.iter_mut().enumerate().filter(|(_, replay)| now % replay.interval == 0)
+        {
             let metered = replay.look(series, now, stretch)?;
             judge.measured(rule, now, &metered, replay.meter.overflowed());
         }

@@ -261,7 +261,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_refused_with_a_reason() {
         let corrections = Corrections::default();
-        let words = |change: &Change| corrections.decide(change, 5, |slo| slo == "calls").expect_err("wrong").to_string();
+        let words = |change: &Change| {
+            corrections.decide(change, 5, |slo| slo == "calls").expect_err("wrong").to_string()
+        };
         assert!(words(&wanted("cals", None, 10, 20)).contains("no objective"));
         assert!(words(&wanted("calls", None, 20, 20)).contains("after from"));
         let mut nameless = wanted("calls", None, 10, 20);

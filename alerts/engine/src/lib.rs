@@ -33,12 +33,12 @@ pub use backtest::{Backtest, Replayed, ReplayedPage, Stretch, backtest};
 pub use config::Config;
 pub use desk::{DeskHandle, GroupStatus, Metrics, Routing, Sources, Write};
 pub use error::Error;
-pub use rules::check_slo_file;
 pub use handle::{DeskDeps, Engine, EngineDeps, EngineHandle, start_desk};
 pub use handling::HOOK_PATH;
+pub use rules::check_slo_file;
 pub use status::{
-    Cell, CellState, Change, Handled, Page, PageState, PairStatus, PolicyStatus, SloStatus, Status,
-    Watchdog, Window as WindowStatus,
+    Cell, CellState, Change, Handled, Page, PageState, PairStatus, PolicyStatus, SloStatus, Status, Watchdog,
+    Window as WindowStatus,
 };
 
 pub use belfry_notify::{AlertName, Place, StandingState};

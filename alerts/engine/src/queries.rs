@@ -122,7 +122,8 @@ impl Asker {
             };
             // Every look is there, also one that found nothing.
             let looks = (from..=to).step_by(usize::try_from(interval).unwrap_or(1));
-            let mut by_second: BTreeMap<u64, Vec<Element>> = looks.map(|second| (second, Vec::new())).collect();
+            let mut by_second: BTreeMap<u64, Vec<Element>> =
+                looks.map(|second| (second, Vec::new())).collect();
             for one in found {
                 if !one.histograms.is_empty() {
                     return Err("the answer is histograms: ask for histogram_count(...)".to_owned());

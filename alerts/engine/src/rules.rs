@@ -45,8 +45,8 @@ pub(crate) fn load(name: &str, files: &[PathBuf]) -> Result<Vec<Rule>, Error> {
 
 /// Loads a file of either form.
 pub(crate) fn load_file(path: &Path) -> Result<Vec<Rule>, Error> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Error::RulesFile { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Error::RulesFile { path: path.to_owned(), source })?;
     read(&path.to_string_lossy(), &text)
 }
 
@@ -91,9 +91,9 @@ fn parse(place: &str, text: &str) -> Result<Vec<Slo>, RulesError> {
 
 /// Whether a file of this name holds OpenSLO.
 pub(crate) fn is_openslo(name: &str) -> bool {
-    Path::new(name)
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("yaml") || extension.eq_ignore_ascii_case("yml"))
+    Path::new(name).extension().is_some_and(|extension| {
+        extension.eq_ignore_ascii_case("yaml") || extension.eq_ignore_ascii_case("yml")
+    })
 }
 
 impl Rule {

@@ -248,7 +248,8 @@ impl Runner {
             let rule = &self.judge.rules()[*rule];
             history_rows(format!("{}/{region}", series_prefix(rule)), history, from)
         });
-        let batch = Arc::new(Batch { pages, evicted, histories: histories.collect(), now, ..Batch::default() });
+        let batch =
+            Arc::new(Batch { pages, evicted, histories: histories.collect(), now, ..Batch::default() });
         let (store, written) = (self.store.clone(), batch.clone());
         let saving = tokio::task::spawn_blocking(move || store.save(&written));
         self.saved_at = Instant::now();

@@ -89,9 +89,8 @@ impl Budget {
         // a window whose oldest edge was rounded outward may have measured a little more than its length.
         let measured = u128::from(counted.measured_seconds.clamp(1, period));
         let spent = u128::from(counted.bad) * measured * u128::from(PPM);
-        let allowed = u128::from(counted.total())
-            * u128::from(period)
-            * u128::from(self.objective.budget_ppm());
+        let allowed =
+            u128::from(counted.total()) * u128::from(period) * u128::from(self.objective.budget_ppm());
         (spent, allowed)
     }
 }

@@ -231,10 +231,20 @@ mod tests {
         let pair = workbook_pairs()[0].scaled_to(12 * 3_600);
         let mut seconds = vec![(0, 0); 59];
         seconds.push((0, 1));
-        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3, is_sample: true });
+        let reading = pair.read(
+            &history(&seconds),
+            NOW,
+            objective(999_000),
+            Guard { bad_events_min: 3, is_sample: true },
+        );
         assert!(reading.is_burning && !reading.is_certain, "{reading:?}");
         seconds.extend([(0, 1), (0, 1)]);
-        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3, is_sample: true });
+        let reading = pair.read(
+            &history(&seconds),
+            NOW,
+            objective(999_000),
+            Guard { bad_events_min: 3, is_sample: true },
+        );
         assert!(reading.is_certain, "{reading:?}");
     }
 
@@ -243,10 +253,20 @@ mod tests {
         let pair = workbook_pairs()[0].scaled_to(12 * 3_600);
         let mut seconds = vec![(0, 4); 10];
         seconds.extend([(0, 0); 6]);
-        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3, is_sample: true });
+        let reading = pair.read(
+            &history(&seconds),
+            NOW,
+            objective(999_000),
+            Guard { bad_events_min: 3, is_sample: true },
+        );
         assert!(!reading.is_burning && reading.is_holding, "{reading:?}");
         seconds.push((1, 0));
-        let reading = pair.read(&history(&seconds), NOW, objective(999_000), Guard { bad_events_min: 3, is_sample: true });
+        let reading = pair.read(
+            &history(&seconds),
+            NOW,
+            objective(999_000),
+            Guard { bad_events_min: 3, is_sample: true },
+        );
         assert!(!reading.is_holding, "a good event is one: {reading:?}");
     }
 

@@ -81,9 +81,9 @@ impl Calendar {
         let zone = TimeZone::get(zone).map_err(|_| {
             format!("{zone:?} is not a time zone: write a name of the IANA database, as Europe/Berlin or UTC")
         })?;
-        let start: DateTime = start
-            .parse()
-            .map_err(|_| format!("{start:?} is not a time: write it as 2026-01-01 00:00:00, without a zone"))?;
+        let start: DateTime = start.parse().map_err(|_| {
+            format!("{start:?} is not a time: write it as 2026-01-01 00:00:00, without a zone")
+        })?;
         Ok(Self { start, zone, unit, steps: steps.max(1) })
     }
 
@@ -109,9 +109,8 @@ impl Calendar {
         while self.boundary(number + 1).is_some_and(|end| end <= now) {
             number += 1;
         }
-        let seconds = |boundary: Option<i64>, otherwise: i64| {
-            u64::try_from(boundary.unwrap_or(otherwise)).unwrap_or(0)
-        };
+        let seconds =
+            |boundary: Option<i64>, otherwise: i64| u64::try_from(boundary.unwrap_or(otherwise)).unwrap_or(0);
         let start = seconds(self.boundary(number), now);
         let end = seconds(self.boundary(number + 1), now.saturating_add(length));
         CalendarPeriod { start, end: end.max(start + 1) }
@@ -176,21 +175,27 @@ mod tests {
     #[test]
     fn days_weeks_and_quarters_are_steps_too() {
         // The day on which Berlin's clocks go back has 25 hours.
-        check("2026-01-01 00:00:00", "Europe/Berlin", Unit::Day, 1, &[(
-            "2026-10-25T12:00:00Z",
-            "2026-10-24T22:00:00Z",
-            "2026-10-25T23:00:00Z",
-        )]);
-        check("2026-01-05 00:00:00", "UTC", Unit::Week, 2, &[(
-            "2026-01-20T00:00:00Z",
-            "2026-01-19T00:00:00Z",
-            "2026-02-02T00:00:00Z",
-        )]);
-        check("2020-01-01 00:00:00", "UTC", Unit::Quarter, 1, &[(
-            "2026-11-20T00:00:00Z",
-            "2026-10-01T00:00:00Z",
-            "2027-01-01T00:00:00Z",
-        )]);
+        check(
+            "2026-01-01 00:00:00",
+            "Europe/Berlin",
+            Unit::Day,
+            1,
+            &[("2026-10-25T12:00:00Z", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z")],
+        );
+        check(
+            "2026-01-05 00:00:00",
+            "UTC",
+            Unit::Week,
+            2,
+            &[("2026-01-20T00:00:00Z", "2026-01-19T00:00:00Z", "2026-02-02T00:00:00Z")],
+        );
+        check(
+            "2020-01-01 00:00:00",
+            "UTC",
+            Unit::Quarter,
+            1,
+            &[("2026-11-20T00:00:00Z", "2026-10-01T00:00:00Z", "2027-01-01T00:00:00Z")],
+        );
     }
 
     #[test]

@@ -36,6 +36,6 @@ pub use openslo::{CheckQuery, DOCUMENTS_MAX, OpenSlo, parse_openslo};
 pub use rules::{BAD_EVENTS_MIN, Fault, PAIRS_MAX, RulesError, SLOS_MAX, Slo, parse_rules};
 pub use series::{Assessment, Series};
 pub use source::{
-    ALL, Action, Commitment, Comparison, GROUPS_DEFAULT, GROUPS_MAX, Grouping, Indicator, Method, OTHER, PolicyStep, Reading,
-    Source,
+    ALL, Action, Commitment, Comparison, GROUPS_DEFAULT, GROUPS_MAX, Grouping, Indicator, Method, OTHER,
+    PolicyStep, Reading, Source,
 };

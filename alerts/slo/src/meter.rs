@@ -134,8 +134,7 @@ impl Meter {
             Reading::Counts { is_part_bad, is_counter, needs_part, .. } => {
                 let (part, total) = if is_counter {
                     let sums = (self.grown(now, 0, first), self.grown(now, 1, second));
-                    self.origins =
-                        first.iter().chain(second).map(|element| element.origin.clone()).collect();
+                    self.origins = first.iter().chain(second).map(|element| element.origin.clone()).collect();
                     sums
                 } else {
                     (self.summed(first), self.summed(second))
@@ -254,7 +253,11 @@ fn counted(part: &Sums, total: &Sums, is_part_bad: bool, needs_part: bool) -> BT
     groups
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float that is too large is cut")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float that is too large is cut"
+)]
 fn whole(value: f64) -> u64 {
     value.round() as u64
 }

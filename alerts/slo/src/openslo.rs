@@ -86,11 +86,7 @@ pub fn parse_openslo(text: &str, check_query: CheckQuery<'_>) -> Result<OpenSlo,
     let place = |fault: &Fault| (fault.line, fault.column);
     faults.sort_by_key(place);
     remarks.sort_by_key(place);
-    if faults.is_empty() {
-        Ok(OpenSlo { slos: reader.slos, remarks })
-    } else {
-        Err(RulesError { faults })
-    }
+    if faults.is_empty() { Ok(OpenSlo { slos: reader.slos, remarks }) } else { Err(RulesError { faults }) }
 }
 
 impl Reader<'_> {
@@ -168,7 +164,8 @@ impl Reader<'_> {
             && let Some(text) = self.notes.text("description", node)
             && text.chars().count() > DESCRIPTION_CHARS_MAX
         {
-            self.notes.fault(node.at, format!("a description has {DESCRIPTION_CHARS_MAX} characters at most"));
+            self.notes
+                .fault(node.at, format!("a description has {DESCRIPTION_CHARS_MAX} characters at most"));
         }
         let annotations = annotations.described(description.and_then(|node| match node.value {
             tree::Value::Text(text) => Some(text),
@@ -234,7 +231,8 @@ impl Reader<'_> {
         let found = known.get(&name).cloned();
         if found.is_none() {
             let names = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            let there = if names.is_empty() { "there is none".to_owned() } else { format!("there are {names}") };
+            let there =
+                if names.is_empty() { "there is none".to_owned() } else { format!("there are {names}") };
             notes.fault(node.at, format!("no {kind} of this file is named {name:?}: {there}"));
         }
         found

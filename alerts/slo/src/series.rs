@@ -224,8 +224,7 @@ impl Series {
             Method::Timeslices { slice_seconds, .. } => 2 * slice_seconds,
         };
         let patience = BLIND_SECONDS_MIN.max(4 * interval) + slices;
-        now.saturating_sub(born) >= patience
-            && self.history.window(now, patience).measured_seconds == 0
+        now.saturating_sub(born) >= patience && self.history.window(now, patience).measured_seconds == 0
     }
 }
 

@@ -49,7 +49,10 @@ fn a_bad_quarter_of_an_hour_is_one_page_that_ends() {
     let found = run("shipped", &store, 3 * 3_600, 8 * 3_600);
     assert_eq!(found.pages.len(), 1, "{found:?}");
     let page = &found.pages[0];
-    assert_eq!((page.slo.as_str(), page.alert, page.places.as_slice()), ("call_setup", "CallSetupBudgetBurn", &["eu".to_owned()][..]));
+    assert_eq!(
+        (page.slo.as_str(), page.alert, page.places.as_slice()),
+        ("call_setup", "CallSetupBudgetBurn", &["eu".to_owned()][..])
+    );
     // Half of 10 calls a second fail: 519 failures are 1.44 % of an hour's 36000, 600 are surely above.
     let (from, to) = (page.from - MIDNIGHT - 4 * 3_600, page.to.expect("over") - MIDNIGHT - 4 * 3_600);
     assert_eq!(from, 110, "the 12th look at the fault");

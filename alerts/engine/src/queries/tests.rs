@@ -81,6 +81,7 @@ impl House {
                 routing_key_file: Some(directory.join("key")),
                 routing_key_env: None,
                 journeys: None,
+                back: None,
             }],
         };
         let notify = Notify::start(notify, &registry).expect("starts");
@@ -110,7 +111,8 @@ impl House {
                 *count += new;
             }
             let time = i64::try_from(self.now * 1_000).expect("small");
-            let names = [("carrier-a", "good"), ("carrier-a", "bad"), ("carrier-b", "good"), ("+4930123", "good")];
+            let names =
+                [("carrier-a", "good"), ("carrier-a", "bad"), ("carrier-b", "good"), ("+4930123", "good")];
             for ((trunk, verdict), count) in names.into_iter().zip(self.counts) {
                 let labels = Labels::from_pairs([
                     ("__name__", "trunk_calls_total"),
@@ -197,7 +199,10 @@ async fn budgets_are_corrected_by_name_and_the_gate_follows() {
     let to = house.now + 3;
     house.pass(10, 0.0).await;
     let (_, gate) = house.ask("GET", "/api/v1/slos/gate", "").await;
-    assert_eq!((gate["is_open"].as_bool(), gate["closed_by"][0]["region"].as_str()), (Some(false), Some("carrier-a")));
+    assert_eq!(
+        (gate["is_open"].as_bool(), gate["closed_by"][0]["region"].as_str()),
+        (Some(false), Some("carrier-a"))
+    );
     assert!(house.engine.status().changes.iter().any(|change| change.kind == "change_gate"));
     let wanted = format!(
         "{{\"slo\":\"carriers\",\"place\":\"carrier-a\",\"from\":{from},\"to\":{to},\"kind\":\"maintenance\",\

@@ -52,7 +52,8 @@ impl House {
     fn open(directory: &Path, config: Config, after_seconds: u64) -> Self {
         let registry = Registry::for_test();
         let notify = Notify::start(notify_config(directory), &registry).expect("starts");
-        let deps = EngineDeps { registry: registry.clone(), notify: notify.clone(), desk: None, metrics: None };
+        let deps =
+            EngineDeps { registry: registry.clone(), notify: notify.clone(), desk: None, metrics: None };
         let clock = Clock::paused(START + after_seconds * NANOS);
         let engine = start_with(config, deps, clock).expect("starts");
         Self { calls: AtomicU64::new(0), registry, notify, engine }

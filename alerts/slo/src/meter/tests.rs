@@ -44,62 +44,72 @@ fn check(mut meter: Meter, steps: &[(u64, &str, &str, &str)]) {
 
 #[test]
 fn counters_are_compared_with_the_look_before_and_may_begin_anew() {
-    check(meter(counts(false, true), Grouping::default(), false), &[
-        (100, "a/ok=90", "a/all=100", "0 s"),
-        (110, "a/ok=98", "a/all=110", "10 s all:8/2"),
-        (120, "a/ok=98", "a/all=110", "10 s all:0/0"),
-        // The process began anew and counted five good ones since.
-        (130, "a/ok=5", "a/all=5", "10 s all:5/0"),
-        // A second process that nobody knew: what it counted before is not ours to judge.
-        (140, "a/ok=5 b/ok=900", "a/all=6 b/all=1000", "10 s all:0/1"),
-        (150, "a/ok=5 b/ok=901", "a/all=6 b/all=1001", "10 s all:1/0"),
-    ]);
+    check(
+        meter(counts(false, true), Grouping::default(), false),
+        &[
+            (100, "a/ok=90", "a/all=100", "0 s"),
+            (110, "a/ok=98", "a/all=110", "10 s all:8/2"),
+            (120, "a/ok=98", "a/all=110", "10 s all:0/0"),
+            // The process began anew and counted five good ones since.
+            (130, "a/ok=5", "a/all=5", "10 s all:5/0"),
+            // A second process that nobody knew: what it counted before is not ours to judge.
+            (140, "a/ok=5 b/ok=900", "a/all=6 b/all=1000", "10 s all:0/1"),
+            (150, "a/ok=5 b/ok=901", "a/all=6 b/all=1001", "10 s all:1/0"),
+        ],
+    );
 }
 
 #[test]
 fn the_first_failures_of_a_known_process_count() {
-    check(meter(counts(true, true), Grouping::default(), false), &[
-        (100, "", "a/all=100", "0 s"),
-        // The series of failures was not there before: it began at zero.
-        (110, "a/bad=7", "a/all=120", "10 s all:13/7"),
-    ]);
+    check(
+        meter(counts(true, true), Grouping::default(), false),
+        &[
+            (100, "", "a/all=100", "0 s"),
+            // The series of failures was not there before: it began at zero.
+            (110, "a/bad=7", "a/all=120", "10 s all:13/7"),
+        ],
+    );
 }
 
 #[test]
 fn a_sum_that_shrank_and_a_source_that_is_away_are_not_measured() {
-    check(meter(counts(true, true), Grouping::default(), true), &[
-        (100, "a/bad=1", "a/all=3000", "0 s"),
-        (110, "a/bad=1", "a/all=2010", "10 s"),
-        (120, "a/bad=1", "a/all=2020", "10 s all:10/0"),
-        (130, "", "", "10 s"),
-        // It is back within three intervals: its counters say what happened meanwhile.
-        (140, "a/bad=3", "a/all=2050", "10 s all:28/2"),
-        // After a longer time they are looked at anew.
-        (200, "a/bad=3", "a/all=9000", "0 s"),
-        (210, "a/bad=3", "a/all=9001", "10 s all:1/0"),
-    ]);
+    check(
+        meter(counts(true, true), Grouping::default(), true),
+        &[
+            (100, "a/bad=1", "a/all=3000", "0 s"),
+            (110, "a/bad=1", "a/all=2010", "10 s"),
+            (120, "a/bad=1", "a/all=2020", "10 s all:10/0"),
+            (130, "", "", "10 s"),
+            // It is back within three intervals: its counters say what happened meanwhile.
+            (140, "a/bad=3", "a/all=2050", "10 s all:28/2"),
+            // After a longer time they are looked at anew.
+            (200, "a/bad=3", "a/all=9000", "0 s"),
+            (210, "a/bad=3", "a/all=9001", "10 s all:1/0"),
+        ],
+    );
 }
 
 #[test]
 fn numbers_of_an_interval_ratios_and_thresholds_are_events_too() {
-    check(meter(counts(true, false), Grouping::default(), false), &[
-        (100, "a/bad=2.4", "a/all=10", "10 s all:8/2"),
-        (110, "a/bad=NaN", "a/all=10", "10 s"),
-        (120, "", "a/all=10", "10 s all:10/0"),
-    ]);
+    check(
+        meter(counts(true, false), Grouping::default(), false),
+        &[
+            (100, "a/bad=2.4", "a/all=10", "10 s all:8/2"),
+            (110, "a/bad=NaN", "a/all=10", "10 s"),
+            (120, "", "a/all=10", "10 s all:10/0"),
+        ],
+    );
     let ratio = |is_failure| Reading::Ratio { query: "q".into(), is_failure };
-    check(meter(ratio(true), Grouping::default(), false), &[
-        (100, "a/r=0.25", "", "10 s all:750000/250000"),
-        (110, "a/r=1.5", "", "10 s"),
-    ]);
+    check(
+        meter(ratio(true), Grouping::default(), false),
+        &[(100, "a/r=0.25", "", "10 s all:750000/250000"), (110, "a/r=1.5", "", "10 s")],
+    );
     check(meter(ratio(false), Grouping::default(), false), &[(100, "a/r=1", "", "10 s all:1000000/0")]);
     let threshold = Reading::Threshold { query: "q".into(), comparison: Comparison::AtMost, mark: 0.25 };
-    check(meter(threshold, Grouping::default(), false), &[(
-        100,
-        "a/x=0.25 a/y=0.3 a/z=NaN",
-        "",
-        "10 s all:1/1",
-    )]);
+    check(
+        meter(threshold, Grouping::default(), false),
+        &[(100, "a/x=0.25 a/y=0.3 a/z=NaN", "", "10 s all:1/1")],
+    );
 }
 
 #[test]
@@ -108,10 +118,10 @@ fn a_histogram_without_its_bucket_says_nothing() {
     if let Reading::Counts { needs_part, .. } = &mut reading {
         *needs_part = true;
     }
-    check(meter(reading, Grouping::default(), false), &[
-        (100, "", "a/all=10", "10 s"),
-        (110, "a/le=9", "a/all=10", "10 s all:9/1"),
-    ]);
+    check(
+        meter(reading, Grouping::default(), false),
+        &[(100, "", "a/all=10", "10 s"), (110, "a/le=9", "a/all=10", "10 s all:9/1")],
+    );
 }
 
 #[test]

@@ -137,7 +137,8 @@ impl Annotations {
         }
         let step = |part: &str| {
             let (percent, action) = part.trim().split_once('=')?;
-            let spent_percent = percent.trim().parse().ok().filter(|percent| (1..=1_000).contains(percent))?;
+            let spent_percent =
+                percent.trim().parse().ok().filter(|percent| (1..=1_000).contains(percent))?;
             Some(PolicyStep { spent_percent, action: Action::named(action.trim())? })
         };
         let steps: Option<Vec<PolicyStep>> = text.split(',').map(step).collect();

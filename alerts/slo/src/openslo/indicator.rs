@@ -115,7 +115,8 @@ impl Reader<'_> {
                 }
             }
             _ => {
-                self.notes.fault(at, "a ratioMetric has good and total, or bad and total, or raw and rawType");
+                self.notes
+                    .fault(at, "a ratioMetric has good and total, or bad and total, or raw and rawType");
                 None
             }
         }
@@ -159,9 +160,7 @@ impl Reader<'_> {
         let at = fields.at;
         fields.done(&mut self.notes);
         let referred = match &reference {
-            Some(node) => {
-                Some(Self::refer(&mut self.notes, "DataSource", node, &self.library.sources)?)
-            }
+            Some(node) => Some(Self::refer(&mut self.notes, "DataSource", node, &self.library.sources)?),
             None => None,
         };
         let named = match &kind {
@@ -217,7 +216,8 @@ impl Reader<'_> {
                     None => None,
                 };
                 if below.is_some() == matches!(role, Role::Total | Role::Only) {
-                    self.notes.fault(node.at, "good or bad of a histogram has below: SECONDS, its total has not");
+                    self.notes
+                        .fault(node.at, "good or bad of a histogram has below: SECONDS, its total has not");
                     return None;
                 }
                 (histogram_query(&name, &selector, below, role == Role::Bad), node.at, true)
@@ -241,7 +241,10 @@ fn data_source_of(node: &Node, notes: &mut Notes) -> Option<DataSource> {
         "belfry" => Some(DataSource::Belfry),
         "prometheus" => Some(DataSource::Prometheus),
         _ => {
-            notes.fault(node.at, format!("type is belfry (counts of this process) or prometheus, not {text:?}"));
+            notes.fault(
+                node.at,
+                format!("type is belfry (counts of this process) or prometheus, not {text:?}"),
+            );
             None
         }
     }
@@ -255,13 +258,19 @@ fn histogram_query(name: &str, selector: &str, below: Option<f64>, is_rest: bool
     };
     let separator = if selector.is_empty() { "" } else { "," };
     // Prometheus 3 writes whole bounds as 1.0, older ones as 1.
-    let le = if bound.fract() == 0.0 { format!("{bound}(\\\\.0)?") } else { format!("{bound}").replace('.', "\\\\.") };
+    let le = if bound.fract() == 0.0 {
+        format!("{bound}(\\\\.0)?")
+    } else {
+        format!("{bound}").replace('.', "\\\\.")
+    };
     let within = format!(
         "{name}_bucket{{{selector}{separator}le=~\"{le}\"}} or ignoring (le) \
          (histogram_fraction(0, {bound}, {name}{{{selector}}}) * histogram_count({name}{{{selector}}}))"
     );
     if is_rest {
-        format!("({name}_count{{{selector}}} or histogram_count({name}{{{selector}}})) - ignoring (le) ({within})")
+        format!(
+            "({name}_count{{{selector}}} or histogram_count({name}{{{selector}}})) - ignoring (le) ({within})"
+        )
     } else {
         within
     }

@@ -10,9 +10,7 @@ use super::{Object, Reader};
 use crate::budget::{Objective, PPM};
 use crate::burn::{BurnPair, Guard, WORKBOOK_PERIOD_SECONDS, scaled, workbook_pairs};
 use crate::calendar::{Calendar, Unit};
-use crate::rules::{
-    BAD_EVENTS_MIN, PAIRS_MAX, PERIOD_SECONDS_MAX, PERIOD_SECONDS_MIN, Slo, is_alert_name,
-};
+use crate::rules::{BAD_EVENTS_MIN, PAIRS_MAX, PERIOD_SECONDS_MAX, PERIOD_SECONDS_MIN, Slo, is_alert_name};
 use crate::source::{Commitment, Comparison, Indicator, Method, Reading, Source, house_policy};
 
 /// The journey of an SLO that names none.
@@ -121,9 +119,7 @@ impl Reader<'_> {
         let mut policies = Vec::new();
         for node in nodes {
             let policy = match &node.value {
-                Value::Text(_) => {
-                    Self::refer(&mut self.notes, "AlertPolicy", &node, &self.library.policies)
-                }
+                Value::Text(_) => Self::refer(&mut self.notes, "AlertPolicy", &node, &self.library.policies),
                 _ => self.notes.fields("an alert policy", node).and_then(|mut fields| {
                     if let Some(reference) = fields.take("alertPolicyRef") {
                         fields.done(&mut self.notes);
@@ -148,10 +144,8 @@ impl Reader<'_> {
             "Occurrences" => Some(false),
             "Timeslices" => Some(true),
             other => {
-                self.notes.fault(
-                    node.at,
-                    format!("budgetingMethod is Occurrences or Timeslices, not {other:?}"),
-                );
+                self.notes
+                    .fault(node.at, format!("budgetingMethod is Occurrences or Timeslices, not {other:?}"));
                 None
             }
         }
@@ -302,7 +296,8 @@ impl Reader<'_> {
     ) -> Option<Method> {
         if !frame.is_timeslices {
             if target.is_some() || window.is_some() {
-                self.notes.fault(at, "timeSliceTarget and timeSliceWindow belong to budgetingMethod: Timeslices");
+                self.notes
+                    .fault(at, "timeSliceTarget and timeSliceWindow belong to budgetingMethod: Timeslices");
             }
             return Some(Method::Occurrences);
         }
@@ -313,7 +308,8 @@ impl Reader<'_> {
         let number = self.notes.number("timeSliceTarget", &target)?;
         let target_ppm = ppm_of(number).filter(|ppm| (1..=PPM).contains(ppm));
         if target_ppm.is_none() {
-            self.notes.fault(target.at, "timeSliceTarget is above 0 and at most 1, in whole parts per million");
+            self.notes
+                .fault(target.at, "timeSliceTarget is above 0 and at most 1, in whole parts per million");
         }
         let slice_seconds = match window.value {
             // A bare number is of minutes, says the specification.
@@ -352,8 +348,11 @@ impl Reader<'_> {
         let interval = annotations.seconds(notes, "interval");
         let policy = annotations.policy(notes).unwrap_or_else(house_policy);
         let grouping = annotations.grouping(notes);
-        let mut asked: Vec<BurnPair> =
-            windows.unwrap_or_default().into_iter().map(|pair| pair.scaled_to(frame.period_seconds)).collect();
+        let mut asked: Vec<BurnPair> = windows
+            .unwrap_or_default()
+            .into_iter()
+            .map(|pair| pair.scaled_to(frame.period_seconds))
+            .collect();
         for policy in &frame.policies {
             asked.extend(policy.pairs.iter().copied());
             asked.extend(policy.scaled.iter().map(|pair| pair.scaled_to(frame.period_seconds)));
@@ -372,7 +371,10 @@ impl Reader<'_> {
             pairs: asked,
             is_asked,
             bad_events_min,
-            resolve_after_seconds: scaled(resolve_after.unwrap_or(RESOLVE_AFTER_SECONDS), frame.period_seconds),
+            resolve_after_seconds: scaled(
+                resolve_after.unwrap_or(RESOLVE_AFTER_SECONDS),
+                frame.period_seconds,
+            ),
             interval,
             policy,
             grouping,
@@ -488,7 +490,9 @@ impl Reader<'_> {
             _ => {
                 self.notes.fault(
                     node.at,
-                    format!("{key} is a whole number and one of m, h, d, w, M, Q, Y, as 5m or 4w, not {text:?}"),
+                    format!(
+                        "{key} is a whole number and one of m, h, d, w, M, Q, Y, as 5m or 4w, not {text:?}"
+                    ),
                 );
                 None
             }

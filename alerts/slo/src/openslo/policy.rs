@@ -80,7 +80,9 @@ impl Reader<'_> {
             other => {
                 self.notes.fault(
                     node.at,
-                    format!("severity is page or critical (wakes somebody), ticket or warning, not {other:?}"),
+                    format!(
+                        "severity is page or critical (wakes somebody), ticket or warning, not {other:?}"
+                    ),
                 );
                 None
             }
@@ -134,7 +136,10 @@ impl Reader<'_> {
         if conditions.len() != 1 {
             self.notes.fault(
                 at,
-                format!("{} conditions: v1 has exactly one; write more windows as belfry/windows", conditions.len()),
+                format!(
+                    "{} conditions: v1 has exactly one; write more windows as belfry/windows",
+                    conditions.len()
+                ),
             );
             return None;
         }

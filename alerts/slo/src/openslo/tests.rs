@@ -63,7 +63,10 @@ fn an_slo_without_annotations_is_judged_by_the_house() {
     let slos = read(RIGHT).slos;
     assert_eq!(slos.len(), 1);
     let slo = &slos[0];
-    assert_eq!((slo.name.as_str(), slo.journey.as_str(), slo.alert.as_str()), ("calls", "service", "SloBudgetBurn"));
+    assert_eq!(
+        (slo.name.as_str(), slo.journey.as_str(), slo.alert.as_str()),
+        ("calls", "service", "SloBudgetBurn")
+    );
     assert_eq!(Some(slo.objective), Objective::from_ppm(999_500));
     assert_eq!((slo.period_seconds, slo.pairs.len()), (2_592_000, 4));
     assert_eq!(slo.commitment, Commitment::Objective);
@@ -141,15 +144,24 @@ fn every_mistake_is_named_with_its_place() {
         .replace("openslo/v1", "openslo/v2")
         .replace("\nspec:\n  service", "\nspec:\n  servce: x\n  service");
     check(&text, &[(2, 13, "openslo/v1"), (5, 9, "a-z")]);
-    check(&RIGHT.replace("  service", "  servce: x\n  service"), &[(7, 3, "not known here: there are description, service")]);
+    check(
+        &RIGHT.replace("  service", "  servce: x\n  service"),
+        &[(7, 3, "not known here: there are description, service")],
+    );
     check(
         &RIGHT
             .replace("Occurrences", "Sometimes")
-            .replace("type: Prometheus\n            spec:\n              query: calls_total\n", "type: Datadog\n            spec:\n              query: calls_total\n")
+            .replace(
+                "type: Prometheus\n            spec:\n              query: calls_total\n",
+                "type: Datadog\n            spec:\n              query: calls_total\n",
+            )
             .replace("30d", "30 days"),
         &[(21, 19, "belfry"), (24, 20, "Occurrences or Timeslices"), (26, 17, "whole number and one of")],
     );
-    check(&RIGHT.replace("query: calls_total{code", "query: sum((calls_total{code"), &[(18, 22, "not PromQL")]);
+    check(
+        &RIGHT.replace("query: calls_total{code", "query: sum((calls_total{code"),
+        &[(18, 22, "not PromQL")],
+    );
     check(&RIGHT.replace("99.95", "100"), &[(29, 22, "below 100")]);
 }
 
@@ -163,7 +175,8 @@ fn references_lead_to_what_is_there() {
     let with = |spec: &str| format!("{RIGHT}  alertPolicies:\n    - {spec}\n");
     let error = parse_openslo(&with("alertPolicyRef: fast"), &query).expect_err("nothing there").to_string();
     assert!(error.contains("no AlertPolicy"), "{error}");
-    let text = format!("{RIGHT}---\napiVersion: openslo/v1\nkind: Service\nmetadata: {{name: other}}\nspec: {{}}\n");
+    let text =
+        format!("{RIGHT}---\napiVersion: openslo/v1\nkind: Service\nmetadata: {{name: other}}\nspec: {{}}\n");
     let error = parse_openslo(&text, &query).expect_err("another service").to_string();
     assert!(error.contains("there are other"), "{error}");
 }
@@ -235,8 +248,12 @@ fn what_is_no_openslo_is_refused_and_nothing_panics() {
     let whole = include_str!("../../../rules/examples.openslo.yaml");
     let lines: Vec<&str> = whole.lines().collect();
     for left_out in 0..lines.len() {
-        let text: Vec<&str> =
-            lines.iter().enumerate().filter(|(number, _)| *number != left_out).map(|(_, line)| *line).collect();
+        let text: Vec<&str> = lines
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| *number != left_out)
+            .map(|(_, line)| *line)
+            .collect();
         if let Err(error) = parse_openslo(&text.join("\n"), &query) {
             assert!(error.faults.iter().all(|fault| fault.line <= lines.len()), "{error}");
         }

@@ -226,10 +226,7 @@ impl Fields {
     pub(super) fn done(self, notes: &mut Notes) {
         for (key, _) in &self.left {
             let allowed = self.asked.join(", ");
-            notes.fault(
-                key.referenced,
-                format!("{:?} is not known here: there are {allowed}", key.value),
-            );
+            notes.fault(key.referenced, format!("{:?} is not known here: there are {allowed}", key.value));
         }
     }
 }

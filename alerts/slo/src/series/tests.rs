@@ -59,9 +59,9 @@ fn feed(series: &mut Series, seconds: &[Second]) -> Assessment {
 /// Good, bad and measured seconds of the list between two seconds.
 fn sum(seconds: &[Second], from: u64, to: u64) -> (u64, u64, u64) {
     let inside = (START..).zip(seconds).filter(|(second, _)| (from..to).contains(second));
-    inside.filter_map(|(_, second)| *second).fold((0, 0, 0), |sum, (good, bad)| {
-        (sum.0 + good, sum.1 + bad, sum.2 + 1)
-    })
+    inside
+        .filter_map(|(_, second)| *second)
+        .fold((0, 0, 0), |sum, (good, bad)| (sum.0 + good, sum.1 + bad, sum.2 + 1))
 }
 
 proptest! {
