@@ -328,7 +328,8 @@ impl Core {
             state: deps.state,
             gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
-            life: rand::random(),
+            // 0 is nobody's.
+            life: rand::random_range(1..=u32::MAX),
             faults: deps.faults,
             transactions: transaction_layer(&config),
             timers: Wheel::new(now()),
