@@ -460,6 +460,7 @@ impl Core {
     fn follow_routes(&mut self, routes: Arc<Active>) {
         self.gateways.probes.follow(&routes.table, now(), unix_seconds());
         self.routes = routes;
+        self.follow_bans();
     }
 
     fn begin_drain(&mut self) {
@@ -489,6 +490,7 @@ impl Core {
         self.expire_bindings(now_unix_nanos());
         self.dead.forget_old(now());
         self.authority.guard.expire(now());
+        self.follow_bans();
         self.signals.customers.bans_changed(self.authority.guard.bans_count());
         self.keep_alive();
         self.probe_gateways();
