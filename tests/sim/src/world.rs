@@ -20,7 +20,7 @@ use crate::network::Network;
 use crate::phone::{Action, Phone, Story, Wake};
 use crate::relay::Relay;
 use crate::script::{CallScript, Outage, Trouble, registrations};
-use crate::witness::{End, Witness};
+use crate::witness::{Crash, End, Witness};
 
 /// Calls begin within so many milliseconds.
 const WINDOW_MS: u64 = 90_000;
@@ -80,6 +80,7 @@ struct World {
     events: BinaryHeap<Reverse<Queued>>,
     last_event: u64,
     outages: Vec<Outage>,
+    crashes: Vec<Crash>,
     /// Links that were lost so far: what was asked over one is not answered over the next.
     links_lost: usize,
     /// What crossed the core's door: time and text, by call.
@@ -180,6 +181,7 @@ impl World {
             events: BinaryHeap::new(),
             last_event: 0,
             outages: Outage::of(seed, WINDOW_MS),
+            crashes: Vec::new(),
             links_lost: 0,
             told: BTreeMap::new(),
             messages: 0,
@@ -309,7 +311,9 @@ impl World {
             Trouble::Relay => self.house.life.relay = None,
             Trouble::Core => {
                 let brake = Brake::put();
+                let calls = self.house.life.core.holdings().await.calls;
                 self.house.crash().await;
+                self.crashes.push(Crash { unix_nanos: now_unix_nanos(), calls });
                 brake.release();
                 self.witness.life += 1;
             }
@@ -555,14 +559,9 @@ impl World {
         let virtual_ms = self.now();
         tokio::time::resume();
         let records = self.house.state().call_records(1_000_000).await.map_err(|error| error.to_string())?;
-        let lost = records.iter().filter(|record| &*record.cause == "node_lost");
-        let lost =
-            lost.filter_map(|record| record.call_id.reveal().strip_prefix("sim-")?.parse::<usize>().ok());
         let mut troubled = self.troubled(|outage| outage.trouble != Trouble::Relay);
-        if self.outages.iter().any(|outage| outage.trouble == Trouble::Core) {
-            // Calls in which nothing was said for long are lost with their core, too.
-            troubled.extend(lost);
-        }
+        // Calls in which nothing was said for long are lost with their core, too.
+        troubled.extend(self.witness.lost(&records, &self.crashes));
         let end = End {
             records: &records,
             calls: self.story.scripts.len(),
@@ -571,7 +570,7 @@ impl World {
             ended: self.house.count("core_calls_ended_total"),
             without_relay: self.troubled(|_| true).union(&troubled).copied().collect(),
             troubled,
-            crashes: self.outages.iter().filter(|outage| outage.trouble == Trouble::Core).count(),
+            crashes: &self.crashes,
         };
         let mut faults = self.witness.faults(&end);
         self.check_memory(holdings, &end, &mut faults);
