@@ -24,7 +24,7 @@ pub(crate) struct Witness {
     /// ACKs that the core sent, likewise.
     acknowledged: BTreeSet<(usize, usize, String)>,
     /// Registrations that reached the core, by phone and branch: when, and what each life of the core answered.
-    registers: BTreeMap<(usize, String), (u64, BTreeSet<(usize, u16)>)>,
+    registers: BTreeMap<(usize, String), Registered>,
     /// Requests that changed a registration.
     binding: BTreeSet<(usize, String)>,
     /// Until when each phone is registered.
@@ -34,6 +34,9 @@ pub(crate) struct Witness {
     /// Messages of the core that were not SIP as it should be.
     pub(crate) nonsense: Vec<String>,
 }
+
+/// When a REGISTER came, and each life's answer to it.
+type Registered = (u64, BTreeSet<(usize, u16)>);
 
 #[derive(Debug)]
 struct Taken {
