@@ -371,7 +371,7 @@ impl Witness {
 }
 
 /// The number of a record's call.
-fn call_of(record: &CallRecord) -> Option<usize> {
+pub(crate) fn call_of(record: &CallRecord) -> Option<usize> {
     record.call_id.reveal().strip_prefix("sim-")?.parse().ok()
 }
 

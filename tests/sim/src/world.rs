@@ -10,6 +10,7 @@ use belfry_relay_api::{FromRelay, ToRelay};
 use belfry_signal::{Pii, Region, now_unix_nanos};
 use belfry_signalling::Holdings;
 use belfry_signalling::handle::{FlowToken, FromEdge, Inbound, SendFailure, Target, ToEdge, Transport};
+use belfry_state::CallRecord;
 use tokio::time::Instant;
 
 use crate::clock;
@@ -20,7 +21,7 @@ use crate::network::Network;
 use crate::phone::{Action, Phone, Story, Wake};
 use crate::relay::Relay;
 use crate::script::{CallScript, Outage, Trouble, registrations};
-use crate::witness::{Crash, End, Witness};
+use crate::witness::{Crash, End, Witness, call_of};
 
 /// Calls begin within so many milliseconds.
 const WINDOW_MS: u64 = 90_000;
@@ -539,6 +540,17 @@ impl World {
         (0..self.story.scripts.len()).filter(|call| harms(*call)).collect()
     }
 
+    /// Calls that the core ended while the edge was away, as one that rang too long: nobody could be told.
+    fn ended_untold(&self, records: &[CallRecord], began_unix_nanos: u64) -> BTreeSet<usize> {
+        let away = self.outages.iter().filter(|outage| outage.trouble == Trouble::Edge);
+        let away: Vec<_> = away.map(|outage| outage.from_ms..=outage.to_ms).collect();
+        let is_untold = |record: &&CallRecord| {
+            let end_ms = record.end_unix_nanos.saturating_sub(began_unix_nanos) / 1_000_000;
+            away.iter().any(|away| away.contains(&end_ms))
+        };
+        records.iter().filter(is_untold).filter_map(call_of).collect()
+    }
+
     fn relay_asked(&mut self, asked: ToRelay) {
         let now = self.now();
         let (delay, reply) = self.relay.asked(asked.request);
@@ -557,11 +569,13 @@ impl World {
         // The gauges follow once a second.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         let virtual_ms = self.now();
+        let began_unix_nanos = now_unix_nanos() - virtual_ms * 1_000_000;
         tokio::time::resume();
         let records = self.house.state().call_records(1_000_000).await.map_err(|error| error.to_string())?;
         let mut troubled = self.troubled(|outage| outage.trouble != Trouble::Relay);
         // Calls in which nothing was said for long are lost with their core, too.
         troubled.extend(self.witness.lost(&records, &self.crashes));
+        troubled.extend(self.ended_untold(&records, began_unix_nanos));
         let end = End {
             records: &records,
             calls: self.story.scripts.len(),
