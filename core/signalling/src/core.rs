@@ -217,7 +217,7 @@ pub struct Core {
     pub(crate) signals: Signals,
     pub(crate) state: State,
     pub(crate) trace_key: TraceKey,
-    /// Tells this life of this core from every other.
+    /// Tells this life of this core from every other; never 0, which stands in the Routes of what is no call.
     pub(crate) life: u32,
     pub(crate) faults: Faults,
     pub(crate) transactions: TransactionLayer<Arc<Way>>,
@@ -328,7 +328,6 @@ impl Core {
             state: deps.state,
             gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
-            // 0 is nobody's.
             life: rand::random_range(1..=u32::MAX),
             faults: deps.faults,
             transactions: transaction_layer(&config),
