@@ -26,6 +26,7 @@ pub use error::{Error, LinkError};
 pub use handle::Mesh;
 pub use health::PeerHealth;
 pub use link::{Link, LinkReceiver, LinkSender, Links};
+pub use wire::PROTOCOL;
 
 use serde::{Deserialize, Deserializer};
 

@@ -5,12 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use belfry_signal::{Pii, Registry};
+use rustls_pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::config::{Config, IdentityConfig, PeerConfig};
+use crate::identity::Identity;
+use crate::wire::{self, Hello, PROTOCOL, Welcome};
 use crate::{Error, Link, LinkError, Links, Mesh, Service};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -310,6 +314,47 @@ async fn strangers_are_refused_and_counted() {
     let _dialled = edge.dial::<Up, Down>(Service::Media);
     until("a refusal of the service", || failures(&edge_registry, "not_served") > 0.0).await;
     assert!(core.peers().iter().all(|peer| !peer.up));
+}
+
+#[tokio::test]
+async fn nodes_of_different_protocols_refuse_each_other() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = |name: &str| Identity::load(&identity(directory.path()), "belfry.local", name).expect("loads");
+    let (core, core_registry) = start(core_config(directory.path(), &["edge-1"])).await;
+    let _served = core.serve::<Down, Up>(Service::Signalling);
+    // An edge of before, which would not understand what this core says.
+    let stream = TcpStream::connect(core.local_address().expect("it listens")).await.expect("connects");
+    let name = ServerName::try_from("core-1").expect("a name");
+    let connector = TlsConnector::from(node("edge-1").client);
+    let stream = connector.connect(name, stream).await.expect("the handshake");
+    let mut transport = wire::transport(TlsStream::Client(stream), 4096);
+    let hello = Hello {
+        protocol: PROTOCOL - 1,
+        node: "edge-1".to_owned(),
+        version: "0".to_owned(),
+        service: Service::Signalling.as_str().to_owned(),
+        instance: 1,
+    };
+    wire::greet(&mut transport, &hello).await.expect("sent");
+    let welcome = timeout(SOON, wire::greeted::<Welcome>(&mut transport)).await.expect("soon");
+    assert!(matches!(welcome, Ok(Welcome::WrongProtocol { protocol: PROTOCOL })), "{welcome:?}");
+    until("a count", || failures(&core_registry, "wrong_protocol") > 0.0).await;
+    assert!(core.peers().iter().all(|peer| !peer.up));
+
+    // A core of before, which does not understand this edge.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("bound");
+    let (edge, edge_registry) = start(edge_config(directory.path(), address)).await;
+    let _dialled = edge.dial::<Up, Down>(Service::Signalling);
+    let (stream, _) = timeout(SOON, listener.accept()).await.expect("soon").expect("it dials");
+    let stream = TlsAcceptor::from(node("core-1").server).accept(stream).await.expect("the handshake");
+    let mut transport = wire::transport(TlsStream::Server(stream), 4096);
+    let hello = wire::greeted::<Hello>(&mut transport).await.expect("it greets");
+    assert_eq!(hello.protocol, PROTOCOL);
+    let refusal = Welcome::WrongProtocol { protocol: PROTOCOL - 1 };
+    wire::greet(&mut transport, &refusal).await.expect("sent");
+    until("a count", || failures(&edge_registry, "wrong_protocol") > 0.0).await;
+    assert!(edge.peers().iter().all(|peer| !peer.up));
 }
 
 #[tokio::test]

@@ -13,8 +13,11 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec, LengthDelimitedCodecError}
 
 use crate::signals::{CloseReason, HandshakeFailure};
 
-/// The version of these types. Nodes of different versions refuse each other instead of guessing.
-pub(crate) const PROTOCOL: u16 = 1;
+/// The version of these types and of all that rooms say over links. Nodes of different versions refuse each other
+/// instead of guessing: an order that the other side cannot read would end the link, and the next, and the next.
+///
+/// 2: an edge is told of bans.
+pub const PROTOCOL: u16 = 2;
 
 /// A TLS connection cut into frames.
 pub(crate) type Transport = Framed<TlsStream<TcpStream>, LengthDelimitedCodec>;

@@ -12,9 +12,11 @@
 //! Not here: the queues themselves, and the answer to whoever is turned away.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use belfry_state::network_of;
 
 #[cfg(test)]
 mod tests;
@@ -207,18 +209,6 @@ impl KnownFlows {
         // The seats and the fingerprint come from different bits; 0 is nobody's.
         let spread = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         ((hash >> 32).max(1), [seat(hash), seat(spread >> 20)])
-    }
-}
-
-/// Customers get whole IPv6 /64s: an address of it is no more than a number that its owner chose.
-#[must_use]
-pub fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -8,14 +8,14 @@ mod door;
 mod guard;
 mod uses;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use belfry_sip_proto::digest::{Algorithm, Challenge, Credentials, CredentialsError, Nonce, NonceKey};
 use belfry_sip_proto::{HeaderName, OwnedMessage};
-use belfry_state::Subscriber;
+use belfry_state::{Subscriber, network_of};
 
-use crate::admission::network_of;
 use crate::config::{Config, DigestAlgorithm};
 pub use guard::Ban;
 pub(crate) use guard::{BanKind, Guard};
@@ -31,6 +31,8 @@ pub(crate) struct Authority {
     uses: Uses,
     /// Who fails, and from where.
     pub(crate) guard: Guard,
+    /// The networks that edges were told to turn away.
+    told: BTreeSet<IpAddr>,
 }
 
 /// What credentials are worth.
@@ -82,6 +84,7 @@ impl Authority {
             lifetime: config.nonce_lifetime,
             uses: Uses::new(config.nonces_max),
             guard: Guard::new(config.guard.clone()),
+            told: BTreeSet::new(),
         }
     }
 

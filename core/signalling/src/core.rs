@@ -217,7 +217,7 @@ pub struct Core {
     pub(crate) signals: Signals,
     pub(crate) state: State,
     pub(crate) trace_key: TraceKey,
-    /// Tells this life of this core from every other.
+    /// Tells this life of this core from every other; never 0, which stands in the Routes of what is no call.
     pub(crate) life: u32,
     pub(crate) faults: Faults,
     pub(crate) transactions: TransactionLayer<Arc<Way>>,
@@ -328,7 +328,7 @@ impl Core {
             state: deps.state,
             gruus: Gruus::new(&deps.trace_key),
             trace_key: deps.trace_key,
-            life: rand::random(),
+            life: rand::random_range(1..=u32::MAX),
             faults: deps.faults,
             transactions: transaction_layer(&config),
             timers: Wheel::new(now()),
@@ -461,6 +461,7 @@ impl Core {
     fn follow_routes(&mut self, routes: Arc<Active>) {
         self.gateways.probes.follow(&routes.table, now(), unix_seconds());
         self.routes = routes;
+        self.follow_bans();
     }
 
     fn begin_drain(&mut self) {
@@ -490,6 +491,7 @@ impl Core {
         self.expire_bindings(now_unix_nanos());
         self.dead.forget_old(now());
         self.authority.guard.expire(now());
+        self.follow_bans();
         self.signals.customers.bans_changed(self.authority.guard.bans_count());
         self.keep_alive();
         self.probe_gateways();

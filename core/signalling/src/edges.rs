@@ -1,6 +1,6 @@
 //! The links to the edges: who is connected, what they listen on, and how a message leaves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ use crate::signals::{MethodName, SendFault, Signals};
 
 /// Edges whose addresses are remembered, connected or not.
 const EDGES_MAX: usize = 1024;
+/// Lifted bans that an edge with a full link has yet to hear of; it hears of this core's others with the next full set.
+const LIFTS_MAX: usize = 1024;
 
 /// Messages of one link that are read in one go.
 const MESSAGES_PER_TURN: usize = 64;
@@ -73,6 +75,10 @@ struct Edge {
     addresses: Vec<PublicAddress>,
     /// `None` while it is not connected; its addresses are still ours.
     sender: Option<LinkSender<ToEdge>>,
+    /// Whether its link was full when it was to hear of bans.
+    is_untold: bool,
+    /// The lifts among what it did not hear.
+    lifts: BTreeSet<IpAddr>,
 }
 
 impl Edges {
@@ -87,7 +93,8 @@ impl Edges {
         if self.edges.len() >= EDGES_MAX && !self.edges.contains_key(&node) {
             self.edges.retain(|_, edge| edge.sender.is_some());
         }
-        self.edges.insert(node, Edge { link, addresses, sender: Some(sender) });
+        let edge = Edge { link, addresses, sender: Some(sender), is_untold: false, lifts: BTreeSet::new() };
+        self.edges.insert(node, edge);
     }
 
     /// A link is gone; whether it was the edge's present one.
@@ -115,12 +122,34 @@ impl Edges {
         })
     }
 
-    /// Tells one edge, or all, what is no message. One whose link is full goes without: the core still knows.
-    pub(crate) fn tell(&self, only: Option<&str>, order: &ToEdge) {
-        let told = self.edges.iter().filter(|(node, _)| only.is_none_or(|only| only == &***node));
-        for sender in told.filter_map(|(_, edge)| edge.sender.as_ref()) {
-            let _ = sender.try_send(order.clone());
+    /// Tells all edges of one ban, or of its end. One whose link is full hears of it later.
+    pub(crate) fn tell_ban(&mut self, order: &ToEdge) {
+        for edge in self.edges.values_mut() {
+            if !edge.is_told(order) {
+                edge.is_untold = true;
+                if let ToEdge::Ban { network, seconds: 0, .. } = order
+                    && edge.lifts.len() < LIFTS_MAX
+                {
+                    edge.lifts.insert(*network);
+                }
+            }
         }
+    }
+
+    /// Tells one edge, or all, of all bans.
+    pub(crate) fn tell_all_bans(&mut self, only: Option<&str>, orders: &[ToEdge]) {
+        let told = self.edges.iter_mut().filter(|(node, _)| only.is_none_or(|only| only == &***node));
+        told.for_each(|(_, edge)| edge.tell_all_bans(orders));
+    }
+
+    /// Whether an edge did not hear of bans because its link was full.
+    pub(crate) fn is_any_untold(&self) -> bool {
+        self.edges.values().any(|edge| edge.is_untold)
+    }
+
+    /// Tells those of all bans.
+    pub(crate) fn tell_the_untold(&mut self, orders: &[ToEdge]) {
+        self.edges.values_mut().filter(|edge| edge.is_untold).for_each(|edge| edge.tell_all_bans(orders));
     }
 
     /// The address that an edge shows to customers of a transport.
@@ -174,6 +203,29 @@ impl Edges {
             return Some(Arc::clone(preferred));
         }
         self.edges.iter().find(|(_, edge)| names(edge, uri)).map(|(node, _)| Arc::clone(node))
+    }
+}
+
+impl Edge {
+    /// Whether it needs to hear no more of an order: one that is away is told all when it comes back.
+    fn is_told(&self, order: &ToEdge) -> bool {
+        let sent = self.sender.as_ref().map(|sender| sender.try_send(order.clone()));
+        !matches!(sent, Some(Err(LinkError::Full)))
+    }
+
+    fn tell_all_bans(&mut self, orders: &[ToEdge]) {
+        self.is_untold = !orders.iter().all(|order| self.is_told(order));
+        while !self.is_untold
+            && let Some(network) = self.lifts.first().copied()
+        {
+            // A ban that began since is among those of above, and lives on.
+            let is_banned = |order: &ToEdge| matches!(order, ToEdge::Bans { bans, .. } if bans.iter().any(|(other, _)| *other == network));
+            let lift = ToEdge::Ban { network, seconds: 0, is_answered: false };
+            self.is_untold = !orders.iter().any(is_banned) && !self.is_told(&lift);
+            if !self.is_untold {
+                self.lifts.remove(&network);
+            }
+        }
     }
 }
 
@@ -308,5 +360,50 @@ impl Reader {
         let bytes = build::response_to(&request.message, 503, None, Some(&tag), &extra);
         // An edge whose link is full drops it; the phone repeats its request, later and later.
         let _ = sender.try_send(ToEdge::Send { id: 0, target: request.way_back().0, bytes });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use belfry_mesh::{Mesh, Service};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_did_not_hear_of_a_ban_hears_of_it_later() {
+        let mesh = Mesh::for_test(&belfry_signal::Registry::for_test());
+        let mut served = mesh.serve::<ToEdge, FromEdge>(Service::Signalling);
+        let mut dialled = mesh.dial::<FromEdge, ToEdge>(Service::Signalling);
+        let (sender, _from_edge) = served.next().await.expect("a link").split();
+        let (_to_core, mut receiver) = dialled.next().await.expect("a link").split();
+        let mut edges = Edges::default();
+        edges.connected("edge-1".into(), 1, Vec::new(), sender.clone());
+        let network = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let lift = |last: u8| ToEdge::Ban { network: network(last), seconds: 0, is_answered: false };
+        edges.tell_ban(&lift(1));
+        assert!(!edges.is_any_untold());
+        while sender.try_send(lift(2)).is_ok() {}
+        edges.tell_ban(&lift(3));
+        edges.tell_ban(&lift(4));
+        assert!(edges.is_any_untold());
+        // Still full; then there is room again.
+        let bans = vec![(network(4), 60)];
+        let all = [ToEdge::Bans { is_first: true, bans, is_answered: true }];
+        edges.tell_the_untold(&all);
+        assert!(edges.is_any_untold());
+        let mut taken = Vec::new();
+        while taken.len() < 1024 {
+            receiver.recv_many(&mut taken, 1024).await;
+        }
+        edges.tell_the_untold(&all);
+        assert!(!edges.is_any_untold());
+        taken.clear();
+        receiver.recv_many(&mut taken, 1024).await;
+        let [ToEdge::Bans { .. }, ToEdge::Ban { network: lifted, seconds: 0, .. }] = &taken[..] else {
+            panic!("{taken:?}")
+        };
+        assert_eq!(*lifted, network(3), "what was banned anew since is not lifted");
+        edges.tell_the_untold(&all);
+        assert!(edges.edges.values().all(|edge| edge.lifts.is_empty()));
     }
 }

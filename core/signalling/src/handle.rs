@@ -147,6 +147,15 @@ pub enum ToEdge {
         /// Whether who is turned away gets a 403, or nothing.
         is_answered: bool,
     },
+    /// All the bans of this core, in the place of what it said before.
+    Bans {
+        /// Whether these are the first of them; what follows belongs to them.
+        is_first: bool,
+        /// As in [`ToEdge::Ban`]: networks, and for how many seconds.
+        bans: Vec<(IpAddr, u32)>,
+        /// Whether who is turned away gets a 403, or nothing.
+        is_answered: bool,
+    },
 }
 
 /// Where a message goes.
@@ -192,5 +201,61 @@ impl SendFailure {
             Self::QueueFull => "queue_full",
             Self::UnsupportedTransport => "unsupported_transport",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use belfry_mesh::PROTOCOL;
+
+    use super::*;
+
+    fn bytes(message: &impl Serialize) -> String {
+        let bytes = postcard::to_stdvec(message).expect("plain data");
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whoever changes what edge and core say to each other raises [`PROTOCOL`], and then the bytes here: a side that
+    /// cannot read an order ends the link, and the next, where it should have refused it once.
+    #[test]
+    fn what_edge_and_core_say_is_that_of_the_protocol() {
+        let (network, flow) = (IpAddr::from([192, 0, 2, 1]), FlowToken("f".to_owned()));
+        let address = SocketAddr::from((network, 5060));
+        let public = PublicAddress { transport: Transport::Wss, host: "h".to_owned(), port: 443 };
+        let inbound = Inbound {
+            flow: flow.clone(),
+            transport: Transport::Tls,
+            source: Pii::new(address),
+            region: Region::configured("eu").expect("a name"),
+            country: Some("GB".to_owned()),
+            peer_names: vec!["n".to_owned()],
+            received_unix_nanos: 7,
+            bytes: vec![9],
+        };
+        let target = Target::Address { transport: Transport::Ws, address, name: Some("n".to_owned()) };
+        let to_core = [
+            FromEdge::Hello { node: "e".to_owned(), addresses: vec![public] },
+            FromEdge::Message(inbound),
+            FromEdge::FlowClosed { flow: flow.clone() },
+            FromEdge::SendFailed { id: 7, failure: SendFailure::UnsupportedTransport },
+        ];
+        let to_edge = [
+            ToEdge::Send { id: 7, target: Target::Flow(flow), bytes: vec![9] },
+            ToEdge::Send { id: 7, target, bytes: vec![9] },
+            ToEdge::Ban { network, seconds: 60, is_answered: true },
+            ToEdge::Bans { is_first: true, bans: vec![(network, 60)], is_answered: true },
+        ];
+        let said: Vec<String> = to_core.iter().map(bytes).chain(to_edge.iter().map(bytes)).collect();
+        let known = [
+            "00016501040168bb03",
+            "0101660200c0000201c4270265750102474201016e070109",
+            "020166",
+            "030704",
+            "00070001660109",
+            "0007010300c0000201c42701016e0109",
+            "0100c00002013c01",
+            "02010100c00002013c01",
+        ];
+        assert_eq!((PROTOCOL, said.as_slice()), (2, known.map(str::to_owned).as_slice()));
     }
 }

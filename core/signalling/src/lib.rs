@@ -37,8 +37,9 @@ pub use crate::calls::live::{
     InquiryError, LiveCall, LiveFilter, LivePage, LiveParty, LiveSession, LiveState,
 };
 pub use crate::core::{Core, CoreHandle, Deps, Faults, Holdings};
-pub use admission::{KnownFlows, network_of};
+pub use admission::KnownFlows;
 pub use authority::Ban;
+pub use belfry_state::network_of;
 pub use config::{
     BannedAnswer, Config, DigestAlgorithm, GuardConfig, Hiding, KeepAliveConfig, MessageConfig, PrepaidConfig,
 };

@@ -164,7 +164,7 @@ impl Signals {
             stranger_changes_refused: plain(
                 &c,
                 "unknown_changes_refused_total",
-                "INVITE and UPDATE refused whose Route is of a call that is over, or of none.",
+                "Requests of dialogs refused whose Route is of a call that is over, or of none.",
             ),
             store_failures: plain(&c, "store_failures_total", "Store requests that failed or were too slow."),
             edges: c.gauge("edges", "Edges that are connected now."),

@@ -10,7 +10,7 @@ mod file;
 mod journal;
 mod table;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::signals::Signals;
 use file::{Files, Record};
 use journal::{Batch, Pending};
+pub use table::network_of;
 use table::{Packed, Table, pack, unpack};
 
 /// One contact of an address of record.
@@ -234,6 +235,12 @@ impl Bindings {
         found.retain(|binding| binding.expires_unix_nanos > now_unix_nanos);
         found.sort_by_key(|binding| std::cmp::Reverse(binding.rank()));
         found.into_iter().map(Arc::new).collect()
+    }
+
+    /// Whether anybody is registered from a network, as [`network_of`] gives it.
+    #[must_use]
+    pub fn is_anybody_in(&self, network: IpAddr) -> bool {
+        self.held().table.has_network(network)
     }
 
     /// Removes what has run out.

@@ -21,7 +21,7 @@ mod subscriber;
 
 pub use accounts::{Account, AccountsSnapshot, Debit, Movement};
 pub use billing::{Charge, ProfileDocument, Rating, RatingOutcome, Unrated};
-pub use bindings::{Binding, Bindings, Change, Expired, KeepAlive, Round, Writing};
+pub use bindings::{Binding, Bindings, Change, Expired, KeepAlive, Round, Writing, network_of};
 pub use books::{Books, Lost, Told};
 pub use config::Config;
 pub use error::Error;

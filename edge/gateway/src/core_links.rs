@@ -24,6 +24,7 @@ pub(crate) async fn run(edge: Arc<Edge>, mut links: Links<FromEdge, ToEdge>) {
             link = links.next() => link,
         };
         let Some(link) = link else { return };
+        let node: Arc<str> = link.peer().into();
         let (sender, receiver) = link.split();
         let hello = FromEdge::Hello { node: edge.node.clone(), addresses: edge.public_addresses.clone() };
         // First of all messages, and before the link is offered to anybody else.
@@ -31,11 +32,16 @@ pub(crate) async fn run(edge: Arc<Edge>, mut links: Links<FromEdge, ToEdge>) {
             continue;
         }
         let core = Arc::new(edge.cores.add(sender));
-        tokio::spawn(obey(Arc::clone(&edge), core, receiver));
+        tokio::spawn(obey(Arc::clone(&edge), node, core, receiver));
     }
 }
 
-async fn obey(edge: Arc<Edge>, core: Arc<Core>, mut receiver: LinkReceiver<ToEdge>) {
+async fn obey(edge: Arc<Edge>, node: Arc<str>, core: Arc<Core>, mut receiver: LinkReceiver<ToEdge>) {
+    let ban = |network, seconds, is_answered| {
+        if !edge.bans.note(&node, network, seconds, is_answered, Instant::now()) {
+            edge.signals.ban_not_kept();
+        }
+    };
     let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
     let mut datagrams = Vec::with_capacity(MESSAGES_PER_TURN);
     let mut stopping = pin!(edge.stopping.cancelled());
@@ -52,10 +58,12 @@ async fn obey(edge: Arc<Edge>, core: Arc<Core>, mut receiver: LinkReceiver<ToEdg
                 ToEdge::Send { id, target, bytes } => {
                     datagrams.extend(send(&edge, &core, id, target, bytes));
                 }
-                ToEdge::Ban { network, seconds, is_answered } => {
-                    if !edge.bans.note(network, seconds, is_answered, Instant::now()) {
-                        edge.signals.ban_not_kept();
+                ToEdge::Ban { network, seconds, is_answered } => ban(network, seconds, is_answered),
+                ToEdge::Bans { is_first, bans, is_answered } => {
+                    if is_first {
+                        edge.bans.forget(&node);
                     }
+                    bans.into_iter().for_each(|(network, seconds)| ban(network, seconds, is_answered));
                 }
             }
         }

@@ -148,11 +148,11 @@ impl Door<'_> {
         let mut take = || {
             count = datagrams::receive(socket, |datagram, source| {
                 let is_known = || edge.flows.is_known(*tag, source, unix_seconds);
-                if let Some(ban) = edge.bans.of(source.ip(), now)
+                if let Some(is_answered) = edge.bans.of(source.ip(), now)
                     && !is_known()
                     && is_for_bans(datagram)
                 {
-                    return turned_away(edge, socket, datagram, source, ban.is_answered && !rush.is_on());
+                    return turned_away(edge, socket, datagram, source, is_answered && !rush.is_on());
                 }
                 match rush.fate(datagram, is_known) {
                     Fate::Taken => arrived(edge, listener, *tag, socket, datagram, source),

@@ -331,10 +331,25 @@ async fn strangers_of_a_banned_network_do_not_reach_the_core() {
         }
     }
     assert_eq!(edge.metric("sip_banned_total", &[]), 2.0);
-    core.ban("127.0.0.9", 0, true);
-    settle(&core).await;
-    stranger.send(&request("REGISTER", "again")).await.expect("sent");
-    assert!(core.message().await.bytes.starts_with(b"REGISTER"));
+    // Lifted; banned again with all others; and not among all others any more.
+    for (number, is_whole) in [(1, false), (2, true)] {
+        if is_whole {
+            core.ban_only(&["127.0.0.8", "127.0.0.9"], 60, false);
+            settle(&core).await;
+            stranger.send(&request("REGISTER", "banned")).await.expect("sent");
+            // Datagrams are taken in their order.
+            customer.send(&request("INVITE", "behind")).await.expect("sent");
+            let message = String::from_utf8(core.message().await.bytes).expect("text");
+            assert!(message.contains("Call-ID: behind"), "{message}");
+            core.ban_only(&["127.0.0.8"], 60, false);
+        } else {
+            core.ban("127.0.0.9", 0, true);
+        }
+        settle(&core).await;
+        stranger.send(&request("REGISTER", &format!("again-{number}"))).await.expect("sent");
+        let message = String::from_utf8(core.message().await.bytes).expect("text");
+        assert!(message.contains(&format!("Call-ID: again-{number}")), "{message}");
+    }
 }
 
 #[tokio::test]

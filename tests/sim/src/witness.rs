@@ -16,6 +16,9 @@ pub(crate) struct Witness {
     /// The caller's CANCELs and everybody's BYEs (by From tag) that reached the core, by call.
     cancelled: BTreeSet<usize>,
     byes: BTreeMap<usize, BTreeSet<String>>,
+    /// The lives of the core in which the first INVITE of a call reached it, and in which a BYE of the call did.
+    invited: BTreeMap<usize, BTreeSet<usize>>,
+    ended: BTreeMap<usize, BTreeSet<usize>>,
     /// BYEs that the core sent, by call, phone and the phone's tag.
     hung_up_on: BTreeSet<(usize, usize, String)>,
     /// ACKs that the core sent, likewise.
@@ -65,8 +68,20 @@ pub(crate) struct End<'a> {
     /// Calls that were under way while the edge was away or the core was dead, and while the relay was away, too.
     pub(crate) troubled: BTreeSet<usize>,
     pub(crate) without_relay: BTreeSet<usize>,
-    pub(crate) crashes: usize,
+    /// The ends of all lives of the core but the last, the first one first.
+    pub(crate) crashes: &'a [Crash],
 }
+
+/// The end of a life of the core.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crash {
+    pub(crate) unix_nanos: u64,
+    /// Calls that it had then.
+    pub(crate) calls: usize,
+}
+
+/// How long before a crash its last sign of life may be: one comes every second.
+const SIGN_OF_LIFE_NANOS: u64 = 2_000_000_000;
 
 impl Witness {
     /// A message of a phone reached the core.
@@ -75,6 +90,9 @@ impl Witness {
         match (message.method(), message.status()) {
             ("INVITE", 0) => {
                 let is_first = message.to_tag().is_empty();
+                if is_first {
+                    self.invited.entry(call).or_default().insert(self.life);
+                }
                 self.taken.entry(key).or_insert(Taken { call, is_first, finals: BTreeSet::new() });
             }
             ("INVITE", status) => {
@@ -86,7 +104,10 @@ impl Witness {
             }
             ("REGISTER", 0) => drop(self.registers.entry(key).or_insert((now, BTreeSet::new()))),
             ("CANCEL", 0) => drop(self.cancelled.insert(call)),
-            ("BYE", 0) => drop(self.byes.entry(call).or_default().insert(message.sender_tag())),
+            ("BYE", 0) => {
+                self.ended.entry(call).or_default().insert(self.life);
+                self.byes.entry(call).or_default().insert(message.sender_tag());
+            }
             _ => {}
         }
     }
@@ -166,6 +187,39 @@ impl Witness {
         finals.filter(|(_, status, _)| (200..300).contains(status)).map(|(.., tag)| tag.as_str()).collect()
     }
 
+    /// The life of the core that a record says its call was lost with; none when it says so of no crash.
+    fn life_lost(record: &CallRecord, crashes: &[Crash]) -> Option<usize> {
+        crashes.iter().position(|crash| {
+            let end = record.end_unix_nanos;
+            (crash.unix_nanos.saturating_sub(SIGN_OF_LIFE_NANOS)..=crash.unix_nanos).contains(&end)
+                && record.start_unix_nanos <= crash.unix_nanos
+        })
+    }
+
+    /// Calls that were lost with a life of the core: it had them, as their record says, and nothing that was said had
+    /// ended them.
+    pub(crate) fn lost(&self, records: &[CallRecord], crashes: &[Crash]) -> BTreeSet<usize> {
+        let lost = records.iter().filter(|record| &*record.cause == "node_lost");
+        lost.filter_map(|record| {
+            let call = call_of(record)?;
+            let life = Self::life_lost(record, crashes)?;
+            let has = |lives: &BTreeMap<usize, BTreeSet<usize>>| {
+                lives.get(&call).is_some_and(|lives| lives.range(..=life).next().is_some())
+            };
+            let told = self.taken.values().filter(|taken| taken.call == call && taken.is_first);
+            let told = told.flat_map(|taken| &taken.finals).filter(|(at, ..)| *at <= life);
+            // Whoever is asked for credentials goes on.
+            let finals: BTreeSet<u16> =
+                told.map(|(_, status, _)| *status).filter(|status| ![401, 407].contains(status)).collect();
+            let is_as_told = match record.answer_unix_nanos {
+                Some(_) => finals.iter().any(|status| (200..300).contains(status)),
+                None => finals.is_empty(),
+            };
+            (has(&self.invited) && !has(&self.ended) && is_as_told).then_some(call)
+        })
+        .collect()
+    }
+
     /// Everything that should not have been: the call, and what is wrong with it.
     pub(crate) fn faults(&self, end: &End<'_>) -> Vec<(Option<usize>, String)> {
         let mut faults: Vec<_> = self.nonsense.iter().map(|text| (None, text.clone())).collect();
@@ -218,7 +272,7 @@ impl Witness {
     fn check_registers(&self, end: &End<'_>, faults: &mut Vec<(Option<usize>, String)>) {
         for ((phone, branch), (at, finals)) in &self.registers {
             let lives: BTreeSet<usize> = finals.iter().map(|(life, _)| *life).collect();
-            let is_calm = end.crashes == 0 && end.troubled.is_empty();
+            let is_calm = end.crashes.is_empty() && end.troubled.is_empty();
             if lives.len() != finals.len() || (is_calm && finals.len() != 1) {
                 faults.push((None, format!("REGISTER {branch} of phone {phone} at {at} got {finals:?}")));
             }
@@ -251,28 +305,31 @@ impl Witness {
 
     /// One record for each call, and a true one.
     fn check_records(&self, end: &End<'_>, faults: &mut Vec<(Option<usize>, String)>) {
-        let mut recorded = BTreeMap::new();
+        let mut recorded: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
         for record in end.records {
-            let id = record.call_id.reveal();
-            let Some(call) = id.strip_prefix("sim-").and_then(|number| number.parse::<usize>().ok()) else {
+            let Some(call) = call_of(record) else {
+                let id = record.call_id.reveal();
                 faults.push((None, format!("a record of {id}, which nobody called")));
                 continue;
             };
-            let before: Option<&CallRecord> = recorded.insert(call, record);
-            let is_troubled = end.troubled.contains(&call);
             // A caller who asks again after a crash begins another call of the same name.
-            let is_another = is_troubled && end.crashes > 0;
-            if before.is_some_and(|before| !is_another || before.epoch == record.epoch) {
-                faults.push((Some(call), "two records".to_owned()));
+            let records_max = self.invited.get(&call).map_or(1, BTreeSet::len);
+            let epochs = recorded.entry(call).or_default();
+            if !epochs.insert(record.epoch) || epochs.len() > records_max {
+                faults.push((Some(call), format!("more records than its {records_max}")));
             }
-            if is_troubled {
+            if &*record.cause == "node_lost" && Self::life_lost(record, end.crashes).is_none() {
+                faults.push((Some(call), format!("lost, and not at a crash: {record:?}")));
+            }
+            if end.troubled.contains(&call) {
                 continue;
             }
             faults.extend(self.lies(call, record).map(|text| (Some(call), text)));
         }
         // A core that dies between a record and its count leaves the record.
         let missing = end.records.len() as f64 - end.ended;
-        if missing < -0.5 || (missing > 0.5 && end.crashes == 0) {
+        let uncounted_max: usize = end.crashes.iter().map(|crash| crash.calls).sum();
+        if missing < -0.5 || missing > uncounted_max as f64 + 0.5 {
             faults.push((None, format!("{} calls ended, {} records", end.ended, end.records.len())));
         }
         for call in 0..end.calls {
@@ -313,6 +370,11 @@ impl Witness {
     }
 }
 
+/// The number of a record's call.
+pub(crate) fn call_of(record: &CallRecord) -> Option<usize> {
+    record.call_id.reveal().strip_prefix("sim-")?.parse().ok()
+}
+
 impl Branch {
     /// Whether its transaction is gone: 64 T1 after it was cancelled, or sent and not heard of. What comes then belongs to
     /// nothing that the core knows.
@@ -322,5 +384,103 @@ impl Branch {
             Some(cancelled) => is_gone(cancelled),
             None => self.is_unsendable || self.heard_ms.is_none_or(|heard| heard > self.sent_ms + 31_900),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use belfry_signal::{Pii, Region};
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn record(call: usize, epoch: u64, cause: &str, answer: Option<u64>, end: u64) -> CallRecord {
+        CallRecord {
+            call_id: Pii::new(format!("sim-{call}")),
+            from_tag: format!("f{call}"),
+            to_tag: String::new(),
+            epoch,
+            trace_id: String::new(),
+            start_unix_nanos: epoch,
+            answer_unix_nanos: answer,
+            end_unix_nanos: end,
+            caller: Pii::new(String::new()),
+            callee: Pii::new(String::new()),
+            region: Region::configured("eu").expect("a name"),
+            country: None,
+            transport: "udp".into(),
+            tenant: None,
+            calling_trunk: None,
+            called_trunk: None,
+            called_number: None,
+            is_emergency: false,
+            prepaid: None,
+            status_code: 200,
+            outcome: "answered".into(),
+            cause: cause.to_owned().into(),
+            node: String::new(),
+            charge: None,
+        }
+    }
+
+    /// Call 0, answered in the first of two lives.
+    fn witness() -> Witness {
+        let finals = BTreeSet::from([(0, 407, "c".to_owned()), (0, 200, "t".to_owned())]);
+        let taken = Taken { call: 0, is_first: true, finals };
+        Witness {
+            taken: BTreeMap::from([((0, "b".to_owned()), taken)]),
+            invited: BTreeMap::from([(0, BTreeSet::from([0]))]),
+            ..Witness::default()
+        }
+    }
+
+    fn faults(witness: &Witness, records: &[CallRecord], crashes: &[Crash], ended: f64) -> Vec<String> {
+        let troubled = witness.lost(records, crashes);
+        let end = End {
+            records,
+            calls: 1,
+            is_anchored: true,
+            may_hide: false,
+            ended,
+            without_relay: troubled.clone(),
+            troubled,
+            crashes,
+        };
+        let mut faults = Vec::new();
+        witness.check_records(&end, &mut faults);
+        faults
+            .into_iter()
+            .map(|(_, text)| text.split([':', ' ']).next().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_crash_excuses_only_what_it_did() {
+        let crash = [Crash { unix_nanos: 100 * SECOND, calls: 1 }];
+        let lost = |end| record(0, 50 * SECOND, "node_lost", Some(60 * SECOND), end * SECOND);
+        let check = |witness: &Witness, records: &[CallRecord], ended, expected: &[&str]| {
+            assert_eq!(faults(witness, records, &crash, ended), expected, "{records:?}");
+        };
+        check(&witness(), &[lost(99)], 1.0, &[]);
+        check(&witness(), &[lost(99)], 0.0, &[]);
+        // Of no crash, and so a lie as well.
+        check(&witness(), &[lost(90)], 1.0, &["lost,", "cause"]);
+        check(&witness(), &[lost(101)], 1.0, &["lost,", "cause"]);
+        // It was over long before.
+        let over = Witness { ended: BTreeMap::from([(0, BTreeSet::from([0]))]), ..witness() };
+        check(&over, &[lost(99)], 1.0, &["cause"]);
+        // It was answered, and the record says otherwise.
+        let unanswered = record(0, 50 * SECOND, "node_lost", None, 99 * SECOND);
+        check(&witness(), &[unanswered], 1.0, &["answered"]);
+        // A second record needs a second INVITE after the crash, and another beginning.
+        let later = record(0, 99 * SECOND, "node_lost", Some(99 * SECOND), 99 * SECOND);
+        let second = [lost(99), later.clone()];
+        check(&witness(), &second, 2.0, &["more"]);
+        let again = Witness { invited: BTreeMap::from([(0, BTreeSet::from([0, 1]))]), ..witness() };
+        check(&again, &[lost(99), lost(99)], 2.0, &["more"]);
+        // More records without a count than the core had calls when it died.
+        check(&again, &[lost(99), later.clone()], 1.0, &[]);
+        check(&again, &[lost(99), later], 0.0, &["0"]);
     }
 }

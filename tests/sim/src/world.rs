@@ -10,6 +10,7 @@ use belfry_relay_api::{FromRelay, ToRelay};
 use belfry_signal::{Pii, Region, now_unix_nanos};
 use belfry_signalling::Holdings;
 use belfry_signalling::handle::{FlowToken, FromEdge, Inbound, SendFailure, Target, ToEdge, Transport};
+use belfry_state::CallRecord;
 use tokio::time::Instant;
 
 use crate::clock;
@@ -20,7 +21,7 @@ use crate::network::Network;
 use crate::phone::{Action, Phone, Story, Wake};
 use crate::relay::Relay;
 use crate::script::{CallScript, Outage, Trouble, registrations};
-use crate::witness::{End, Witness};
+use crate::witness::{Crash, End, Witness, call_of};
 
 /// Calls begin within so many milliseconds.
 const WINDOW_MS: u64 = 90_000;
@@ -80,6 +81,7 @@ struct World {
     events: BinaryHeap<Reverse<Queued>>,
     last_event: u64,
     outages: Vec<Outage>,
+    crashes: Vec<Crash>,
     /// Links that were lost so far: what was asked over one is not answered over the next.
     links_lost: usize,
     /// What crossed the core's door: time and text, by call.
@@ -180,6 +182,7 @@ impl World {
             events: BinaryHeap::new(),
             last_event: 0,
             outages: Outage::of(seed, WINDOW_MS),
+            crashes: Vec::new(),
             links_lost: 0,
             told: BTreeMap::new(),
             messages: 0,
@@ -309,7 +312,9 @@ impl World {
             Trouble::Relay => self.house.life.relay = None,
             Trouble::Core => {
                 let brake = Brake::put();
+                let calls = self.house.life.core.holdings().await.calls;
                 self.house.crash().await;
+                self.crashes.push(Crash { unix_nanos: now_unix_nanos(), calls });
                 brake.release();
                 self.witness.life += 1;
             }
@@ -535,6 +540,17 @@ impl World {
         (0..self.story.scripts.len()).filter(|call| harms(*call)).collect()
     }
 
+    /// Calls that the core ended while the edge was away, as one that rang too long: nobody could be told.
+    fn ended_untold(&self, records: &[CallRecord], began_unix_nanos: u64) -> BTreeSet<usize> {
+        let away = self.outages.iter().filter(|outage| outage.trouble == Trouble::Edge);
+        let away: Vec<_> = away.map(|outage| outage.from_ms..=outage.to_ms).collect();
+        let is_untold = |record: &&CallRecord| {
+            let end_ms = record.end_unix_nanos.saturating_sub(began_unix_nanos) / 1_000_000;
+            away.iter().any(|away| away.contains(&end_ms))
+        };
+        records.iter().filter(is_untold).filter_map(call_of).collect()
+    }
+
     fn relay_asked(&mut self, asked: ToRelay) {
         let now = self.now();
         let (delay, reply) = self.relay.asked(asked.request);
@@ -553,16 +569,13 @@ impl World {
         // The gauges follow once a second.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         let virtual_ms = self.now();
+        let began_unix_nanos = now_unix_nanos() - virtual_ms * 1_000_000;
         tokio::time::resume();
         let records = self.house.state().call_records(1_000_000).await.map_err(|error| error.to_string())?;
-        let lost = records.iter().filter(|record| &*record.cause == "node_lost");
-        let lost =
-            lost.filter_map(|record| record.call_id.reveal().strip_prefix("sim-")?.parse::<usize>().ok());
         let mut troubled = self.troubled(|outage| outage.trouble != Trouble::Relay);
-        if self.outages.iter().any(|outage| outage.trouble == Trouble::Core) {
-            // Calls in which nothing was said for long are lost with their core, too.
-            troubled.extend(lost);
-        }
+        // Calls in which nothing was said for long are lost with their core, too.
+        troubled.extend(self.witness.lost(&records, &self.crashes));
+        troubled.extend(self.ended_untold(&records, began_unix_nanos));
         let end = End {
             records: &records,
             calls: self.story.scripts.len(),
@@ -571,7 +584,7 @@ impl World {
             ended: self.house.count("core_calls_ended_total"),
             without_relay: self.troubled(|_| true).union(&troubled).copied().collect(),
             troubled,
-            crashes: self.outages.iter().filter(|outage| outage.trouble == Trouble::Core).count(),
+            crashes: &self.crashes,
         };
         let mut faults = self.witness.faults(&end);
         self.check_memory(holdings, &end, &mut faults);

@@ -6,9 +6,9 @@ use std::time::Duration;
 use belfry_sip_proto::Uri;
 use belfry_sip_proto::digest::Credentials;
 use belfry_sip_proto::transaction::TransactionId;
+use belfry_state::network_of;
 
 use super::{Ban, BanKind};
-use crate::admission::network_of;
 use crate::config::BannedAnswer;
 use crate::core::{Alarm, Core, now};
 use crate::exchange::Failure;
@@ -18,6 +18,10 @@ use crate::signals::{CallCause, MethodName};
 
 /// Bans that an operator sees at a time.
 const BANS_SHOWN_MAX: usize = 1_000;
+/// Bans that edges are told of; what is more, the core turns away alone.
+const BANS_TOLD_MAX: usize = 16_384;
+/// Bans in one order: with IPv6 addresses, 12 KiB of a frame.
+const BANS_PER_ORDER: usize = 512;
 
 impl Core {
     /// Whether a new request comes from a banned address; it has been dealt with then. Requests of dialogs pass, and
@@ -61,7 +65,7 @@ impl Core {
         if let Some(kind) = failed.ban {
             self.signals.customers.ban_began(kind, source, self.authority.guard.bans_count());
             if kind == BanKind::Source {
-                self.tell_ban(None, source, self.config.guard.ban_for);
+                self.tell_ban(source, self.config.guard.ban_for);
             }
         }
         if failed.delay.is_zero() || self.denials_waiting >= self.config.guard.delayed_max {
@@ -121,37 +125,86 @@ impl Core {
         self.authority.guard.bans(BANS_SHOWN_MAX, now())
     }
 
-    /// An operator forgives an address; whether it was banned.
+    /// An operator forgives an address; whether it was banned. Edges hear of it all the same: they may have the ban of
+    /// another core, or of an earlier life of this one.
     pub(crate) fn pardon(&mut self, source: IpAddr) -> bool {
         let was_banned = self.authority.guard.pardon(source);
         if was_banned {
             self.signals.customers.ban_lifted(source, self.authority.guard.bans_count());
-            self.tell_ban(None, source, Duration::ZERO);
         }
+        self.tell_ban(source, Duration::ZERO);
         was_banned
     }
 }
 
 impl Core {
-    /// An edge that comes learns whom it is to turn away.
-    pub(crate) fn tell_bans_to(&self, edge: &str) {
-        for ban in self.bans().into_iter().filter(|ban| ban.is_whole_source) {
-            self.tell_ban(Some(edge), ban.source, ban.remaining);
+    /// An edge that comes learns whom it is to turn away, in the place of all that this core told it before.
+    pub(crate) fn tell_bans_to(&mut self, edge: &str) {
+        let orders = self.ban_orders();
+        self.edges.tell_all_bans(Some(edge), &orders);
+    }
+
+    /// Tells every edge anew when other networks are to be turned away there than before, and an edge whose link was full.
+    /// Bans begin and end, and so do trunks and registrations in banned networks.
+    pub(crate) fn follow_bans(&mut self) {
+        let told = self.bans_for_edges().into_iter().map(|(network, _)| network).collect();
+        if told != self.authority.told {
+            self.authority.told = told;
+            let orders = self.ban_orders();
+            self.edges.tell_all_bans(None, &orders);
+        } else if self.edges.is_any_untold() {
+            let orders = self.ban_orders();
+            self.edges.tell_the_untold(&orders);
         }
     }
 
-    /// Edges turn strangers of a banned network away before they cost us anything. They know no trunks: a network with
-    /// one in it is our own business.
-    fn tell_ban(&self, only: Option<&str>, source: IpAddr, left: Duration) {
+    /// Edges turn strangers of a banned network away before they cost us anything.
+    fn tell_ban(&mut self, source: IpAddr, left: Duration) {
         let network = network_of(source);
-        if !left.is_zero() && self.routes.table.is_trunk_in(network) {
+        if left.is_zero() {
+            self.authority.told.remove(&network);
+        } else if self.is_for_edges(network) && self.authority.told.len() < BANS_TOLD_MAX {
+            self.authority.told.insert(network);
+        } else {
             return;
         }
-        // A rest of a second is one.
-        let seconds = u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-        let is_answered = self.config.guard.banned == BannedAnswer::Refuse;
-        self.edges.tell(only, &ToEdge::Ban { network, seconds, is_answered });
+        let is_answered = self.is_ban_answered();
+        self.edges.tell_ban(&ToEdge::Ban { network, seconds: seconds_of(left), is_answered });
     }
+
+    /// Edges know no trunks and no registrations: a network with one in it is our own business.
+    fn is_for_edges(&self, network: IpAddr) -> bool {
+        !self.routes.table.is_trunk_in(network) && !self.state.bindings().is_anybody_in(network)
+    }
+
+    fn bans_for_edges(&self) -> Vec<(IpAddr, Duration)> {
+        let mut bans = self.authority.guard.source_bans(BANS_TOLD_MAX, now());
+        bans.retain(|(network, _)| self.is_for_edges(*network));
+        bans
+    }
+
+    /// All that edges have to know; at least one order.
+    fn ban_orders(&self) -> Vec<ToEdge> {
+        let bans = self.bans_for_edges();
+        let bans: Vec<_> = bans.into_iter().map(|(network, left)| (network, seconds_of(left))).collect();
+        let is_answered = self.is_ban_answered();
+        let first = bans.get(..bans.len().min(BANS_PER_ORDER)).unwrap_or_default();
+        let others = bans.get(first.len()..).unwrap_or_default().chunks(BANS_PER_ORDER);
+        let order = |(number, bans): (usize, &[(IpAddr, u32)])| {
+            let bans = bans.to_vec();
+            ToEdge::Bans { is_first: number == 0, bans, is_answered }
+        };
+        std::iter::once(first).chain(others).enumerate().map(order).collect()
+    }
+
+    fn is_ban_answered(&self) -> bool {
+        self.config.guard.banned == BannedAnswer::Refuse
+    }
+}
+
+/// A rest of a second is one.
+fn seconds_of(left: Duration) -> u32 {
+    u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
 /// A customer as failures are counted for.

@@ -12,7 +12,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::admission::network_of;
+use belfry_state::network_of;
+
 use crate::config::GuardConfig;
 
 /// Counts failures.
@@ -145,6 +146,15 @@ impl Guard {
         bans.sort_by_key(|ban| (std::cmp::Reverse(ban.remaining), ban.source));
         bans.truncate(bans_max);
         bans
+    }
+
+    /// The addresses that are banned now as a whole, the longest first, at most so many.
+    pub(crate) fn source_bans(&self, bans_max: usize, now: Instant) -> Vec<(IpAddr, Duration)> {
+        let in_force = self.bans.iter().rev().filter_map(|(until, suspect)| match suspect {
+            Suspect::Source(source) => Some((*source, until.checked_duration_since(now)?)),
+            Suspect::User(..) => None,
+        });
+        in_force.filter(|(_, left)| !left.is_zero()).take(bans_max).collect()
     }
 
     /// Forgets all failures from an address; whether there was a ban.

@@ -27,6 +27,9 @@ use crate::signals::{CallCause, MethodName};
 /// How a token begins that names an address; an edge's tokens have no such sign in them.
 const ADDRESS_TOKEN: &str = "to~";
 
+/// The life in the Routes of a dialog that is no call, as a subscription's: no core's own.
+const NO_CALL: u32 = 0;
+
 /// The top Route values that name us.
 #[derive(Debug, Default)]
 pub(crate) struct RoutesUsed {
@@ -41,6 +44,7 @@ pub(crate) struct RoutesUsed {
 }
 
 /// When the call of a Route of ours began, and in which life of which core: what one that nobody knows is judged by.
+/// The life of a dialog that is no call is [`NO_CALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
     unix_seconds: u64,
@@ -90,10 +94,27 @@ impl Core {
     /// another core, and no older than a call may become. What this life set up and does not know is over: whoever keeps
     /// the Route of an old call has in it no way to a trunk without account, limits and record.
     pub(super) fn may_be_alive(&self, used: &RoutesUsed) -> bool {
-        used.mark.is_some_and(|mark| {
-            let age = Duration::from_secs(unix_seconds().saturating_sub(mark.unix_seconds));
-            mark.life != self.life && age <= self.config.call_lifetime
-        })
+        used.mark.is_some_and(|mark| ![self.life, NO_CALL].contains(&mark.life) && self.is_young(mark))
+    }
+
+    /// Whether it is no longer ago than a call may last.
+    fn is_young(&self, mark: Mark) -> bool {
+        let age = Duration::from_secs(unix_seconds().saturating_sub(mark.unix_seconds));
+        age <= self.config.call_lifetime
+    }
+
+    /// Whether a request goes on by nothing but its Route, which shows that it was of a dialog of ours once. Nobody asks
+    /// its sender for credentials, so what asks the other side for something passes only while its dialog may be there.
+    fn may_go_on(&self, request: &Received, used: &RoutesUsed, is_stranger: bool) -> bool {
+        let Some(mark) = used.mark else { return false };
+        match request.method {
+            // It ends things, and nothing else.
+            MethodName::Bye => true,
+            // Of a subscription, or of a transfer that outlives the call that it was ordered in (RFC 3515).
+            MethodName::Notify => self.is_young(mark),
+            MethodName::Subscribe if mark.life == NO_CALL => self.is_young(mark),
+            _ => is_stranger && self.may_be_alive(used),
+        }
     }
 
     /// Undoes what a strict router did: it put our Route into the Request-URI and the target behind the others
@@ -144,11 +165,9 @@ impl Core {
         let token_hop = route.and_then(|route| self.hop_by_token(route, &request.edge));
         let place = self.place_in_call(request);
         let is_stranger = place.is_none() && self.is_stranger(request);
-        // Who is in no call of ours must show by its Route that it was; and a call that is over cannot be changed.
-        let is_change = matches!(request.method, MethodName::Invite | MethodName::Update);
-        let is_over = is_change && !(is_stranger && self.may_be_alive(used));
-        if place.is_none() && (used.leg.is_none() || is_over) {
-            if is_over && used.leg.is_some() && is_stranger {
+        // Who is in no call of ours must show by its Route that it was; and in a call that is over nothing is asked.
+        if place.is_none() && !self.may_go_on(request, used, is_stranger) {
+            if used.leg.is_some() && is_stranger {
                 self.signals.stranger_refused();
             }
             return self.fail(id, Failure::plain(481, CallCause::Rejected));
@@ -300,7 +319,14 @@ impl Core {
 
     /// The Record-Route value that names a flow of ours, and the leg of the call that is reached by it: a core that
     /// does not know the call reads both from the Route.
-    pub(crate) fn route_of(&self, hop: &Hop, leg: Leg, call_id: &str) -> Option<String> {
+    /// A dialog that is no call began at `dialog_unix_nanos`.
+    pub(crate) fn route_of(
+        &self,
+        hop: &Hop,
+        leg: Leg,
+        call_id: &str,
+        dialog_unix_nanos: u64,
+    ) -> Option<String> {
         let address = self.edges.address(&hop.edge, hop.transport)?;
         let token = match &hop.target {
             Target::Flow(FlowToken(token)) => Cow::Borrowed(token.as_str()),
@@ -309,9 +335,10 @@ impl Core {
             }
         };
         let transport = hop.transport.uri_token();
-        // A dialog that is no call is as old as time, so that nobody makes a call of it.
-        let unix_seconds = self.calls.get(call_id).map_or(0, |call| call.start_unix_nanos / 1_000_000_000);
-        let mark = Mark { unix_seconds, life: self.life };
+        let of_call = self.calls.get(call_id).map(|call| (call.start_unix_nanos, self.life));
+        // Nobody makes a call of a dialog that is none.
+        let (unix_nanos, life) = of_call.unwrap_or((dialog_unix_nanos, NO_CALL));
+        let mark = Mark { unix_seconds: unix_nanos / 1_000_000_000, life };
         let check = self.route_check(leg, &token, call_id, mark);
         let (host, port, leg) = (&address.host, address.port, leg.as_str());
         Some(format!("<sip:{token}@{host}:{port};transport={transport};lr;leg={leg};call={mark}.{check}>"))

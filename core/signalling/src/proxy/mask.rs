@@ -132,7 +132,7 @@ impl Core {
         ours: [(&Hop, Leg); 2],
         key: &CallKey,
     ) -> Edit<'m> {
-        let own = ours.into_iter().filter_map(|(hop, leg)| self.route_of(hop, leg, key));
+        let own = ours.into_iter().filter_map(|(hop, leg)| self.route_of(hop, leg, key, 0));
         let all: Vec<String> = own.chain(routes.iter().cloned()).collect();
         Edit::new(message).set_request_uri(&contact).set(HeaderName::Route, &all.join(", "))
     }
@@ -183,7 +183,7 @@ impl Core {
     fn with_routes<'m>(&self, edit: Edit<'m>, response: &'m Received, request: &Received) -> Edit<'m> {
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let ours = [(hop_of(response), Leg::Callee), (hop_of(request), Leg::Caller)];
-        let ours = ours.into_iter().filter_map(|(hop, leg)| self.route_of(&hop, leg, request.call_id()));
+        let ours = ours.into_iter().filter_map(|(hop, leg)| self.route_of(&hop, leg, request.call_id(), 0));
         let theirs = response.message.headers(HeaderName::RecordRoute).map(text);
         let before = request.message.headers(HeaderName::RecordRoute).map(text);
         let all: Vec<String> = theirs.chain(ours).chain(before).collect();

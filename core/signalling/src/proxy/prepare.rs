@@ -70,9 +70,11 @@ impl Core {
         }
         edit = self.with_named_dialogs(edit, request.method, message);
         if is_recorded && !is_masked {
+            // A dialog's Routes are those of its first request: one that goes on makes none that are younger.
+            let began = if request.is_in_dialog() { 0 } else { request.unix_nanos };
             // The caller's side first, so that the callee's stands on top (RFC 5658 section 4).
             for (hop, leg) in [(&hop_of(request), Leg::Caller), (hop, Leg::Callee)] {
-                if let Some(route) = self.route_of(hop, leg, request.call_id()) {
+                if let Some(route) = self.route_of(hop, leg, request.call_id(), began) {
                     edit = edit.prepend(HeaderName::RecordRoute, &route);
                 }
             }

@@ -318,7 +318,10 @@ impl House {
         let mut all = Vec::new();
         while let Ok(Some(sent)) = tokio::time::timeout(Duration::from_millis(3), self.from_core.recv()).await
         {
-            all.push(heard(sent));
+            match sent {
+                ToEdge::Send { .. } => all.push(heard(sent)),
+                order => self.ordered(order),
+            }
         }
         all
     }
@@ -389,10 +392,8 @@ impl House {
         loop {
             let next = tokio::time::timeout(PATIENCE, self.from_core.recv()).await;
             match next.expect("the core says something").expect("the link is up") {
-                ToEdge::Ban { network, seconds, is_answered } => {
-                    self.orders.push((network, seconds, is_answered));
-                }
                 sent @ ToEdge::Send { .. } => return heard(sent),
+                order => self.ordered(order),
             }
         }
     }
@@ -471,9 +472,7 @@ impl House {
         let next = async {
             loop {
                 match self.from_core.recv().await {
-                    Some(ToEdge::Ban { network, seconds, is_answered }) => {
-                        self.orders.push((network, seconds, is_answered));
-                    }
+                    Some(order @ (ToEdge::Ban { .. } | ToEdge::Bans { .. })) => self.ordered(order),
                     _ => return,
                 }
             }
@@ -481,7 +480,24 @@ impl House {
         tokio::time::timeout(Duration::from_millis(50), next).await.is_err()
     }
 
-    /// The bans that the edge was told since the last look: network, seconds, whether to answer.
+    fn ordered(&mut self, order: ToEdge) {
+        match order {
+            ToEdge::Ban { network, seconds, is_answered } => {
+                self.orders.push((network, seconds, is_answered));
+            }
+            ToEdge::Bans { is_first, bans, is_answered } => {
+                if is_first {
+                    self.orders.clear();
+                }
+                self.orders
+                    .extend(bans.into_iter().map(|(network, seconds)| (network, seconds, is_answered)));
+            }
+            ToEdge::Send { .. } => {}
+        }
+    }
+
+    /// The bans that the edge was told since the last look, or since it was told all of them: network, seconds, whether to
+    /// answer.
     pub(super) fn orders(&mut self) -> Vec<(std::net::IpAddr, u32, bool)> {
         std::mem::take(&mut self.orders)
     }

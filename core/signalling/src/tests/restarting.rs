@@ -172,7 +172,10 @@ async fn a_forged_route_opens_nothing() {
     assert_eq!(house.relay.asked().len(), before);
 }
 
-/// Says an INVITE and an UPDATE with an old Route, which must go nowhere.
+/// What asks the other side for something without a transaction of its own kind.
+const ASKING: [&str; 5] = ["UPDATE", "REFER", "MESSAGE", "INFO", "OPTIONS"];
+
+/// Says an INVITE and all other requests with an old Route, which must go nowhere.
 async fn must_be_over(house: &mut House, phone: &Phone, text: impl Fn(&str, u32) -> String) {
     let before = house.metric("core_unknown_changes_refused_total").unwrap_or_default();
     let asked = house.relay.asked();
@@ -180,10 +183,12 @@ async fn must_be_over(house: &mut House, phone: &Phone, text: impl Fn(&str, u32)
     house.hear_status(phone, 100).await;
     let refused = house.hear_status(phone, 481).await;
     house.acknowledge(phone, &refused);
-    house.say_with(phone, &text("UPDATE", 72), SDP);
-    house.hear_status(phone, 481).await;
+    for (cseq, method) in (72..).zip(ASKING) {
+        house.say_with(phone, &text(method, cseq), SDP);
+        house.hear_status(phone, 481).await;
+    }
     house.say_with(phone, &text("ACK", 71), SDP);
-    assert_eq!(house.metric("core_unknown_changes_refused_total"), Some(before + 2.0));
+    assert_eq!(house.metric("core_unknown_changes_refused_total"), Some(before + 6.0));
     house.hear_all().await;
     assert_eq!(house.relay.asked(), asked, "no session is opened");
 }
@@ -208,6 +213,11 @@ async fn a_route_of_a_call_that_is_over_leads_nowhere() {
         house.say(&bob, &bye.answer("200 OK", "", ""));
         house.hear_status(&alice, 200).await;
         house.until(|text| text.contains("core_live_calls 0")).await;
+        // It ended just now, and is no stranger's.
+        for (cseq, method) in (50..).zip(ASKING.into_iter().chain(["SUBSCRIBE"])) {
+            house.say(&alice, &alice.in_dialog_of(&answered, method, cseq, &bob.contact()));
+            house.hear_status(&alice, 481).await;
+        }
         old.get_or_insert(answered);
         house.let_pass(std::time::Duration::from_secs(33)).await;
         house.hear_all().await;
@@ -218,6 +228,51 @@ async fn a_route_of_a_call_that_is_over_leads_nowhere() {
         text.replace("tag=tb", "tag=another")
     };
     must_be_over(&mut house, &alice, text).await;
+    house.say(&alice, &text("SUBSCRIBE", 80));
+    house.hear_status(&alice, 481).await;
+    // A transfer is told of after the call in which it was ordered.
+    house.say(&alice, &text("NOTIFY", 81));
+    house.hear_request(&bob, "NOTIFY").await;
+}
+
+#[tokio::test]
+async fn a_subscription_is_not_older_than_calls_become() {
+    let mut house = House::new().await;
+    let (alice, bob) = (Phone::new("alice", Transport::Udp), Phone::new("bob", Transport::Wss));
+    house.register(&alice).await;
+    house.register(&bob).await;
+    let lifetime = crate::Config::for_test().call_lifetime;
+    house.set_clock_back(lifetime - std::time::Duration::from_secs(60));
+    let young = subscribed(&mut house, &alice, &bob, "young").await;
+    house.set_clock_back(lifetime + std::time::Duration::from_secs(60));
+    let old = subscribed(&mut house, &alice, &bob, "old").await;
+    house.say(&alice, &alice.in_dialog_of(&young, "SUBSCRIBE", 90, &bob.contact()));
+    let again = house.hear_request(&bob, "SUBSCRIBE").await;
+    let answer = again.answer("200 OK", "", &format!("Contact: {}\n", bob.contact()));
+    house.say(&bob, &answer);
+    let renewed = house.hear_status(&alice, 200).await;
+    // What renews a subscription makes no younger Route.
+    house.say(&alice, &alice.in_dialog_of(&renewed, "SUBSCRIBE", 91, &bob.contact()));
+    house.hear_status(&alice, 481).await;
+    for method in ["SUBSCRIBE", "NOTIFY"] {
+        house.say(&alice, &alice.in_dialog_of(&old, method, 92, &bob.contact()));
+        house.hear_status(&alice, 481).await;
+    }
+}
+
+/// A subscription of one phone to another; the 200 as the first got it.
+async fn subscribed(house: &mut House, alice: &Phone, bob: &Phone, call_id: &str) -> Heard {
+    let subscribe = |cseq: u32, extra: &str| {
+        let text = alice.invite("bob", call_id, cseq, &format!("Event: presence\n{extra}"));
+        text.replace("INVITE", "SUBSCRIBE")
+    };
+    house.say(alice, &subscribe(1, ""));
+    let challenged = house.hear_status(alice, 407).await;
+    let uri = "sip:bob@belfry.test";
+    house.say(alice, &subscribe(2, &authorize(&challenged, "alice", PASSWORD, "SUBSCRIBE", uri)));
+    let asked = house.hear_request(bob, "SUBSCRIBE").await;
+    house.say(bob, &asked.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())));
+    house.hear_status(alice, 200).await
 }
 
 #[tokio::test]
@@ -226,24 +281,14 @@ async fn a_route_of_a_dialog_that_was_no_call_makes_none() {
     let (alice, bob) = (Phone::new("alice", Transport::Udp), Phone::new("bob", Transport::Wss));
     house.register(&alice).await;
     house.register(&bob).await;
-    let subscribe = |cseq: u32, extra: &str| {
-        let text = alice.invite("bob", "watched", cseq, &format!("Event: presence\n{extra}"));
-        text.replace("INVITE", "SUBSCRIBE")
-    };
-    house.say(&alice, &subscribe(1, ""));
-    let challenged = house.hear_status(&alice, 407).await;
-    let uri = "sip:bob@belfry.test";
-    house.say(&alice, &subscribe(2, &authorize(&challenged, "alice", PASSWORD, "SUBSCRIBE", uri)));
-    let asked = house.hear_request(&bob, "SUBSCRIBE").await;
-    house.say(&bob, &asked.answer("200 OK", "tb", &format!("Contact: {}\n", bob.contact())));
-    let agreed = house.hear_status(&alice, 200).await;
+    let agreed = subscribed(&mut house, &alice, &bob, "watched").await;
     for is_restarted in [false, true] {
         if is_restarted {
             house.restart().await;
             house.until(|text| text.contains("core_relays 1")).await;
         }
         let text = |method: &str, cseq: u32| {
-            alice.in_dialog_of(&agreed, method, cseq + u32::from(is_restarted), &bob.contact())
+            alice.in_dialog_of(&agreed, method, cseq + 20 * u32::from(is_restarted), &bob.contact())
         };
         must_be_over(&mut house, &alice, text).await;
     }
@@ -261,6 +306,8 @@ async fn a_call_of_before_the_restart_is_not_older_than_calls_become() {
     let (alice, bob, _, answered) = survivors(&mut house, "ancient").await;
     let text = |method: &str, cseq: u32| alice.in_dialog_of(&answered, method, cseq, &bob.contact());
     must_be_over(&mut house, &alice, text).await;
+    house.say(&alice, &text("NOTIFY", 80));
+    house.hear_status(&alice, 481).await;
     // It can be hung up all the same.
     house.say(&alice, &house.in_dialog(&alice, "BYE", 73, &answered, &bob.contact(), None));
     house.hear_request(&bob, "BYE").await;

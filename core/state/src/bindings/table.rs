@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::{Binding, Change};
@@ -27,6 +28,8 @@ pub(super) struct Table {
     addresses: HashMap<Arc<str>, u32>,
     by_expiry: BTreeSet<(u64, u32)>,
     by_flow: BTreeSet<(u64, u32)>,
+    /// How many bindings came from each network, by its hash.
+    networks: HashMap<u64, u32>,
     hasher: RandomState,
     /// Bindings that want keep-alives.
     kept_alive: usize,
@@ -40,6 +43,8 @@ struct Slot {
     expires_unix_nanos: u64,
     /// A hash of the flow; 0 when there is none.
     flow: u64,
+    /// A hash of the network that it came from.
+    network: u64,
     next: u32,
     wants_keepalive: bool,
     /// Whether a keep-alive was ever answered: from whoever never does, silence means nothing.
@@ -54,6 +59,28 @@ pub(super) struct Turn {
     pub(super) packed: Packed,
     /// Whether so many of the last ones went unanswered that nobody can be there.
     pub(super) is_lost: bool,
+}
+
+/// Customers get whole IPv6 /64s: an address of it is no more than a number that its owner chose.
+#[must_use]
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// One binding less of a network.
+fn leave(networks: &mut HashMap<u64, u32>, network: u64) {
+    if let Some(count) = networks.get_mut(&network) {
+        *count -= 1;
+        if *count == 0 {
+            networks.remove(&network);
+        }
+    }
 }
 
 /// Packs a binding.
@@ -82,6 +109,7 @@ impl Table {
             addresses: HashMap::new(),
             by_expiry: BTreeSet::new(),
             by_flow: BTreeSet::new(),
+            networks: HashMap::new(),
             hasher: RandomState::new(),
             kept_alive: 0,
             round_at: 0,
@@ -136,17 +164,20 @@ impl Table {
             packed,
             expires_unix_nanos: binding.expires_unix_nanos,
             flow,
+            network: self.hasher.hash_one(network_of(binding.source.reveal().ip())),
             next: NONE,
             wants_keepalive: binding.wants_keepalive,
             has_answered: false,
             unanswered: 0,
         };
         self.kept_alive += usize::from(slot.wants_keepalive);
+        *self.networks.entry(slot.network).or_default() += 1;
         if let Some(at) = known {
             let known = self.slots.get_mut(at as usize)?.as_mut()?;
             (slot.next, slot.has_answered) = (known.next, known.has_answered);
             let before = std::mem::replace(known, slot);
             self.kept_alive -= usize::from(before.wants_keepalive);
+            leave(&mut self.networks, before.network);
             // A refresh comes over the flow of before.
             self.by_expiry.remove(&(before.expires_unix_nanos, at));
             self.by_expiry.insert((binding.expires_unix_nanos, at));
@@ -199,6 +230,11 @@ impl Table {
         let is_meant =
             |slot: &&Slot| unpack(&slot.packed).is_some_and(|binding| binding.flow.as_deref() == Some(flow));
         slots.filter(is_meant).map(|slot| (Arc::clone(&slot.address), Arc::clone(&slot.packed))).collect()
+    }
+
+    /// Whether a binding came from this network. Two networks may share a hash.
+    pub(super) fn has_network(&self, network: IpAddr) -> bool {
+        self.networks.contains_key(&self.hasher.hash_one(network))
     }
 
     /// The bindings in the slots from this one on, and where to go on; the bindings are shared, not copied.
@@ -276,6 +312,7 @@ impl Table {
         self.by_expiry.remove(&(slot.expires_unix_nanos, at));
         self.by_flow.remove(&(slot.flow, at));
         self.kept_alive -= usize::from(slot.wants_keepalive);
+        leave(&mut self.networks, slot.network);
     }
 
     fn take(&mut self, at: u32) -> Option<Slot> {

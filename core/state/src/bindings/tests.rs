@@ -277,3 +277,26 @@ fn keepalives_take_turns_and_the_silent_are_removed() {
     bindings.expire(100 * SECOND);
     assert_eq!((bindings.kept_alive(), bindings.keep_alive(99, 2)), (0, Round::default()));
 }
+
+#[test]
+fn it_is_known_whether_anybody_is_registered_from_a_network() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bindings = open(folder.path(), 100);
+    let from = |key: &str, address: &str| {
+        let address: SocketAddr = address.parse().expect("an address");
+        Binding { source: address.into(), ..binding(key, 200) }
+    };
+    let is_in = |address: &str| bindings.is_anybody_in(network_of(address.parse().expect("an address")));
+    put(&bindings, "alice", from("a", "[2001:db8:1:2::7]:5060")).expect("room");
+    put(&bindings, "bob", from("b", "192.0.2.1:5060")).expect("room");
+    put(&bindings, "carol", from("c", "192.0.2.1:6060")).expect("room");
+    assert!(is_in("2001:db8:1:2:ffff::1") && is_in("::ffff:192.0.2.1"));
+    assert!(!is_in("2001:db8:1:3::7") && !is_in("192.0.2.2"));
+    // Who moves is in the one place and no longer in the other; a refresh counts once.
+    put(&bindings, "bob", from("b", "192.0.2.2:5060")).expect("room");
+    put(&bindings, "bob", from("b", "192.0.2.2:5061")).expect("room");
+    remove(&bindings, "carol", "c");
+    assert!(!is_in("192.0.2.1") && is_in("192.0.2.2"));
+    bindings.expire(201 * SECOND);
+    assert!(!is_in("192.0.2.2") && !is_in("2001:db8:1:2::7"));
+}

@@ -263,6 +263,13 @@ impl TestCore {
         self.sender.try_send(ToEdge::Ban { network, seconds, is_answered }).expect("the link takes it");
     }
 
+    /// Says all its bans, which are these.
+    pub fn ban_only(&self, addresses: &[&str], seconds: u32, is_answered: bool) {
+        let ban = |address: &&str| (address.parse().expect("an address"), seconds);
+        let bans = addresses.iter().map(ban).collect();
+        self.sender.try_send(ToEdge::Bans { is_first: true, bans, is_answered }).expect("the link takes it");
+    }
+
     pub fn send(&self, id: u64, target: Target, bytes: &[u8]) {
         self.sender.try_send(ToEdge::Send { id, target, bytes: bytes.to_vec() }).expect("the link takes it");
     }

@@ -35,6 +35,16 @@ async fn register(house: &mut House, phone: &Phone, call_id: &str, password: &st
     house.hear().await.status()
 }
 
+/// Registers for so many seconds; the final status.
+async fn register_for(house: &mut House, phone: &Phone, call_id: &str, seconds: u32) -> u16 {
+    house.say(phone, &phone.register(call_id, 1, ""));
+    let challenged = house.hear_status(phone, 401).await;
+    let authorization = authorize(&challenged, phone.user, PASSWORD, "REGISTER", "sip:belfry.test");
+    let extra = format!("Contact: {}\nExpires: {seconds}\n{authorization}", phone.contact());
+    house.say(phone, &phone.register(call_id, 2, &extra));
+    house.hear().await.status()
+}
+
 #[tokio::test]
 async fn whoever_guesses_is_turned_away_and_the_customer_is_not() {
     let mut house = House::with(Config { guard: patient(), ..Config::for_test() }).await;
@@ -92,6 +102,55 @@ async fn edges_are_told_whom_to_turn_away() {
     assert!(house.core.pardon(network("192.0.2.66")).await);
     assert!(house.is_quiet().await);
     assert_eq!(house.orders(), [(network("192.0.2.66"), 0, true)]);
+    // Whatever this core knows: the ban may be another's.
+    assert!(!house.core.pardon(network("192.0.2.66")).await);
+    assert!(house.is_quiet().await);
+    assert_eq!(house.orders(), [(network("192.0.2.66"), 0, true)]);
+}
+
+#[tokio::test]
+async fn edges_are_not_told_of_networks_where_customers_are_registered() {
+    let guard = GuardConfig { source_failures_max: 3, user_failures_max: 100, ..patient() };
+    let mut house = House::with(Config { guard, ..Config::for_test() }).await;
+    let neighbour = at("bob", "192.0.2.66");
+    assert_eq!(register(&mut house, &neighbour, "home", PASSWORD).await, 200);
+    for number in 0..3 {
+        register(&mut house, &at("alice", "192.0.2.66"), &format!("g{number}"), "guess").await;
+    }
+    assert_eq!(house.core.bans().await.len(), 1);
+    assert!(house.is_quiet().await);
+    assert_eq!(house.orders(), []);
+    // The last of them goes, and there are only strangers.
+    assert_eq!(register_for(&mut house, &neighbour, "home-2", 0).await, 200);
+    for _ in 0..100 {
+        assert!(house.is_quiet().await);
+        if let [(network, 1..=60, true)] = house.orders()[..] {
+            assert_eq!(network, "192.0.2.66".parse::<IpAddr>().expect("an address"));
+            return;
+        }
+    }
+    panic!("the edge is told nothing");
+}
+
+#[tokio::test]
+async fn edges_are_told_anew_when_trunks_change() {
+    let guard = GuardConfig { source_failures_max: 3, user_failures_max: 100, ..patient() };
+    let plan = "[[trunks]]\nname = \"one\"\ngateways = [{ uri = \"sip:192.0.2.201\" }]\n\
+                accept_networks = [\"203.0.113.0/28\"]\n";
+    let mut house = House::with_plan(Config { guard, ..Config::for_test() }, plan).await;
+    for number in 0..3 {
+        register(&mut house, &at("alice", "203.0.113.5"), &format!("g{number}"), "guess").await;
+    }
+    assert!(house.is_quiet().await);
+    assert_eq!((house.orders(), house.core.bans().await.len()), (Vec::new(), 1));
+    house.core.reroute(belfry_routing::Plan::default()).await.expect("a plan");
+    for _ in 0..100 {
+        assert!(house.is_quiet().await);
+        if let [(_, 1..=60, true)] = house.orders()[..] {
+            return;
+        }
+    }
+    panic!("the edge is told nothing");
 }
 
 #[tokio::test]
