@@ -26,7 +26,7 @@ mod status;
 mod store;
 
 pub use config::Config;
-pub use desk::{DeskHandle, GroupStatus, Metrics, Routing, Sources, Write};
+pub use desk::{DeskHandle, GroupStatus, Metrics, Read, Routing, Sources, Write};
 pub use error::Error;
 pub use handle::{DeskDeps, Engine, EngineDeps, EngineHandle, start_desk};
 pub use handling::HOOK_PATH;

@@ -86,7 +86,10 @@ struct Undo {
     checkpoint: u64,
     days: Vec<DayChange>,
     raw_gone_ms: Option<i64>,
+    /// Places that went.
     places: Vec<(u64, Placed)>,
+    /// A place that came.
+    placed: Option<(u64, Placed)>,
 }
 
 /// What the catalogue says at start.
@@ -259,7 +262,9 @@ impl Catalogue {
                 self.places
                     .extend(postcard::from_bytes(placed.value()).ok().map(|placed| (id.value(), placed)));
             }
-            write.open_table(GARBAGE).map_err(fault)?;
+            // What a block is read from is never garbage, whatever the notes say.
+            let mut garbage = write.open_table(GARBAGE).map_err(fault)?;
+            garbage.retain(|object, _| !self.is_place(object)).map_err(fault)?;
             for row in blocks.iter().map_err(fault)? {
                 let (id, meta) = row.map_err(fault)?;
                 self.next_id = self.next_id.max(id.value() + 1);
@@ -372,6 +377,7 @@ impl Catalogue {
                 days: change.days.iter().map(|(day, _)| (*day, self.levels.state(*day))).collect(),
                 raw_gone_ms: self.levels.raw_gone_ms(),
                 places,
+                placed: None,
             }),
         }
         changed
@@ -414,21 +420,42 @@ impl Catalogue {
         self.transact(|write| put_garbage(write, object))
     }
 
-    /// A block is in the bucket.
+    /// A block is in the bucket. After an error the disk may have its place; the next transaction takes it back first.
     pub(crate) fn end_upload(&mut self, id: u64, placed: Placed) -> Result<(), Error> {
-        self.transact(|write| put_place(write, id, &placed))?;
-        self.places.insert(id, placed);
-        Ok(())
+        let noted = self.transact(|write| put_place(write, id, &placed));
+        match noted {
+            Ok(()) => drop(self.places.insert(id, placed)),
+            Err(_) => self.undos.push(Undo {
+                added: Vec::new(),
+                removed: Vec::new(),
+                checkpoint: self.checkpoint,
+                days: Vec::new(),
+                raw_gone_ms: self.levels.raw_gone_ms(),
+                places: Vec::new(),
+                placed: Some((id, placed)),
+            }),
+        }
+        noted
     }
 
-    /// Objects that have been garbage for so long that no query reads them any more.
+    /// Whether a block is read from this object.
+    fn is_place(&self, object: &str) -> bool {
+        self.places.values().any(|placed| placed.object == object)
+    }
+
+    /// Objects that have been garbage for so long that no query reads them any more. What failed before is taken back
+    /// first: it may have noted objects that are still read.
     pub(crate) fn garbage(&mut self, for_ms: i64) -> Result<Vec<String>, Error> {
+        if !self.undos.is_empty() {
+            self.transact(|_| Ok(()))?;
+        }
         let database = self.database()?;
         let read = database.begin_read().map_err(fault)?;
         let mut objects = Vec::new();
         for row in read.open_table(GARBAGE).map_err(fault)?.iter().map_err(fault)? {
             let (object, since) = row.map_err(fault)?;
-            if unix_millis().saturating_sub(since.value()) >= for_ms {
+            let is_old = unix_millis().saturating_sub(since.value()) >= for_ms;
+            if is_old && !self.is_place(object.value()) {
                 objects.push(object.value().to_owned());
             }
         }
@@ -505,6 +532,10 @@ fn undo(write: &WriteTransaction, undos: &[Undo]) -> Result<(), Error> {
         }
         for (id, placed) in &undo.places {
             put_place(write, *id, placed)?;
+        }
+        if let Some((id, placed)) = &undo.placed {
+            write.open_table(PLACES).map_err(fault)?.remove(id).map_err(fault)?;
+            put_garbage(write, &placed.object)?;
         }
         put_facts(write, undo.checkpoint, &undo.days, undo.raw_gone_ms)?;
     }

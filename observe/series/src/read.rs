@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
-use belfry_promql::Labels;
+use belfry_promql::{Labels, STRETCH_POINTS};
 use belfry_signal::{Exemplar, MetricMetadata};
 use roaring::RoaringBitmap;
 
@@ -11,9 +11,10 @@ use crate::block::{Block, BlockSeries};
 use crate::chunk::Point;
 use crate::error::Error;
 use crate::head::Chunks;
-use crate::level::Resolution;
+use crate::level::{Choice, Resolution};
 use crate::matcher::Matcher;
 use crate::merge::Gathered;
+use crate::sealed::Kind;
 use crate::shared::Shared;
 use crate::signals::BucketWork;
 use crate::top::{Top, largest};
@@ -73,7 +74,8 @@ impl SeriesReader {
         Ok(with_floats.map(|(labels, gathered)| SeriesData::new(&labels, gathered.floats)).collect())
     }
 
-    /// What every kind of select is made of. What cannot be read is noted and left out. Between blocks and between series of the head it asks `is_cancelled`.
+    /// What every kind of select is made of. What cannot be read is noted and left out. Between blocks and between series it
+    /// asks `is_cancelled`.
     pub(crate) fn read(
         &self,
         matchers: &[Matcher],
@@ -110,22 +112,23 @@ impl SeriesReader {
     }
 
     /// As [`read`](Self::read), in stretches of a level, of which those are given that end in the time and one before it.
-    /// What is in no level yet, or not in this one, is summed up as it is read.
+    /// What is in no level yet, or not in this one, is summed up as it is read. Where the choice ends, samples follow.
     pub(crate) fn read_level(
         &self,
         matchers: &[Matcher],
-        level: Resolution,
+        Choice { level, until_ms: chosen_ms }: Choice,
         (from_ms, to_ms): (i64, i64),
         asker: Asker<'_>,
     ) -> Result<BTreeMap<Labels, Gathered>, Error> {
         let stretch_ms = level.millis();
         let floor = |time: i64| time.saturating_sub(time.rem_euclid(stretch_ms));
-        let (after_ms, until_ms) =
-            (floor(from_ms.saturating_sub(1)).saturating_sub(stretch_ms), floor(to_ms));
+        let after_ms = floor(from_ms.saturating_sub(1)).saturating_sub(stretch_ms);
+        let samples_from = chosen_ms.filter(|end_ms| *end_ms < to_ms);
+        let until_ms = samples_from.unwrap_or_else(|| floor(to_ms));
         let levels = self.shared.levels.load_full();
         let (in_head, head_ms, blocks) = {
             let head = self.shared.head();
-            let in_head = head.select(matchers, after_ms.saturating_add(1), until_ms)?;
+            let in_head = head.select(matchers, after_ms.saturating_add(1), until_ms.max(to_ms))?;
             (in_head, head.range().map(|range| range.0), self.shared.blocks.load_full())
         };
         let left = self.shared.config.select_points_max;
@@ -148,6 +151,16 @@ impl SeriesReader {
                 selected.entry(labels).or_default().append(gathered);
             }
         }
+        if let Some(end_ms) = samples_from {
+            let range = (end_ms.saturating_add(1), to_ms);
+            let mut piece = BTreeMap::new();
+            self.read_blocks(&mut reading, &blocks, Resolution::Raw, range, &mut piece)?;
+            self.read_head(&mut reading, &in_head, range, &mut piece)?;
+            for (labels, mut gathered) in piece {
+                gathered.put_in_order();
+                selected.entry(labels).or_default().append(gathered);
+            }
+        }
         Ok(selected)
     }
 
@@ -165,8 +178,8 @@ impl SeriesReader {
             if (reading.asker.is_cancelled)() {
                 return Err(Error::Cancelled);
             }
-            let read = self.read_block(block, reading.matchers, (from_ms, to_ms), &mut reading.left);
-            if let Err(error @ Error::Bucket { .. }) = &read {
+            let read = self.read_block(block, reading, (from_ms, to_ms));
+            if let Err(error @ (Error::Bucket { .. } | Error::Lost { .. })) = &read {
                 (reading.asker.note)(error);
             }
             for (labels, gathered) in self.unless_damaged(block, read)?.unwrap_or_default() {
@@ -195,7 +208,7 @@ impl SeriesReader {
                     gathered.add(points, from_ms, to_ms);
                 }
             }
-            let left = reading.left.checked_sub(gathered.len());
+            let left = reading.left.checked_sub(gathered.cost());
             reading.left = left.ok_or(Error::TooManyPoints { points_max })?;
             if !gathered.is_empty() {
                 selected.entry(labels.clone()).or_default().append(gathered);
@@ -207,18 +220,21 @@ impl SeriesReader {
     fn read_block(
         &self,
         block: &Block,
-        matchers: &[Matcher],
+        reading: &mut Reading<'_>,
         (from_ms, to_ms): (i64, i64),
-        left: &mut usize,
     ) -> Result<Vec<(Labels, Gathered)>, Error> {
         let points_max = self.shared.config.select_points_max;
-        let numbers = block.select(&self.shared.cache, matchers)?;
+        let numbers = block.select(&self.shared.cache, reading.matchers)?;
         let mut found = Vec::new();
         let mut damaged = 0;
         damaged += block.series(&self.shared.cache, &numbers, |_, series| {
+            if (reading.asker.is_cancelled)() {
+                return Err(Error::Cancelled);
+            }
             let mut gathered = Gathered::default();
             for chunk in series.chunks.iter().filter(|chunk| chunk.touches(from_ms, to_ms)) {
-                if chunk.count as usize > *left {
+                let cost = if chunk.kind == Kind::Stretches { STRETCH_POINTS } else { 1 };
+                if (chunk.count as usize).saturating_mul(cost) > reading.left {
                     return Err(Error::TooManyPoints { points_max });
                 }
                 match block.chunk(chunk) {
@@ -227,7 +243,8 @@ impl SeriesReader {
                     Err(other) => return Err(other),
                 }
             }
-            *left = left.checked_sub(gathered.len()).ok_or(Error::TooManyPoints { points_max })?;
+            let left = reading.left.checked_sub(gathered.cost());
+            reading.left = left.ok_or(Error::TooManyPoints { points_max })?;
             if !gathered.is_empty() {
                 found.push((series.labels.clone(), gathered));
             }
@@ -242,6 +259,11 @@ impl SeriesReader {
         match read {
             Ok(read) => Ok(Some(read)),
             Err(Error::Damaged { .. } | Error::File { .. }) => {
+                self.shared.signals.block_damaged(block.meta().id);
+                Ok(None)
+            }
+            Err(Error::Lost { .. }) => {
+                self.shared.signals.bucket_failed(BucketWork::Read);
                 self.shared.signals.block_damaged(block.meta().id);
                 Ok(None)
             }

@@ -31,15 +31,13 @@ fn objects(reader: &SeriesReader) -> Vec<String> {
         .collect()
 }
 
+fn options() -> Options {
+    Options { lookback_ms: 300_000, samples_max: 1_000_000, subquery_step_ms: 60_000, experimental: false }
+}
+
 fn ask(reader: &SeriesReader, query: &str, minute: i64) -> Answer {
-    let options = Options {
-        lookback_ms: 300_000,
-        samples_max: 1_000_000,
-        subquery_step_ms: 60_000,
-        experimental: false,
-    };
     let (times, cancel) = (Times::Instant(at(minute)), AtomicBool::new(false));
-    belfry_promql::query(query, &PromqlSource::new(reader, &cancel), times, &options, &cancel)
+    belfry_promql::query(query, &PromqlSource::new(reader, &cancel), times, &options(), &cancel)
         .expect("it evaluates")
 }
 
@@ -118,6 +116,16 @@ fn a_bucket_that_is_away_costs_what_is_in_it_and_nothing_else() {
     assert!(warnings[0].contains("bucket with older blocks does not answer, and node-1/"), "{}", warnings[0]);
     let Data::Vector(samples) = answer.data else { panic!("no vector") };
     assert_eq!(samples.len(), 1);
+    let strict = |query: &str, cancel: &AtomicBool| {
+        let source = PromqlSource::strict(&reader, cancel);
+        belfry_promql::query(query, &source, Times::Instant(at(94)), &options(), &AtomicBool::new(false))
+            .map(|answer| answer.annotations.iter().count())
+            .map_err(|error| error.to_string())
+    };
+    let refused = strict("count_over_time(up[95m])", &AtomicBool::new(false)).expect_err("a part is missing");
+    assert!(refused.contains("bucket with older blocks does not answer"), "{refused}");
+    assert_eq!(strict("up", &AtomicBool::new(false)), Ok(0), "rules go on by what is here");
+    assert!(strict("up", &AtomicBool::new(true)).is_err(), "it is cancelled");
     assert_eq!(ask(&reader, "up", 94).annotations.iter().count(), 0, "it is not asked for what is here");
     writer.maintenance().tend_bucket(at(95));
     assert!(writer.maintenance().compact().is_err() || blocks(&directory).len() < 5);
@@ -135,6 +143,52 @@ fn a_bucket_that_is_away_costs_what_is_in_it_and_nothing_else() {
     assert_eq!(eu(&reader), expected_eu(0..90));
     writer.maintenance().tend_bucket(at(95));
     writer.maintenance().compact().expect("they are read");
+    assert_eq!(eu(&reader), expected_eu(0..90));
+}
+
+#[test]
+fn what_comes_damaged_or_not_at_all_is_missed_and_nothing_else() {
+    let (directory, target) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let config = in_bucket(directory.path(), BucketConfig::in_directory(target.path()));
+    let (mut writer, reader, _) = open(config.clone());
+    append(&mut writer, 0..95);
+    let maintenance = writer.maintenance();
+    maintenance.tend_bucket(at(95));
+    // Its first chunk, of the series that is asked for, comes with a wrong byte.
+    let object = target.path().join(&objects(&reader)[1]);
+    let whole = std::fs::read(&object).expect("it is there");
+    let mut wrong = whole.clone();
+    wrong[12] ^= 0x55;
+    std::fs::write(&object, &wrong).expect("written");
+    assert_eq!(eu(&reader).len(), 85);
+    let failed = maintenance.compact_all().expect_err("nothing is made without it");
+    assert_eq!(failed.reason(), "damaged");
+    assert!(maintenance.compact_all().expect("the others are") > 0);
+    maintenance.sweep_bucket(0);
+    assert_eq!(eu(&reader).len(), 85);
+    // Nothing keeps the wrong piece.
+    std::fs::write(&object, &whole).expect("written");
+    assert_eq!(eu(&reader), expected_eu(0..95));
+    // It is not there: the question is answered from the others, which are asked on.
+    std::fs::rename(&object, target.path().join("elsewhere")).expect("renamed");
+    drop((maintenance, writer, reader));
+    let (writer, reader, _) = open(config);
+    let answer = ask(&reader, "count_over_time(up[95m])", 94);
+    let warnings: Vec<String> =
+        answer.annotations.of(Severity::Warning).map(|warning| warning.message.clone()).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("is not in the bucket any more"), "{warnings:?}");
+    assert_eq!(eu(&reader).len(), 80);
+    // What cannot be written says nothing of reading.
+    let bucket = reader.shared.bucket.clone().expect("configured");
+    assert!(bucket.upload(&target.path().join("elsewhere"), "node-1").is_err());
+    assert!(format!("{bucket:?}").contains("failed: None"), "{bucket:?}");
+    assert!(writer.maintenance().compact_all().is_err());
+    std::fs::rename(target.path().join("elsewhere"), &object).expect("renamed");
+    assert_eq!(eu(&reader), expected_eu(0..90));
+    drop((writer, reader));
+    let (writer, reader, _) = open(in_bucket(directory.path(), BucketConfig::in_directory(target.path())));
+    writer.maintenance().compact_all().expect("they are read");
     assert_eq!(eu(&reader), expected_eu(0..90));
 }
 
