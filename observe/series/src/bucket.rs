@@ -6,7 +6,8 @@
 
 mod http;
 
-use std::path::Path as FilePath;
+use std::collections::HashMap;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +34,8 @@ const PAUSE: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_s
 const CLOSING: Duration = Duration::from_millis(50);
 /// What the library says of an answer that is an error of the one question, and not of the bucket.
 const REFUSED: &str = "non-2xx status code: 4";
+/// How long the names of all objects may take.
+const LIST_TIMEOUT: Duration = Duration::from_mins(5);
 /// Tries beside the first, within the time that a question may take.
 const RETRIES_MAX: usize = 2;
 
@@ -40,6 +43,8 @@ const RETRIES_MAX: usize = 2;
 pub(crate) struct Bucket {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// A directory in the place of a bucket, in which there is nothing.
+    empty: Option<PathBuf>,
     timeout: Duration,
     runtime: Option<Runtime>,
     /// When it last did not answer readers, and how.
@@ -49,6 +54,45 @@ pub(crate) struct Bucket {
     is_told: AtomicBool,
     /// Uploads and deletions end soon.
     is_closing: AtomicBool,
+    /// How many blocks, each held by whoever still reads it, are read from an object.
+    readers: Mutex<HashMap<String, usize>>,
+}
+
+/// An object that is read from: it is not deleted meanwhile.
+#[derive(Debug)]
+pub(crate) struct Object {
+    bucket: Arc<Bucket>,
+    name: String,
+}
+
+impl Object {
+    pub(crate) fn new(bucket: &Arc<Bucket>, name: &str) -> Self {
+        *bucket.readers().entry(name.to_owned()).or_default() += 1;
+        Self { bucket: Arc::clone(bucket), name: name.to_owned() }
+    }
+
+    /// As [`Bucket::read`].
+    pub(crate) fn read(&self, id: u64, length: u64, out: &mut [u8], offset: u64) -> Result<(), Error> {
+        self.bucket.read((id, &self.name, length), out, offset)
+    }
+
+    /// As [`Bucket::forget`].
+    pub(crate) fn forget(&self, id: u64) {
+        self.bucket.forget(id);
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        let mut readers = self.bucket.readers();
+        let left = readers.get_mut(&self.name).map_or(0, |count| {
+            *count = count.saturating_sub(1);
+            *count
+        });
+        if left == 0 {
+            readers.remove(&self.name);
+        }
+    }
 }
 
 /// Who asks.
@@ -79,6 +123,9 @@ impl Bucket {
             .enable_all()
             .build()
             .map_err(Error::Thread)?;
+        let is_empty =
+            |path: &PathBuf| std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
+        let empty = config.directory.clone().filter(is_empty);
         let store: Arc<dyn ObjectStore> = match &config.directory {
             Some(directory) => {
                 let fault = |source| Error::File { path: directory.clone(), source };
@@ -91,18 +138,52 @@ impl Bucket {
         Ok(Self {
             store,
             prefix: Path::from(config.prefix.as_str()),
+            empty,
             timeout: config.timeout,
             runtime: Some(runtime),
             failed: Mutex::default(),
             cache: PageCache::new(config.cache_bytes_max),
             is_told: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
+            readers: Mutex::default(),
         })
     }
 
     /// The name of a block's object; another content has another.
     pub(crate) fn object(&self, id: u64, crc: u32) -> String {
         self.prefix.clone().join(format!("{id:016}-{crc:08x}.block")).to_string()
+    }
+
+    /// Refuses a directory that should hold blocks and holds nothing: what it should be is not mounted.
+    ///
+    /// # Errors
+    /// When it is so.
+    pub(crate) fn check_holds(&self, blocks: usize) -> Result<(), Error> {
+        let Some(path) = self.empty.as_ref().filter(|_| blocks > 0) else { return Ok(()) };
+        // One that we made would look as if it were there.
+        let _removed = std::fs::remove_dir(path);
+        let fault = format!(
+            "{} is missing or empty, and should hold {blocks} blocks: mount it; if they are lost for good, put a file into it",
+            path.display()
+        );
+        Err(Error::Config { key: "bucket.directory".to_owned(), fault })
+    }
+
+    /// All our blocks in the bucket: object, block, checksum and length.
+    ///
+    /// # Errors
+    /// When the bucket fails.
+    pub(crate) fn list(&self) -> Result<Vec<(String, u64, u32, u64)>, Error> {
+        let (store, prefix) = (Arc::clone(&self.store), self.prefix.clone());
+        let listed = self.wait(For::Writing, self.prefix.as_ref(), LIST_TIMEOUT, async move {
+            store.list_with_delimiter(Some(&prefix)).await
+        })?;
+        let block = |meta: object_store::ObjectMeta| {
+            let (id, crc) = meta.location.filename()?.strip_suffix(".block")?.split_once('-')?;
+            let crc = u32::from_str_radix(crc, 16).ok()?;
+            Some((meta.location.to_string(), id.parse().ok()?, crc, meta.size))
+        };
+        Ok(listed.objects.into_iter().filter_map(block).collect())
     }
 
     /// Copies a file into the bucket. What S3 receives it checks against SHA-256 sums of ours.
@@ -225,6 +306,15 @@ impl Bucket {
     /// Forgets what was read of a block.
     pub(crate) fn forget(&self, id: u64) {
         self.cache.forget(id);
+    }
+
+    /// Whether somebody still reads from an object.
+    pub(crate) fn is_read(&self, object: &str) -> bool {
+        self.readers().contains_key(object)
+    }
+
+    fn readers(&self) -> std::sync::MutexGuard<'_, HashMap<String, usize>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on uploads and deletions end soon; reading goes on.

@@ -3,10 +3,12 @@
 //! A block exists when the catalogue says so. A file that it does not know is mostly left over from a crash before the
 //! transaction, and the log, or the blocks that it was made of, still have its samples; so it is set aside, for a person
 //! to look at. Only when the catalogue itself is gone or cannot be read do the blocks speak for themselves, each knowing
-//! its own checkpoint. A directory of another format is set aside whole. Nothing that is not known is deleted.
+//! its own checkpoint, and the bucket is asked which of ours it holds. A directory of another format is set aside whole. Nothing that is not known is deleted.
 //!
 //! After a failed write the library refuses every later one, and nobody knows what the disk has. So the file is then closed
 //! and opened again by whatever comes next, which takes the failed change back before it does its own.
+
+mod rebuild;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -24,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::block::{self, Block, Meta};
 use crate::bucket::Bucket;
 use crate::error::{Error, catalogue as fault};
-use crate::level::{self, DayChange, Levels, Resolution, State};
+use crate::level::{DayChange, Levels, Resolution, State};
 use crate::signals::Signals;
 
 const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks_2");
@@ -206,11 +208,14 @@ impl Catalogue {
             places: BTreeMap::new(),
             undos: Vec::new(),
         };
-        if !is_readable || (tables.is_empty() && !ids.is_empty()) {
-            let rebuilt = catalogue.rebuild(&ids)?;
-            signals.catalogue_rebuilt(rebuilt);
+        if !is_readable || tables.is_empty() {
+            let rebuilt = catalogue.rebuild(&ids, bucket)?;
+            if !is_readable || rebuilt > 0 {
+                signals.catalogue_rebuilt(rebuilt);
+            }
         }
         let contents = catalogue.read(&ids, bucket, signals)?;
+        bucket.map_or(Ok(()), |bucket| bucket.check_holds(catalogue.places.len()))?;
         Ok((catalogue, contents))
     }
 
@@ -306,7 +311,7 @@ impl Catalogue {
                 self.levels.set(((Resolution::of_bits(level << 6), day), Some(state)));
             }
             // What a lost block of a level held is made again.
-            levels_of(&lost).0.into_iter().for_each(|day| self.levels.set(day));
+            rebuild::levels_of(&lost).0.into_iter().for_each(|day| self.levels.set(day));
             write.open_table(DELETIONS).map_err(fault)?;
             write.open_table(IMPORTED).map_err(fault)?;
         }
@@ -314,15 +319,6 @@ impl Catalogue {
         self.database = Some(database);
         contents.blocks.sort_by_key(|block| (block.meta().first_id, block.meta().id));
         Ok(contents)
-    }
-
-    /// Lists every block that can be read.
-    fn rebuild(&mut self, ids: &[u64]) -> Result<u64, Error> {
-        let blocks: Vec<Meta> = ids.iter().filter_map(|id| Block::read_meta(&self.directory, *id)).collect();
-        let checkpoint = blocks.iter().map(|meta| meta.checkpoint).max();
-        let (days, raw_gone_ms) = levels_of(&blocks);
-        self.change(&Change { added: &blocks, removed: &[], checkpoint, days, raw_gone_ms })?;
-        Ok(blocks.len() as u64)
     }
 
     /// A number that no block has or had in this run.
@@ -581,18 +577,4 @@ fn put_facts(
         }
     }
     Ok(())
-}
-
-/// What blocks tell of levels when the catalogue is lost: which days there are, but not whether they are up to date.
-fn levels_of(blocks: &[Meta]) -> (Vec<DayChange>, Option<i64>) {
-    let mut days = Vec::new();
-    for meta in blocks.iter().filter(|meta| meta.resolution() != Resolution::Raw) {
-        let touched = level::day_of(meta.min_ms)..=level::day_of(meta.max_ms);
-        days.extend(touched.map(|day| ((meta.resolution(), day), Some(State::Outdated))));
-    }
-    let raw = blocks.iter().filter(|meta| meta.resolution() == Resolution::Raw);
-    let oldest = raw.map(|meta| meta.min_ms.saturating_sub(1)).min();
-    let newest = blocks.iter().map(|meta| meta.max_ms).max();
-    let raw_gone_ms = if days.is_empty() { None } else { oldest.or(newest) };
-    (days, raw_gone_ms)
 }

@@ -1,6 +1,7 @@
 //! Reading head and blocks together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use belfry_promql::{Labels, STRETCH_POINTS};
@@ -26,6 +27,8 @@ const BLOCKS_FOR_LABELS: usize = 12;
 #[derive(Clone, Debug)]
 pub struct SeriesReader {
     pub(crate) shared: Arc<Shared>,
+    /// Raised when nobody waits any more.
+    pub(crate) is_ended: Arc<AtomicBool>,
 }
 
 /// One series and its float points in a time.
@@ -62,6 +65,16 @@ struct Reading<'a> {
 }
 
 impl SeriesReader {
+    /// The same, whose questions about labels and exemplars end early, with a part of the answer, when the flag is raised.
+    #[must_use]
+    pub fn until(&self, is_ended: Arc<AtomicBool>) -> Self {
+        Self { shared: Arc::clone(&self.shared), is_ended }
+    }
+
+    fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Relaxed)
+    }
+
     /// The series that satisfy every matcher, sorted by labels, with their float points from `from_ms` to `to_ms`
     /// inclusive. Histograms are left out; [`crate::PromqlSource`] has them.
     ///
@@ -292,11 +305,14 @@ impl SeriesReader {
         let mut sets: BTreeSet<Labels> = in_head.unwrap_or_default().into_iter().collect();
         // Newest first: when there are more than may be named, those of today are.
         for block in touching(&blocks, from_ms, to_ms).rev() {
-            if sets.len() >= series_max {
+            if sets.len() >= series_max || self.is_ended() {
                 break;
             }
             let read = block.select(&self.shared.cache, matchers).and_then(|numbers| {
                 block.series(&self.shared.cache, &numbers, |_, series: &BlockSeries| {
+                    if self.is_ended() {
+                        return Err(Error::Cancelled);
+                    }
                     if series.chunks.iter().any(|chunk| chunk.touches(from_ms, to_ms)) {
                         sets.insert(series.labels.clone());
                     }
@@ -314,6 +330,9 @@ impl SeriesReader {
     pub fn label_names(&self) -> Vec<String> {
         let mut names: BTreeSet<String> = self.shared.head().index().names().map(str::to_owned).collect();
         for block in self.shared.blocks.load().iter().rev().take(BLOCKS_FOR_LABELS) {
+            if self.is_ended() {
+                break;
+            }
             let read = block.label_names().map(|held| names.extend(held.map(str::to_owned)));
             let _told = self.unless_damaged(block, read);
         }
@@ -326,6 +345,9 @@ impl SeriesReader {
         let mut values: BTreeSet<String> =
             self.shared.head().index().values(name).map(str::to_owned).collect();
         for block in self.shared.blocks.load().iter().rev().take(BLOCKS_FOR_LABELS) {
+            if self.is_ended() {
+                break;
+            }
             let read = block.label_values(&self.shared.cache, name, |value| {
                 values.insert(value.to_owned());
             });
@@ -358,6 +380,9 @@ impl SeriesReader {
         };
         // An exemplar may be a little older than the samples it came with.
         for block in blocks.iter() {
+            if self.is_ended() {
+                break;
+            }
             let read = self.block_exemplars(block, matchers, &mut |labels, exemplars| {
                 all.entry(labels.clone()).or_default().extend(exemplars.iter().filter(is_wanted).cloned());
             });

@@ -15,7 +15,7 @@ use super::{
     Footer, LabelPage, LabelPages, MAGIC, Meta, PageCache, Place, SERIES_PER_PAGE, SeriesPage,
     StoredExemplars, StoredSet, TAIL_BYTES, path, unpack, unpack_bytes,
 };
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Object};
 use crate::chunk::Points;
 use crate::error::Error;
 use crate::matcher::Matcher;
@@ -43,7 +43,7 @@ pub(crate) struct Block {
 #[derive(Debug)]
 enum Source {
     File(File),
-    Bucket { bucket: Arc<Bucket>, object: String },
+    Bucket(Object),
 }
 
 /// A series of a block.
@@ -85,7 +85,7 @@ impl Block {
     /// A block that the catalogue knows to be in the bucket. Nothing of it is read yet.
     pub(crate) fn in_bucket(directory: &Path, meta: Meta, bucket: &Arc<Bucket>, object: &str) -> Self {
         let path = path(directory, meta.id);
-        let source = Source::Bucket { bucket: Arc::clone(bucket), object: object.to_owned() };
+        let source = Source::Bucket(Object::new(bucket, object));
         Self::new(path, source, meta)
     }
 
@@ -102,6 +102,20 @@ impl Block {
         let block = Self::new(path, Source::File(file), meta);
         let footer = block.footer().ok()?;
         Some(Meta { bytes, ..footer.meta.clone() })
+    }
+
+    /// What a block in the bucket says of itself; none when it is no block of ours.
+    pub(crate) fn read_meta_in(
+        bucket: &Arc<Bucket>,
+        (object, id, bytes): (&str, u64, u64),
+    ) -> Result<Option<Meta>, Error> {
+        let meta = Meta { id, bytes, ..Meta::default() };
+        let block = Self::in_bucket(Path::new(object), meta, bucket, object);
+        match block.footer() {
+            Ok(footer) => Ok(Some(Meta { bytes, ..footer.meta.clone() }).filter(|meta| meta.id == id)),
+            Err(Error::Damaged { .. } | Error::Lost { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
     }
 
     /// Whether it is in our directory.
@@ -124,9 +138,9 @@ impl Block {
     /// Reads something; what comes damaged from the bucket is read once more, past what is kept of it, and not kept.
     fn twice<T>(&self, read: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
         match (read(), &self.source) {
-            (Err(Error::Damaged { .. }), Source::Bucket { bucket, .. }) => {
-                bucket.forget(self.meta.id);
-                read().inspect_err(|_| bucket.forget(self.meta.id))
+            (Err(Error::Damaged { .. }), Source::Bucket(object)) => {
+                object.forget(self.meta.id);
+                read().inspect_err(|_| object.forget(self.meta.id))
             }
             (read, _) => read,
         }
@@ -137,9 +151,7 @@ impl Block {
             Source::File(file) => file
                 .read_exact_at(out, offset)
                 .map_err(|source| Error::File { path: self.path.clone(), source }),
-            Source::Bucket { bucket, object } => {
-                bucket.read((self.meta.id, object, self.meta.bytes), out, offset)
-            }
+            Source::Bucket(object) => object.read(self.meta.id, self.meta.bytes, out, offset),
         }
     }
 

@@ -326,6 +326,28 @@ fn what_comes_late_or_is_deleted_has_its_day_made_again() {
 }
 
 #[test]
+fn a_stretch_counts_for_what_it_takes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(filled(directory.path()));
+    let times = Times::Range {
+        start_ms: DAY_START_MS + HOUR_MS,
+        end_ms: DAY_START_MS + 2 * DAY_MS,
+        step_ms: HOUR_MS,
+    };
+    // About fifty stretches and as many results.
+    let check = |select_points_max: usize, samples_max: usize| {
+        let (_writer, reader, _) = open(Config { select_points_max, ..levelled(directory.path()) });
+        let options =
+            Options { lookback_ms: 300_000, samples_max, subquery_step_ms: 60_000, experimental: true };
+        let cancel = AtomicBool::new(false);
+        belfry_promql::query("rate(counter_total[1h])", &reader, times, &options, &cancel).map(drop)
+    };
+    assert_eq!(check(400, 1000), Ok(()));
+    assert!(matches!(check(200, 1000), Err(QueryError::TooManySamples { samples_max: 200 })));
+    assert!(matches!(check(400, 250), Err(QueryError::TooManySamples { samples_max: 250 })));
+}
+
+#[test]
 fn a_deletion_that_begins_at_midnight_leaves_no_hole_in_the_day_before() {
     let directory = tempfile::tempdir().expect("a directory");
     let short = Config { compacted_duration_max: Duration::from_hours(2), ..levelled(directory.path()) };
