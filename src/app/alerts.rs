@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use belfry_engine::{DeskDeps, Engine, EngineDeps, EngineHandle, Metrics, start_desk};
 use belfry_notify::{Notify, NotifyHandle};
+use belfry_series::PromqlSource;
 use belfry_signal::Registry;
 
 use super::observe::Observe;
@@ -14,9 +15,9 @@ use crate::config;
 
 /// The store of series as rules need it.
 pub(super) fn metrics(observe: &Observe, external_labels: Vec<(String, String)>) -> Metrics {
-    let pipeline = observe.pipeline.clone();
+    let (pipeline, series) = (observe.pipeline.clone(), observe.series.clone());
     Metrics {
-        series: Arc::new(observe.series.clone()),
+        read: Arc::new(move |cancel, work| work(&PromqlSource::strict(&series, cancel))),
         write: Arc::new(move |batch| {
             let pipeline = pipeline.clone();
             Box::pin(async move {

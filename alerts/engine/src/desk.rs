@@ -30,7 +30,7 @@ use crate::signals::Signals;
 
 pub(crate) use alertmanager::{Refusal, ended, router, saved};
 pub(crate) use handle::Changed;
-pub use handle::{DeskHandle, Metrics, Write};
+pub use handle::{DeskHandle, Metrics, Read, Write};
 pub(crate) use json::parse_time;
 pub use prometheus::GroupStatus;
 pub use settings::{Routing, Sources};

@@ -31,7 +31,7 @@ mod store;
 
 pub use backtest::{Backtest, Replayed, ReplayedPage, Stretch, backtest};
 pub use config::Config;
-pub use desk::{DeskHandle, GroupStatus, Metrics, Routing, Sources, Write};
+pub use desk::{DeskHandle, GroupStatus, Metrics, Read, Routing, Sources, Write};
 pub use error::Error;
 pub use handle::{DeskDeps, Engine, EngineDeps, EngineHandle, start_desk};
 pub use handling::HOOK_PATH;

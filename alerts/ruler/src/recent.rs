@@ -41,6 +41,10 @@ impl Series for Overlay<'_> {
         }
         Ok(found)
     }
+
+    fn warnings(&self) -> Vec<String> {
+        self.store.warnings()
+    }
 }
 
 /// Adds a point to the series that has its labels. It is the newest of them.

@@ -34,7 +34,7 @@ pub use script::{
     Failure, ScriptReport, ScriptStore, parse_points, parse_series_name, run_script, run_script_in,
 };
 pub use source::{
-    OfWindow, Purpose, STALE_NAN_BITS, Selected, Series, SeriesData, Stretch, StretchedSeries, Value,
-    is_stale, stale_marker,
+    OfWindow, Purpose, STALE_NAN_BITS, STRETCH_POINTS, Selected, Series, SeriesData, Stretch,
+    StretchedSeries, Value, is_stale, stale_marker,
 };
 pub use text::{format_float, format_short, parse_duration};

@@ -66,6 +66,9 @@ pub struct Stretch {
     pub is_ended: bool,
 }
 
+/// A stretch takes the memory of so many samples, and counts as so many.
+pub const STRETCH_POINTS: usize = 6;
+
 /// A downsampled series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StretchedSeries {
@@ -73,8 +76,18 @@ pub struct StretchedSeries {
     pub labels: Labels,
     /// Of floats, by time.
     pub stretches: Vec<Stretch>,
+    /// Floats after the stretches, where the answer goes on in samples; staleness markers are among them.
+    pub samples: Vec<(i64, f64)>,
     /// Native histograms are not summed up but thinned: of each stretch the first and the last, and those around resets.
     pub histograms: Vec<(i64, Arc<Histogram>)>,
+}
+
+impl StretchedSeries {
+    /// What it counts for where samples are bounded.
+    #[must_use]
+    pub fn points(&self) -> usize {
+        self.stretches.len() * STRETCH_POINTS + self.samples.len() + self.histograms.len()
+    }
 }
 
 /// What a selector is read for, so that a store can choose how finely to answer. Times are those that the selector is
@@ -143,6 +156,8 @@ pub enum Selected {
     Stretches {
         /// Length of a stretch.
         resolution_ms: i64,
+        /// The end of the last stretch: what comes after it are samples, and borders of windows stay where they are.
+        until_ms: i64,
         /// The series.
         series: Vec<StretchedSeries>,
     },

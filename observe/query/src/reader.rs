@@ -228,13 +228,19 @@ impl Reader {
         question: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let turn = self.turn().await?;
-        let stores = self.clone();
+        let is_ended = Arc::new(AtomicBool::new(false));
+        let _given_up = RaiseOnDrop(Arc::clone(&is_ended));
+        let stores = Self { series: self.series.until(is_ended), ..self.clone() };
         let answered = tokio::task::spawn_blocking(move || {
             // The turn lasts as long as the work, even when the one who asked has gone.
             let _turn = turn;
             question(&stores)
         });
-        answered.await.map_err(|_| Error::Stopping)
+        let timeout = self.config.timeout_max;
+        match tokio::time::timeout(timeout, answered).await {
+            Ok(answered) => answered.map_err(|_| Error::Stopping),
+            Err(_) => Err(Error::Timeout { timeout }),
+        }
     }
 
     async fn turn(&self) -> Result<OwnedSemaphorePermit, Error> {

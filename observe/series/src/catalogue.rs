@@ -3,10 +3,12 @@
 //! A block exists when the catalogue says so. A file that it does not know is mostly left over from a crash before the
 //! transaction, and the log, or the blocks that it was made of, still have its samples; so it is set aside, for a person
 //! to look at. Only when the catalogue itself is gone or cannot be read do the blocks speak for themselves, each knowing
-//! its own checkpoint. A directory of another format is set aside whole. Nothing that is not known is deleted.
+//! its own checkpoint, and the bucket is asked which of ours it holds. A directory of another format is set aside whole. Nothing that is not known is deleted.
 //!
 //! After a failed write the library refuses every later one, and nobody knows what the disk has. So the file is then closed
 //! and opened again by whatever comes next, which takes the failed change back before it does its own.
+
+mod rebuild;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -24,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::block::{self, Block, Meta};
 use crate::bucket::Bucket;
 use crate::error::{Error, catalogue as fault};
-use crate::level::{self, DayChange, Levels, Resolution, State};
+use crate::level::{DayChange, Levels, Resolution, State};
 use crate::signals::Signals;
 
 const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks_2");
@@ -86,7 +88,10 @@ struct Undo {
     checkpoint: u64,
     days: Vec<DayChange>,
     raw_gone_ms: Option<i64>,
+    /// Places that went.
     places: Vec<(u64, Placed)>,
+    /// A place that came.
+    placed: Option<(u64, Placed)>,
 }
 
 /// What the catalogue says at start.
@@ -203,11 +208,14 @@ impl Catalogue {
             places: BTreeMap::new(),
             undos: Vec::new(),
         };
-        if !is_readable || (tables.is_empty() && !ids.is_empty()) {
-            let rebuilt = catalogue.rebuild(&ids)?;
-            signals.catalogue_rebuilt(rebuilt);
+        if !is_readable || tables.is_empty() {
+            let rebuilt = catalogue.rebuild(&ids, bucket)?;
+            if !is_readable || rebuilt > 0 {
+                signals.catalogue_rebuilt(rebuilt);
+            }
         }
         let contents = catalogue.read(&ids, bucket, signals)?;
+        bucket.map_or(Ok(()), |bucket| bucket.check_holds(catalogue.places.len()))?;
         Ok((catalogue, contents))
     }
 
@@ -259,7 +267,9 @@ impl Catalogue {
                 self.places
                     .extend(postcard::from_bytes(placed.value()).ok().map(|placed| (id.value(), placed)));
             }
-            write.open_table(GARBAGE).map_err(fault)?;
+            // What a block is read from is never garbage, whatever the notes say.
+            let mut garbage = write.open_table(GARBAGE).map_err(fault)?;
+            garbage.retain(|object, _| !self.is_place(object)).map_err(fault)?;
             for row in blocks.iter().map_err(fault)? {
                 let (id, meta) = row.map_err(fault)?;
                 self.next_id = self.next_id.max(id.value() + 1);
@@ -301,7 +311,7 @@ impl Catalogue {
                 self.levels.set(((Resolution::of_bits(level << 6), day), Some(state)));
             }
             // What a lost block of a level held is made again.
-            levels_of(&lost).0.into_iter().for_each(|day| self.levels.set(day));
+            rebuild::levels_of(&lost).0.into_iter().for_each(|day| self.levels.set(day));
             write.open_table(DELETIONS).map_err(fault)?;
             write.open_table(IMPORTED).map_err(fault)?;
         }
@@ -309,15 +319,6 @@ impl Catalogue {
         self.database = Some(database);
         contents.blocks.sort_by_key(|block| (block.meta().first_id, block.meta().id));
         Ok(contents)
-    }
-
-    /// Lists every block that can be read.
-    fn rebuild(&mut self, ids: &[u64]) -> Result<u64, Error> {
-        let blocks: Vec<Meta> = ids.iter().filter_map(|id| Block::read_meta(&self.directory, *id)).collect();
-        let checkpoint = blocks.iter().map(|meta| meta.checkpoint).max();
-        let (days, raw_gone_ms) = levels_of(&blocks);
-        self.change(&Change { added: &blocks, removed: &[], checkpoint, days, raw_gone_ms })?;
-        Ok(blocks.len() as u64)
     }
 
     /// A number that no block has or had in this run.
@@ -372,6 +373,7 @@ impl Catalogue {
                 days: change.days.iter().map(|(day, _)| (*day, self.levels.state(*day))).collect(),
                 raw_gone_ms: self.levels.raw_gone_ms(),
                 places,
+                placed: None,
             }),
         }
         changed
@@ -414,21 +416,42 @@ impl Catalogue {
         self.transact(|write| put_garbage(write, object))
     }
 
-    /// A block is in the bucket.
+    /// A block is in the bucket. After an error the disk may have its place; the next transaction takes it back first.
     pub(crate) fn end_upload(&mut self, id: u64, placed: Placed) -> Result<(), Error> {
-        self.transact(|write| put_place(write, id, &placed))?;
-        self.places.insert(id, placed);
-        Ok(())
+        let noted = self.transact(|write| put_place(write, id, &placed));
+        match noted {
+            Ok(()) => drop(self.places.insert(id, placed)),
+            Err(_) => self.undos.push(Undo {
+                added: Vec::new(),
+                removed: Vec::new(),
+                checkpoint: self.checkpoint,
+                days: Vec::new(),
+                raw_gone_ms: self.levels.raw_gone_ms(),
+                places: Vec::new(),
+                placed: Some((id, placed)),
+            }),
+        }
+        noted
     }
 
-    /// Objects that have been garbage for so long that no query reads them any more.
+    /// Whether a block is read from this object.
+    fn is_place(&self, object: &str) -> bool {
+        self.places.values().any(|placed| placed.object == object)
+    }
+
+    /// Objects that have been garbage for so long that no query reads them any more. What failed before is taken back
+    /// first: it may have noted objects that are still read.
     pub(crate) fn garbage(&mut self, for_ms: i64) -> Result<Vec<String>, Error> {
+        if !self.undos.is_empty() {
+            self.transact(|_| Ok(()))?;
+        }
         let database = self.database()?;
         let read = database.begin_read().map_err(fault)?;
         let mut objects = Vec::new();
         for row in read.open_table(GARBAGE).map_err(fault)?.iter().map_err(fault)? {
             let (object, since) = row.map_err(fault)?;
-            if unix_millis().saturating_sub(since.value()) >= for_ms {
+            let is_old = unix_millis().saturating_sub(since.value()) >= for_ms;
+            if is_old && !self.is_place(object.value()) {
                 objects.push(object.value().to_owned());
             }
         }
@@ -506,6 +529,10 @@ fn undo(write: &WriteTransaction, undos: &[Undo]) -> Result<(), Error> {
         for (id, placed) in &undo.places {
             put_place(write, *id, placed)?;
         }
+        if let Some((id, placed)) = &undo.placed {
+            write.open_table(PLACES).map_err(fault)?.remove(id).map_err(fault)?;
+            put_garbage(write, &placed.object)?;
+        }
         put_facts(write, undo.checkpoint, &undo.days, undo.raw_gone_ms)?;
     }
     Ok(())
@@ -550,18 +577,4 @@ fn put_facts(
         }
     }
     Ok(())
-}
-
-/// What blocks tell of levels when the catalogue is lost: which days there are, but not whether they are up to date.
-fn levels_of(blocks: &[Meta]) -> (Vec<DayChange>, Option<i64>) {
-    let mut days = Vec::new();
-    for meta in blocks.iter().filter(|meta| meta.resolution() != Resolution::Raw) {
-        let touched = level::day_of(meta.min_ms)..=level::day_of(meta.max_ms);
-        days.extend(touched.map(|day| ((meta.resolution(), day), Some(State::Outdated))));
-    }
-    let raw = blocks.iter().filter(|meta| meta.resolution() == Resolution::Raw);
-    let oldest = raw.map(|meta| meta.min_ms.saturating_sub(1)).min();
-    let newest = blocks.iter().map(|meta| meta.max_ms).max();
-    let raw_gone_ms = if days.is_empty() { None } else { oldest.or(newest) };
-    (days, raw_gone_ms)
 }

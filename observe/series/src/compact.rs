@@ -37,12 +37,8 @@ pub(crate) type Edit<'a> = &'a dyn Fn(&Labels, &mut Gathered);
 
 impl<'a> Source<'a> {
     fn new(block: &'a Block) -> Result<Self, Error> {
-        let exemplars = match block.exemplars() {
-            Ok(exemplars) => exemplars,
-            Err(Error::Damaged { .. }) => Vec::new(),
-            Err(other) => return Err(other),
-        };
-        let exemplars = exemplars.into_iter().peekable();
+        let exemplars = unless_damaged(block, block.exemplars())?;
+        let exemplars = exemplars.unwrap_or_default().into_iter().peekable();
         let mut source =
             Self { block, page: Vec::new(), at: 0, next_page: 0, number: 0, exemplars, damaged: 0 };
         source.fill()?;
@@ -53,14 +49,9 @@ impl<'a> Source<'a> {
     fn fill(&mut self) -> Result<(), Error> {
         while self.at >= self.page.len() && self.next_page < self.block.pages()? {
             self.number = u32::try_from(self.next_page).unwrap_or(u32::MAX).saturating_mul(SERIES_PER_PAGE);
-            match self.block.page(self.next_page) {
-                Ok(page) => self.page = page,
-                Err(Error::Damaged { .. }) => {
-                    self.damaged += 1;
-                    self.page = Vec::new();
-                }
-                Err(other) => return Err(other),
-            }
+            let page = unless_damaged(self.block, self.block.page(self.next_page))?;
+            self.damaged += u64::from(page.is_none());
+            self.page = page.unwrap_or_default();
             self.at = 0;
             self.next_page += 1;
         }
@@ -80,10 +71,9 @@ impl<'a> Source<'a> {
     ) -> Result<(), Error> {
         let Some(series) = self.page.get(self.at) else { return Ok(()) };
         for chunk in series.chunks.iter().filter(|chunk| chunk.touches(from_ms, to_ms)) {
-            match self.block.chunk(chunk) {
-                Ok(points) => gathered.add(points, from_ms, to_ms),
-                Err(Error::Damaged { .. }) => self.damaged += 1,
-                Err(other) => return Err(other),
+            match unless_damaged(self.block, self.block.chunk(chunk))? {
+                Some(points) => gathered.add(points, from_ms, to_ms),
+                None => self.damaged += 1,
             }
         }
         while let Some((number, held)) = self.exemplars.next_if(|(number, _)| *number <= self.number) {
@@ -94,6 +84,21 @@ impl<'a> Source<'a> {
         self.at += 1;
         self.number += 1;
         self.fill()
+    }
+}
+
+/// What was read; none when it is damaged on our disk, where it stays as it is. What comes damaged from the bucket may come
+/// well another time, so nothing is made without it.
+fn unless_damaged<T>(block: &Block, read: Result<T, Error>) -> Result<Option<T>, Error> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(Error::Damaged { .. }) if block.is_local() => Ok(None),
+        Err(error) => {
+            if matches!(error, Error::Damaged { .. } | Error::Lost { .. }) {
+                block.suspect();
+            }
+            Err(error)
+        }
     }
 }
 
@@ -183,6 +188,7 @@ impl Worker {
 impl Drop for Compactor {
     fn drop(&mut self) {
         self.maintenance.cancel();
+        self.maintenance.shared().bucket.iter().for_each(|bucket| bucket.close());
         for Worker { ticks, thread } in self.workers.drain(..) {
             drop(ticks);
             // It has nothing to say; what it did not finish is done after the next start.

@@ -44,17 +44,23 @@ impl Maintenance {
                 level.configured(config).map(|(_, retention_ms)| newest_ms.saturating_sub(retention_ms));
             kept.is_some_and(|oldest_ms| day.saturating_add(1).saturating_mul(DAY_MS) > oldest_ms)
         };
-        if let Some(day) = levels.to_mend().find(is_kept) {
+        let blocks = self.shared().blocks.load();
+        // What cannot be read well now is not made without it.
+        let is_readable = |day: i64| {
+            let (after_ms, until_ms) = range_of(day);
+            let touches = |block: &Arc<Block>| block.meta().touches(after_ms.saturating_add(1), until_ms);
+            !blocks.iter().any(|block| block.is_suspect() && touches(block))
+        };
+        if let Some(day) = levels.to_mend().find(|day| is_kept(day) && is_readable(day.1)) {
             return Some(day);
         }
-        let blocks = self.shared().blocks.load();
         LEVELS.into_iter().find_map(|level| {
             let (after_ms, _) = level.configured(config)?;
             let last = newest_ms.saturating_sub(after_ms).div_euclid(DAY_MS) - 1;
             let raw = blocks.iter().map(|block| block.meta()).filter(|meta| is_raw(meta));
             let is_due = |day: &i64| {
                 let day = (level, *day);
-                levels.state(day).is_none() && levels.has_raw(day.1) && is_kept(&day)
+                levels.state(day).is_none() && levels.has_raw(day.1) && is_kept(&day) && is_readable(day.1)
             };
             raw.filter_map(|meta| (day_of(meta.min_ms)..=day_of(meta.max_ms).min(last)).find(is_due))
                 .min()
@@ -65,7 +71,7 @@ impl Maintenance {
     /// Makes a day of a level in the place of what there is of it. The caller holds the maintenance lock.
     fn make(&self, (level, day): Day) -> Result<(), Error> {
         let began = Instant::now();
-        let (after_ms, until_ms) = (day.saturating_mul(DAY_MS), day.saturating_add(1).saturating_mul(DAY_MS));
+        let (after_ms, until_ms) = range_of(day);
         let of_day = |block: &&Arc<Block>| block.meta().touches(after_ms.saturating_add(1), until_ms);
         let blocks = self.shared().blocks.load_full();
         let touched: Vec<Arc<Block>> = blocks.iter().filter(of_day).cloned().collect();
@@ -103,6 +109,11 @@ impl Maintenance {
         self.shared().signals.downsampled(samples, began.elapsed().as_secs_f64());
         Ok(())
     }
+}
+
+/// A day begins after the first time and ends with the second.
+fn range_of(day: i64) -> (i64, i64) {
+    (day.saturating_mul(DAY_MS), day.saturating_add(1).saturating_mul(DAY_MS))
 }
 
 fn is_raw(meta: &Meta) -> bool {

@@ -75,6 +75,14 @@ pub enum Error {
         /// What went wrong.
         text: String,
     },
+    /// The bucket answers, and does not have a block that it should.
+    #[error(
+        "{object} with older samples is not in the bucket any more, or is shorter than it was, and is left out"
+    )]
+    Lost {
+        /// The block.
+        object: String,
+    },
     /// Who asked does not want the answer any more.
     #[error("the query was cancelled")]
     Cancelled,
@@ -97,6 +105,7 @@ impl Error {
             Self::Busy => "busy",
             Self::Foreign { .. } => "foreign",
             Self::Bucket { .. } => "bucket",
+            Self::Lost { .. } => "lost",
             Self::Cancelled => "cancelled",
         }
     }

@@ -67,7 +67,7 @@ impl Series {
         let (blocks, metadata) = (contents.blocks, contents.metadata);
         let shared = Arc::new(Shared::new(config, signals, catalogue, blocks, metadata, bucket));
         shared.measure();
-        let reader = SeriesReader { shared: Arc::clone(&shared) };
+        let reader = SeriesReader { shared: Arc::clone(&shared), is_ended: Arc::default() };
         let writer = SeriesWriter {
             shared,
             limits,

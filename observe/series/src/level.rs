@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use belfry_promql::{OfWindow, Purpose};
 
 use crate::config::Config;
+use crate::stretch;
 
 /// What is made at once.
 pub(crate) const DAY_MS: i64 = 86_400_000;
@@ -43,6 +44,14 @@ pub(crate) struct Levels {
     days: BTreeMap<Day, State>,
     /// Raw samples up to this time may be gone.
     raw_gone_ms: Option<i64>,
+}
+
+/// What answers a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) level: Resolution,
+    /// Up to when it answers; samples do afterwards. None: to the end, because it serves the purpose.
+    pub(crate) until_ms: Option<i64>,
 }
 
 /// A change of a day: none when it is gone.
@@ -203,15 +212,17 @@ impl Levels {
         pieces
     }
 
-    /// Which level answers best, none when raw samples do. A query at one time, and one that needs every sample, are
-    /// answered from a level only where retention has taken the raw ones.
+    /// Which level of stretches no longer than this answers best, none when raw samples do. A query at one time, and one
+    /// that needs every sample, are answered from a level only where retention has taken the raw ones.
     pub(crate) fn choose(
         &self,
         purpose: &Purpose,
         (from_ms, to_ms): (i64, i64),
         head_ms: Option<i64>,
-    ) -> Option<Resolution> {
+        stretch_max_ms: i64,
+    ) -> Option<Choice> {
         let range = (from_ms.saturating_sub(1), to_ms);
+        let is_fit = |level: Resolution| level.millis() <= stretch_max_ms && is_fit(purpose, level.millis());
         let covered = |level: Resolution, range: (i64, i64), is_wanted: &dyn Fn(Resolution) -> bool| {
             let pieces = self.sources(level, range, head_ms);
             let wanted = pieces.iter().filter(|piece| is_wanted(piece.0));
@@ -220,19 +231,25 @@ impl Levels {
         let is_worth_it = |level: &Resolution| {
             covered(*level, range, &|source| source == *level) >= to_ms.abs_diff(from_ms).div_ceil(2)
         };
-        let fitting =
-            LEVELS.into_iter().rev().filter(|level| is_fit(purpose, level.millis())).find(is_worth_it);
-        if self.has_raw_from(from_ms) {
-            return fitting;
-        }
+        let fitting = LEVELS.into_iter().rev().filter(|level| is_fit(*level)).find(is_worth_it);
+        let whole = |level: Resolution| Choice { level, until_ms: None };
+        let Some(gone_ms) = self.raw_gone_ms.filter(|_| !self.has_raw_from(from_ms)) else {
+            return fitting.map(whole);
+        };
         // Where raw samples are gone, what there is more of; an hour's pieces are those of five minutes too.
-        let gone = (range.0, self.raw_gone_ms.unwrap_or(i64::MIN).min(to_ms));
-        let kept = |level: Resolution| covered(level, gone, &|source| source != Resolution::Raw);
-        match (kept(Resolution::FiveMinutes), kept(Resolution::OneHour)) {
-            (_, 0) => fitting,
-            (five, hour) if hour > five => Some(Resolution::OneHour),
-            _ => fitting.or(Some(Resolution::FiveMinutes)),
-        }
+        let gone = (range.0, gone_ms.min(to_ms));
+        let kept = |level: Resolution| match level.millis() <= stretch_max_ms {
+            true => covered(level, gone, &|source| source != Resolution::Raw),
+            false => 0,
+        };
+        let level = match (kept(Resolution::FiveMinutes), kept(Resolution::OneHour)) {
+            (0, 0) => return fitting.map(whole),
+            (five, hour) if hour > five => Resolution::OneHour,
+            _ => fitting.unwrap_or(Resolution::FiveMinutes),
+        };
+        // One that does not serve the purpose answers where there is nothing better, and samples do where they are whole.
+        let end_ms = stretch::end_of(gone_ms, level.millis());
+        Some(Choice { level, until_ms: (!is_fit(level)).then_some(end_ms) })
     }
 
     /// Whether raw samples of a time are surely all there.
@@ -281,7 +298,7 @@ mod tests {
     fn a_level_answers_where_it_is_right_and_worth_it() {
         let days: Vec<_> = (0..10).flat_map(|day| [(FIVE, day), (HOUR, day)]).collect();
         let levels = levels(&days);
-        let check = |(start, step, range): (i64, i64, i64), of_window, expected| {
+        let check = |(start, step, range): (i64, i64, i64), of_window, expected: Option<Resolution>| {
             let purpose = Purpose {
                 is_range_query: true,
                 start_ms: start * MINUTE_MS,
@@ -289,10 +306,11 @@ mod tests {
                 range_ms: range * MINUTE_MS,
                 of_window,
             };
-            let chosen = levels.choose(&purpose, (DAY_MS, 9 * DAY_MS), None);
+            let chosen = levels.choose(&purpose, (DAY_MS, 9 * DAY_MS), None, i64::MAX);
+            let expected = expected.map(|level| Choice { level, until_ms: None });
             assert_eq!(chosen, expected, "{start} {step} {range} {of_window:?}");
             let instant = Purpose { is_range_query: false, ..purpose };
-            assert_eq!(levels.choose(&instant, (DAY_MS, 9 * DAY_MS), None), None);
+            assert_eq!(levels.choose(&instant, (DAY_MS, 9 * DAY_MS), None, i64::MAX), None);
         };
         check((60, 60, 60), OfWindow::Change, Some(HOUR));
         check((60, 60, 0), OfWindow::Latest, Some(HOUR));
@@ -319,16 +337,21 @@ mod tests {
             of_window: OfWindow::Latest,
         };
         let choose = |levels: &Levels, from: i64, to: i64| {
-            levels.choose(&purpose, (from * DAY_MS + 1, to * DAY_MS), None)
+            levels.choose(&purpose, (from * DAY_MS + 1, to * DAY_MS), None, i64::MAX)
         };
+        let until = |level: Resolution, day: i64| Some(Choice { level, until_ms: Some(day * DAY_MS) });
         assert_eq!(choose(&levels, 1, 2), None);
         levels.raw_went(3 * DAY_MS);
-        assert_eq!((choose(&levels, 1, 2), choose(&levels, 2, 5)), (Some(HOUR), Some(FIVE)));
+        assert_eq!((choose(&levels, 1, 2), choose(&levels, 2, 5)), (until(HOUR, 3), until(FIVE, 3)));
         assert_eq!((choose(&levels, 0, 1), choose(&levels, 3, 4)), (None, None));
         // Five minutes would be exact, but for the first day there is an hour only.
         let steps = Purpose { is_range_query: true, start_ms: 0, step_ms: 300_000, ..purpose };
-        assert_eq!(levels.choose(&steps, (DAY_MS + 1, 4 * DAY_MS), None), Some(HOUR));
-        assert_eq!(levels.choose(&steps, (2 * DAY_MS + 1, 4 * DAY_MS), None), Some(FIVE));
+        let choose_steps = |from: i64, stretch_max_ms: i64| {
+            levels.choose(&steps, (from * DAY_MS + 1, 4 * DAY_MS), None, stretch_max_ms)
+        };
+        assert_eq!(choose_steps(1, i64::MAX), until(HOUR, 3));
+        let five = Some(Choice { level: FIVE, until_ms: None });
+        assert_eq!((choose_steps(2, i64::MAX), choose_steps(1, 300_000)), (five, five));
         assert_eq!(
             levels.left((0, 3 * DAY_MS)).iter().map(|piece| piece.0).collect::<Vec<_>>(),
             [Resolution::Raw, HOUR, FIVE]

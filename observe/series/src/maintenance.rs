@@ -122,7 +122,8 @@ impl Maintenance {
         // While the bucket is away, what is here is compacted without what is there.
         let can_read = self.shared.bucket.as_ref().is_none_or(|bucket| !bucket.is_failing());
         [Resolution::Raw].into_iter().chain(LEVELS).find_map(|resolution| {
-            let held = blocks.iter().filter(|block| can_read || block.is_local()).map(|block| block.meta());
+            let is_there = |block: &&Arc<Block>| block.is_local() || (can_read && !block.is_suspect());
+            let held = blocks.iter().filter(is_there).map(|block| block.meta());
             let held = held.filter(|meta| meta.resolution() == resolution);
             // A stretch belongs to the window that it ends.
             let early = i64::from(resolution != Resolution::Raw);
@@ -279,24 +280,29 @@ impl Maintenance {
                 && !block.select(&self.shared.cache, &matchers)?.is_empty()
             {
                 let points = std::cell::Cell::new(0);
+                let stretch_ms = meta.resolution().millis();
                 let edit = |labels: &Labels, gathered: &mut Gathered| {
                     if matchers.iter().all(|matcher| matcher.is_match(labels.get(matcher.name()))) {
                         let before = gathered.len();
                         gathered.remove(deletion.from_ms, deletion.to_ms, meta.resolution());
-                        if is_raw {
-                            points.set(points.get() + (before - gathered.len()) as u64);
-                        }
+                        points.set(points.get() + (before - gathered.len()) as u64);
                     }
                 };
-                // Days of which something is gone are made again from what is left.
+                // Days of which something is gone are made again from what is left. A stretch goes whole, and the first may
+                // be the last of the day before.
                 let also = |levels: &Levels| {
-                    let (from_ms, to_ms) =
-                        (deletion.from_ms.max(meta.min_ms), deletion.to_ms.min(meta.max_ms));
-                    (if is_raw { levels.outdated(from_ms, to_ms) } else { Vec::new() }, None)
+                    if is_raw {
+                        let to_ms = deletion.to_ms.min(meta.max_ms);
+                        return (levels.outdated(deletion.from_ms.max(meta.min_ms), to_ms), None);
+                    }
+                    let mut days =
+                        levels.outdated(deletion.from_ms, deletion.to_ms.saturating_add(stretch_ms));
+                    days.retain(|((level, _), _)| points.get() > 0 && *level == meta.resolution());
+                    (days, None)
                 };
                 self.replace(std::slice::from_ref(block), meta.level, &edit, also)?;
                 deleted.blocks += 1;
-                deleted.points += points.get();
+                deleted.points += if is_raw { points.get() } else { 0 };
             }
         }
         progress(blocks.len() as u64, blocks.len() as u64);

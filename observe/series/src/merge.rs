@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use belfry_promql::{CounterReset, Histogram, Stretch, is_stale, stale_marker};
+use belfry_promql::{CounterReset, Histogram, STRETCH_POINTS, Stretch, is_stale, stale_marker};
 
 use crate::chunk::{HistogramPoint, Point, Points};
 use crate::level::Resolution;
@@ -20,6 +20,11 @@ pub(crate) struct Gathered {
 impl Gathered {
     pub(crate) fn len(&self) -> usize {
         self.floats.len() + self.histograms.len() + self.stretches.len()
+    }
+
+    /// What it counts for where points are bounded.
+    pub(crate) fn cost(&self) -> usize {
+        self.floats.len() + self.histograms.len() + self.stretches.len() * STRETCH_POINTS
     }
 
     pub(crate) fn is_empty(&self) -> bool {

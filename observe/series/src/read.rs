@@ -1,9 +1,10 @@
 //! Reading head and blocks together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use belfry_promql::Labels;
+use belfry_promql::{Labels, STRETCH_POINTS};
 use belfry_signal::{Exemplar, MetricMetadata};
 use roaring::RoaringBitmap;
 
@@ -11,9 +12,10 @@ use crate::block::{Block, BlockSeries};
 use crate::chunk::Point;
 use crate::error::Error;
 use crate::head::Chunks;
-use crate::level::Resolution;
+use crate::level::{Choice, Resolution};
 use crate::matcher::Matcher;
 use crate::merge::Gathered;
+use crate::sealed::Kind;
 use crate::shared::Shared;
 use crate::signals::BucketWork;
 use crate::top::{Top, largest};
@@ -25,6 +27,8 @@ const BLOCKS_FOR_LABELS: usize = 12;
 #[derive(Clone, Debug)]
 pub struct SeriesReader {
     pub(crate) shared: Arc<Shared>,
+    /// Raised when nobody waits any more.
+    pub(crate) is_ended: Arc<AtomicBool>,
 }
 
 /// One series and its float points in a time.
@@ -61,6 +65,16 @@ struct Reading<'a> {
 }
 
 impl SeriesReader {
+    /// The same, whose questions about labels and exemplars end early, with a part of the answer, when the flag is raised.
+    #[must_use]
+    pub fn until(&self, is_ended: Arc<AtomicBool>) -> Self {
+        Self { shared: Arc::clone(&self.shared), is_ended }
+    }
+
+    fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Relaxed)
+    }
+
     /// The series that satisfy every matcher, sorted by labels, with their float points from `from_ms` to `to_ms`
     /// inclusive. Histograms are left out; [`crate::PromqlSource`] has them.
     ///
@@ -73,7 +87,8 @@ impl SeriesReader {
         Ok(with_floats.map(|(labels, gathered)| SeriesData::new(&labels, gathered.floats)).collect())
     }
 
-    /// What every kind of select is made of. What cannot be read is noted and left out. Between blocks and between series of the head it asks `is_cancelled`.
+    /// What every kind of select is made of. What cannot be read is noted and left out. Between blocks and between series it
+    /// asks `is_cancelled`.
     pub(crate) fn read(
         &self,
         matchers: &[Matcher],
@@ -110,22 +125,23 @@ impl SeriesReader {
     }
 
     /// As [`read`](Self::read), in stretches of a level, of which those are given that end in the time and one before it.
-    /// What is in no level yet, or not in this one, is summed up as it is read.
+    /// What is in no level yet, or not in this one, is summed up as it is read. Where the choice ends, samples follow.
     pub(crate) fn read_level(
         &self,
         matchers: &[Matcher],
-        level: Resolution,
+        Choice { level, until_ms: chosen_ms }: Choice,
         (from_ms, to_ms): (i64, i64),
         asker: Asker<'_>,
     ) -> Result<BTreeMap<Labels, Gathered>, Error> {
         let stretch_ms = level.millis();
         let floor = |time: i64| time.saturating_sub(time.rem_euclid(stretch_ms));
-        let (after_ms, until_ms) =
-            (floor(from_ms.saturating_sub(1)).saturating_sub(stretch_ms), floor(to_ms));
+        let after_ms = floor(from_ms.saturating_sub(1)).saturating_sub(stretch_ms);
+        let samples_from = chosen_ms.filter(|end_ms| *end_ms < to_ms);
+        let until_ms = samples_from.unwrap_or_else(|| floor(to_ms));
         let levels = self.shared.levels.load_full();
         let (in_head, head_ms, blocks) = {
             let head = self.shared.head();
-            let in_head = head.select(matchers, after_ms.saturating_add(1), until_ms)?;
+            let in_head = head.select(matchers, after_ms.saturating_add(1), until_ms.max(to_ms))?;
             (in_head, head.range().map(|range| range.0), self.shared.blocks.load_full())
         };
         let left = self.shared.config.select_points_max;
@@ -148,6 +164,16 @@ impl SeriesReader {
                 selected.entry(labels).or_default().append(gathered);
             }
         }
+        if let Some(end_ms) = samples_from {
+            let range = (end_ms.saturating_add(1), to_ms);
+            let mut piece = BTreeMap::new();
+            self.read_blocks(&mut reading, &blocks, Resolution::Raw, range, &mut piece)?;
+            self.read_head(&mut reading, &in_head, range, &mut piece)?;
+            for (labels, mut gathered) in piece {
+                gathered.put_in_order();
+                selected.entry(labels).or_default().append(gathered);
+            }
+        }
         Ok(selected)
     }
 
@@ -165,8 +191,8 @@ impl SeriesReader {
             if (reading.asker.is_cancelled)() {
                 return Err(Error::Cancelled);
             }
-            let read = self.read_block(block, reading.matchers, (from_ms, to_ms), &mut reading.left);
-            if let Err(error @ Error::Bucket { .. }) = &read {
+            let read = self.read_block(block, reading, (from_ms, to_ms));
+            if let Err(error @ (Error::Bucket { .. } | Error::Lost { .. })) = &read {
                 (reading.asker.note)(error);
             }
             for (labels, gathered) in self.unless_damaged(block, read)?.unwrap_or_default() {
@@ -195,7 +221,7 @@ impl SeriesReader {
                     gathered.add(points, from_ms, to_ms);
                 }
             }
-            let left = reading.left.checked_sub(gathered.len());
+            let left = reading.left.checked_sub(gathered.cost());
             reading.left = left.ok_or(Error::TooManyPoints { points_max })?;
             if !gathered.is_empty() {
                 selected.entry(labels.clone()).or_default().append(gathered);
@@ -207,18 +233,21 @@ impl SeriesReader {
     fn read_block(
         &self,
         block: &Block,
-        matchers: &[Matcher],
+        reading: &mut Reading<'_>,
         (from_ms, to_ms): (i64, i64),
-        left: &mut usize,
     ) -> Result<Vec<(Labels, Gathered)>, Error> {
         let points_max = self.shared.config.select_points_max;
-        let numbers = block.select(&self.shared.cache, matchers)?;
+        let numbers = block.select(&self.shared.cache, reading.matchers)?;
         let mut found = Vec::new();
         let mut damaged = 0;
         damaged += block.series(&self.shared.cache, &numbers, |_, series| {
+            if (reading.asker.is_cancelled)() {
+                return Err(Error::Cancelled);
+            }
             let mut gathered = Gathered::default();
             for chunk in series.chunks.iter().filter(|chunk| chunk.touches(from_ms, to_ms)) {
-                if chunk.count as usize > *left {
+                let cost = if chunk.kind == Kind::Stretches { STRETCH_POINTS } else { 1 };
+                if (chunk.count as usize).saturating_mul(cost) > reading.left {
                     return Err(Error::TooManyPoints { points_max });
                 }
                 match block.chunk(chunk) {
@@ -227,7 +256,8 @@ impl SeriesReader {
                     Err(other) => return Err(other),
                 }
             }
-            *left = left.checked_sub(gathered.len()).ok_or(Error::TooManyPoints { points_max })?;
+            let left = reading.left.checked_sub(gathered.cost());
+            reading.left = left.ok_or(Error::TooManyPoints { points_max })?;
             if !gathered.is_empty() {
                 found.push((series.labels.clone(), gathered));
             }
@@ -242,6 +272,11 @@ impl SeriesReader {
         match read {
             Ok(read) => Ok(Some(read)),
             Err(Error::Damaged { .. } | Error::File { .. }) => {
+                self.shared.signals.block_damaged(block.meta().id);
+                Ok(None)
+            }
+            Err(Error::Lost { .. }) => {
+                self.shared.signals.bucket_failed(BucketWork::Read);
                 self.shared.signals.block_damaged(block.meta().id);
                 Ok(None)
             }
@@ -270,11 +305,14 @@ impl SeriesReader {
         let mut sets: BTreeSet<Labels> = in_head.unwrap_or_default().into_iter().collect();
         // Newest first: when there are more than may be named, those of today are.
         for block in touching(&blocks, from_ms, to_ms).rev() {
-            if sets.len() >= series_max {
+            if sets.len() >= series_max || self.is_ended() {
                 break;
             }
             let read = block.select(&self.shared.cache, matchers).and_then(|numbers| {
                 block.series(&self.shared.cache, &numbers, |_, series: &BlockSeries| {
+                    if self.is_ended() {
+                        return Err(Error::Cancelled);
+                    }
                     if series.chunks.iter().any(|chunk| chunk.touches(from_ms, to_ms)) {
                         sets.insert(series.labels.clone());
                     }
@@ -292,6 +330,9 @@ impl SeriesReader {
     pub fn label_names(&self) -> Vec<String> {
         let mut names: BTreeSet<String> = self.shared.head().index().names().map(str::to_owned).collect();
         for block in self.shared.blocks.load().iter().rev().take(BLOCKS_FOR_LABELS) {
+            if self.is_ended() {
+                break;
+            }
             let read = block.label_names().map(|held| names.extend(held.map(str::to_owned)));
             let _told = self.unless_damaged(block, read);
         }
@@ -304,6 +345,9 @@ impl SeriesReader {
         let mut values: BTreeSet<String> =
             self.shared.head().index().values(name).map(str::to_owned).collect();
         for block in self.shared.blocks.load().iter().rev().take(BLOCKS_FOR_LABELS) {
+            if self.is_ended() {
+                break;
+            }
             let read = block.label_values(&self.shared.cache, name, |value| {
                 values.insert(value.to_owned());
             });
@@ -336,6 +380,9 @@ impl SeriesReader {
         };
         // An exemplar may be a little older than the samples it came with.
         for block in blocks.iter() {
+            if self.is_ended() {
+                break;
+            }
             let read = self.block_exemplars(block, matchers, &mut |labels, exemplars| {
                 all.entry(labels.clone()).or_default().extend(exemplars.iter().filter(is_wanted).cloned());
             });

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::maintenance::Maintenance;
 use crate::signals::BucketWork;
 
-/// Longer than a query runs: what is deleted from the bucket may still be read for so long.
+/// What is deleted from the bucket stays for so long at least, and as long as a query reads it.
 const GARBAGE_MS: i64 = 150_000;
 /// Bytes that are summed up at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -33,7 +33,7 @@ impl Maintenance {
     pub(crate) fn sweep_bucket(&self, for_ms: i64) {
         let Some(bucket) = &self.shared().bucket else { return };
         let garbage = self.shared().catalogue().garbage(for_ms).unwrap_or_default();
-        for object in garbage {
+        for object in garbage.into_iter().filter(|object| !bucket.is_read(object)) {
             if self.is_cancelled() || self.count(BucketWork::Delete, bucket.delete(&object)).is_none() {
                 return;
             }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use belfry_dispatch::{Dispatch, Incoming, Taken};
@@ -28,11 +29,15 @@ const JUDGE_TIMEOUT: Duration = Duration::from_millis(500);
 pub type Write =
     Arc<dyn Fn(SeriesBatch) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
+/// Lends work the series to judge by, which end early when the flag is raised, and say by an error what they cannot give:
+/// rules must not judge by a part. May block.
+pub type Read = Arc<dyn Fn(&AtomicBool, &mut dyn FnMut(&dyn Series)) + Send + Sync>;
+
 /// The store of series, as the rules need it.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Reads; may block.
-    pub series: Arc<dyn Series + Send + Sync>,
+    /// Reads.
+    pub read: Read,
     /// Writes.
     pub write: Write,
     /// Labels that name this Belfry to others.

@@ -276,10 +276,13 @@ async fn evaluate(
 ) -> Finished {
     let began = Instant::now();
     let cancel = Arc::new(AtomicBool::new(false));
-    let (series, flag, fallback) = (metrics.series.clone(), cancel.clone(), group.clone());
+    let (read, flag, fallback) = (metrics.read.clone(), cancel.clone(), group.clone());
     let mut working = tokio::task::spawn_blocking(move || {
-        let evaluated =
-            group.evaluate(at_ms, &*series, &environment, &flag, &|| began.elapsed().as_secs_f64());
+        let mut evaluated = Evaluated::default();
+        read(&flag, &mut |series| {
+            let elapsed = || began.elapsed().as_secs_f64();
+            evaluated = group.evaluate(at_ms, series, &environment, &flag, &elapsed);
+        });
         (group, evaluated)
     });
     let mut checks = tokio::time::interval(Duration::from_millis(250));

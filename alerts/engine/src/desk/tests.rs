@@ -118,10 +118,15 @@ impl House {
             }
             Box::pin(async { Ok(()) })
         });
+        let read = memory.clone();
         let desk = start(Beginning {
             routing,
             sources,
-            metrics: Some(Metrics { series: Arc::new(memory.clone()), write, external_labels: vec![] }),
+            metrics: Some(Metrics {
+                read: Arc::new(move |_, work| work(&read)),
+                write,
+                external_labels: vec![],
+            }),
             notify: notify.clone(),
             store_directory: directory.to_owned(),
             signals: Signals::register(&registry),

@@ -64,6 +64,35 @@ fn later_rules_see_what_earlier_ones_recorded_and_series_that_end_are_marked() {
     assert_eq!(over, ["{__name__=\"a\", instance=\"y\"}", "{__name__=\"c\"}"]);
 }
 
+/// A store that cannot give all that it is asked for.
+struct Away;
+
+impl Series for Away {
+    fn select(
+        &self,
+        _matchers: &[belfry_promql::Matcher],
+        _from_ms: i64,
+        _to_ms: i64,
+    ) -> Result<Vec<belfry_promql::SeriesData>, Error> {
+        Err(Error::Source("the bucket does not answer".to_owned()))
+    }
+}
+
+#[test]
+fn a_rule_whose_samples_are_away_fails_and_its_alerts_stay() {
+    let mut group = group(DOWN);
+    let mut store = MemorySeries::new();
+    (0..3).for_each(|minute| up(&mut store, "x", minute * 60_000, 0.0));
+    evaluate(&mut group, 0, &store);
+    evaluate(&mut group, 60_000, &store);
+    let before = firing(&group);
+    assert_eq!(before.len(), 1);
+    let found = group.evaluate(120_000, &Away, &environment(), &AtomicBool::new(false), &|| 0.0);
+    assert_eq!((found.failures, found.points.len(), firing(&group)), (1, 0, before));
+    let health: Vec<Health> = group.rules().map(|(_, status)| status.health).collect();
+    assert!(matches!(&health[..], [Health::Failed(text)] if text.contains("does not answer")), "{health:?}");
+}
+
 #[test]
 fn what_is_kept_survives_a_restart_and_time_without_a_judge_counts_for_nothing() {
     let mut before = group(DOWN);

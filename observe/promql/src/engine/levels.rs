@@ -27,7 +27,18 @@ pub(super) fn row_of(series: StretchedSeries, purpose: OfWindow) -> RangeRow {
             }
         }
     }
+    for point in series.samples.into_iter().filter(|(_, value)| !is_stale(*value)) {
+        push_sample(&mut row, point);
+    }
     row
+}
+
+/// A sample that stands for itself, with what a counter lost before it.
+fn push_sample(row: &mut RangeRow, point: (i64, f64)) {
+    if let Some((_, before)) = row.floats.last().filter(|(_, before)| point.1 < *before) {
+        row.resets.push((row.floats.len(), *before));
+    }
+    push(row, point, 1);
 }
 
 /// A point and how many samples it stands for.
@@ -38,10 +49,7 @@ fn push(row: &mut RangeRow, point: (i64, f64), count: u32) {
 
 /// First and last sample, with what a counter lost before each.
 fn push_edges(row: &mut RangeRow, stretch: &Stretch) {
-    if let Some((_, before)) = row.floats.last().filter(|(_, before)| stretch.first.1 < *before) {
-        row.resets.push((row.floats.len(), *before));
-    }
-    push(row, stretch.first, 1);
+    push_sample(row, stretch.first);
     if stretch.count > 1 {
         if stretch.lost != 0.0 {
             row.resets.push((row.floats.len(), stretch.lost));
@@ -61,5 +69,6 @@ pub(super) fn latest_of(series: StretchedSeries) -> SeriesData {
             floats.push((stretch.end_ms, stale_marker()));
         }
     }
+    floats.extend(series.samples);
     SeriesData { labels: series.labels, floats, histograms: series.histograms }
 }

@@ -9,7 +9,7 @@ use crate::ast::{Expr, Extension, Node, Selector, Span, Subquery};
 use crate::error::Error;
 use crate::histogram::{CounterReset, Histogram};
 use crate::labels::Labels;
-use crate::source::{OfWindow, Purpose, Selected, SeriesData, Value, is_stale};
+use crate::source::{OfWindow, Purpose, Selected, SeriesData, StretchedSeries, Value, is_stale};
 
 /// What an instant selector takes from a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,21 +70,29 @@ pub(super) struct RangeInput {
     pub(super) span: Span,
     /// Of downsampled series; 1 of samples.
     pub(super) resolution_ms: i64,
+    /// The end of the last stretch; after it there are samples.
+    pub(super) until_ms: i64,
 }
 
 impl RangeInput {
     /// The window for a time: after the first, up to and with the second. Borders that lie inside a stretch of
-    /// downsampled samples move back to its beginning, and a window is at least one stretch.
+    /// downsampled samples move back to its beginning, and a window that ends there is at least one stretch.
     pub(super) fn window(&self, time: i64) -> (i64, i64) {
         let to = self.at.unwrap_or(time) - self.offset_ms;
-        let (from, to) = (floor(to - self.range_ms, self.resolution_ms), floor(to, self.resolution_ms));
-        if self.resolution_ms > 1 { (from.min(to - self.resolution_ms), to) } else { (from, to) }
+        let levels = (self.resolution_ms, self.until_ms);
+        let from = border(to - self.range_ms, levels);
+        if self.resolution_ms > 1 && to <= self.until_ms {
+            let to = border(to, levels);
+            (from.min(to - self.resolution_ms), to)
+        } else {
+            (from, to)
+        }
     }
 }
 
-/// The multiple of a resolution at a time or before it.
-pub(super) fn floor(time: i64, resolution_ms: i64) -> i64 {
-    time - time.rem_euclid(resolution_ms)
+/// A time after the last stretch as it is, and one among stretches of this resolution as the end of the one before it.
+pub(super) fn border(time: i64, (resolution_ms, until_ms): (i64, i64)) -> i64 {
+    if time > until_ms { time } else { time - time.rem_euclid(resolution_ms) }
 }
 
 /// The points of one series in one window.
@@ -226,14 +234,14 @@ impl Evaluator<'_> {
                 self.note_read(selector, began, found.len(), samples(&found));
                 self.samples_read(found).map(Selected::Samples)
             }
-            Selected::Stretches { resolution_ms, mut series } => {
-                let read = series.iter().map(|series| series.stretches.len() + series.histograms.len()).sum();
+            Selected::Stretches { resolution_ms, until_ms, mut series } => {
+                let read = series.iter().map(StretchedSeries::points).sum();
                 self.note_read(selector, began, series.len(), read);
                 self.spend(read)?;
                 if self.reads_counts_only {
                     series.iter_mut().for_each(|series| with_resets_found(&mut series.histograms));
                 }
-                Ok(Selected::Stretches { resolution_ms, series })
+                Ok(Selected::Stretches { resolution_ms, until_ms, series })
             }
         }
     }
@@ -284,13 +292,13 @@ impl Evaluator<'_> {
         let reference = |time: i64| at.unwrap_or(time) - offset;
         let (from, to) = (reference(grid.start) - lookback + 1, reference(grid.end()));
         let purpose = self.purpose(grid, (offset, at), 0, OfWindow::Latest);
-        let (found, resolution) = match self.read_for(selector, (from, to), &purpose)? {
-            Selected::Samples(found) => (found, 1),
-            Selected::Stretches { resolution_ms, series } => {
-                (series.into_iter().map(levels::latest_of).collect(), resolution_ms)
+        let (found, levels) = match self.read_for(selector, (from, to), &purpose)? {
+            Selected::Samples(found) => (found, (1, i64::MIN)),
+            Selected::Stretches { resolution_ms, until_ms, series } => {
+                (series.into_iter().map(levels::latest_of).collect(), (resolution_ms, until_ms))
             }
         };
-        let reference = |time: i64| floor(reference(time), resolution);
+        let reference = |time: i64| border(reference(time), levels);
         let mut rows = Vec::with_capacity(found.len());
         for series in found {
             self.spend(grid.count)?;
@@ -332,6 +340,7 @@ impl Evaluator<'_> {
                     extension,
                     span: expr.span,
                     resolution_ms: 1,
+                    until_ms: i64::MIN,
                 };
                 let (mut from, mut to) = (input.window(grid.start).0 + 1, input.window(grid.end()).1);
                 if extension != Extension::None {
@@ -344,8 +353,8 @@ impl Evaluator<'_> {
                 let purpose = self.purpose(grid, (offset_ms, at), range_ms, of_window);
                 match self.read_for(selector, (from, to), &purpose)? {
                     Selected::Samples(found) => input.rows.extend(found.into_iter().map(row_of_samples)),
-                    Selected::Stretches { resolution_ms, series } => {
-                        input.resolution_ms = resolution_ms.max(1);
+                    Selected::Stretches { resolution_ms, until_ms, series } => {
+                        (input.resolution_ms, input.until_ms) = (resolution_ms.max(1), until_ms);
                         let rows = series.into_iter().map(|series| levels::row_of(series, of_window));
                         input.rows.extend(rows);
                     }
@@ -374,8 +383,9 @@ impl Evaluator<'_> {
         self.positive(step)?;
         let at = self.query.fixed(subquery.at);
         let extension = Extension::None;
+        let (rows, resolution_ms, until_ms) = (Vec::new(), 1, i64::MIN);
         let mut input =
-            RangeInput { rows: Vec::new(), range_ms, offset_ms, at, extension, span, resolution_ms: 1 };
+            RangeInput { rows, range_ms, offset_ms, at, extension, span, resolution_ms, until_ms };
         // Its own times are multiples of its step, whatever the query's times are.
         let (after, until) = (input.window(grid.start).0, input.window(grid.end()).1);
         let start = (after.div_euclid(step) + 1) * step;

@@ -50,6 +50,17 @@ impl PageCache {
         Ok(page)
     }
 
+    /// Forgets all pages of a block.
+    pub(crate) fn forget(&self, block: u64) {
+        let mut generations = self.generations();
+        let Generations { young, old, young_bytes } = &mut *generations;
+        young.retain(|(of, _), (_, bytes)| {
+            *young_bytes = young_bytes.saturating_sub(if *of == block { *bytes } else { 0 });
+            *of != block
+        });
+        old.retain(|(of, _), _| *of != block);
+    }
+
     fn find(&self, key: Key) -> Option<Arc<dyn Any + Send + Sync>> {
         let mut generations = self.generations();
         if let Some((page, _)) = generations.young.get(&key) {
@@ -101,5 +112,9 @@ mod tests {
             assert_eq!(get(1), i32::try_from(offset).expect("small"), "still there");
         }
         assert_eq!(get(2), 30, "read again");
+        cache.forget(7);
+        assert_eq!(get(2), 30);
+        cache.forget(1);
+        assert_eq!((get(1), get(2)), (31, 32), "read again");
     }
 }

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use belfry_promql::Labels;
 use belfry_signal::Exemplar;
@@ -14,7 +15,7 @@ use super::{
     Footer, LabelPage, LabelPages, MAGIC, Meta, PageCache, Place, SERIES_PER_PAGE, SeriesPage,
     StoredExemplars, StoredSet, TAIL_BYTES, path, unpack, unpack_bytes,
 };
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Object};
 use crate::chunk::Points;
 use crate::error::Error;
 use crate::matcher::Matcher;
@@ -23,6 +24,8 @@ use crate::sealed::{self, Kind};
 
 /// Bytes that are copied at once.
 const COPY_BYTES: usize = 1 << 20;
+/// For how long a block that could not be read from the bucket is left as it is by what would write it anew.
+const SUSPECT: Duration = Duration::from_hours(1);
 
 /// A block that can be read. It holds its file open: deleted meanwhile, it can be read to the end. Of a block that is in
 /// the bucket only, ranges are read as they are asked for.
@@ -32,13 +35,15 @@ pub(crate) struct Block {
     source: Source,
     meta: Meta,
     footer: OnceLock<Footer>,
+    /// When it was last found damaged in the bucket, by what would write it anew.
+    suspected: Mutex<Option<Instant>>,
 }
 
 /// Where a block's bytes come from.
 #[derive(Debug)]
 enum Source {
     File(File),
-    Bucket { bucket: Arc<Bucket>, object: String },
+    Bucket(Object),
 }
 
 /// A series of a block.
@@ -72,8 +77,7 @@ impl Block {
         let fault = |source| Error::File { path: path.clone(), source };
         let file = File::open(&path).map_err(fault)?;
         let bytes = file.metadata().map_err(fault)?.len();
-        let block =
-            Self { source: Source::File(file), meta: Meta { bytes, ..meta }, footer: OnceLock::new(), path };
+        let block = Self::new(path, Source::File(file), Meta { bytes, ..meta });
         block.tail()?;
         Ok(block)
     }
@@ -81,8 +85,12 @@ impl Block {
     /// A block that the catalogue knows to be in the bucket. Nothing of it is read yet.
     pub(crate) fn in_bucket(directory: &Path, meta: Meta, bucket: &Arc<Bucket>, object: &str) -> Self {
         let path = path(directory, meta.id);
-        let source = Source::Bucket { bucket: Arc::clone(bucket), object: object.to_owned() };
-        Self { path, source, meta, footer: OnceLock::new() }
+        let source = Source::Bucket(Object::new(bucket, object));
+        Self::new(path, source, meta)
+    }
+
+    fn new(path: PathBuf, source: Source, meta: Meta) -> Self {
+        Self { path, source, meta, footer: OnceLock::new(), suspected: Mutex::default() }
     }
 
     /// What a block says of itself.
@@ -91,9 +99,23 @@ impl Block {
         let file = File::open(&path).ok()?;
         let bytes = file.metadata().ok()?.len();
         let meta = Meta { id, bytes, ..Meta::default() };
-        let block = Self { source: Source::File(file), meta, footer: OnceLock::new(), path };
+        let block = Self::new(path, Source::File(file), meta);
         let footer = block.footer().ok()?;
         Some(Meta { bytes, ..footer.meta.clone() })
+    }
+
+    /// What a block in the bucket says of itself; none when it is no block of ours.
+    pub(crate) fn read_meta_in(
+        bucket: &Arc<Bucket>,
+        (object, id, bytes): (&str, u64, u64),
+    ) -> Result<Option<Meta>, Error> {
+        let meta = Meta { id, bytes, ..Meta::default() };
+        let block = Self::in_bucket(Path::new(object), meta, bucket, object);
+        match block.footer() {
+            Ok(footer) => Ok(Some(Meta { bytes, ..footer.meta.clone() }).filter(|meta| meta.id == id)),
+            Err(Error::Damaged { .. } | Error::Lost { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
     }
 
     /// Whether it is in our directory.
@@ -101,14 +123,35 @@ impl Block {
         matches!(self.source, Source::File(_))
     }
 
+    /// Whether it was found damaged in the bucket a while ago. What is there may be read well later, so it is not written
+    /// anew without what could not be read.
+    pub(crate) fn is_suspect(&self) -> bool {
+        let suspected = self.suspected.lock().unwrap_or_else(PoisonError::into_inner);
+        suspected.is_some_and(|at| at.elapsed() < SUSPECT)
+    }
+
+    /// It was found damaged in the bucket.
+    pub(crate) fn suspect(&self) {
+        *self.suspected.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Reads something; what comes damaged from the bucket is read once more, past what is kept of it, and not kept.
+    fn twice<T>(&self, read: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+        match (read(), &self.source) {
+            (Err(Error::Damaged { .. }), Source::Bucket(object)) => {
+                object.forget(self.meta.id);
+                read().inspect_err(|_| object.forget(self.meta.id))
+            }
+            (read, _) => read,
+        }
+    }
+
     fn read_at(&self, out: &mut [u8], offset: u64) -> Result<(), Error> {
         match &self.source {
             Source::File(file) => file
                 .read_exact_at(out, offset)
                 .map_err(|source| Error::File { path: self.path.clone(), source }),
-            Source::Bucket { bucket, object } => {
-                bucket.read((self.meta.id, object, self.meta.bytes), out, offset)
-            }
+            Source::Bucket(object) => object.read(self.meta.id, self.meta.bytes, out, offset),
         }
     }
 
@@ -138,11 +181,13 @@ impl Block {
         if let Some(footer) = self.footer.get() {
             return Ok(footer);
         }
-        let (offset, length, crc) = self.tail()?;
-        let mut packed = vec![0; length];
-        self.read_at(&mut packed, offset)?;
-        let footer = (crc32c::crc32c(&packed) == crc).then(|| unpack(&packed)).flatten();
-        let footer = footer.ok_or_else(|| self.damaged())?;
+        let footer = self.twice(|| {
+            let (offset, length, crc) = self.tail()?;
+            let mut packed = vec![0; length];
+            self.read_at(&mut packed, offset)?;
+            let footer = (crc32c::crc32c(&packed) == crc).then(|| unpack(&packed)).flatten();
+            footer.ok_or_else(|| self.damaged())
+        })?;
         Ok(self.footer.get_or_init(|| footer))
     }
 
@@ -154,12 +199,11 @@ impl Block {
         // A place beyond the file's end is damage, and must not ask for memory first.
         let end = place.offset.checked_add(u64::from(place.length)).filter(|end| *end <= self.meta.bytes);
         end.ok_or_else(|| self.damaged())?;
-        let mut bytes = vec![0; place.length as usize];
-        self.read_at(&mut bytes, place.offset)?;
-        if crc32c::crc32c(&bytes) != place.crc {
-            return Err(self.damaged());
-        }
-        Ok(bytes)
+        self.twice(|| {
+            let mut bytes = vec![0; place.length as usize];
+            self.read_at(&mut bytes, place.offset)?;
+            if crc32c::crc32c(&bytes) == place.crc { Ok(bytes) } else { Err(self.damaged()) }
+        })
     }
 
     /// Copies the whole block into a file.

@@ -31,15 +31,13 @@ fn objects(reader: &SeriesReader) -> Vec<String> {
         .collect()
 }
 
+fn options() -> Options {
+    Options { lookback_ms: 300_000, samples_max: 1_000_000, subquery_step_ms: 60_000, experimental: false }
+}
+
 fn ask(reader: &SeriesReader, query: &str, minute: i64) -> Answer {
-    let options = Options {
-        lookback_ms: 300_000,
-        samples_max: 1_000_000,
-        subquery_step_ms: 60_000,
-        experimental: false,
-    };
     let (times, cancel) = (Times::Instant(at(minute)), AtomicBool::new(false));
-    belfry_promql::query(query, &PromqlSource::new(reader, &cancel), times, &options, &cancel)
+    belfry_promql::query(query, &PromqlSource::new(reader, &cancel), times, &options(), &cancel)
         .expect("it evaluates")
 }
 
@@ -118,23 +116,159 @@ fn a_bucket_that_is_away_costs_what_is_in_it_and_nothing_else() {
     assert!(warnings[0].contains("bucket with older blocks does not answer, and node-1/"), "{}", warnings[0]);
     let Data::Vector(samples) = answer.data else { panic!("no vector") };
     assert_eq!(samples.len(), 1);
+    let strict = |query: &str, cancel: &AtomicBool| {
+        let source = PromqlSource::strict(&reader, cancel);
+        belfry_promql::query(query, &source, Times::Instant(at(94)), &options(), &AtomicBool::new(false))
+            .map(|answer| answer.annotations.iter().count())
+            .map_err(|error| error.to_string())
+    };
+    let refused = strict("count_over_time(up[95m])", &AtomicBool::new(false)).expect_err("a part is missing");
+    assert!(refused.contains("bucket with older blocks does not answer"), "{refused}");
+    assert_eq!(strict("up", &AtomicBool::new(false)), Ok(0), "rules go on by what is here");
+    assert!(strict("up", &AtomicBool::new(true)).is_err(), "it is cancelled");
     assert_eq!(ask(&reader, "up", 94).annotations.iter().count(), 0, "it is not asked for what is here");
     writer.maintenance().tend_bucket(at(95));
     assert!(writer.maintenance().compact().is_err() || blocks(&directory).len() < 5);
     assert!(blocks(&directory).len() >= 2, "nothing goes that is not there");
     let text = registry.encode_text();
     assert!(text.contains("series_bucket_failures_total{work=\"upload\"} 1"), "{text}");
-    // A start does not need it.
+    // A start needs no answer from it, but a directory that should hold blocks is there and not empty: what has to be
+    // mounted there would be missed later.
     drop((writer, reader));
     std::fs::remove_file(&target).expect("it was there");
+    for _ in 0..2 {
+        let opened = Series::open(config.clone(), &Registry::for_test());
+        let refused = opened.map(drop).expect_err("it is not mounted");
+        assert!(refused.to_string().contains("missing or empty, and should hold"), "{refused}");
+    }
+    std::fs::create_dir(&target).expect("removed by the start");
+    std::fs::write(target.join("lost"), b"").expect("written");
     let (writer, reader, _) = open(config);
     assert_eq!(eu(&reader).last(), expected_eu(0..90).last());
     // It is back, and so is everything.
-    std::fs::remove_dir_all(&target).expect("made by the start");
+    std::fs::remove_dir_all(&target).expect("it is there");
     std::fs::rename(parent.path().join("elsewhere"), &target).expect("renamed");
     assert_eq!(eu(&reader), expected_eu(0..90));
     writer.maintenance().tend_bucket(at(95));
     writer.maintenance().compact().expect("they are read");
+    assert_eq!(eu(&reader), expected_eu(0..90));
+}
+
+#[test]
+fn a_lost_catalogue_is_made_again_from_the_bucket_too() {
+    let (directory, target) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let config = in_bucket(directory.path(), BucketConfig::in_directory(target.path()));
+    let (mut writer, reader, _) = open(config.clone());
+    append(&mut writer, 0..95);
+    writer.maintenance().tend_bucket(at(95));
+    let reading = reader.shared.blocks.load_full();
+    writer.maintenance().compact_all().expect("they are read");
+    writer.maintenance().tend_bucket(at(95));
+    // What was replaced goes when nobody reads it any more.
+    let count_there = || std::fs::read_dir(target.path().join("node-1")).map_or(0, Iterator::count);
+    writer.maintenance().sweep_bucket(0);
+    let read_there = reading.iter().filter(|block| !block.is_local()).count();
+    assert!(read_there > 3);
+    assert!(count_there() >= read_there + objects(&reader).len(), "{} of {read_there}", count_there());
+    // Questions about labels end when nobody waits.
+    let ended = reader.until(std::sync::Arc::new(AtomicBool::new(true)));
+    let sets = |reader: &SeriesReader| reader.label_sets(&[], at(0), at(9), 10).len();
+    assert_eq!((sets(&ended), sets(&reader)), (0, 3));
+    drop(reading);
+    writer.maintenance().sweep_bucket(0);
+    assert_eq!(count_there(), objects(&reader).len());
+    let (held, checkpoint) = (objects(&reader), writer.checkpoint());
+    drop((writer, reader));
+    // What is no block of ours is left alone.
+    let foreign = ["0000000000000077-00000001.block", "0000000000000078.block", "notes"];
+    foreign.iter().for_each(|name| {
+        std::fs::write(target.path().join("node-1").join(name), b"something").expect("written");
+    });
+    std::fs::remove_file(directory.path().join("catalogue.redb")).expect("it was there");
+    let (writer, reader, registry) = open(config.clone());
+    assert_eq!(eu(&reader), expected_eu(0..90));
+    assert!(held.iter().all(|object| objects(&reader).contains(object)), "{held:?}");
+    assert!(writer.checkpoint() <= checkpoint);
+    assert!(
+        registry.encode_text().contains("series_catalogue_rebuilds_total 1"),
+        "{}",
+        registry.encode_text()
+    );
+    drop((writer, reader));
+    // The whole directory is lost: the log is asked for everything.
+    std::fs::remove_dir_all(directory.path()).expect("it was there");
+    let (mut writer, reader, _) = open(config.clone());
+    assert_eq!(writer.checkpoint(), 0);
+    let found = eu(&reader).len();
+    assert!(found >= 60, "{found} points were in the bucket");
+    append(&mut writer, 100..125);
+    writer.maintenance().compact_all().expect("they are read");
+    writer.maintenance().tend_bucket(at(200));
+    writer.maintenance().sweep_bucket(0);
+    assert_eq!(eu(&reader).len(), found + 25);
+    drop((writer, reader));
+    assert!(foreign.iter().all(|name| target.path().join("node-1").join(name).exists()));
+    // Without an answer nobody knows what there is, so nothing is begun.
+    std::fs::remove_dir_all(directory.path()).expect("it was there");
+    let secret = target.path().join("secret");
+    std::fs::write(&secret, b"secret").expect("written");
+    let away = BucketConfig {
+        name: Some("belfry".to_owned()),
+        directory: None,
+        endpoint: Some(format!("http://127.0.0.1:{}", free_port())),
+        access_key_file: Some(secret.clone()),
+        secret_key_file: Some(secret),
+        ..BucketConfig::in_directory("")
+    };
+    let opened = Series::open(in_bucket(directory.path(), away), &Registry::for_test());
+    let refused = opened.map(drop).expect_err("nobody answers").to_string();
+    assert!(refused.contains("what is in the bucket cannot be listed"), "{refused}");
+}
+
+#[test]
+fn what_comes_damaged_or_not_at_all_is_missed_and_nothing_else() {
+    let (directory, target) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let config = in_bucket(directory.path(), BucketConfig::in_directory(target.path()));
+    let (mut writer, reader, _) = open(config.clone());
+    append(&mut writer, 0..95);
+    let maintenance = writer.maintenance();
+    maintenance.tend_bucket(at(95));
+    // Its first chunk, of the series that is asked for, comes with a wrong byte.
+    let object = target.path().join(&objects(&reader)[1]);
+    let whole = std::fs::read(&object).expect("it is there");
+    let mut wrong = whole.clone();
+    wrong[12] ^= 0x55;
+    std::fs::write(&object, &wrong).expect("written");
+    assert_eq!(eu(&reader).len(), 85);
+    let failed = maintenance.compact_all().expect_err("nothing is made without it");
+    assert_eq!(failed.reason(), "damaged");
+    assert!(maintenance.compact_all().expect("the others are") > 0);
+    maintenance.sweep_bucket(0);
+    assert_eq!(eu(&reader).len(), 85);
+    // Nothing keeps the wrong piece.
+    std::fs::write(&object, &whole).expect("written");
+    assert_eq!(eu(&reader), expected_eu(0..95));
+    // It is not there: the question is answered from the others, which are asked on.
+    std::fs::rename(&object, target.path().join("elsewhere")).expect("renamed");
+    drop((maintenance, writer, reader));
+    let (writer, reader, _) = open(config);
+    let answer = ask(&reader, "count_over_time(up[95m])", 94);
+    let warnings: Vec<String> =
+        answer.annotations.of(Severity::Warning).map(|warning| warning.message.clone()).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("is not in the bucket any more"), "{warnings:?}");
+    assert_eq!(eu(&reader).len(), 80);
+    // What cannot be written says nothing of reading.
+    let bucket = reader.shared.bucket.clone().expect("configured");
+    assert!(bucket.upload(&target.path().join("elsewhere"), "node-1").is_err());
+    assert!(format!("{bucket:?}").contains("failed: None"), "{bucket:?}");
+    assert!(writer.maintenance().compact_all().is_err());
+    std::fs::rename(target.path().join("elsewhere"), &object).expect("renamed");
+    assert_eq!(eu(&reader), expected_eu(0..90));
+    drop((writer, reader));
+    let (writer, reader, _) = open(in_bucket(directory.path(), BucketConfig::in_directory(target.path())));
+    writer.maintenance().compact_all().expect("they are read");
     assert_eq!(eu(&reader), expected_eu(0..90));
 }
 

@@ -1,5 +1,5 @@
 //! A disk that fails when a test says so: while a file of the catalogue's name with `.failing` behind it exists, nothing
-//! can be written or synced. And what the store makes of that.
+//! can be written or synced; with `.unsynced`, all is written and its sync fails. And what the store makes of that.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -15,13 +15,18 @@ use super::*;
 struct Failing {
     inner: FileBackend,
     switch: PathBuf,
+    sync_switch: PathBuf,
 }
 
 /// Opens the database as the library does, behind the switch.
 pub(crate) fn open(path: &Path, is_created: bool) -> Result<Database, DatabaseError> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(is_created).truncate(false).open(path)?;
-    let backend = Failing { inner: FileBackend::new(file)?, switch: path.with_extension("redb.failing") };
+    let backend = Failing {
+        inner: FileBackend::new(file)?,
+        switch: path.with_extension("redb.failing"),
+        sync_switch: path.with_extension("redb.unsynced"),
+    };
     Database::builder().create_with_backend(backend)
 }
 
@@ -47,7 +52,8 @@ impl StorageBackend for Failing {
 
     fn sync_data(&self) -> io::Result<()> {
         self.check()?;
-        self.inner.sync_data()
+        self.inner.sync_data()?;
+        if self.sync_switch.exists() { Err(io::Error::other("the test's sync fails")) } else { Ok(()) }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -137,4 +143,51 @@ fn days_and_uploads_wait_for_a_disk_that_fails() {
     append(&mut writer, 3000..3003);
     assert_eq!(eu(&reader), expected_eu(0..3003));
     assert!(registry.encode_text().contains("series_blocks_set_aside_total 0"));
+}
+
+#[test]
+fn a_commit_that_failed_costs_nothing_in_the_bucket() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let (directory, bucket) = (parent.path().join("series"), parent.path().join("bucket"));
+    let config = Config {
+        retention: Duration::from_hours(24 * 365),
+        bucket: Some(crate::BucketConfig {
+            upload_after: Duration::ZERO,
+            local_for: Duration::ZERO,
+            ..crate::BucketConfig::in_directory(&bucket)
+        }),
+        ..config(&directory)
+    };
+    let switch = directory.join("catalogue.redb.unsynced");
+    let (mut writer, reader, _) = super::open(config.clone());
+    append(&mut writer, 0..65);
+    let maintenance = writer.maintenance();
+    let now = super::samples::at(65);
+    let in_bucket = || std::fs::read_dir(&bucket).map_or(0, Iterator::count);
+    // The end of an upload is on the disk, and the store does not know.
+    let id = reader.shared.blocks.load()[0].meta().id;
+    let placed = crate::catalogue::Placed { object: "half.block".to_owned(), crc: 1 };
+    std::fs::write(bucket.join("half.block"), b"half").expect("written");
+    std::fs::write(&switch, b"").expect("written");
+    assert!(reader.shared.catalogue().end_upload(id, placed).is_err());
+    std::fs::remove_file(&switch).expect("it was there");
+    maintenance.sweep_bucket(0);
+    assert_eq!(in_bucket(), 0, "taken back, and so garbage");
+    maintenance.tend_bucket(now);
+    assert_eq!((in_bucket(), blocks(&directory).len()), (6, 0));
+    // What a compaction replaced is noted as garbage on the disk, and the store still reads it.
+    std::fs::write(&switch, b"").expect("written");
+    assert!(maintenance.compact_all().is_err());
+    maintenance.sweep_bucket(0);
+    assert_eq!(in_bucket(), 6);
+    std::fs::remove_file(&switch).expect("it was there");
+    maintenance.sweep_bucket(0);
+    assert_eq!((in_bucket(), eu(&reader)), (6, expected_eu(0..65)));
+    drop((maintenance, writer, reader));
+    let (writer, reader, _) = super::open(config);
+    assert_eq!(eu(&reader), expected_eu(0..60));
+    writer.maintenance().compact_all().expect("the disk works");
+    writer.maintenance().sweep_bucket(0);
+    writer.maintenance().tend_bucket(now);
+    assert_eq!(eu(&reader), expected_eu(0..60));
 }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use belfry_promql::{
-    Data, Error as QueryError, Options, Purpose, Selected, SeriesData as Selectable, Times, Value,
+    Data, Error as QueryError, Options, Purpose, Selected, SeriesData as Selectable, Severity, Times, Value,
 };
 use belfry_signal::{NativeHistogram, PointValue, SeriesBatch, SeriesPoints};
 
@@ -221,7 +221,8 @@ fn levels_answer_as_raw_samples_do() {
     // A subquery has steps of its own.
     check("max_over_time(rate(counter_total[1h])[6h:1h])", (60, 15), hour);
     // Of rates of histograms, the distance between samples is not known, so what is beyond the first and last of a
-    // window that begins or ends with a gap is guessed differently: the bound of what a gap can be of a window.
+    // window that begins or ends with a gap is guessed differently: the bound of what a gap can be of a window. So an hour
+    // of the two is too long.
     let times = Times::Range {
         start_ms: DAY_START_MS + HOUR_MS,
         end_ms: DAY_START_MS + DAYS * DAY_MS - HOUR_MS,
@@ -231,8 +232,8 @@ fn levels_answer_as_raw_samples_do() {
     let query = "rate(spread[2h])";
     let (level, raw) = (asked(false), asked(true));
     let (found, expected) = (numbers(&ask(&level, query, times)), numbers(&ask(&raw, query, times)));
-    assert_eq!(level.resolution_ms.get(), hour);
-    close(&found, &expected, 0.2).expect("about the same");
+    assert_eq!(level.resolution_ms.get(), five);
+    close(&found, &expected, 0.05).expect("about the same");
     for query in ["quantile_over_time(0.9, gauge[1h])", "count_over_time(spread[1h])"] {
         let (level, raw) = (asked(false), asked(true));
         let (found, expected) = (numbers(&ask(&level, query, times)), numbers(&ask(&raw, query, times)));
@@ -325,6 +326,50 @@ fn what_comes_late_or_is_deleted_has_its_day_made_again() {
 }
 
 #[test]
+fn a_stretch_counts_for_what_it_takes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(filled(directory.path()));
+    let times = Times::Range {
+        start_ms: DAY_START_MS + HOUR_MS,
+        end_ms: DAY_START_MS + 2 * DAY_MS,
+        step_ms: HOUR_MS,
+    };
+    // About fifty stretches and as many results.
+    let check = |select_points_max: usize, samples_max: usize| {
+        let (_writer, reader, _) = open(Config { select_points_max, ..levelled(directory.path()) });
+        let options =
+            Options { lookback_ms: 300_000, samples_max, subquery_step_ms: 60_000, experimental: true };
+        let cancel = AtomicBool::new(false);
+        belfry_promql::query("rate(counter_total[1h])", &reader, times, &options, &cancel).map(drop)
+    };
+    assert_eq!(check(400, 1000), Ok(()));
+    assert!(matches!(check(200, 1000), Err(QueryError::TooManySamples { samples_max: 200 })));
+    assert!(matches!(check(400, 250), Err(QueryError::TooManySamples { samples_max: 250 })));
+}
+
+#[test]
+fn a_deletion_that_begins_at_midnight_leaves_no_hole_in_the_day_before() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let short = Config { compacted_duration_max: Duration::from_hours(2), ..levelled(directory.path()) };
+    let (mut writer, reader, _) = open(short);
+    fill(&mut writer, &mut Noise(0x1234_5678_9abc_def1));
+    let maintenance = writer.maintenance();
+    maintenance.compact().expect("the disk works");
+    maintenance.downsample().expect("the disk works");
+    let midnight = DAY_START_MS + DAY_MS;
+    let counter = [Matcher::metric("counter_total")];
+    maintenance.delete(&counter, midnight, midnight + 10 * MINUTE_MS, &mut |_, _| {}).expect("it works");
+    maintenance.downsample().expect("the disk works");
+    let times =
+        Times::Range { start_ms: DAY_START_MS + HOUR_MS, end_ms: midnight + 3 * HOUR_MS, step_ms: HOUR_MS };
+    let asked = |is_raw| Asked { reader: &reader, is_raw, resolution_ms: Cell::new(0) };
+    let (level, raw) = (asked(false), asked(true));
+    let query = "count_over_time(counter_total[1h])";
+    let (found, expected) = (numbers(&ask(&level, query, times)), numbers(&ask(&raw, query, times)));
+    assert_eq!((level.resolution_ms.get(), found), (HOUR_MS, expected));
+}
+
+#[test]
 fn levels_outlive_raw_samples() {
     let directory = tempfile::tempdir().expect("a directory");
     let (writer, reader) = filled(directory.path());
@@ -353,6 +398,33 @@ fn levels_outlive_raw_samples() {
     // A plain read has the samples that the level kept.
     let kept = reader.select(&[Matcher::metric("counter_total")], at(1), at(2)).expect("few points");
     assert!((12..=26).contains(&kept[0].points.len()), "{}", kept[0].points.len());
+    // Where raw samples are whole they answer, also of a question that reaches back to where they are not.
+    let gone_ms = reader.shared.levels.load().raw_gone_ms().expect("some went");
+    let (cancel, last) = (AtomicBool::new(false), at(24 * DAYS) - 31 * MINUTE_MS);
+    let options = Options {
+        lookback_ms: 300_000,
+        samples_max: 50_000_000,
+        subquery_step_ms: 60_000,
+        experimental: true,
+    };
+    for query in ["quantile_over_time(0.9, gauge[7m])", "deriv(gauge[7m])", "gauge"] {
+        let source = PromqlSource::new(&reader, &cancel);
+        let times = |start_ms: i64| Times::Range { start_ms, end_ms: last, step_ms: 11 * MINUTE_MS };
+        let across =
+            belfry_promql::query(query, &source, times(last - 500 * 11 * MINUTE_MS), &options, &cancel);
+        let across = across.expect("it evaluates");
+        let told: Vec<_> =
+            across.annotations.of(Severity::Warning).map(|warning| warning.message.clone()).collect();
+        assert!(told.len() == 1 && told[0].contains("are gone: stretches of"), "{query}: {told:?}");
+        let (found, mut compared) = (numbers(&across.data), 0);
+        for (time, values) in found.iter().filter(|point| point.0 > gone_ms + HOUR_MS) {
+            let expected = numbers(&ask(&reader, query, Times::Instant(*time)));
+            close(&[(*time, values.clone())], &expected, 1e-9)
+                .unwrap_or_else(|fault| panic!("{query}: {fault}"));
+            compared += 1;
+        }
+        assert!(compared >= 1 && found.len() > compared + 100, "{query}: {compared} of {}", found.len());
+    }
     assert_eq!(reader.label_values("job"), ["x"]);
     // After a month what has five minutes goes too, and what has an hour answers.
     writer.maintenance().delete_old(at(24 * (DAYS + 30)));
