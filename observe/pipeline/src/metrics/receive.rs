@@ -57,8 +57,8 @@ pub struct Config {
     pub label_value_bytes_max: usize,
     /// Bytes in memory, about, of what is made of one request.
     pub request_memory_bytes_max: usize,
-    /// Series whose labels are remembered, so that they need not be read again.
-    pub known_labels_max: usize,
+    /// Bytes in memory, about, of labels that are remembered with what named them, so that they need not be read again.
+    pub known_labels_bytes_max: usize,
     /// Bytes of an exemplar's labels; longer ones are refused.
     pub exemplar_bytes_max: usize,
     /// Bytes of a help text; longer ones are cut.
@@ -86,7 +86,7 @@ impl Config {
             label_name_bytes_max: 512,
             label_value_bytes_max: 4096,
             request_memory_bytes_max: 128 << 20,
-            known_labels_max: 200_000,
+            known_labels_bytes_max: 128 << 20,
             exemplar_bytes_max: 1024,
             help_bytes_max: 1024,
             senders_max: 1000,
@@ -120,7 +120,11 @@ impl Config {
             "request_memory_bytes_max",
             "use at least 65536 bytes",
         );
-        expect(self.known_labels_max <= 10_000_000, "known_labels_max", "use 0 to 10000000 series");
+        expect(
+            self.known_labels_bytes_max <= 1 << 36,
+            "known_labels_bytes_max",
+            "use 0 to 68719476736 bytes",
+        );
         expect(self.exemplar_bytes_max >= 1, "exemplar_bytes_max", "use at least 1 byte");
         expect(self.help_bytes_max >= 16, "help_bytes_max", "use at least 16 bytes");
         expect(self.senders_max >= 1, "senders_max", "use at least 1 sender");
@@ -192,7 +196,7 @@ pub fn router(config: Config, pipeline: PipelineHandle, registry: &Registry) -> 
     let (groups, damaged) = opened.map_err(|error| format!("{}: {error}", directory.display()))?;
     let signals = ReceiveSignals::register(registry);
     signals.groups_opened(groups.len(), damaged);
-    let known = Arc::new(KnownLabels::new(config.known_labels_max));
+    let known = Arc::new(KnownLabels::new(config.known_labels_bytes_max));
     let accounts = Mutex::default();
     let receiver = Receiver { config, pipeline, turns, signals, senders: accounts, groups, known };
     let receiver = Arc::new(receiver);

@@ -156,7 +156,7 @@ fn packed(message: &impl prost::Message) -> Vec<u8> {
 
 #[test]
 fn labels_that_came_before_are_the_same_again() {
-    let known = KnownLabels::new(1000);
+    let known = KnownLabels::new(1 << 20);
     let request = encode(Protocol::V1, &batch());
     let read = || decode_known(Protocol::V1, &request, &LIMITS, &known).expect("a good request").batch;
     let (first, second) = (read(), read());
