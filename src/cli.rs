@@ -436,15 +436,23 @@ pub enum SeriesCommand {
     },
 }
 
-/// Which store of metrics.
+/// A store of series on this machine.
 #[derive(Debug, Args)]
-pub struct SeriesStoreArguments {
+pub struct SeriesPlaceArguments {
     /// The configuration that names it.
     #[arg(long, default_value = "belfry.toml")]
     pub config: PathBuf,
     /// The store's directory, instead of a configuration.
     #[arg(long)]
     pub directory: Option<PathBuf>,
+}
+
+/// Which store of metrics.
+#[derive(Debug, Args)]
+pub struct SeriesStoreArguments {
+    /// Which store.
+    #[command(flatten)]
+    pub place: SeriesPlaceArguments,
     /// Have a running Belfry do it on its own store: the address of its admin door, as 127.0.0.1:9901.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "directory")]
     pub admin: Option<SocketAddr>,

@@ -16,7 +16,7 @@ use indicatif::ProgressBar;
 use serde_json::Value;
 
 use crate::ask::{Token, ask, percent_encoded, post_form};
-use crate::cli::{SeriesCommand, SeriesStoreArguments};
+use crate::cli::{SeriesCommand, SeriesPlaceArguments, SeriesStoreArguments};
 use crate::commands::{block_on, say};
 use crate::slo_table::aligned;
 use crate::upkeep::{Work, WorkState};
@@ -137,9 +137,9 @@ fn with_store(
     if let Some(admin) = store.admin {
         return ordered(admin, &Token::of(store.token_file.as_deref())?, name, order);
     }
-    let config = match &store.directory {
+    let config = match &store.place.directory {
         Some(directory) => Config::in_directory(existing(directory)?),
-        None => configured(&store.config)?,
+        None => configured(&store.place.config)?,
     };
     let registry = belfry_signal::Registry::new(belfry_signal::Resource::for_test(), 16).0;
     let (writer, _reader) = Series::open(config, &registry)
@@ -182,12 +182,9 @@ fn ordered(admin: SocketAddr, token: &Token, name: &str, order: &[(&str, &str)])
 /// # Errors
 /// When it is in use or cannot be read, and whatever the work says.
 pub(crate) fn with_reader<T>(
-    store: &SeriesStoreArguments,
+    store: &SeriesPlaceArguments,
     work: impl FnOnce(&dyn belfry_promql::Series) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    if store.admin.is_some() {
-        bail!("this reads a store of this machine: leave --admin out, and name a snapshot with --directory");
-    }
     let config = match &store.directory {
         Some(directory) => Config::in_directory(existing(directory)?),
         None => configured(&store.config)?,

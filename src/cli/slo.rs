@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{SeriesStoreArguments, Site};
+use super::{SeriesPlaceArguments, Site};
 
 /// Whom to ask, or what to do.
 #[derive(Debug, Args)]
@@ -66,7 +66,7 @@ pub struct BacktestArguments {
     pub store: bool,
     /// Which store.
     #[command(flatten)]
-    pub place: SeriesStoreArguments,
+    pub place: SeriesPlaceArguments,
     /// Whom to ask.
     #[arg(long, default_value = "http://127.0.0.1:9090")]
     pub url: String,

@@ -6,9 +6,6 @@ use belfry_state::CallRecord;
 
 use crate::message::Message;
 
-/// When a registration reached the core, and what each life of the core answered.
-type Registered = (u64, BTreeSet<(usize, u16)>);
-
 /// What was seen.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
@@ -24,7 +21,7 @@ pub(crate) struct Witness {
     /// ACKs that the core sent, likewise.
     acknowledged: BTreeSet<(usize, usize, String)>,
     /// Registrations that reached the core, by phone and branch: when, and what each life of the core answered.
-    registers: BTreeMap<(usize, String), Registered>,
+    registers: BTreeMap<(usize, String), (u64, Statuses)>,
     /// Requests that changed a registration.
     binding: BTreeSet<(usize, String)>,
     /// Until when each phone is registered.
@@ -34,6 +31,9 @@ pub(crate) struct Witness {
     /// Messages of the core that were not SIP as it should be.
     pub(crate) nonsense: Vec<String>,
 }
+
+/// Final answers: life of the core and status.
+type Statuses = BTreeSet<(usize, u16)>;
 
 #[derive(Debug)]
 struct Taken {

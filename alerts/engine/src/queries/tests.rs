@@ -76,12 +76,12 @@ impl House {
             backoff_min: Duration::from_secs(1_800),
             backoff_max: Duration::from_secs(3_600),
             services: vec![ServiceConfig {
-                back: None,
                 name: "primary".into(),
                 url: "http://127.0.0.1:9/v2/enqueue".into(),
                 routing_key_file: Some(directory.join("key")),
                 routing_key_env: None,
                 journeys: None,
+                back: None,
             }],
         };
         let notify = Notify::start(notify, &registry).expect("starts");

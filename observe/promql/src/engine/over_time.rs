@@ -47,8 +47,15 @@ fn was_reset(before: Point<'_>, after: Point<'_>) -> bool {
 }
 
 fn count_pairs(window: &Window<'_>, test: impl Fn(Point<'_>, Point<'_>) -> bool) -> f64 {
+    if window.histograms.is_empty() {
+        let pairs = window.floats.windows(2);
+        return pairs.filter(|pair| test(Point::Float(pair[0].1), Point::Float(pair[1].1))).count() as f64;
+    }
     by_time(window).windows(2).filter(|pair| test(pair[0], pair[1])).count() as f64
 }
+
+/// Numbers that a function takes beside its window, at most.
+const PARAMETERS_MAX: usize = 2;
 
 /// Line through points: slope per second, and value at `origin_ms`.
 fn line(points: &[(i64, f64)], origin_ms: i64) -> (f64, f64) {
@@ -58,9 +65,14 @@ fn line(points: &[(i64, f64)], origin_ms: i64) -> (f64, f64) {
     }
     let n = points.len() as f64;
     let x = |time: i64| (time - origin_ms) as f64 / 1000.0;
-    let total = |value: &dyn Fn(&(i64, f64)) -> f64| points.iter().map(value).collect::<Kahan>().total();
-    let (sum_x, sum_y) = (total(&|point| x(point.0)), total(&|point| point.1));
-    let (sum_xy, sum_xx) = (total(&|point| x(point.0) * point.1), total(&|point| x(point.0) * x(point.0)));
+    let mut totals = [Kahan::default(); 4];
+    for (time, y) in points {
+        let x = x(*time);
+        for (total, value) in totals.iter_mut().zip([x, *y, x * y, x * x]) {
+            total.add(value);
+        }
+    }
+    let [sum_x, sum_y, sum_xy, sum_xx] = totals.map(Kahan::total);
     let slope = (sum_xy - sum_x * sum_y / n) / (sum_xx - sum_x * sum_x / n);
     (slope, sum_y / n - slope * sum_x / n)
 }
@@ -182,7 +194,8 @@ impl Evaluator<'_> {
             "resets" => Some(Value::Float(count_pairs(window, was_reset))),
             "sum_over_time" | "avg_over_time" => this.total_over_time(name, row, window, span),
             _ => {
-                let numbers: Vec<f64> = parameters.iter().map(|values| values[window.at]).collect();
+                let mut numbers = [f64::NAN; PARAMETERS_MAX];
+                numbers.iter_mut().zip(parameters).for_each(|(number, values)| *number = values[window.at]);
                 if window.floats.is_empty() {
                     return None;
                 }
