@@ -38,21 +38,6 @@ use crate::upkeep::Upkeep;
 
 /// Paths of the read APIs for those who have no token: probes, and webhooks, which are signed.
 const API_OPEN_PATHS: &[&str] = &["/-/healthy", "/-/ready", HOOK_PATH];
-/// What web pages of other sites may ask for once they are invited: questions of Prometheus' API, nothing that changes.
-const API_QUERY_PATHS: &[&str] = &[
-    "/api/v1/query",
-    "/api/v1/query_range",
-    "/api/v1/query_exemplars",
-    "/api/v1/format_query",
-    "/api/v1/parse_query",
-    "/api/v1/series",
-    "/api/v1/labels",
-    "/api/v1/label/",
-    "/api/v1/metadata",
-    "/api/v1/functions",
-    "/api/v1/rules",
-    "/api/v1/status/buildinfo",
-];
 /// How long a start waits until edge and core of one process are linked.
 const CORE_LINK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// Orders from the admin door that may wait.
@@ -474,7 +459,7 @@ impl App {
             .context("start the read APIs")?;
         guard.pushes = observe::pushes(config).context("start the read APIs")?;
         guard.cors_origins.clone_from(&config.cors_origins);
-        guard.cors_paths = API_QUERY_PATHS;
+        guard.cors_paths = observe::QUERY_PATHS;
         let (doors, listen, limits) = (self.doors.clone(), config.listen, config.limits());
         let opening = self
             .surroundings
