@@ -459,6 +459,7 @@ impl App {
             .context("start the read APIs")?;
         guard.pushes = observe::pushes(config).context("start the read APIs")?;
         guard.cors_origins.clone_from(&config.cors_origins);
+        guard.cors_paths = observe::QUERY_PATHS;
         let (doors, listen, limits) = (self.doors.clone(), config.listen, config.limits());
         let opening = self
             .surroundings
@@ -586,5 +587,6 @@ pub(crate) fn access(
 ) -> Result<Guard, belfry_door::Error> {
     let tokens = token_file.map(Tokens::open).transpose()?.map(Arc::new);
     let host_names = host_names.to_vec();
-    Ok(Guard { section, tokens, pushes: None, host_names, open_paths, cors_origins: Vec::new() })
+    let (cors_origins, cors_paths) = (Vec::new(), &[][..]);
+    Ok(Guard { section, tokens, pushes: None, host_names, open_paths, cors_origins, cors_paths })
 }

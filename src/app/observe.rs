@@ -18,6 +18,22 @@ use tokio::runtime::Handle;
 
 use crate::config;
 
+/// What web pages of other sites may ask for once they are invited: questions of Prometheus' API, nothing that changes.
+pub(super) const QUERY_PATHS: &[&str] = &[
+    "/api/v1/query",
+    "/api/v1/query_range",
+    "/api/v1/query_exemplars",
+    "/api/v1/format_query",
+    "/api/v1/parse_query",
+    "/api/v1/series",
+    "/api/v1/labels",
+    "/api/v1/label/",
+    "/api/v1/metadata",
+    "/api/v1/functions",
+    "/api/v1/rules",
+    "/api/v1/status/buildinfo",
+];
+
 /// Where in the log's directory it is noted how far other stores have it.
 const SENT: &str = "sent";
 

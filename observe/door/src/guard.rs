@@ -27,6 +27,8 @@ pub struct Guard {
     pub open_paths: &'static [&'static str],
     /// Origins of web pages from elsewhere that may ask, as `https://grafana.example.net`.
     pub cors_origins: Vec<String>,
+    /// Paths that they may ask for: those that only read. One that ends in `/` is of all below it.
+    pub cors_paths: &'static [&'static str],
 }
 
 /// Paths that others write to, with the tokens that open these and nothing else.
@@ -40,9 +42,12 @@ pub struct Pushes {
 
 impl Pushes {
     fn is_for(&self, path: &str) -> bool {
-        let is_it = |known: &&str| path == *known || (known.ends_with('/') && path.starts_with(*known));
-        self.paths.iter().any(is_it)
+        is_among(path, self.paths)
     }
+}
+
+fn is_among(path: &str, paths: &[&str]) -> bool {
+    paths.iter().any(|known| path == *known || (known.ends_with('/') && path.starts_with(known)))
 }
 
 /// What `Authorization` shows.
@@ -71,15 +76,16 @@ impl Guard {
         } else if !is_own_name(headers, request.uri(), &self.host_names) {
             return Err(Refused::Host);
         }
-        if is_cross_site(headers) && self.invited(headers).is_none() {
+        if is_cross_site(headers) && self.invited(request).is_none() {
             return Err(Refused::CrossSite);
         }
         Ok(())
     }
 
-    /// The origin of the page that asks, when the configuration names it.
-    pub(crate) fn invited(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        let origin = headers.get(ORIGIN)?;
+    /// The origin of the page that asks, when the configuration names it and pages may ask for this path.
+    pub(crate) fn invited(&self, request: &Request) -> Option<HeaderValue> {
+        let origin =
+            request.headers().get(ORIGIN).filter(|_| is_among(request.uri().path(), self.cors_paths))?;
         self.cors_origins.iter().any(|named| named.as_bytes() == origin.as_bytes()).then(|| origin.clone())
     }
 }
@@ -130,6 +136,7 @@ mod tests {
             host_names: vec!["tower".to_owned()],
             open_paths: &["/-/healthy"],
             cors_origins: vec!["https://grafana.example".to_owned()],
+            cors_paths: &["/api/v1/query", "/api/v1/label/"],
         }
     }
 
@@ -189,6 +196,34 @@ mod tests {
         check(&[("host", "localhost:9090"), ("sec-fetch-site", "cross-site"), invited], None);
         check(&[("host", "rebound.example:9090"), invited], Some(Refused::Host));
         check(&[("host", "localhost:9090"), ("origin", "http://grafana.example")], Some(Refused::CrossSite));
+    }
+
+    /// What writes, silences or ends a call is not for pages of other sites, whoever invited them.
+    #[test]
+    fn pages_that_are_invited_may_only_read() {
+        let invited = ("origin", "https://grafana.example");
+        let password = format!("Basic {}", STANDARD.encode(format!("anybody:{TOKEN}")));
+        let check = |path: &str, expected: Option<Refused>| {
+            assert_eq!(
+                verdict(&guard(false), path, &[("host", "localhost:9090"), invited]),
+                expected,
+                "{path}"
+            );
+            let shown = [("host", "tower"), ("authorization", password.as_str()), invited];
+            assert_eq!(verdict(&guard(true), path, &shown), expected, "{path} with a password");
+        };
+        check("/api/v1/query", None);
+        check("/api/v1/label/job/values", None);
+        for path in [
+            "/api/v1/write",
+            "/api/v2/silences",
+            "/api/v1/live/calls/1",
+            "/api/v1/query/",
+            "/",
+            "/api/v1/label",
+        ] {
+            check(path, Some(Refused::CrossSite));
+        }
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Drop for Entry<'_> {
 async fn admit(State(keeper): State<Arc<Keeper>>, request: Request, next: Next) -> Response {
     let _under_way = keeper.under_way.enter(&request);
     let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
-    let invited = keeper.guard.as_ref().and_then(|guard| guard.invited(request.headers()));
+    let invited = keeper.guard.as_ref().and_then(|guard| guard.invited(&request));
     let mut response = match invited {
         Some(_) if cors::is_preflight(&request) => cors::preflight(),
         _ => answer(&keeper, request, peer, next).await,

@@ -37,6 +37,7 @@ impl Bench {
         };
         let router = Router::new()
             .route("/", get(|| async { "hello\n" }))
+            .route("/read", get(|| async { "hello\n" }))
             .route("/echo", post(|body: String| async { body }))
             .route("/slow/{id}", get(slow))
             .route("/much", get(|| async { vec![b'x'; 32 << 20] }));
@@ -47,6 +48,7 @@ impl Bench {
             host_names: vec![],
             open_paths: &[],
             cors_origins: vec!["https://graphs.example".to_owned()],
+            cors_paths: &["/read"],
         };
         let listen = "127.0.0.1:0".parse().expect("literal");
         let door = Doors::new(&registry).open(Door::Api, listen, limits, Access::Guarded(guard), router);
@@ -188,11 +190,12 @@ async fn a_drain_names_what_did_not_finish() {
 #[tokio::test]
 async fn pages_that_are_invited_may_read_and_no_others() {
     let bench = Bench::open(LIMITS);
-    let ask = |method: &str, origin: &str, more: &str| {
+    let ask_for = |path: &str, method: &str, origin: &str, more: &str| {
         format!(
-            "{method} / HTTP/1.1\r\nhost: localhost\r\norigin: {origin}\r\n{more}connection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\norigin: {origin}\r\n{more}connection: close\r\n\r\n"
         )
     };
+    let ask = |method: &str, origin: &str, more: &str| ask_for("/read", method, origin, more);
     let answer = bench.exchange(&ask("GET", "https://graphs.example", "")).await.to_lowercase();
     assert!(answer.starts_with("http/1.1 200") && answer.contains("vary: origin"), "{answer}");
     assert!(answer.contains("access-control-allow-origin: https://graphs.example\r\n"), "{answer}");
@@ -201,6 +204,10 @@ async fn pages_that_are_invited_may_read_and_no_others() {
     assert!(answer.starts_with("http/1.1 204") && answer.contains("authorization"), "{answer}");
     for (method, more) in [("GET", ""), ("OPTIONS", preflight)] {
         let answer = bench.exchange(&ask(method, "https://other.example", more)).await.to_lowercase();
+        assert!(answer.starts_with("http/1.1 403") && !answer.contains("access-control"), "{answer}");
+        // What does more than read is for nobody from elsewhere.
+        let asked = ask_for("/echo", method, "https://graphs.example", more);
+        let answer = bench.exchange(&asked).await.to_lowercase();
         assert!(answer.starts_with("http/1.1 403") && !answer.contains("access-control"), "{answer}");
     }
 }

@@ -268,6 +268,7 @@ impl Opening {
             host_names: config.host_names.clone(),
             open_paths: &[],
             cors_origins: Vec::new(),
+            cors_paths: &[],
         };
         let tls = config.tls.as_ref().map(|tls| super::listen::tls(tls, &[b"http/1.1"])).transpose()?;
         let handle =

@@ -57,8 +57,8 @@ pub struct Config {
     pub label_value_bytes_max: usize,
     /// Bytes in memory, about, of what is made of one request.
     pub request_memory_bytes_max: usize,
-    /// Series whose labels are remembered, so that they need not be read again.
-    pub known_labels_max: usize,
+    /// Bytes in memory, about, of labels that are remembered with what named them, so that they need not be read again.
+    pub known_labels_bytes_max: usize,
     /// Bytes of an exemplar's labels; longer ones are refused.
     pub exemplar_bytes_max: usize,
     /// Bytes of a help text; longer ones are cut.
@@ -86,7 +86,7 @@ impl Config {
             label_name_bytes_max: 512,
             label_value_bytes_max: 4096,
             request_memory_bytes_max: 128 << 20,
-            known_labels_max: 200_000,
+            known_labels_bytes_max: 128 << 20,
             exemplar_bytes_max: 1024,
             help_bytes_max: 1024,
             senders_max: 1000,
@@ -120,7 +120,11 @@ impl Config {
             "request_memory_bytes_max",
             "use at least 65536 bytes",
         );
-        expect(self.known_labels_max <= 10_000_000, "known_labels_max", "use 0 to 10000000 series");
+        expect(
+            self.known_labels_bytes_max <= 1 << 36,
+            "known_labels_bytes_max",
+            "use 0 to 68719476736 bytes",
+        );
         expect(self.exemplar_bytes_max >= 1, "exemplar_bytes_max", "use at least 1 byte");
         expect(self.help_bytes_max >= 16, "help_bytes_max", "use at least 16 bytes");
         expect(self.senders_max >= 1, "senders_max", "use at least 1 sender");
@@ -192,7 +196,7 @@ pub fn router(config: Config, pipeline: PipelineHandle, registry: &Registry) -> 
     let (groups, damaged) = opened.map_err(|error| format!("{}: {error}", directory.display()))?;
     let signals = ReceiveSignals::register(registry);
     signals.groups_opened(groups.len(), damaged);
-    let known = Arc::new(KnownLabels::new(config.known_labels_max));
+    let known = Arc::new(KnownLabels::new(config.known_labels_bytes_max));
     let accounts = Mutex::default();
     let receiver = Receiver { config, pipeline, turns, signals, senders: accounts, groups, known };
     let receiver = Arc::new(receiver);
@@ -311,7 +315,7 @@ async fn body(request: Request) -> Result<prost::bytes::Bytes, Refusal> {
 /// The counts that 2.0 asks for, and the status.
 fn answer(written: &Written, fault: Option<String>) -> Response {
     let refusals = written.refusals();
-    let is_full = written.refused.iter().any(|(reason, _)| *reason == REFUSED_HEAD_FULL);
+    let is_full = is_full(written);
     let status = match refusals {
         0 => StatusCode::NO_CONTENT,
         _ if is_full => StatusCode::SERVICE_UNAVAILABLE,
@@ -331,6 +335,11 @@ fn answer(written: &Written, fault: Option<String>) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     }
     response
+}
+
+/// Whether some were refused that may be taken a little later.
+fn is_full(written: &Written) -> bool {
+    written.refused.iter().any(|(reason, _)| *reason == REFUSED_HEAD_FULL)
 }
 
 /// `3 points were refused: out_of_order 2, labels 1 (first: ...); 7 were written`
@@ -427,17 +436,15 @@ async fn push_group(
         let group = push::grouping(&grouping).map_err(Refusal::Page)?;
         let turn = receiver.turn().await?;
         let now_ms = crate::metrics::scrape::now_ms();
-        let decoded = if method == Method::DELETE {
-            receiver.groups.delete(&group, now_ms).await?
+        let page = if method == Method::DELETE {
+            None
         } else {
             let page = push::Page::of(&headers, body(request).await?, &receiver.config)?;
-            let decoded = page.decoded(&group, now_ms, &receiver.config)?;
-            let replaces_all = method == Method::PUT;
-            receiver.groups.put(&group, decoded, replaces_all, now_ms).await?
+            Some((page.decoded(&group, now_ms, &receiver.config)?, method == Method::PUT))
         };
-        let written = receiver.store(decoded).await;
-        drop(turn);
-        written
+        // A task of its own, since a client may leave between the file and the store.
+        let changing = change_group(Arc::clone(&receiver), turn, group, page, now_ms);
+        tokio::spawn(changing).await.map_err(|_| Refusal::Write(WriteError::Ended))?
     };
     let answered = answered.await;
     receiver.account(&sender, Told::Text, answered.as_ref());
@@ -446,6 +453,26 @@ async fn push_group(
         Ok((written, fault)) => answer(&written, fault),
         Err(refusal) => refusal.into_response(),
     }
+}
+
+/// Puts a page and whether it replaces all, or ends the group: in its file, in memory, in the store.
+async fn change_group(
+    receiver: Arc<Receiver>,
+    turn: OwnedSemaphorePermit,
+    group: push::Group,
+    page: Option<(Decoded, bool)>,
+    now_ms: i64,
+) -> Result<(Written, Option<String>), Refusal> {
+    let mut told = match page {
+        Some((page, replaces_all)) => receiver.groups.put(&group, page, replaces_all, now_ms).await?,
+        None => receiver.groups.delete(&group, now_ms).await?,
+    };
+    let answered = receiver.store(std::mem::take(&mut told.decoded)).await?;
+    if !is_full(&answered.0) {
+        told.stored();
+    }
+    drop(turn);
+    Ok(answered)
 }
 
 /// Who sent how much.

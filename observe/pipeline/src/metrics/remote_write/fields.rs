@@ -123,18 +123,44 @@ pub(super) fn leading(bytes: &[u8], number: u32) -> Result<(&[u8], &[u8]), Broke
     }
 }
 
-/// Adds the numbers of a field of `repeated uint32`, packed or not.
-pub(super) fn add_numbers(value: Value<'_>, numbers: &mut Vec<u32>) -> Result<(), Broken> {
-    match value {
-        Value::Bytes(packed) => {
-            let mut packed = Fields(packed);
-            while !packed.0.is_empty() {
-                numbers.push(low(packed.varint()?));
-            }
-        }
-        one => numbers.push(one.short()?),
+/// Numbers of which only the first are kept, and the others counted.
+#[derive(Debug, PartialEq)]
+pub(super) struct Numbers {
+    pub(super) kept: Vec<u32>,
+    pub(super) count: usize,
+    kept_max: usize,
+}
+
+impl Numbers {
+    pub(super) fn new(kept_max: usize) -> Self {
+        Self { kept: Vec::new(), count: 0, kept_max }
     }
-    Ok(())
+
+    /// Whether some were left out.
+    pub(super) fn is_cut(&self) -> bool {
+        self.count > self.kept.len()
+    }
+
+    fn push(&mut self, number: u32) {
+        self.count += 1;
+        if self.kept.len() < self.kept_max {
+            self.kept.push(number);
+        }
+    }
+
+    /// Adds those of a field of `repeated uint32`, packed or not.
+    pub(super) fn add(&mut self, value: Value<'_>) -> Result<(), Broken> {
+        match value {
+            Value::Bytes(packed) => {
+                let mut packed = Fields(packed);
+                while !packed.0.is_empty() {
+                    self.push(low(packed.varint()?));
+                }
+            }
+            one => self.push(one.short()?),
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -156,9 +182,12 @@ mod tests {
             leading(b"\x0a\x01a\x0a\0\x10\x05\x0a\x01b", 1),
             Ok((&b"\x0a\x01a\x0a\0"[..], &b"\x10\x05\x0a\x01b"[..]))
         );
-        let mut numbers = Vec::new();
-        add_numbers(Value::Bytes(b"\x01\x80\x01"), &mut numbers).expect("good");
-        add_numbers(Value::Number(7), &mut numbers).expect("good");
-        assert_eq!(numbers, [1, 128, 7]);
+        let mut numbers = Numbers::new(3);
+        numbers.add(Value::Bytes(b"\x01\x80\x01")).expect("good");
+        numbers.add(Value::Number(7)).expect("good");
+        assert!(numbers.kept == [1, 128, 7] && !numbers.is_cut());
+        numbers.add(Value::Bytes(b"\x05\x06")).expect("good");
+        assert_eq!(numbers, Numbers { kept: vec![1, 128, 7], count: 5, kept_max: 3 });
+        assert!(numbers.is_cut());
     }
 }

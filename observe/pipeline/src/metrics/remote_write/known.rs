@@ -8,12 +8,17 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 
 /// Locks, so that requests side by side do not wait for each other.
 const SHARDS: usize = 16;
+/// Bytes that name a series; longer ones are read again each time. Fields that nobody knows may lengthen them at will.
+const KEY_BYTES_MAX: usize = 2048;
+/// About what an entry takes beside its bytes, and each of its labels: places in tables and lists, and counts of owners.
+const ENTRY_BYTES: usize = 96;
+const LABEL_BYTES: usize = 64;
 
-/// Checked labels by the bytes that named them, of so many series as were seen last.
+/// Checked labels by the bytes that named them, of the series that were seen last.
 #[derive(Debug)]
 pub struct KnownLabels {
     hasher: DefaultHashBuilder,
-    shard_max: usize,
+    generation_bytes_max: usize,
     shards: [Mutex<Shard>; SHARDS],
 }
 
@@ -21,15 +26,16 @@ pub struct KnownLabels {
 #[derive(Debug, Default)]
 struct Shard {
     young: HashMap<Box<[u8]>, SeriesLabels>,
+    young_bytes: usize,
     old: HashMap<Box<[u8]>, SeriesLabels>,
 }
 
 impl KnownLabels {
-    /// Remembers about so many, and half of them at least; none with zero.
+    /// Remembers what takes about so many bytes of memory, and half of it at least; nothing with zero.
     #[must_use]
-    pub fn new(labels_max: usize) -> Self {
-        let shard_max = labels_max / SHARDS / 2;
-        Self { hasher: DefaultHashBuilder::default(), shard_max, shards: Default::default() }
+    pub fn new(bytes_max: usize) -> Self {
+        let generation_bytes_max = bytes_max / SHARDS / 2;
+        Self { hasher: DefaultHashBuilder::default(), generation_bytes_max, shards: Default::default() }
     }
 
     fn shard(&self, bytes: &[u8]) -> std::sync::MutexGuard<'_, Shard> {
@@ -37,9 +43,13 @@ impl KnownLabels {
         self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn may_hold(&self, bytes: &[u8]) -> bool {
+        self.generation_bytes_max > 0 && bytes.len() <= KEY_BYTES_MAX
+    }
+
     /// The labels that these bytes named.
     pub(super) fn get(&self, bytes: &[u8]) -> Option<SeriesLabels> {
-        if self.shard_max == 0 {
+        if !self.may_hold(bytes) {
             return None;
         }
         let mut shard = self.shard(bytes);
@@ -47,52 +57,95 @@ impl KnownLabels {
             return Some(SeriesLabels::clone(labels));
         }
         let (bytes, labels) = shard.old.remove_entry(bytes)?;
-        shard.put(bytes, SeriesLabels::clone(&labels), self.shard_max);
+        shard.put(bytes, SeriesLabels::clone(&labels), self.generation_bytes_max);
         Some(labels)
     }
 
     /// Remembers them.
     pub(super) fn put(&self, bytes: &[u8], labels: &SeriesLabels) {
-        if self.shard_max > 0 {
-            self.shard(bytes).put(bytes.into(), SeriesLabels::clone(labels), self.shard_max);
+        if self.may_hold(bytes) {
+            self.shard(bytes).put(bytes.into(), SeriesLabels::clone(labels), self.generation_bytes_max);
         }
     }
 }
 
 impl Shard {
-    fn put(&mut self, bytes: Box<[u8]>, labels: SeriesLabels, shard_max: usize) {
-        if self.young.len() >= shard_max {
-            self.old = std::mem::take(&mut self.young);
+    fn put(&mut self, bytes: Box<[u8]>, labels: SeriesLabels, bytes_max: usize) {
+        let taken = entry_bytes(&bytes, &labels);
+        if taken > bytes_max {
+            return;
         }
-        self.young.insert(bytes, labels);
+        if self.young_bytes + taken > bytes_max {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        // The same bytes name the same labels: two requests side by side may have read them both.
+        if self.young.insert(bytes, labels).is_none() {
+            self.young_bytes += taken;
+        }
     }
+}
+
+/// About what an entry takes.
+fn entry_bytes(bytes: &[u8], labels: &SeriesLabels) -> usize {
+    let labels = labels.iter().map(|(name, value)| LABEL_BYTES + name.len() + value.len());
+    ENTRY_BYTES + bytes.len() + labels.sum::<usize>()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn held_bytes(known: &KnownLabels) -> usize {
+        let of_shard = |shard: &Mutex<Shard>| {
+            let shard = shard.lock().expect("not poisoned");
+            let entries = shard.young.iter().chain(&shard.old);
+            entries.map(|(bytes, labels)| entry_bytes(bytes, labels)).sum::<usize>()
+        };
+        known.shards.iter().map(of_shard).sum()
+    }
+
     #[test]
     fn what_is_asked_for_is_kept_and_the_rest_forgotten() {
-        let known = KnownLabels::new(64 * SHARDS);
+        const BYTES_MAX: usize = 64 * SHARDS * 256;
+        let known = KnownLabels::new(BYTES_MAX);
         let labels: SeriesLabels = [("__name__".into(), "m".into())].into();
         known.put(b"often", &labels);
         for number in 0..20_000_u32 {
             known.put(&number.to_le_bytes(), &labels);
+            known.put(&number.to_le_bytes(), &labels);
             assert!(known.get(b"often").is_some(), "{number}");
         }
-        let count: usize = known
-            .shards
-            .iter()
-            .map(|shard| {
-                let shard = shard.lock().expect("not poisoned");
-                shard.young.len() + shard.old.len()
-            })
-            .sum();
-        assert!(count <= 64 * SHARDS, "{count}");
+        assert!((BYTES_MAX / 4..=BYTES_MAX).contains(&held_bytes(&known)), "{}", held_bytes(&known));
         assert!(known.get(&1_u32.to_le_bytes()).is_none());
         let none = KnownLabels::new(0);
         none.put(b"a", &labels);
         assert!(none.get(b"a").is_none());
+    }
+
+    /// Tiny labels can be named by very many bytes, since fields that nobody knows are passed over.
+    #[test]
+    fn long_names_are_not_kept_and_what_is_kept_is_counted_in_bytes() {
+        const BYTES_MAX: usize = 1 << 20;
+        let known = KnownLabels::new(BYTES_MAX);
+        let labels: SeriesLabels = [("__name__".into(), "m".into())].into();
+        let named = |number: u32, length: usize| {
+            let mut bytes = number.to_le_bytes().to_vec();
+            bytes.resize(length, 0);
+            bytes
+        };
+        known.put(&named(0, KEY_BYTES_MAX + 1), &labels);
+        assert!(known.get(&named(0, KEY_BYTES_MAX + 1)).is_none());
+        for number in 0..5000 {
+            known.put(&named(number, KEY_BYTES_MAX), &labels);
+        }
+        let long: SeriesLabels = [("__name__".into(), "m".repeat(4000).into())].into();
+        for number in 0..5000 {
+            known.put(&named(number, 4), &long);
+        }
+        assert!((BYTES_MAX / 4..=BYTES_MAX).contains(&held_bytes(&known)), "{}", held_bytes(&known));
+        let longer: SeriesLabels = [("__name__".into(), "m".repeat(BYTES_MAX).into())].into();
+        known.put(b"longer", &longer);
+        assert!(known.get(b"longer").is_none() && known.get(&named(4999, 4)).is_some());
     }
 }

@@ -7,18 +7,23 @@ use belfry_wire::messages::Histogram;
 use belfry_wire::native;
 use prost::Message;
 
-use super::fields::{Broken, Fields, Value, add_numbers, leading};
+use super::fields::{Broken, Fields, Numbers, Value, leading};
 use super::{Decoded, Fault, KnownLabels, Limits, Protocol};
 use crate::metrics::labels::{Interner, LabelFault, MetadataSet, family, kind, metric_name, series_labels};
 
-/// About what things take in memory: a series, a label, a point, an exemplar, a histogram and each byte of one.
+/// About what things take in memory: a series, a label, a text of one, a point, an exemplar, a histogram and each byte of
+/// one; and the place in a list of what is read later. They are charged before they are taken.
 const SERIES_BYTES: usize = 128;
 const LABEL_BYTES: usize = 48;
+const TEXT_BYTES: usize = 64;
 const POINT_BYTES: usize = 32;
 const EXEMPLAR_BYTES: usize = 64;
 const HISTOGRAM_BYTES: usize = 512;
 const HISTOGRAM_BYTE_BYTES: usize = 24;
 const METADATA_BYTES: usize = 160;
+const PLACE_BYTES: usize = 32;
+/// Labels of an exemplar: beside a trace and a span hardly any are of use.
+const EXEMPLAR_LABELS_MAX: usize = 64;
 
 /// Reads a request.
 pub(super) fn read(
@@ -70,6 +75,13 @@ impl Reading<'_> {
         if self.memory > allowed { Err(Fault::Memory { allowed }) } else { Ok(()) }
     }
 
+    /// Puts by what is read when the labels are known.
+    fn put_by<'b>(&mut self, list: &mut Vec<&'b [u8]>, field: Value<'b>) -> Result<(), Fault> {
+        self.charge(PLACE_BYTES)?;
+        list.push(field.bytes()?);
+        Ok(())
+    }
+
     /// Before anything is built: so many series, and so many descriptions.
     fn few(&self, series: usize) -> Result<(), Fault> {
         let allowed = self.limits.series_max;
@@ -115,13 +127,13 @@ impl Reading<'_> {
         let mut more = Vec::new();
         for field in Fields(rest) {
             match field? {
-                (1, label) => more.push(label.bytes()?),
+                (1, label) => self.put_by(&mut more, label)?,
                 (2, sample) => {
                     self.charge(POINT_BYTES)?;
                     held.points.push(sample_of(sample.bytes()?, &mut 0)?);
                 }
-                (3, exemplar) => held.exemplars.push(exemplar.bytes()?),
-                (4, histogram) => held.histograms.push(histogram.bytes()?),
+                (3, exemplar) => self.put_by(&mut held.exemplars, exemplar)?,
+                (4, histogram) => self.put_by(&mut held.histograms, histogram)?,
                 _ => {}
             }
         }
@@ -134,22 +146,32 @@ impl Reading<'_> {
         };
         let mut taken = self.points(labels, &held)?;
         for bytes in held.exemplars {
-            let mut exemplar = Exemplar { labels: Vec::new(), unix_millis: 0, value: 0.0 };
-            let mut names = Vec::new();
-            for field in Fields(bytes) {
-                match field? {
-                    (1, label) => names.push(pair(label.bytes()?)?),
-                    (2, value) => exemplar.value = value.double()?,
-                    (3, time) => exemplar.unix_millis = time.signed()?,
-                    _ => {}
-                }
-            }
-            let text = |bytes| std::str::from_utf8(bytes).ok();
-            let names = names.into_iter().map(|(name, value)| Some((text(name)?, text(value)?))).collect();
-            self.exemplar(exemplar, names, &mut taken)?;
+            self.exemplar_v1(bytes, &mut taken)?;
         }
         self.decoded.batch.series.push(taken);
         Ok(())
+    }
+
+    fn exemplar_v1(&mut self, bytes: &[u8], taken: &mut SeriesPoints) -> Result<(), Fault> {
+        let mut exemplar = Exemplar { labels: Vec::new(), unix_millis: 0, value: 0.0 };
+        let (mut names, mut count) = (Vec::new(), 0);
+        for field in Fields(bytes) {
+            match field? {
+                (1, label) => {
+                    let named = pair(label.bytes()?)?;
+                    count += 1;
+                    if count <= EXEMPLAR_LABELS_MAX {
+                        names.push(named);
+                    }
+                }
+                (2, value) => exemplar.value = value.double()?,
+                (3, time) => exemplar.unix_millis = time.signed()?,
+                _ => {}
+            }
+        }
+        let text = |bytes| std::str::from_utf8(bytes).ok();
+        let names = names.into_iter().map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+        self.exemplar(exemplar, count, names, taken)
     }
 
     /// The labels in these fields; those that came before need not be looked at again.
@@ -160,6 +182,7 @@ impl Reading<'_> {
             return Ok(Ok(labels));
         }
         let mut pairs = Vec::new();
+        let mut texts = self.texts.len();
         let first = Fields(named).map(|field| field?.1.bytes());
         for label in first.chain(more.iter().map(|label| Ok(*label))) {
             self.charge(LABEL_BYTES)?;
@@ -168,6 +191,8 @@ impl Reading<'_> {
                 (Ok(name), Ok(value)) => pairs.push((name, value)),
                 (Err(fault), _) | (_, Err(fault)) => return Ok(Err(fault)),
             }
+            let before = std::mem::replace(&mut texts, self.texts.len());
+            self.charge(TEXT_BYTES * (texts - before))?;
         }
         let labels = series_labels(pairs, self.limits.labels);
         if let Ok(labels) = &labels
@@ -223,29 +248,38 @@ impl Reading<'_> {
     fn series_v2(&mut self, bytes: &[u8], symbols: &Symbols) -> Result<(), Fault> {
         self.charge(SERIES_BYTES)?;
         let mut held = Gathered::default();
-        let (mut references, mut described, mut created, mut starts) = (Vec::new(), None, 0, None);
+        let allowed = self.labels_max();
+        let mut references = Numbers::new(allowed.saturating_mul(2));
+        let (mut described, mut created, mut starts) = (None, 0, None);
         for field in Fields(bytes) {
             match field? {
-                (1, numbers) => add_numbers(numbers, &mut references)?,
+                (1, numbers) => references.add(numbers)?,
                 (2, sample) => {
                     self.charge(POINT_BYTES)?;
                     let mut start = 0;
                     held.points.push(sample_of(sample.bytes()?, &mut start)?);
                     starts.get_or_insert(start);
                 }
-                (3, histogram) => held.histograms.push(histogram.bytes()?),
-                (4, exemplar) => held.exemplars.push(exemplar.bytes()?),
+                (3, histogram) => self.put_by(&mut held.histograms, histogram)?,
+                (4, exemplar) => self.put_by(&mut held.exemplars, exemplar)?,
                 (5, metadata) => described = Some(metadata.bytes()?),
                 (6, time) => created = time.signed()?,
                 _ => {}
             }
         }
-        self.charge(LABEL_BYTES * references.len() / 2)?;
+        self.charge(LABEL_BYTES * references.kept.len() / 2)?;
         let points = held.points.len() + held.histograms.len();
-        let Some(pairs) = resolved(symbols, &references) else {
+        let Some(pairs) = resolved(symbols, &references.kept) else {
             self.refuse("labels", points, "a series refers to symbols that the request does not have");
             return Ok(());
         };
+        if references.is_cut() {
+            let metric = metric_name(&pairs).unwrap_or_default().to_owned();
+            let found = references.count.div_ceil(2);
+            let fault = LabelFault::Limit { what: "labels", metric, found, allowed };
+            self.refuse(fault.reason(), points, fault);
+            return Ok(());
+        }
         let labels = match series_labels(pairs, self.limits.labels) {
             Ok(labels) => labels,
             Err(fault) => {
@@ -280,23 +314,31 @@ impl Reading<'_> {
         taken: &mut SeriesPoints,
     ) -> Result<(), Fault> {
         let mut exemplar = Exemplar { labels: Vec::new(), unix_millis: 0, value: 0.0 };
-        let mut references = Vec::new();
+        let mut references = Numbers::new(2 * EXEMPLAR_LABELS_MAX);
         for field in Fields(bytes) {
             match field? {
-                (1, numbers) => add_numbers(numbers, &mut references)?,
+                (1, numbers) => references.add(numbers)?,
                 (2, value) => exemplar.value = value.double()?,
                 (3, time) => exemplar.unix_millis = time.signed()?,
                 _ => {}
             }
         }
         let text = |reference: u32| symbols.get(usize::try_from(reference).ok()?)?.as_deref();
-        let two = references.chunks_exact(2);
+        let two = references.kept.chunks_exact(2);
         let names = if two.remainder().is_empty() {
             two.map(|two| Some((text(two[0])?, text(two[1])?))).collect()
         } else {
             None
         };
-        self.exemplar(exemplar, names, taken)
+        self.exemplar(exemplar, references.count.div_ceil(2), names, taken)
+    }
+
+    /// Labels that a series may have; where no number is set, as many as fit the memory of a request.
+    fn labels_max(&self) -> usize {
+        match self.limits.labels.labels_max {
+            0 => self.limits.memory_bytes_max / LABEL_BYTES,
+            allowed => allowed,
+        }
     }
 
     fn metadata_v2(&mut self, bytes: &[u8], symbols: &Symbols, labels: &SeriesLabels) -> Result<(), Fault> {
@@ -350,13 +392,20 @@ impl Reading<'_> {
         Ok(SeriesPoints { labels, created_ms: None, points, exemplars: Vec::new() })
     }
 
-    /// An exemplar, unless its labels are no text or too long: then it is refused alone.
+    /// An exemplar, unless its labels are no text, too many or too long: then it is refused alone.
     fn exemplar(
         &mut self,
         mut exemplar: Exemplar,
+        count: usize,
         names: Option<Vec<(&str, &str)>>,
         taken: &mut SeriesPoints,
     ) -> Result<(), Fault> {
+        if count > EXEMPLAR_LABELS_MAX {
+            let fault =
+                format!("{count} labels of an exemplar are more than the {EXEMPLAR_LABELS_MAX} allowed");
+            self.refuse("label_limit", 1, fault);
+            return Ok(());
+        }
         let Some(names) = names else {
             self.refuse("labels", 1, "the labels of an exemplar are no texts of the request");
             return Ok(());

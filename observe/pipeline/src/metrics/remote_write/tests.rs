@@ -156,7 +156,7 @@ fn packed(message: &impl prost::Message) -> Vec<u8> {
 
 #[test]
 fn labels_that_came_before_are_the_same_again() {
-    let known = KnownLabels::new(1000);
+    let known = KnownLabels::new(1 << 20);
     let request = encode(Protocol::V1, &batch());
     let read = || decode_known(Protocol::V1, &request, &LIMITS, &known).expect("a good request").batch;
     let (first, second) = (read(), read());
@@ -201,6 +201,72 @@ fn what_a_request_becomes_is_bounded_before_it_is_built() {
     let named = [&b"\x0a\x0d\x0a\x08__name__\x12\x01m"[..], &b"\x22\x00".repeat(1000)].concat();
     refused(Protocol::V1, &series(&named), &small, "more than the 10000 bytes");
     refused(Protocol::V2, &b"\x22\x00".repeat(1000), &small, "more than the 10000 bytes");
+}
+
+/// What is put by until the labels are known counts too, also when the series is then refused.
+#[test]
+fn memory_is_charged_before_it_is_taken() {
+    let field = |number: u8, inner: &[u8]| {
+        let mut message = vec![number << 3 | 2];
+        prost::encoding::encode_varint(inner.len() as u64, &mut message);
+        [message, inner.to_vec()].concat()
+    };
+    let read = |protocol, message: &[u8], memory_bytes_max| {
+        let message = snap::raw::Encoder::new().compress_vec(message).expect("short");
+        decode(protocol, &message, &Limits { memory_bytes_max, ..LIMITS })
+    };
+    let memory = Err(Fault::Memory { allowed: 10_000 });
+    let no_text = b"\x0a\x03\x0a\x01\xff";
+    let sample = b"\x12\x00";
+    for put_by in [&b"\x1a\x00"[..], b"\x22\x00", b"\x0a\x00"] {
+        let series = [&no_text[..], sample, &put_by.repeat(1000)].concat();
+        assert_eq!(read(Protocol::V1, &field(1, &series), 10_000), memory, "{put_by:?}");
+    }
+    let few = [&no_text[..], sample, &b"\x22\x00".repeat(9)].concat();
+    assert_eq!(
+        read(Protocol::V1, &field(1, &few), 10_000).expect("readable").refused.refused,
+        [("labels", 10)]
+    );
+    for put_by in [b"\x1a\x00", b"\x22\x00"] {
+        let message =
+            [field(4, b""), field(5, &[&b"\x0a\x01\x09"[..], &put_by.repeat(1000)].concat())].concat();
+        assert_eq!(read(Protocol::V2, &message, 10_000), memory, "{put_by:?}");
+    }
+    // Many references, and very many labels of an exemplar, cost the series and the exemplar alone.
+    let symbols: Vec<u8> = ["", "__name__", "m"].iter().flat_map(|text| field(4, text.as_bytes())).collect();
+    let references = field(1, &b"\x01\x02".repeat(2000));
+    let message = [&symbols[..], &field(5, &references)].concat();
+    let decoded = read(Protocol::V2, &message, 10_000).expect("readable");
+    assert_eq!(decoded.refused.refused, [("label_limit", 1)]);
+    assert_eq!(decoded.first_fault.as_deref(), Some("labels of \"m\": 2000 are more than the 10 allowed"));
+    let named = [&field(1, b"\x0a\x08__name__\x12\x01m")[..], &field(3, &b"\x0a\x00".repeat(2000))].concat();
+    let of_v1 = read(Protocol::V1, &field(1, &named), 10_000);
+    let exemplar = field(4, &field(1, &b"\0\0".repeat(2000)));
+    let message = [&symbols[..], &field(5, &[&field(1, b"\x01\x02")[..], &exemplar].concat())].concat();
+    for decoded in [of_v1, read(Protocol::V2, &message, 10_000)] {
+        let decoded = decoded.expect("readable");
+        assert_eq!((decoded.batch.series.len(), decoded.refused.refused), (1, vec![("label_limit", 1)]));
+        let fault = decoded.first_fault.expect("one");
+        assert_eq!(fault, "2000 labels of an exemplar are more than the 64 allowed");
+    }
+}
+
+/// Each text of a label is held once, but beside its bytes it takes a place.
+#[test]
+fn texts_of_labels_are_charged_once() {
+    let request = |is_same: bool| {
+        let label = |name: String| v1::Label { name: name.into(), value: bytes("v") };
+        let series = (0..50).map(|number| v1::TimeSeries {
+            labels: (0..8)
+                .map(|at| label(format!("a{}", if is_same { at } else { number * 8 + at })))
+                .collect(),
+            ..v1::TimeSeries::default()
+        });
+        packed(&v1::WriteRequest { timeseries: series.collect(), ..v1::WriteRequest::default() })
+    };
+    let limits = Limits { memory_bytes_max: 40_000, ..LIMITS };
+    assert!(decode(Protocol::V1, &request(true), &limits).is_ok());
+    assert_eq!(decode(Protocol::V1, &request(false), &limits), Err(Fault::Memory { allowed: 40_000 }));
 }
 
 #[test]

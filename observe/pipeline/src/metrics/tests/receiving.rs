@@ -1,5 +1,7 @@
 //! What is pushed: statuses, counts, bounds.
 
+use std::task::Poll;
+
 use axum::body::Body;
 use belfry_signal::SeriesPoints;
 use http::{Request, StatusCode, header};
@@ -101,4 +103,41 @@ async fn bounds_hold() {
     check(&router, push(Protocol::V1, &[("a", 1000)]), (413, "-/-/-", "the body is ")).await;
     let long = "1 points were refused: label_limit 1 (first: bytes of a label's value of \"longer\": 6 are more than the 4";
     check(&router, push(Protocol::V2, &[("a", 1), ("longer", 1)]), (400, "1/0/0", long)).await;
+}
+
+fn page(method: &str, job: &str, text: &str) -> Request<Body> {
+    let request = Request::builder().method(method).uri(format!("/metrics/job/{job}"));
+    request.body(Body::from(text.to_owned())).expect("a good request")
+}
+
+/// A client may leave at any time; what it pushed is then in the file, in memory and in the store all the same.
+#[tokio::test]
+async fn a_push_goes_on_without_its_client() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (handle, shelf, registry) = pipeline(directory.path(), Vec::new());
+    let router = router(receiving(directory.path()), handle, &registry).expect("a good directory");
+    for (method, text, line) in
+        [("POST", "x 5\n", "x{job=j} 5"), ("PUT", "y 6\n", "x{job=j} gone"), ("DELETE", "", "y{job=j} gone")]
+    {
+        let mut asking = Box::pin(router.clone().oneshot(page(method, "j", text)));
+        let polled = std::future::poll_fn(|context| Poll::Ready(asking.as_mut().poll(context)));
+        assert!(polled.await.is_pending(), "it waits for the disk");
+        drop(asking);
+        shelf.has(line).await;
+    }
+}
+
+/// 503 means that the same request may do better: what ended is told with it again.
+#[tokio::test]
+async fn what_ended_is_told_again_when_the_store_was_full() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (handle, shelf, registry) = pipeline(directory.path(), Vec::new());
+    let router = router(receiving(directory.path()), handle, &registry).expect("a good directory");
+    check(&router, page("POST", "j", "x 5\n"), (200, "-/-/-", "")).await;
+    let full = "1 points were refused: head_full 1; 2 were written";
+    for _ in 0..2 {
+        check(&router, page("PUT", "j", "full 6\n"), (503, "2/0/0", full)).await;
+    }
+    let ends = shelf.lines().into_iter().filter(|line| line == "x{job=j} gone").count();
+    assert_eq!(ends, 2, "{:#?}", shelf.lines());
 }
