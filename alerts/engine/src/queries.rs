@@ -16,7 +16,7 @@ use belfry_promql::{Data, Labels, Options, Series, Times, Value, parse, query_ex
 use belfry_slo::{Element, Indicator, Meter, Metered, Source};
 use tokio::task::JoinSet;
 
-use crate::desk::Metrics;
+use crate::desk::{Metrics, Read};
 use crate::rules::Rule;
 use crate::signals::Signals;
 
@@ -213,7 +213,7 @@ impl Queries {
             // Whole multiples of the interval, so that a restart asks at the same seconds.
             asked.due_second = (now / interval + 1) * interval;
             let patience = Duration::from_secs(interval).clamp(PATIENCE_MIN, PATIENCE_MAX);
-            self.running.spawn(answer(place, now, asked.asker.clone(), metrics.series.clone(), patience));
+            self.running.spawn(answer(place, now, asked.asker.clone(), metrics.read.clone(), patience));
         }
     }
 
@@ -255,17 +255,15 @@ impl Queries {
     }
 }
 
-async fn answer(
-    place: usize,
-    second: u64,
-    asker: Arc<Asker>,
-    series: Arc<dyn Series + Send + Sync>,
-    patience: Duration,
-) -> Answered {
+async fn answer(place: usize, second: u64, asker: Arc<Asker>, read: Read, patience: Duration) -> Answered {
     let began = Instant::now();
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = cancel.clone();
-    let mut working = tokio::task::spawn_blocking(move || asker.ask(&*series, second, &flag));
+    let mut working = tokio::task::spawn_blocking(move || {
+        let mut answers = Err("the store was not asked".to_owned());
+        read(&flag, &mut |series| answers = asker.ask(series, second, &flag));
+        answers
+    });
     let worked = tokio::select! {
         worked = &mut working => worked,
         () = tokio::time::sleep(patience) => {

@@ -86,8 +86,9 @@ impl House {
         };
         let notify = Notify::start(notify, &registry).expect("starts");
         let store = Shared::default();
+        let read = store.clone();
         let metrics = Metrics {
-            series: Arc::new(store.clone()),
+            read: Arc::new(move |_, work| work(&read)),
             write: Arc::new(|_| Box::pin(async { Ok(()) })),
             external_labels: vec![],
         };
