@@ -267,7 +267,6 @@ impl Catalogue {
                 self.places
                     .extend(postcard::from_bytes(placed.value()).ok().map(|placed| (id.value(), placed)));
             }
-            // What a block is read from is never garbage, whatever the notes say.
             let mut garbage = write.open_table(GARBAGE).map_err(fault)?;
             garbage.retain(|object, _| !self.is_place(object)).map_err(fault)?;
             for row in blocks.iter().map_err(fault)? {
@@ -298,11 +297,7 @@ impl Catalogue {
                     signals.block_set_aside(*id, moved.is_ok());
                 }
             }
-            let metadata = write.open_table(METADATA).map_err(fault)?;
-            for row in metadata.iter().map_err(fault)? {
-                let (_, stored) = row.map_err(fault)?;
-                contents.metadata.extend(postcard::from_bytes(stored.value()).ok());
-            }
+            contents.metadata = metadata_of(&write)?;
             let levels = write.open_table(LEVELS).map_err(fault)?;
             for row in levels.iter().map_err(fault)? {
                 let (key, state) = row.map_err(fault)?;
@@ -508,6 +503,15 @@ impl Catalogue {
         self.database = Some(database);
         Ok(deletions)
     }
+}
+
+fn metadata_of(write: &WriteTransaction) -> Result<Vec<MetricMetadata>, Error> {
+    let mut held = Vec::new();
+    for row in write.open_table(METADATA).map_err(fault)?.iter().map_err(fault)? {
+        let (_, stored) = row.map_err(fault)?;
+        held.extend(postcard::from_bytes(stored.value()).ok());
+    }
+    Ok(held)
 }
 
 fn put_block(blocks: &mut redb::Table<'_, u64, &'static [u8]>, meta: &Meta) -> Result<(), Error> {
