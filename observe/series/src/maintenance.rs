@@ -4,8 +4,8 @@
 //! the readers.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use belfry_promql::Labels;
@@ -250,27 +250,35 @@ impl Maintenance {
             (name.to_owned(), operator.as_str().to_owned(), value.to_owned())
         });
         let deletion = StoredDeletion { id: 0, matchers: stored.collect(), from_ms, to_ms };
+        // Alone from here on: otherwise whoever finishes deletions in the background may do this one, and what it deleted
+        // would not be told.
+        let alone = self.shared.maintenance();
         let deletion = self.shared.catalogue().put_deletion(deletion)?;
-        self.finish_deletion(&deletion, progress)
+        self.finish_deletion(&alone, &deletion, progress)
     }
 
     /// Finishes what a crash interrupted.
     pub(crate) fn finish_deletions(&self) -> Result<(), Error> {
+        let alone = self.shared.maintenance();
         let pending = self.shared.catalogue().deletions()?;
         for deletion in pending {
-            self.finish_deletion(&deletion, &mut |_, _| {})?;
+            self.finish_deletion(&alone, &deletion, &mut |_, _| {})?;
         }
         Ok(())
     }
 
-    fn finish_deletion(&self, deletion: &StoredDeletion, progress: Progress<'_>) -> Result<Deleted, Error> {
+    fn finish_deletion(
+        &self,
+        _alone: &MutexGuard<'_, ()>,
+        deletion: &StoredDeletion,
+        progress: Progress<'_>,
+    ) -> Result<Deleted, Error> {
         let matchers: Vec<Matcher> = deletion
             .matchers
             .iter()
             .filter_map(|(name, operator, value)| Some((name, MatchOperator::written(operator)?, value)))
             .map(|(name, operator, value)| Matcher::new(name, operator, value))
             .collect::<Result<_, _>>()?;
-        let _alone = self.shared.maintenance();
         let blocks = self.shared.blocks.load_full();
         let mut deleted = Deleted::default();
         for (at, block) in (0_u64..).zip(blocks.iter()) {
