@@ -189,7 +189,7 @@ async function exploreTheMetrics(page) {
   await page.keyboard.press("Escape");
   await page.keyboard.press("Enter");
   await page.waitForURL(/\/explore\?q=sum/);
-  await page.locator(".explore-graph canvas").waitFor();
+  await untilDrawn(page);
   expect((await page.locator(".series tbody tr").count()) > 0, "the series are listed");
   await page.getByText(/What it cost/).click();
   await page.locator(".cost tbody tr", { hasText: "core_call_attempts_total[1m]" }).first().waitFor();
@@ -213,13 +213,27 @@ async function exploreTheMetrics(page) {
   await page.locator("table.calls tbody tr a").first().click();
   await page.locator(".in-explore a", { hasText: "jitter" }).click();
   await page.waitForURL(/\/explore\?q=rtp_jitter_seconds/);
-  await page.locator(".explore-graph canvas").waitFor();
+  await untilDrawn(page);
   const legs = await page.locator(".series tbody tr").allInnerTexts();
   expect(legs.some((text) => text.includes('leg="caller"')), `the call's legs are listed: ${legs}`);
   await picture(page, "explore-call");
   await page.emulateMedia({ colorScheme: "dark" });
   await picture(page, "explore-night");
   await page.emulateMedia({ colorScheme: "light" });
+}
+
+/** A demo that has just begun has too few samples for a rate: ask again until there is a line. */
+async function untilDrawn(page) {
+  const canvas = page.locator(".explore-graph canvas");
+  for (let tries = 0; tries < 30; tries += 1) {
+    const isDrawn = await canvas.waitFor({ timeout: 2_000 }).then(
+      () => true,
+      () => false,
+    );
+    if (isDrawn) return;
+    await page.getByRole("button", { name: "Run", exact: true }).click();
+  }
+  await canvas.waitFor();
 }
 
 async function searchTheLogs(page) {
